@@ -1,0 +1,109 @@
+"""Gradient adaptation of a whole network to tasks, all tasks at once: the inner loop of MAML.
+
+theta' = theta - lr * grad_theta E_S l(y, H o F(x; theta))      (below eq. 19, any number of steps)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from omnitraining.batches import Episode
+
+Weights = dict[str, Tensor]
+Slope = Callable[[Weights, Tensor, Tensor, Weights], Weights]
+
+
+def adapted_outputs(
+    network: nn.Module,
+    episode: Episode,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    after: Sequence[int],
+    lr: float,
+    second_order: bool = True,
+    chunk: int | None = None,
+) -> Tensor:
+    """Query outputs of a network fine-tuned on each task's support set, after numbers of steps.
+
+    Every parameter of the network adapts, by plain gradient descent on the whole support set.
+    Batch norm always uses the statistics of the batch at hand, in training and at test, and its
+    running statistics are left as they are (as MAML's own code does).
+
+    Args:
+        network: backbone and head.
+        episode: T tasks; inputs, not features.
+        loss: mean loss of outputs and targets of one task.
+        after: numbers of gradient steps to report, rising, 0 or more.
+        lr: inner learning rate.
+        second_order: let the outer gradient flow through the inner gradients.
+        chunk: tasks computed at a time; all at once if None.
+
+    Returns:
+        Outputs [len(after), T, Q, O].
+    """
+    # Without an outer gradient there is nothing to keep the inner graphs for.
+    keep_graph = second_order and torch.is_grad_enabled()
+    weights = dict(network.named_parameters())
+    if not torch.is_grad_enabled():
+        weights = {name: p.detach() for name, p in weights.items()}
+    tied = len(list(network.named_parameters(remove_duplicate=False))) > len(weights)
+    buffers = {name: b.clone() for name, b in network.named_buffers()}
+
+    def outputs_of(fast: Weights, state: Weights, x: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(network, (fast, state), (x,), tie_weights=tied)
+        return outputs
+
+    def support_loss(fast: Weights, x: Tensor, y: Tensor, state: Weights) -> Tensor:
+        return loss(outputs_of(fast, state, x), y)
+
+    def slope_of_one(fast: Weights, x: Tensor, y: Tensor, state: Weights) -> Weights:
+        with torch.enable_grad():
+            leaves = {n: w if w.requires_grad else w.requires_grad_() for n, w in fast.items()}
+            value = support_loss(leaves, x, y, state)
+            slopes = torch.autograd.grad(value, list(leaves.values()), create_graph=keep_graph)
+        return dict(zip(fast, slopes, strict=True))
+
+    def descend(slope: Slope, x: Tensor, y: Tensor, query: Tensor, state: Weights) -> Tensor:
+        fast, outputs = weights, []
+        for step in range(after[-1] + 1):
+            if step in after:
+                outputs.append(outputs_of(fast, state, query))
+            if step < after[-1]:
+                slopes = slope(fast, x, y, state)
+                if not second_order:
+                    slopes = {name: g.detach() for name, g in slopes.items()}
+                fast = {name: w - lr * slopes[name] for name, w in fast.items()}
+        return torch.stack(outputs)
+
+    sets = episode.support_x, episode.support_y, episode.query_x
+    with _batch_statistics(network):
+        if len(episode.support_x) == 1:
+            # Plain autograd: torch.func costs several times as much on small networks.
+            return descend(slope_of_one, *(part[0] for part in sets), buffers).unsqueeze(1)
+        tasks = len(episode.support_x)
+        state = {name: b.expand(tasks, *b.shape).clone() for name, b in buffers.items()}
+        together = vmap(
+            partial(descend, grad(support_loss)),
+            out_dims=1,
+            randomness="different",
+            chunk_size=chunk,
+        )
+        outputs: Tensor = together(*sets, state)
+        return outputs
+
+
+@contextmanager
+def _batch_statistics(network: nn.Module) -> Iterator[None]:
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    before = [norm.training for norm in norms]
+    for norm in norms:
+        norm.training = True
+    try:
+        yield
+    finally:
+        for norm, training in zip(norms, before, strict=True):
+            norm.training = training

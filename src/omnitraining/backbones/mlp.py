@@ -1,0 +1,21 @@
+"""The multi-layer perceptron of the paper's regression and reinforcement learning problems."""
+
+from torch import nn
+
+
+class MLP(nn.Sequential):
+    """Fully-connected layers, each followed by Tanh (paper 6.2: two layers of size 64).
+
+    Args:
+        inputs: size of the input.
+        hidden: sizes of the layers.
+
+    Shape: [..., inputs] -> [..., hidden[-1]].
+    """
+
+    def __init__(self, inputs: int = 1, hidden: tuple[int, ...] = (64, 64)) -> None:
+        sizes = (inputs, *hidden)
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.Tanh()]
+        super().__init__(*layers)

@@ -1,0 +1,75 @@
+"""ResNet-10 and ResNet-18 as few-shot learning uses them (no classification layer)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected where the channel counts differ."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if inputs != outputs:
+            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.shortcut.append(nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(x), inplace=True)
+
+
+class ResNet(nn.Module):
+    """Stem, four stages of basic blocks (64 to 512 channels), global average pooling.
+
+    Convolution weights follow N(0, sqrt(2 / fan_out)) as in CloserLookFewShot [13].
+
+    Args:
+        blocks: blocks of each stage: (1, 1, 1, 1) is ResNet-10, (2, 2, 2, 2) is ResNet-18.
+        channels: channels of the input images.
+
+    Shape: [B, channels, H, W] -> [B, 512].
+    """
+
+    def __init__(self, blocks: tuple[int, int, int, int], channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        stages, inputs = [], 64
+        for index, count in enumerate(blocks):
+            outputs = 64 * 2**index
+            stage = [
+                Block(inputs if first else outputs, outputs, stride=2 if first and index else 1)
+                for first in (True, *[False] * (count - 1))
+            ]
+            stages.append(nn.Sequential(*stage))
+            inputs = outputs
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+
+
+class ResNet10(ResNet):
+    """ResNet-10: one block per stage."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__((1, 1, 1, 1), channels)
+
+
+class ResNet18(ResNet):
+    """ResNet-18: two blocks per stage; 11,176,512 parameters."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__((2, 2, 2, 2), channels)

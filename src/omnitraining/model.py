@@ -1,0 +1,234 @@
+"""The trainable model: networks per flow, and the losses of one step (paper 3.3, 4.2, 4.3).
+
+Every method is a set of flows. Pre-training alone has a pre-flow, meta-training alone a meta-flow,
+Joint-Training a joint-flow on a plain backbone, Ensemble a pre- and a meta-flow that share nothing,
+and Omni-Training the three flows of an Omni-Net. The loss of a flow does not depend on the method.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from omnitraining import losses
+from omnitraining.batches import Episode, MiniBatch
+from omnitraining.errors import InputError
+from omnitraining.metatraining import MetaTraining
+from omnitraining.network import Network
+from omnitraining.omninet import BranchInit, OmniNet
+from omnitraining.pretraining import PreTraining
+from omnitraining.tasks.base import Problem
+
+Method = Literal["omni-training", "pre-training", "meta-training", "joint-training", "ensemble"]
+
+
+@dataclass(frozen=True)
+class OmniNetOptions:
+    """How the backbone becomes an Omni-Net; see `OmniNet`.
+
+    Args:
+        branch_init: ``"zeros"`` or ``"random"``.
+        rank: rank of the branches of linear layers; full if not given.
+        shared_until: path of the first module that becomes an Omni-Layer.
+        branches: treatment by module path.
+    """
+
+    branch_init: BranchInit = "zeros"
+    rank: int | None = None
+    shared_until: str | None = None
+    branches: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class OmniLoss:
+    """The terms of the Omni-Loss; every one can be switched off (Table 6).
+
+    Args:
+        weight: lambda, the weight of self-distillation.
+        warmup: steps over which lambda rises from 0.
+        alpha: decay of the EMA teacher, in [0, 1).
+        distill_on: ``"outputs"``, as eq. 10 and 13 read, or ``"probabilities"``.
+        l_pre: pre-training of the pre-flow.
+        l_meta: meta-training of the meta-flow.
+        l_joint: joint-training of the joint-flow.
+        r_pre: self-distillation of the pre-flow.
+        r_meta: self-distillation of the meta-flow.
+    """
+
+    weight: float = 3.0
+    warmup: int = 0
+    alpha: float = 0.99
+    distill_on: Literal["outputs", "probabilities"] = "outputs"
+    l_pre: bool = True
+    l_meta: bool = True
+    l_joint: bool = True
+    r_pre: bool = True
+    r_meta: bool = True
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise InputError(f"loss.weight is {self.weight}: lambda must be 0 or more")
+        if not 0 <= self.alpha < 1:
+            raise InputError(f"loss.alpha is {self.alpha}: it must be at least 0 and less than 1")
+        if self.warmup < 0:
+            raise InputError(f"loss.warmup is {self.warmup}: it must be 0 or more steps")
+
+    def weight_at(self, step: int) -> float:
+        """Lambda at a step, counted from 0."""
+        return self.weight * min(1.0, step / self.warmup) if self.warmup else self.weight
+
+    def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.distill_on == "probabilities":
+            return losses.probability_distillation(student, teacher)
+        return losses.distillation(student, teacher)
+
+
+class Model(nn.Module):
+    """The networks of a method; called with a batch and an episode it returns the loss terms.
+
+    Attributes:
+        networks: "pre", "meta", "joint_pre" and "joint_meta", as far as the method has them. The
+            joint-flow has two heads over one backbone where the two algorithms answer different
+            questions (a 64-way classifier cannot answer a 5-way task), and one in regression.
+    """
+
+    def __init__(
+        self,
+        flows: Mapping[str, nn.Module],
+        problem: Problem,
+        pretraining: PreTraining,
+        metatraining: MetaTraining,
+        loss: OmniLoss,
+    ) -> None:
+        super().__init__()
+        self.pretraining, self.metatraining, self.loss = pretraining, metatraining, loss
+
+        def pre_head(features: int) -> nn.Module:
+            return pretraining.head(features, problem.pre_outputs)
+
+        def meta_head(features: int) -> nn.Module:
+            return metatraining.head(features, problem.meta_outputs)
+
+        self.networks = nn.ModuleDict()
+        for flow, backbone in flows.items():
+            features = feature_size(backbone, problem.example())
+            if flow == "pre":
+                self.networks["pre"] = Network(backbone, pre_head(features))
+            elif flow == "meta":
+                self.networks["meta"] = Network(backbone, meta_head(features))
+            else:
+                head = pre_head(features)
+                other = head if problem.one_joint_head else meta_head(features)
+                self.networks["joint_pre"] = Network(backbone, head)
+                self.networks["joint_meta"] = Network(backbone, other)
+
+    def forward(
+        self, batch: MiniBatch, episode: Episode, teacher: "Model | None" = None, step: int = 0
+    ) -> dict[str, Tensor]:
+        """The loss terms of one step, by name; "total" is their sum (eq. 15).
+
+        Args:
+            batch: mini-batch for pre-training.
+            episode: task for meta-training.
+            teacher: the EMA model; without it there is no self-distillation.
+            step: training step, for the warm-up of lambda.
+        """
+        terms: dict[str, Tensor] = {}
+        options, networks = self.loss, self.networks
+        weight = options.weight_at(step) if teacher is not None else 0.0
+        zero = next(self.parameters()).new_zeros(())
+        j_pre = j_meta = l_joint = zero
+        if "pre" in networks and options.l_pre:
+            outputs = networks["pre"](batch.x)
+            j_pre = terms["l_pre"] = self.pretraining.loss(outputs, batch.y)  # eq. 8
+            if teacher is not None and weight > 0 and options.r_pre:
+                with torch.no_grad():
+                    target = teacher.networks["pre"](batch.x)
+                terms["r_pre"] = options.distillation(outputs, target)  # eq. 10
+                j_pre = losses.regularised_loss(j_pre, terms["r_pre"], weight)  # eq. 11
+        if "meta" in networks and options.l_meta:
+            outputs = self.metatraining.predict(networks["meta"], episode)
+            j_meta = terms["l_meta"] = self.metatraining.loss(outputs, episode.query_y)  # eq. 12
+            if teacher is not None and weight > 0 and options.r_meta:
+                with torch.no_grad():
+                    target = self.metatraining.predict(teacher.networks["meta"], episode)
+                terms["r_meta"] = options.distillation(outputs, target)  # eq. 13
+                j_meta = losses.regularised_loss(j_meta, terms["r_meta"], weight)  # eq. 14
+        if "joint_pre" in networks and options.l_joint:
+            outputs = networks["joint_pre"](batch.x)
+            terms["l_joint_pre"] = self.pretraining.loss(outputs, batch.y)
+            outputs = self.metatraining.predict(networks["joint_meta"], episode)
+            terms["l_joint_meta"] = self.metatraining.loss(outputs, episode.query_y)
+            l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
+        terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
+        return terms
+
+    @property
+    def trained_flows(self) -> tuple[str, ...]:
+        """Flows that exist and whose loss is on: the only ones to predict with (Table 6)."""
+        present = {name.partition("_")[0] for name in self.networks}
+        on = {"pre": self.loss.l_pre, "joint": self.loss.l_joint, "meta": self.loss.l_meta}
+        return tuple(flow for flow in on if flow in present and on[flow])
+
+
+def build_model(
+    method: Method,
+    backbone: Callable[[], nn.Module],
+    problem: Problem,
+    pretraining: PreTraining,
+    metatraining: MetaTraining,
+    loss: OmniLoss,
+    omninet: OmniNetOptions,
+) -> Model:
+    """A method as its flows.
+
+    Raises:
+        InputError: the backbone cannot become an Omni-Net or does not return [B, D].
+    """
+    flows: dict[str, nn.Module]
+    if method == "pre-training":
+        flows = {"pre": backbone()}
+    elif method == "meta-training":
+        flows = {"meta": backbone()}
+    elif method == "joint-training":
+        flows = {"joint": backbone()}
+    elif method == "ensemble":
+        flows = {"pre": backbone(), "meta": backbone()}
+    else:
+        options: dict[str, Any] = vars(omninet)
+        net = OmniNet(backbone(), **options)
+        flows = {"pre": net.pre, "joint": net.joint, "meta": net.meta}
+    return Model(flows, problem, pretraining, metatraining, loss)
+
+
+@torch.no_grad()
+def feature_size(backbone: nn.Module, example: Tensor) -> int:
+    """D of a backbone, read off one forward pass in evaluation mode.
+
+    Args:
+        backbone: any module.
+        example: two inputs [2, ...].
+
+    Raises:
+        InputError: the output is not a tensor [2, D].
+    """
+    training = backbone.training
+    try:
+        features = backbone.eval()(example)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"backbone {type(backbone).__name__} does not take inputs of shape "
+            f"{list(example.shape)}: {first}"
+        ) from error
+    finally:
+        backbone.train(training)
+    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(example):
+        found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise InputError(
+            f"backbone {type(backbone).__name__} returns {found} for inputs of shape "
+            f"{list(example.shape)}: it must return features [B, D], here [{len(example)}, D]"
+        )
+    return features.shape[1]

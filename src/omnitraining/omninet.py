@@ -1,0 +1,317 @@
+"""Omni-Net: any backbone becomes three flows that share their joint weights (paper 4.1, eq. 3-6).
+
+A layer of the pre-flow computes ``f_joint(x) + f_pre(x)``. Convolution and linear layers are linear
+in their weights, so that sum is one layer with the weight ``W_joint + embed(W_pre)``, where a 1x1
+branch kernel is embedded at the centre tap of the joint kernel. A flow therefore costs what the
+plain backbone costs and exports as the plain backbone.
+
+How it is realised, and why: ``joint`` is a copy of the backbone; ``pre`` and ``meta`` are deep
+copies that share its joint parameters, and in which ``weight`` of every Omni-Layer is a
+`torch.nn.utils.parametrize` parametrization over the shared parameter. A flow is thus an ordinary
+module of the backbone's own class, with all its methods and sub-modules; `copy.deepcopy` (the EMA
+teacher), `torch.func.functional_call` (MAML) and vmap act on it as on any module; and no layer is
+rebuilt, so strides, groups, padding modes and sub-classes are kept. Calling one backbone with the
+flow's effective parameters would be as exact, but flows would no longer be modules of that class.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
+
+from omnitraining.errors import InputError
+
+FLOWS = ("pre", "joint", "meta")
+Flow = Literal["pre", "joint", "meta"]
+Treatment = Literal["pointwise", "full", "low-rank", "shared", "private"]
+TREATMENTS = ("pointwise", "full", "low-rank", "shared", "private")
+BranchInit = Literal["zeros", "random"]
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PRIVATE = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
+
+
+class PointwiseBranch(nn.Module):
+    """Adds a 1x1 kernel at the centre tap of an odd kernel: f_joint + a 1x1 convolution."""
+
+    def __init__(self, joint: Tensor, init: BranchInit) -> None:
+        super().__init__()
+        kernel = joint.shape[2:]
+        self.branch = nn.Parameter(joint.new_zeros(joint.shape[:2] + (1,) * len(kernel)))
+        self.padding = [side for k in reversed(kernel) for side in (k // 2, k // 2)]
+        if init == "random":  # the fan-out rule of the paper's backbones (algorithm as in [13])
+            nn.init.normal_(self.branch, std=(2 / joint.shape[0]) ** 0.5)
+
+    def forward(self, joint: Tensor) -> Tensor:
+        return joint + nn.functional.pad(self.branch, self.padding)
+
+
+class FullBranch(nn.Module):
+    """Adds a branch of the joint tensor's own shape: f_joint + a layer of the same size."""
+
+    def __init__(self, joint: Tensor, init: BranchInit) -> None:
+        super().__init__()
+        self.branch = nn.Parameter(torch.zeros_like(joint))
+        if init == "random" and joint.dim() > 1:  # torch's own rule for Linear and convolutions
+            nn.init.kaiming_uniform_(self.branch, a=5**0.5)
+
+    def forward(self, joint: Tensor) -> Tensor:
+        return joint + self.branch
+
+
+class LowRankBranch(nn.Module):
+    """Adds ``up @ down`` of rank r, for layers whose full branch would be heavy."""
+
+    def __init__(self, joint: Tensor, init: BranchInit, rank: int) -> None:
+        super().__init__()
+        outputs, inputs = joint.shape[0], joint[0].numel()
+        self.up = nn.Parameter(joint.new_zeros(outputs, rank))
+        self.down = nn.Parameter(joint.new_empty(rank, inputs))
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
+        if init == "random":
+            nn.init.normal_(self.up, std=rank**-0.5)
+
+    def forward(self, joint: Tensor) -> Tensor:
+        return joint + (self.up @ self.down).view_as(joint)
+
+
+class OmniNet(nn.Module):
+    """Three flows of one backbone: ``net.pre(x)``, ``net.joint(x)``, ``net.meta(x)`` (eq. 4-6).
+
+    Each flow is a module of the backbone's class and is called as the backbone is. Convolutions
+    get 1x1 branches without bias; linear layers and packed attention weights get a branch of the
+    same size, with bias, or a low-rank one. Norms and parametric activations are private to each
+    flow. Every other parameter (positions, class tokens, embeddings) is shared.
+
+    Args:
+        backbone: any module; it is copied and not changed.
+        rank: give linear layers branches of this rank instead of full ones.
+        branch_init: ``"zeros"`` starts all flows equal; ``"random"`` draws the branch as the
+            layer itself would be drawn. The paper is silent; zeros measured better.
+        shared_until: path of the first module that becomes an Omni-Layer, in the order of
+            ``backbone.named_modules()``; all before it is one module in all flows (Figure 12).
+        branches: treatment by module path or class, where the default does not fit:
+            ``"pointwise"``, ``"full"``, ``"low-rank"``, ``"shared"`` or ``"private"``. It covers
+            the named module and all inside it, except sub-modules without the parameters it needs.
+
+    Raises:
+        InputError: no layer can be converted, or a layer has no exact treatment; the message
+            names its path and the way out.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        rank: int | None = None,
+        branch_init: BranchInit = "zeros",
+        shared_until: str | None = None,
+        branches: Mapping[str | type, Treatment] | None = None,
+    ) -> None:
+        super().__init__()
+        treatments = _treatments(backbone, rank, shared_until, dict(branches or {}))
+        self.joint = copy.deepcopy(backbone)
+        self.pre = _branch_off(self.joint, treatments, rank, branch_init)
+        self.meta = _branch_off(self.joint, treatments, rank, branch_init)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs of the pre-, joint- and meta-flow for the same input."""
+        return self.pre(x), self.joint(x), self.meta(x)
+
+    @torch.no_grad()
+    def export(self, flow: Flow) -> nn.Module:
+        """One flow as the plain backbone: same class, same state-dict keys, effective weights."""
+        if flow not in FLOWS:
+            raise InputError(f"flow {flow!r} is not one of {', '.join(FLOWS)}")
+        plain, source = copy.deepcopy(self.joint), getattr(self, flow)
+        for path, module in plain.named_modules():
+            origin = source.get_submodule(path)
+            for name, tensor in _own_tensors(module):
+                tensor.copy_(getattr(origin, name))
+        return plain.train(source.training)
+
+
+def _branch_off(
+    joint: nn.Module, treatments: dict[str, Treatment], rank: int | None, init: BranchInit
+) -> nn.Module:
+    """A copy of the joint flow that shares its joint weights and adds branches to them."""
+    shared: dict[int, object] = {}
+    for path, treatment in treatments.items():
+        module = joint.get_submodule(path)
+        if treatment == "shared" and not list(module.children()):
+            shared[id(module)] = module
+        elif treatment != "private":
+            shared.update((id(p), p) for p in module.parameters(recurse=False))
+    flow = cast(nn.Module, copy.deepcopy(joint, shared))
+    for path, treatment in treatments.items():
+        module = flow.get_submodule(path)
+        if treatment in ("pointwise", "full", "low-rank"):
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                if treatment == "pointwise" and tensor.dim() == 1:
+                    continue  # the 1x1 branch of a convolution has no bias (13,981,376 gate)
+                branch: nn.Module
+                if treatment == "pointwise":
+                    branch = PointwiseBranch(tensor, init)
+                elif treatment == "full" or tensor.dim() == 1 or rank is None:
+                    branch = FullBranch(tensor, init)
+                else:
+                    branch = LowRankBranch(tensor, init, rank)
+                parametrize.register_parametrization(module, name, branch)
+    return flow
+
+
+def _treatments(
+    backbone: nn.Module,
+    rank: int | None,
+    shared_until: str | None,
+    branches: dict[str | type, Treatment],
+) -> dict[str, Treatment]:
+    """Decide for every module with parameters or buffers of its own what becomes of it."""
+    modules = dict(backbone.named_modules())
+    _check_arguments(modules, rank, shared_until, branches)
+    treatments: dict[str, Treatment] = {}
+    before_first = shared_until is not None
+    for path, module in modules.items():
+        before_first = before_first and path != shared_until
+        inside = before_first and not (shared_until or "").startswith(path + "." if path else "")
+        if parametrize.is_parametrized(module):
+            raise InputError(
+                f"layer {path!r} is already parametrized (weight or spectral norm): "
+                "call torch.nn.utils.parametrize.remove_parametrizations on it first"
+            )
+        if not _own_tensors(module):
+            continue
+        asked = _asked(path, module, branches)
+        if inside:
+            treatments[path] = "shared"
+        elif asked is not None:
+            treatments[path] = asked
+        else:
+            treatments[path] = _default(path, module, rank)
+    _check_result(backbone, treatments)
+    return treatments
+
+
+def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
+    """The treatment that needs no word from the user, or an error that says which to give."""
+    linear: Treatment = "low-rank" if rank else "full"
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        raise InputError(f"layer {path!r} is lazy: run the backbone once before converting it")
+    if isinstance(module, CONVOLUTIONS) and _plain_layer(module, CONVOLUTIONS):
+        if _centred(module):
+            return "pointwise"
+        if module.stride == module.kernel_size and module.padding in ("valid", (0,) * len(module.stride)):
+            return linear  # patches that do not overlap: a linear layer on each patch
+        raise InputError(
+            f"layer {path!r} ({module}) has no centre tap for a 1x1 branch: pass "
+            f"branches={{{path!r}: 'full'}} for a branch of its own size or 'shared' for none"
+        )
+    if isinstance(module, nn.Linear) and _plain_layer(module, (nn.Linear,)):
+        return linear
+    if isinstance(module, nn.MultiheadAttention):
+        return linear  # its packed input projections are linear in their weights
+    if isinstance(module, PRIVATE):
+        return "private"
+    if not list(module.parameters(recurse=False)):
+        return "private"  # buffers only, as of a norm without affine parameters
+    if isinstance(module, nn.Embedding) or list(module.children()):
+        return "shared"  # positions and class tokens: "other parameters"
+    raise InputError(
+        f"layer {path!r} of type {type(module).__name__} has parameters of a kind that cannot be "
+        f"branched by default: pass branches={{{path!r}: 'shared'}}, 'private' (a copy per flow), "
+        "or 'full' if its output is linear in them"
+    )
+
+
+def _centred(module: nn.Module) -> bool:
+    """Whether a 1x1 convolution of the same stride reads just the centre tap of this one."""
+    if any(k % 2 == 0 for k in module.kernel_size):
+        return False
+    if module.padding == "same":
+        return True
+    if module.padding == "valid":
+        return all(k == 1 for k in module.kernel_size)
+    sides = zip(module.padding, module.dilation, module.kernel_size, strict=True)
+    return all(p == d * (k // 2) for p, d, k in sides)
+
+
+def _plain_layer(module: nn.Module, bases: tuple[type[nn.Module], ...]) -> bool:
+    """Whether the layer computes what its base class computes, from a weight of its own."""
+    base = next(b for b in bases if isinstance(module, b))
+    same = all(
+        getattr(type(module), name, None) is getattr(base, name, None)
+        for name in ("forward", "_conv_forward")
+    )
+    return same and isinstance(module._parameters.get("weight"), nn.Parameter)
+
+
+def _asked(
+    path: str, module: nn.Module, branches: dict[str | type, Treatment]
+) -> Treatment | None:
+    """The user's word for a module: its own path, the nearest enclosing path, or its class."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        if (prefix := ".".join(parts[:length])) in branches:
+            return branches[prefix]
+    return next(
+        (t for kind, t in branches.items() if isinstance(kind, type) and isinstance(module, kind)),
+        None,
+    )
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [
+        *module.named_parameters(recurse=False, remove_duplicate=False),
+        *module.named_buffers(recurse=False, remove_duplicate=False),
+    ]
+
+
+def _check_arguments(
+    modules: dict[str, nn.Module],
+    rank: int | None,
+    shared_until: str | None,
+    branches: dict[str | type, Treatment],
+) -> None:
+    if rank is not None and rank < 1:
+        raise InputError(f"rank is {rank}: it must be 1 or more")
+    if shared_until is not None and shared_until not in modules:
+        raise InputError(f"shared_until={shared_until!r} is not a module of the backbone")
+    for key, treatment in branches.items():
+        if isinstance(key, str) and key not in modules:
+            raise InputError(f"branches names {key!r}, which is not a module of the backbone")
+        if treatment not in TREATMENTS:
+            raise InputError(f"branches[{key!r}] is {treatment!r}, not one of {', '.join(TREATMENTS)}")
+        if treatment == "low-rank" and rank is None:
+            raise InputError(f"branches[{key!r}] is 'low-rank': give rank= as well")
+
+
+def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None:
+    branched = {p for p, t in treatments.items() if t in ("pointwise", "full", "low-rank")}
+    if not branched:
+        raise InputError(
+            f"backbone {type(backbone).__name__} has no layer to convert: an Omni-Net needs at "
+            "least one convolution or linear layer that is not shared"
+        )
+    for path in branched:
+        module = backbone.get_submodule(path)
+        if treatments[path] == "pointwise" and not (
+            isinstance(module, CONVOLUTIONS) and _centred(module)
+        ):
+            raise InputError(
+                f"layer {path!r} ({module}) has no centre tap for a 'pointwise' branch: "
+                "use 'full' or 'shared'"
+            )
+    owner: dict[int, str] = {}
+    for path in treatments:
+        for name, parameter in backbone.get_submodule(path).named_parameters(recurse=False):
+            first = owner.setdefault(id(parameter), f"{path}.{name}")
+            if first != f"{path}.{name}" and {path, first.rpartition(".")[0]} & branched:
+                raise InputError(
+                    f"weights {first!r} and {path + '.' + name!r} are tied, so branches would "
+                    f"part them: pass branches={{{first.rpartition('.')[0]!r}: 'shared', "
+                    f"{path!r}: 'shared'}}"
+                )

@@ -1,0 +1,36 @@
+"""What a pre-training algorithm is."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from omnitraining.batches import Episode
+from omnitraining.network import Network
+
+
+class PreTraining(ABC):
+    """Learns one pretext task from mini-batches; at test a new head is fitted (eq. 1).
+
+    An algorithm holds options and no weights: the head it makes belongs to the model.
+    """
+
+    needs_only_features: ClassVar[bool] = True
+    """Whether features do not change in `predict`, so that they may be computed once for all."""
+
+    @abstractmethod
+    def head(self, features: int, outputs: int) -> nn.Module:
+        """H_pre: from features [B, features] to outputs [B, outputs]."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """l_pre, the mean over samples."""
+
+    @abstractmethod
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        """Outputs [T, Q, O] for the queries of new tasks, each with its own new head H_new.
+
+        Args:
+            network: backbone and the head of training.
+            episode: T new tasks.
+        """

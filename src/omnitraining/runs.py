@@ -1,0 +1,194 @@
+"""The run folder: everything that is needed to resume, judge and trust a training run.
+
+    config.yaml          the resolved configuration
+    provenance.json      versions, commit, machine; wall time and peak memory when it has ended
+    metrics.csv          losses and validation scores by step (and TensorBoard files in tensorboard/)
+    last.safetensors     weights, teacher, optimiser and step of the latest checkpoint
+    best.safetensors     the same at the best validation score
+    evaluations/*.json   results with the hash of their tasks
+
+Nothing in it is a pickle, so a run received from a stranger is safe to load.
+"""
+
+import csv
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Cell, Evaluation
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        path: the folder; made if it is not there and ``create`` is set.
+        create: start a new run.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+
+    def __init__(self, path: Path | str, create: bool = False) -> None:
+        self.path = Path(path)
+        if create:
+            self.path.mkdir(parents=True, exist_ok=True)
+        elif not (self.path / "config.yaml").is_file():
+            raise InputError(f"no run at {self.path}: there is no config.yaml in it")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def checkpoint(self, which: str) -> Path:
+        """Path of the "last" or "best" checkpoint."""
+        return self.path / f"{which}.safetensors"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file so that it is either old or new, never half."""
+        target = self.path / name
+        target.parent.mkdir(exist_ok=True)
+        part = target.with_suffix(target.suffix + ".part")
+        part.write_text(text)
+        os.replace(part, target)
+
+    def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
+        self.write_text(f"evaluations/{name}.json", json.dumps(asdict(evaluation)))
+        return self.path / "evaluations" / f"{name}.json"
+
+    def load_evaluation(self, name: str = "test") -> Evaluation:
+        path = self.path / "evaluations" / f"{name}.json"
+        if not path.is_file():
+            raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
+        record = json.loads(path.read_text())
+        cells = {cell: Cell(**values) for cell, values in record.pop("cells").items()}
+        return Evaluation(**record, cells=cells)
+
+
+class Metrics:
+    """Rows of numbers by step, in metrics.csv and, where installed, TensorBoard.
+
+    Args:
+        run: the run folder.
+        resume_at: drop rows from this step on, which a resumed run writes again.
+    """
+
+    def __init__(self, run: Run, resume_at: int) -> None:
+        self.path = run.path / "metrics.csv"
+        rows = []
+        if resume_at and self.path.is_file():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if row and row[0] != "step"]
+        with self.path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "name", "value"])
+            writer.writerows(row for row in rows if int(row[0]) <= resume_at)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+        else:
+            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resume_at or None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([step, name, repr(value)] for name, value in values.items())
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+
+def save_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer,
+                    facts: Mapping[str, Any]) -> None:
+    """Write modules, optimiser state and plain facts as one safetensors file, atomically."""
+    tensors = {}
+    for prefix, module in modules.items():
+        for name, tensor in _tensors(module).items():
+            tensors[f"{prefix}.{name}"] = tensor.detach().contiguous().cpu().clone()
+    for index, state in optimiser.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{index}.{name}"] = value.contiguous().cpu().clone()
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"facts": json.dumps(facts)})
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, modules: Mapping[str, nn.Module],
+                    optimiser: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote; returns the facts.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another model.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"checkpoint {path} is truncated or damaged: {error}") from error
+    for prefix, module in modules.items():
+        for name, tensor in _tensors(module).items():
+            stored = tensors.get(f"{prefix}.{name}")
+            if stored is None or stored.shape != tensor.shape:
+                raise InputError(f"checkpoint {path} is of another model: {prefix}.{name} differs")
+            with torch.no_grad():
+                tensor.copy_(stored)
+    if optimiser is not None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimiser":
+                index, _, key = rest.partition(".")
+                state.setdefault(int(index), {})[key] = tensor
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return dict(facts)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once however many flows share it."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine of this process."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
+        cwd=Path(__file__).parent, check=False,
+    ).stdout.strip()
+    return {
+        "omnitraining": version("omnitraining"),
+        "commit": commit or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def peak_memory() -> int:
+    """Peak memory of this process in MiB: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10

@@ -1,0 +1,52 @@
+"""What a problem is: where batches and episodes come from, and how a model is judged."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from omnitraining.batches import Episode, MiniBatch
+
+if TYPE_CHECKING:
+    from omnitraining.evaluation import Evaluation, Inference
+    from omnitraining.model import Model
+
+
+class Problem(ABC):
+    """A distribution of training tasks, with fixed validation and test tasks.
+
+    Attributes:
+        pre_outputs: outputs of the pre-training head.
+        meta_outputs: outputs of the meta-training head.
+        one_joint_head: whether both heads answer the same question, so that the joint-flow needs
+            only one.
+    """
+
+    pre_outputs: int
+    meta_outputs: int
+    one_joint_head: bool
+
+    @abstractmethod
+    def example(self) -> Tensor:
+        """Two inputs [2, ...], on the CPU."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Move the data to the device on which batches shall lie."""
+
+    @abstractmethod
+    def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        """Samples drawn independently from the training set, for a step counted from 0."""
+
+    @abstractmethod
+    def episode(self, step: int, random: torch.Generator) -> Episode:
+        """A task drawn from the training set, for a step counted from 0."""
+
+    @abstractmethod
+    def validate(self, model: "Model", inference: "Inference") -> float:
+        """Score on the fixed validation tasks; higher is better."""
+
+    @abstractmethod
+    def evaluate(self, model: "Model", inference: "Inference", tasks: int) -> "Evaluation":
+        """Results on the first ``tasks`` fixed test tasks of every cell."""

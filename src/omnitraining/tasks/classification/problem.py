@@ -1,0 +1,253 @@
+"""Few-shot image classification: batches, episodes, and the fixed tasks models are judged on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from omnitraining.batches import Episode, MiniBatch
+from omnitraining.errors import InputError
+from omnitraining.evaluation import (
+    ENSEMBLE,
+    Cell,
+    Evaluation,
+    Inference,
+    simplex_grid,
+    tasks_hash,
+)
+from omnitraining.metatraining import MetaTraining
+from omnitraining.model import Model
+from omnitraining.network import KnownFeatures, Network
+from omnitraining.pretraining import PreTraining
+from omnitraining.tasks.base import Problem
+from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
+from omnitraining.tasks.classification.images import LabelledImages
+
+TEST_TASKS = 600
+VALIDATION_TASKS = 200
+EMBED_BATCH = 500  # images embedded at a time at test
+ADAPT_BATCH = 20  # tasks adapted at a time by algorithms that change the network
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Shape of the tasks (paper 6.1).
+
+    Args:
+        ways: classes per task.
+        shots: support images per class in training and validation.
+        queries: query images per class.
+        batch: images of a mini-batch.
+        test_ways: classes per test task, capped at the classes a benchmark has.
+        test_shots: support images per class at test.
+    """
+
+    ways: int = 5
+    shots: int = 5
+    queries: int = 16
+    batch: int = 64
+    test_ways: int = 5
+    test_shots: tuple[int, ...] = (1, 5)
+
+    def __post_init__(self) -> None:
+        for name in ("shots", "queries", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("ways", "test_ways"):
+            if getattr(self, name) < 2:
+                raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 2 or more")
+        if not self.test_shots or min(self.test_shots) < 1:
+            raise InputError(f"protocol.test_shots is {self.test_shots}: give numbers of 1 or more")
+
+
+class Classification(Problem):
+    """Few-shot classification from labelled images.
+
+    Test and validation tasks are drawn once, from fixed seeds: every method sees the same ones.
+
+    Args:
+        training: images of the base classes.
+        validation: images of other classes, to choose the checkpoint.
+        benchmarks: images of unseen classes by benchmark name.
+        protocol: shape of the tasks.
+
+    Raises:
+        InputError: a class has too few images for the protocol, or there are too few classes.
+    """
+
+    one_joint_head = False
+
+    def __init__(
+        self,
+        training: LabelledImages,
+        validation: LabelledImages,
+        benchmarks: Mapping[str, LabelledImages],
+        protocol: Protocol,
+    ) -> None:
+        self.training, self.protocol = training, protocol
+        self.validation, self.benchmarks = validation, dict(benchmarks)
+        self.pre_outputs, self.meta_outputs = len(training.classes), protocol.ways
+        self.images, self.labels = training.images, training.labels
+        self.sampler = EpisodeSampler(
+            self.labels, protocol.ways, protocol.shots, protocol.queries, training.name
+        )
+        # Grey levels of the training set; test sets are normalised by them too.
+        levels = self.images.float() / 255
+        self.mean = levels.mean((0, 2, 3), keepdim=True)
+        self.std = levels.std((0, 2, 3), keepdim=True)
+
+    def example(self) -> Tensor:
+        return self.prepare(self.training.images[:2].to(self.mean.device)).cpu()
+
+    def to(self, device: torch.device) -> None:
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        self.sampler.table = self.sampler.table.to(device)
+        self.sampler.present = self.sampler.present.to(device)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 images [B, C, H, W] as network inputs, channels last in memory."""
+        x = (images.float() / 255 - self.mean) / self.std
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        chosen = torch.randint(len(self.images), (self.protocol.batch,), generator=random)
+        chosen = chosen.to(self.images.device)
+        return MiniBatch(self.prepare(self.images[chosen]), self.labels[chosen])
+
+    def episode(self, step: int, random: torch.Generator) -> Episode:
+        tasks = self.sampler.draw(1, random)
+        return _episode(tasks, lambda index: self.prepare(self.images[index.flatten()]))
+
+    def validate(self, model: Model, inference: Inference) -> float:
+        """Ensemble accuracy on the validation tasks, in the shape of the training episodes."""
+        protocol = self.protocol
+        heads, labels, _ = self._probabilities(
+            model, inference, self.validation, protocol.ways, protocol.shots, VALIDATION_TASKS, {}
+        )
+        mean = torch.stack([heads[flow] for flow in inference.voters(tuple(heads))]).mean(0)
+        return (mean.argmax(-1) == labels).float().mean().item() * 100
+
+    def evaluate(self, model: Model, inference: Inference, tasks: int = TEST_TASKS) -> Evaluation:
+        """Accuracy of every head and of the ensemble, per benchmark and number of shots."""
+        evaluation = Evaluation("accuracy %", higher_is_better=True)
+        weights = self._vote_weights(model, inference)
+        for name, images in self.benchmarks.items():
+            ways = min(self.protocol.test_ways, len(images.classes))
+            known: dict[nn.Module, Tensor] = {}
+            for shots in self.protocol.test_shots:
+                heads, labels, identity = self._probabilities(
+                    model, inference, images, ways, shots, tasks, known
+                )
+                vote = [weight * heads[flow] for flow, weight in weights[shots].items()]
+                heads[ENSEMBLE] = torch.stack(vote).sum(0)
+                scores = {
+                    head: ((p.argmax(-1) == labels).float().mean(1) * 100).tolist()
+                    for head, p in heads.items()
+                }
+                evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
+        return evaluation
+
+    def _vote_weights(self, model: Model, inference: Inference) -> dict[int, dict[str, float]]:
+        """Weight of each voting flow, by number of shots."""
+        voters = inference.voters(model.trained_flows)
+        equal = dict.fromkeys(voters, 1 / len(voters))
+        chosen = dict.fromkeys(self.protocol.test_shots, equal)
+        if inference.vote_weights == "equal" or len(voters) == 1:
+            return chosen
+        grid, known = simplex_grid(len(voters)), dict[nn.Module, Tensor]()
+        for shots in self.protocol.test_shots:
+            ways = self.protocol.test_ways
+            heads, labels, _ = self._probabilities(
+                model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
+            )
+            votes = torch.stack([heads[flow] for flow in voters], -1)
+            hits = torch.stack([((votes @ w).argmax(-1) == labels).float().mean() for w in grid])
+            best = grid[hits == hits.max()]
+            # of all weights that tie for the best, the nearest to the mean
+            nearest = best[(best - 1 / len(voters)).square().sum(1).argmin()]
+            chosen[shots] = dict(zip(voters, nearest.tolist(), strict=True))
+        return chosen
+
+    @torch.no_grad()
+    def _probabilities(
+        self,
+        model: Model,
+        inference: Inference,
+        images: LabelledImages,
+        ways: int,
+        shots: int,
+        count: int,
+        known: dict[nn.Module, Tensor],
+    ) -> tuple[dict[str, Tensor], Tensor, str]:
+        """Probabilities [T, Q, N] by trained flow, labels [T, Q] and the hash of the tasks.
+
+        ``known`` holds the features of the images by backbone; it is filled as needed.
+        """
+        most = max(*self.protocol.test_shots, self.protocol.shots)
+        sampler = EpisodeSampler(images.labels, ways, most, self.protocol.queries, images.name)
+        drawn = sampler.draw(max(count, TEST_TASKS), torch.Generator().manual_seed(ways))
+        tasks = TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
+        heads = {}
+        for flow in model.trained_flows:
+            logits = [
+                self._logits(cast(Network, model.networks[name]).eval(), by, images, tasks, known)
+                for name, by in _heads(model, flow, inference)
+            ]
+            heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
+        labels = torch.arange(ways).repeat_interleave(self.protocol.queries).expand(count, -1)
+        return heads, labels, tasks_hash(images.fingerprint, tasks.support, tasks.query)
+
+    def _logits(
+        self,
+        network: Network,
+        algorithm: PreTraining | MetaTraining,
+        images: LabelledImages,
+        tasks: TaskIndices,
+        known: dict[nn.Module, Tensor],
+    ) -> Tensor:
+        """Logits [T, Q, N] of one head; features are computed once and all heads fitted at once."""
+        device = self.mean.device
+        if algorithm.needs_only_features:
+            if network.backbone not in known:
+                parts = images.images.split(EMBED_BATCH)
+                features = [network.backbone(self.prepare(part.to(device))) for part in parts]
+                known[network.backbone] = torch.cat(features)
+            lookup = Network(KnownFeatures(known[network.backbone]), network.head)
+            episode = _episode(tasks, lambda index: index.flatten().to(device))
+            return algorithm.predict(lookup, episode).float().cpu()
+        outputs = []
+        for support, query in zip(
+            tasks.support.split(ADAPT_BATCH), tasks.query.split(ADAPT_BATCH), strict=True
+        ):
+            episode = _episode(
+                TaskIndices(support, query),
+                lambda index: self.prepare(images.images[index.flatten()].to(device)),
+            )
+            outputs.append(algorithm.predict(network, episode).float().cpu())
+        return torch.cat(outputs)
+
+
+def _heads(
+    model: Model, flow: str, inference: Inference
+) -> list[tuple[str, PreTraining | MetaTraining]]:
+    """The new heads of a flow: which network each stands on and which algorithm fits it."""
+    pre: tuple[str, PreTraining | MetaTraining] = ("joint_pre", model.pretraining)
+    meta: tuple[str, PreTraining | MetaTraining] = ("joint_meta", model.metatraining)
+    if flow == "pre":
+        return [("pre", model.pretraining)]
+    if flow == "meta":
+        return [("meta", model.metatraining)]
+    return {"pre": [pre], "meta": [meta], "both": [pre, meta]}[inference.joint_head]
+
+
+def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
+    count, ways = tasks.support.shape[:2]
+    x = [fetch(index).unflatten(0, (count, -1)) for index in (tasks.support, tasks.query)]
+    y = [
+        torch.arange(ways, device=part.device).repeat_interleave(index.shape[2]).expand(count, -1)
+        for part, index in zip(x, (tasks.support, tasks.query), strict=True)
+    ]
+    return Episode(x[0], y[0], x[1], y[1], ways)

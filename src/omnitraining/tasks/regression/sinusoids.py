@@ -1,0 +1,197 @@
+"""Few-shot regression of sine waves (paper 6.2; protocol decisions in the docs)."""
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from omnitraining.adaptation import adapted_outputs
+from omnitraining.batches import Episode, MiniBatch
+from omnitraining.errors import InputError
+from omnitraining.evaluation import (
+    ENSEMBLE,
+    Cell,
+    Evaluation,
+    Inference,
+    simplex_grid,
+    tasks_hash,
+)
+from omnitraining.metatraining import MAML
+from omnitraining.model import Model
+from omnitraining.network import Network
+from omnitraining.pretraining import L2Regression
+from omnitraining.tasks.base import Problem
+
+POINTS = 50
+VALIDATION_TASKS = 600
+VALIDATION_SEED, TEST_SEED = 1, 2
+
+
+class Waves:
+    """Waves y = A sin(x + phi): A uniform in [0.1, 5], phi in [0, 2 pi], x in [-5, 5].
+
+    Args:
+        count: number of waves W.
+        random: source of amplitudes, phases and inputs.
+
+    Attributes:
+        x: 50 random inputs of each wave [W, 50, 1].
+        y: their values [W, 50, 1].
+    """
+
+    def __init__(self, count: int, random: torch.Generator) -> None:
+        self.amplitude = 0.1 + 4.9 * torch.rand(count, 1, 1, generator=random)
+        self.phase = 2 * math.pi * torch.rand(count, 1, 1, generator=random)
+        self.x = 10 * torch.rand(count, POINTS, 1, generator=random) - 5
+        self.y = self(self.x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Values of every wave at inputs [W, P, 1]."""
+        return self.amplitude * torch.sin(x + self.phase)
+
+
+class Sinusoids(Problem):
+    """Regress a wave from K points in a few gradient steps.
+
+    Training visits each of the training waves once, in order; an episode takes ``support`` and
+    ``queries`` of its 50 points at random, and a mini-batch 50 points of different waves. A test
+    wave shows K fresh uniform points and is judged on 50 points evenly spaced over [-5, 5].
+
+    Args:
+        waves: training waves.
+        support: support points of a training episode.
+        queries: query points of a training episode.
+        test_shots: support points at test.
+        test_steps: gradient steps at test; results are reported after each.
+        seed: of the training waves.
+    """
+
+    pre_outputs = meta_outputs = 1
+    one_joint_head = True
+
+    def __init__(
+        self,
+        waves: int = 30_000,
+        support: int = 10,
+        queries: int = 10,
+        test_shots: tuple[int, ...] = (5, 10, 20),
+        test_steps: int = 10,
+        seed: int = 0,
+    ) -> None:
+        if support < 1 or queries < 1 or support + queries > POINTS:
+            raise InputError(
+                f"problem.support is {support} and problem.queries {queries}: both must be 1 or "
+                f"more and their sum at most {POINTS}, the points of a wave"
+            )
+        if not test_shots or min(test_shots) < 1 or max(test_shots) > POINTS:
+            raise InputError(f"problem.test_shots is {test_shots}: give numbers from 1 to {POINTS}")
+        if waves < 1 or test_steps < 1:
+            raise InputError("problem.waves and problem.test_steps must be 1 or more")
+        self.waves = Waves(waves, torch.Generator().manual_seed(seed))
+        self.support, self.queries = support, queries
+        self.test_shots, self.test_steps = test_shots, test_steps
+        self.device = torch.device("cpu")
+
+    def example(self) -> Tensor:
+        return self.waves.x[0, :2].cpu()
+
+    def to(self, device: torch.device) -> None:
+        self.waves.x, self.waves.y = self.waves.x.to(device), self.waves.y.to(device)
+        self.device = device
+
+    def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        wave = torch.randint(len(self.waves.x), (POINTS,), generator=random)
+        point = torch.randint(POINTS, (POINTS,), generator=random)
+        return MiniBatch(self.waves.x[wave, point], self.waves.y[wave, point])
+
+    def episode(self, step: int, random: torch.Generator) -> Episode:
+        wave = step % len(self.waves.x)
+        order = torch.randperm(POINTS, generator=random)
+        support, query = order[: self.support], order[self.support :][: self.queries]
+        x, y = self.waves.x[wave], self.waves.y[wave]
+        return Episode(x[None, support], y[None, support], x[None, query], y[None, query])
+
+    def validate(self, model: Model, inference: Inference) -> float:
+        """Negative mean squared error of the vote over all shots and steps, on validation waves."""
+        errors = []
+        for shots in self.test_shots:
+            episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
+            outputs = self._outputs(model, episode)
+            vote = torch.stack([outputs[f] for f in inference.voters(model.trained_flows)]).mean(0)
+            errors.append((vote - episode.query_y).square()[1:].mean())
+        return -torch.stack(errors).mean().item()
+
+    def evaluate(self, model: Model, inference: Inference, tasks: int = 600) -> Evaluation:
+        """Mean squared error of every flow and of the vote, per number of shots and steps."""
+        evaluation = Evaluation("mean squared error", higher_is_better=False)
+        for shots in self.test_shots:
+            episode = self._tasks(TEST_SEED, tasks, shots)
+            outputs = self._outputs(model, episode)
+            weights = self._vote_weights(model, inference, shots)
+            identity = tasks_hash("sinusoids", episode.support_x, episode.query_y)
+            voters = inference.voters(model.trained_flows)
+            for step in range(1, self.test_steps + 1):
+                predictions = {flow: part[step] for flow, part in outputs.items()}
+                predictions[ENSEMBLE] = (
+                    torch.stack([predictions[flow] for flow in voters], -1) @ weights[step]
+                )
+                scores = {
+                    head: (y - episode.query_y).square().mean((1, 2)).tolist()
+                    for head, y in predictions.items()
+                }
+                evaluation.cells[f"K={shots} {step} steps"] = Cell(identity, scores)
+        return evaluation
+
+    def curves(self, model: Model, inference: Inference, wave: int, shots: int) -> dict[str, Tensor]:
+        """Predictions [steps + 1, 50] of each flow and the vote for one test wave (Figure 6)."""
+        episode = self._tasks(TEST_SEED, wave + 1, shots)
+        episode = Episode(*(t[wave:] for t in (episode.support_x, episode.support_y,
+                                               episode.query_x, episode.query_y)))
+        outputs = self._outputs(model, episode)
+        weights = self._vote_weights(model, inference, shots)
+        votes = torch.stack([outputs[f] for f in inference.voters(model.trained_flows)], -1)
+        outputs[ENSEMBLE] = torch.einsum("stqov,sv->stqo", votes, weights)
+        return {head: part[:, 0, :, 0] for head, part in outputs.items()} | {
+            "support_x": episode.support_x[0, :, 0], "support_y": episode.support_y[0, :, 0],
+            "query_x": episode.query_x[0, :, 0], "query_y": episode.query_y[0, :, 0],
+        }
+
+    def _tasks(self, seed: int, count: int, shots: int) -> Episode:
+        """Fixed waves; those of fewer shots see the first points of those of more."""
+        waves = Waves(max(count, 600), torch.Generator().manual_seed(seed * 1_000_003))
+        x = waves.x[:, :shots]
+        grid = torch.linspace(-5, 5, POINTS).view(1, -1, 1).expand(len(x), -1, -1)
+        parts = (x, waves.y[:, :shots], grid, waves(grid))
+        return Episode(*(part[:count].to(self.device) for part in parts))
+
+    @torch.no_grad()
+    def _outputs(self, model: Model, episode: Episode) -> dict[str, Tensor]:
+        """Predictions [steps + 1, T, Q, 1] of every trained flow, each adapted by itself."""
+        pre, meta = model.pretraining, model.metatraining
+        if not isinstance(pre, L2Regression) or not isinstance(meta, MAML):
+            raise InputError("Sinusoids needs pretraining L2Regression and metatraining MAML")
+        ways = {"pre": ("pre", pre.lr), "joint": ("joint_meta", meta.lr), "meta": ("meta", meta.lr)}
+        outputs = {}
+        for flow in model.trained_flows:
+            name, lr = ways[flow]
+            network = cast(Network, model.networks[name])
+            outputs[flow] = adapted_outputs(
+                network, episode, pre.loss, range(self.test_steps + 1), lr, second_order=False
+            ).detach()
+        return outputs
+
+    def _vote_weights(self, model: Model, inference: Inference, shots: int) -> Tensor:
+        """Weights of the voting flows after each number of steps [steps + 1, V]."""
+        voters = inference.voters(model.trained_flows)
+        if inference.vote_weights == "equal" or len(voters) == 1:
+            weights = torch.full((self.test_steps + 1, len(voters)), 1 / len(voters))
+            return weights.to(self.device)
+        episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
+        outputs = self._outputs(model, episode)
+        votes = torch.stack([outputs[flow] for flow in voters], -1)
+        grid = simplex_grid(len(voters), parts=20).to(votes)
+        errors = torch.stack(
+            [(votes @ w - episode.query_y).square().mean((1, 2, 3)) for w in grid]
+        )
+        return grid[errors.argmin(0)]

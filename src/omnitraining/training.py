@@ -1,0 +1,194 @@
+"""The one training loop, for every method and every kind of problem."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Inference
+from omnitraining.model import Model
+from omnitraining.runs import Metrics, Run, load_checkpoint, peak_memory, save_checkpoint
+from omnitraining.tasks.base import Problem
+from omnitraining.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how to optimise.
+
+    Args:
+        steps: optimiser steps; each sees one mini-batch and one episode.
+        epoch: steps between validations and checkpoints.
+        optimiser: ``"adam"`` or ``"sgd"``, both plain.
+        lr: learning rate at the start.
+        schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0.
+        weight_decay: decoupled weight decay.
+        precision: ``"float32"``, or ``"bfloat16"`` by autocast, where the hardware has it.
+        device: ``"auto"`` takes the GPU where there is one; or torch's name, as ``"cuda:1"``.
+        threads: CPU threads; torch's choice if not given.
+    """
+
+    steps: int = 3000
+    epoch: int = 250
+    optimiser: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "epoch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name} is {getattr(self, name)}: it must be 1 or more")
+        if not self.lr > 0:
+            raise InputError(f"training.lr is {self.lr}: it must be greater than 0")
+        if self.weight_decay < 0:
+            raise InputError(f"training.weight_decay is {self.weight_decay}: it must be 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"training.threads is {self.threads}: it must be 1 or more")
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        done = step / self.steps
+        decay = {
+            "constant": 1.0,
+            "linear": 1 - done,
+            "cosine": (1 + math.cos(math.pi * done)) / 2,
+        }
+        return self.lr * decay[self.schedule]
+
+    def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
+        if self.optimiser == "sgd":
+            return torch.optim.SGD(model.parameters(), self.lr, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
+
+
+class Progress:
+    """What a caller may want to know while training runs; the default says nothing."""
+
+    def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
+        """After some steps, with the mean losses since the last call."""
+
+    def validated(self, done: int, score: float, best: float) -> None:
+        """After a validation."""
+
+
+def train(
+    model: Model,
+    problem: Problem,
+    training: Training,
+    inference: Inference,
+    run: Run,
+    seed: int = 0,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Train a model into a run folder; the best checkpoint is the one to predict with.
+
+    The samples of a step depend only on the seed and the step, so a killed run resumes and ends
+    in the same weights.
+
+    Args:
+        model: from `build_model`; changed in place, and left at the last step.
+        problem: batches, episodes, validation.
+        training: how to optimise.
+        inference: how to predict in validation.
+        run: where checkpoints and metrics go.
+        seed: of the samples.
+        resume: go on from the last checkpoint.
+        progress: told of losses and scores.
+
+    Returns:
+        Step and score of the best checkpoint, wall seconds and peak MiB.
+
+    Raises:
+        InputError: a loss is not finite (the last good checkpoint stays), or there is nothing to
+            resume from.
+    """
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    device = find_device(training.device)
+    problem.to(device)
+    model.to(device)
+    if problem.example().dim() == 4:
+        model.to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
+    teacher, optimiser = Teacher(model, model.loss.alpha), training.make_optimiser(model)
+    modules = {"student": model, "teacher": teacher.model}
+    facts = {"step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0}
+    if resume:
+        facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
+    progress = progress or Progress()
+    metrics = Metrics(run, resume_at=facts["step"])
+    model.train()
+    teacher.train()
+    start, before = time.monotonic(), facts["seconds"]
+    sums: dict[str, torch.Tensor] = {}
+    for step in range(facts["step"], training.steps):
+        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
+        for group in optimiser.param_groups:
+            group["lr"] = training.lr_at(step)
+        batch, episode = problem.minibatch(step, random), problem.episode(step, random)
+        with torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16"):
+            terms = model(batch, episode, teacher.model, step)
+        optimiser.zero_grad()
+        terms["total"].backward()
+        optimiser.step()
+        teacher.update()
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + term.detach()
+        done = step + 1
+        if done % min(50, training.epoch) == 0 or done == training.steps:
+            means = _means(sums, min(50, training.epoch), done)
+            metrics.write(done, means)
+            progress.step(done, training.steps, means)
+            sums = {}
+        if done % training.epoch == 0 or done == training.steps:
+            judged = modules[inference.weights]
+            score = problem.validate(judged.eval(), inference)
+            if score > facts["best"]:
+                facts |= {"best": score, "best_step": done}
+            model.train()
+            teacher.train()
+            facts |= {"step": done, "seconds": before + time.monotonic() - start}
+            save_checkpoint(run.checkpoint("last"), modules, optimiser, facts)
+            if facts["best_step"] == done:
+                save_checkpoint(run.checkpoint("best"), modules, optimiser, facts)
+            metrics.write(done, {"validation": score})
+            progress.validated(done, score, facts["best"])
+    return facts | {"peak_mib": peak_memory()}
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; ``"auto"`` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"training.device is {name!r}, which is not usable here: {first}") from error
+
+
+def _means(sums: dict[str, torch.Tensor], every: int, done: int) -> dict[str, float]:
+    means = {name: (total / ((done - 1) % every + 1)).item() for name, total in sums.items()}
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"loss term {name} became {value} at or shortly before step {done}; the last good "
+                "checkpoint is kept: lower training.lr or the weight of that term"
+            )
+    return means
