@@ -66,6 +66,9 @@ class Run:
         part.write_text(text)
         os.replace(part, target)
 
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(values, indent=1))
+
     def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
         self.write_text(f"evaluations/{name}.json", json.dumps(asdict(evaluation)))
         return self.path / "evaluations" / f"{name}.json"

@@ -30,28 +30,28 @@ class LinearHead(ABC):
 class LogisticHead(LinearHead):
     """Multinomial logistic regression on L2-normalised features, solved to convergence.
 
-    Minimises mean cross-entropy + weight_decay / 2 ||W||^2. Unit features bound the curvature of
+    Minimises mean cross-entropy + penalty / 2 ||W||^2. Unit features bound the curvature of
     the cross-entropy by 1/2, so Nesterov's method needs no step size. A zero start keeps the
     solution in the span of the features and makes it deterministic.
 
     Args:
-        weight_decay: strength of the penalty; per-sample, independent of the number of shots.
-        steps: iterations; 100 leave a gradient below 1e-4 for weight decays from 0.001.
+        penalty: its strength, against the mean loss of the support set.
+        iterations: of the solver.
     """
 
-    weight_decay: float = 0.01
-    steps: int = 100
+    penalty: float = 0.01
+    iterations: int = 100
 
     def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).to(support.dtype)
-        curvature = 0.5 + self.weight_decay
-        ratio = (self.weight_decay / curvature) ** 0.5
+        curvature = 0.5 + self.penalty
+        ratio = (self.penalty / curvature) ** 0.5
         momentum = (1 - ratio) / (1 + ratio)
         weight = x.new_zeros(len(x), x.shape[-1], ways)
         ahead = weight
-        for _ in range(self.steps):
+        for _ in range(self.iterations):
             residual = torch.softmax(x @ ahead, -1) - target
-            slope = x.mT @ residual / x.shape[1] + self.weight_decay * ahead
+            slope = x.mT @ residual / x.shape[1] + self.penalty * ahead
             following = ahead - slope / curvature
             ahead = following + momentum * (following - weight)
             weight = following

@@ -36,6 +36,10 @@ class Problem(ABC):
         """Move the data to the device on which batches shall lie."""
 
     @abstractmethod
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        """Choose the support samples (per class) of the test tasks."""
+
+    @abstractmethod
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         """Samples drawn independently from the training set, for a step counted from 0."""
 

@@ -182,12 +182,12 @@ def _strokes(
     sheets: Tensor, boxes: Tensor, size: int, randoms: list[np.random.Generator]
 ) -> Tensor:
     """Ink in [0, 1], [N, 1, 2 * size, 2 * size]: each drawing in its own pose and weight."""
-    extent = _uniform(randoms, 0.6, 0.9) / boxes  # longer side, as part of the image
-    angle = _uniform(randoms, -math.radians(20), math.radians(20))
-    shear = _uniform(randoms, -0.25, 0.25)
-    stretch = _uniform(randoms, -0.25, 0.25).exp()
-    shift = _uniform(randoms, -0.12, 0.12, 2, 1)
-    warp = _uniform(randoms, -0.14, 0.14, 2, _COARSE, _COARSE)
+    extent = _uniform(randoms, 0.62, 0.9) / boxes  # longer side, as part of the image
+    angle = _uniform(randoms, -math.radians(18), math.radians(18))
+    shear = _uniform(randoms, -0.22, 0.22)
+    stretch = _uniform(randoms, -0.2, 0.2).exp()
+    shift = _uniform(randoms, -0.1, 0.1, 2, 1)
+    warp = _uniform(randoms, -0.12, 0.12, 2, _COARSE, _COARSE)
     weight = _uniform(randoms, 0.2, 0.55, 1, 1, 1)
 
     # Sampling maps the image back to the sheet: unrotate, unshear, then undo the scale.
@@ -228,14 +228,14 @@ def _print(ink: Tensor, randoms: list[np.random.Generator]) -> Tensor:
         ink = torch.lerp(ink, tone[:, streak, None], cover[:, streak, None])
 
     paper = _uniform(randoms, 0.55, 1, 1, 1, 1)
-    contrast = _uniform(randoms, 0.3, 0.55, 1, 1, 1)
+    contrast = _uniform(randoms, 0.35, 0.55, 1, 1, 1)
     slope = _uniform(randoms, -0.12, 0.12, 2, 1, 1)
     light = slope[:, :1] * line + slope[:, 1:] * line[:, None]
     grey = paper - contrast * ink + light
     inverted = _uniform(randoms, 0, 1, 1, 1, 1) < 0.25
     grey = torch.where(inverted, 1 - grey, grey)
 
-    strength = _uniform(randoms, 0.03, 0.12, 1, 1, 1)
+    strength = _uniform(randoms, 0.02, 0.1, 1, 1, 1)
     noise = np.stack([random.standard_normal((1, size, size), np.float32) for random in randoms])
     grey = grey + strength * torch.from_numpy(noise)
     return (grey.clamp(0, 1) * 255).round().to(torch.uint8)

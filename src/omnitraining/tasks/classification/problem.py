@@ -1,7 +1,7 @@
 """Few-shot image classification: batches, episodes, and the fixed tasks models are judged on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -107,10 +107,18 @@ class Classification(Problem):
         self.sampler.table = self.sampler.table.to(device)
         self.sampler.present = self.sampler.present.to(device)
 
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        self.protocol = replace(self.protocol, test_shots=shots)
+
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images [B, C, H, W] as network inputs, channels last in memory."""
-        x = (images.float() / 255 - self.mean) / self.std
-        return x.contiguous(memory_format=torch.channels_last)
+        """uint8 images [B, C, H, W] as normalised network inputs, channels last in memory.
+
+        The detour by [B, H, W, C] matters for grey images: with one channel both layouts look
+        alike, and torch would run the first convolution in the slower one.
+        """
+        x = (images / 255 - self.mean) / self.std
+        x = x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+        return x.permute(0, 3, 1, 2)
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         chosen = torch.randint(len(self.images), (self.protocol.batch,), generator=random)

@@ -84,13 +84,12 @@ class Sinusoids(Problem):
                 f"problem.support is {support} and problem.queries {queries}: both must be 1 or "
                 f"more and their sum at most {POINTS}, the points of a wave"
             )
-        if not test_shots or min(test_shots) < 1 or max(test_shots) > POINTS:
-            raise InputError(f"problem.test_shots is {test_shots}: give numbers from 1 to {POINTS}")
         if waves < 1 or test_steps < 1:
             raise InputError("problem.waves and problem.test_steps must be 1 or more")
         self.waves = Waves(waves, torch.Generator().manual_seed(seed))
         self.support, self.queries = support, queries
-        self.test_shots, self.test_steps = test_shots, test_steps
+        self.test_steps = test_steps
+        self.set_test_shots(test_shots)
         self.device = torch.device("cpu")
 
     def example(self) -> Tensor:
@@ -99,6 +98,11 @@ class Sinusoids(Problem):
     def to(self, device: torch.device) -> None:
         self.waves.x, self.waves.y = self.waves.x.to(device), self.waves.y.to(device)
         self.device = device
+
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        if not shots or min(shots) < 1 or max(shots) > POINTS:
+            raise InputError(f"problem.test_shots is {shots}: give numbers from 1 to {POINTS}")
+        self.test_shots = shots
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         wave = torch.randint(len(self.waves.x), (POINTS,), generator=random)

@@ -1,0 +1,61 @@
+"""Figure of classification results: accuracy of every method on every benchmark."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
+    """One panel per number of shots; a point per method and benchmark with its 95 % interval.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+        runs: not needed.
+        path: the picture.
+    """
+    rows = record["rows"]
+    cells = list(next(iter(rows.values()))["cells"])
+    shots = list(dict.fromkeys(cell.split()[-1] for cell in cells))
+    figure, axes = plt.subplots(
+        len(shots), 1, figsize=(10, 1.2 + 3.1 * len(shots)), sharex=False, squeeze=False
+    )
+    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    for axis, shot in zip(axes[:, 0], shots, strict=True):
+        chosen = [cell for cell in cells if cell.endswith(shot)]
+        for index, (row, results) in enumerate(rows.items()):
+            values = [results["cells"][cell]["heads"]["ensemble"] for cell in chosen]
+            offset = (index - (len(rows) - 1) / 2) * 0.8 / len(rows)
+            axis.errorbar(
+                [place + offset for place in range(len(chosen))],
+                [value["mean"] for value in values],
+                [value["interval"] for value in values],
+                fmt="o",
+                markersize=8 if row == record["reference"] else 5,
+                capsize=3,
+                color=colours[index % len(colours)],
+                label=row,
+            )
+        axis.set_xticks(range(len(chosen)), [cell.removesuffix(" " + shot) for cell in chosen])
+        axis.set_ylabel(f"{shot}, {record['unit']}")
+        axis.grid(axis="y", alpha=0.3)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+        for place in range(1, len(chosen)):
+            axis.axvline(place - 0.5, color="0.9", zorder=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, ncol=min(len(rows), 5), loc="upper center", frameon=False,
+        bbox_to_anchor=(0.5, 0.985),
+    )
+    figure.suptitle(
+        f"{record['title']} ({record['tasks']} tasks, {record['seeds']} seed"
+        f"{'s' if record['seeds'] > 1 else ''}, 95 % intervals)", y=1.0, fontsize=11,
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

@@ -1,0 +1,161 @@
+"""What a person sees on the terminal: tables of results and the progress of training."""
+
+import sys
+from importlib import resources
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from omnitraining import training
+from omnitraining.errors import InputError
+from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
+
+
+def show(table: Table) -> None:
+    """Print a table; as wide as it needs where the output is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+class TrainingDisplay(training.Progress):
+    """A progress bar with losses, validation score and time left; plain lines in a log file.
+
+    Args:
+        title: what is being trained.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.score = ""
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> "TrainingDisplay":
+        if sys.stderr.isatty():
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.task = self.bar.add_task(self.title, total=None, losses="")
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
+        if self.bar is not None:
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            self.bar.update(
+                self.task, completed=done, total=steps, losses=f"{self.score}  {losses}"
+            )
+
+    def validated(self, done: int, score: float, best: float) -> None:
+        self.score = f"validation {score:.4g} (best {best:.4g})"
+        if self.bar is None:
+            print(f"{self.title}: step {done}, {self.score}", file=sys.stderr, flush=True)
+
+
+def evaluation_table(title: str, evaluation: Evaluation) -> Table:
+    """Cells as rows, heads as columns, each mean with its 95 % interval."""
+    heads = list(dict.fromkeys(h for cell in evaluation.cells.values() for h in cell.scores))
+    table = Table(title=f"{title}: {evaluation.unit}, mean and 95 % interval over tasks")
+    table.add_column("benchmark")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, cell in evaluation.cells.items():
+        table.add_row(name, *(_with_interval(cell.mean(h), cell.interval(h)) for h in heads))
+    return table
+
+
+def comparison_table(evaluations: dict[str, Evaluation], head: str = ENSEMBLE) -> Table:
+    """Runs as columns; below each mean the paired difference of the reference from it.
+
+    Args:
+        evaluations: by run name; the first is the reference.
+        head: the head to compare; runs that have one head only are compared by their ensemble.
+
+    Raises:
+        InputError: the runs were judged on different tasks, or share none.
+    """
+    (reference, first), *others = evaluations.items()
+    table = Table(
+        title=f"{first.unit}; below it: {reference} minus that run, paired over tasks, 95 % interval"
+    )
+    table.add_column("benchmark")
+    for name in evaluations:
+        table.add_column(name, justify="right")
+    shared = [c for c in first.cells if all(c in other.cells for _, other in others)]
+    if not shared:
+        raise InputError("these runs share no benchmark; judge them with the same --shots")
+    for name in shared:
+        mine = first.cells[name]
+        if head not in mine.scores:
+            raise InputError(f"{reference} has no head {head!r}, only {', '.join(mine.scores)}")
+        row = [_with_interval(mine.mean(head), mine.interval(head))]
+        for other, evaluation in others:
+            cell = evaluation.cells[name]
+            if cell.tasks_hash != mine.tasks_hash or len(cell.scores[ENSEMBLE]) != len(
+                mine.scores[head]
+            ):
+                raise InputError(
+                    f"{reference} and {other} were judged on different tasks of {name!r}: "
+                    "run 'omni evaluate' on both"
+                )
+            theirs = head if head in cell.scores else ENSEMBLE
+            gap = paired_difference(mine.scores[head], cell.scores[theirs])
+            mark = "" if gap.is_significant else " n.s."
+            row.append(
+                f"{_with_interval(cell.mean(theirs), cell.interval(theirs))}\n"
+                f"{gap.mean:+.3g} ± {gap.interval:.2g}{mark}"
+            )
+        table.add_row(name, *row)
+    return table
+
+
+def _with_interval(mean: float, interval: float) -> str:
+    return f"{mean:.2f} ± {interval:.2f}" if abs(mean) >= 10 else f"{mean:.4f} ± {interval:.4f}"
+
+
+def listing_table() -> Table:
+    """Experiments and everything a configuration may name, with first lines of their docs."""
+    from omnitraining import backbones, metatraining, pretraining
+    from omnitraining.metatraining import MetaTraining
+    from omnitraining.pretraining import PreTraining
+    from omnitraining.reproduction import suites
+    from omnitraining.tasks.classification.glyph_problem import Glyphs
+    from omnitraining.tasks.regression.sinusoids import Sinusoids
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+
+    def section(title: str, entries: dict[str, Any]) -> None:
+        table.add_row(f"[bold]{title}[/bold]")
+        for name, thing in entries.items():
+            text = thing if isinstance(thing, str) else (thing.__doc__ or "").splitlines()[0]
+            table.add_row(f"  {name}", text)
+
+    def public(module: Any, kind: type) -> dict[str, Any]:
+        found = {name: getattr(module, name) for name in module.__all__}
+        return {n: c for n, c in found.items() if issubclass(c, kind) and c is not kind}
+
+    section("experiments (omni reproduce NAME)", {s.name: s.title for s in suites()})
+    configs = resources.files("omnitraining") / "configs"
+    section(
+        "configurations (omni train FILE)",
+        {str(c): c.read_text().splitlines()[0].lstrip("# ") for c in sorted(
+            configs.iterdir(), key=str) if c.name.endswith(".yaml")},
+    )
+    section("problems", {"Glyphs": Glyphs, "Sinusoids": Sinusoids})
+    section("pre-training", public(pretraining, PreTraining))
+    section("meta-training", public(metatraining, MetaTraining))
+    section("backbones", {n: getattr(backbones, n) for n in backbones.__all__})
+    return table
