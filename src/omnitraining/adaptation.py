@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from omnitraining.batches import Episode
@@ -40,14 +41,15 @@ def adapted_outputs(
         after: numbers of gradient steps to report, rising, 0 or more.
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
-        chunk: tasks computed at a time; all at once if None.
+        chunk: tasks computed at a time; all at once if None. Tasks are computed one by one
+            where the outer gradient flows through inner gradients.
 
     Returns:
         Outputs [len(after), T, Q, O].
     """
     # Without an outer gradient there is nothing to keep the inner graphs for.
     keep_graph = second_order and torch.is_grad_enabled()
-    weights = dict(network.named_parameters())
+    weights: Weights = dict(network.named_parameters())
     if not torch.is_grad_enabled():
         weights = {name: p.detach() for name, p in weights.items()}
     tied = len(list(network.named_parameters(remove_duplicate=False))) > len(weights)
@@ -62,9 +64,14 @@ def adapted_outputs(
 
     def slope_of_one(fast: Weights, x: Tensor, y: Tensor, state: Weights) -> Weights:
         with torch.enable_grad():
-            leaves = {n: w if w.requires_grad else w.requires_grad_() for n, w in fast.items()}
+            leaves = {
+                name: w if w.requires_grad else w.detach().requires_grad_()
+                for name, w in fast.items()
+            }
             value = support_loss(leaves, x, y, state)
-            slopes = torch.autograd.grad(value, list(leaves.values()), create_graph=keep_graph)
+            slopes = torch.autograd.grad(
+                value, list(leaves.values()), create_graph=keep_graph, materialize_grads=True
+            )
         return dict(zip(fast, slopes, strict=True))
 
     def descend(slope: Slope, x: Tensor, y: Tensor, query: Tensor, state: Weights) -> Tensor:
@@ -80,10 +87,13 @@ def adapted_outputs(
         return torch.stack(outputs)
 
     sets = episode.support_x, episode.support_y, episode.query_x
-    with _batch_statistics(network):
-        if len(episode.support_x) == 1:
-            # Plain autograd: torch.func costs several times as much on small networks.
-            return descend(slope_of_one, *(part[0] for part in sets), buffers).unsqueeze(1)
+    # Of all ways to compute attention, only the plain one can be differentiated twice.
+    with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH):
+        if len(episode.support_x) == 1 or keep_graph:
+            # Plain autograd: torch.func costs several times as much on one small network, and
+            # under vmap torch has wrong second derivatives of batch and layer norms (2.13).
+            tasks_apart = zip(*sets, strict=True)
+            return torch.stack([descend(slope_of_one, *t, buffers) for t in tasks_apart], 1)
         tasks = len(episode.support_x)
         state = {name: b.expand(tasks, *b.shape).clone() for name, b in buffers.items()}
         together = vmap(

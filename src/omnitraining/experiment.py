@@ -94,16 +94,14 @@ def train_run(
         InputError: the folder already holds a run and ``resume`` is not set, or the other way
             round, or something in the configuration does not fit.
     """
-    exists = (folder / "config.yaml").is_file()
-    if exists and not resume:
+    if (folder / "config.yaml").is_file() and not resume:
         raise InputError(f"{folder} already holds a run: add --resume, or choose another --out")
-    if resume and not exists:
-        raise InputError(f"nothing to resume at {folder}: there is no config.yaml in it")
+    if resume and not folder.is_dir():
+        raise InputError(f"nothing to resume at {folder}: there is no such folder")
     experiment = instantiate(config)
     model = experiment.build()  # before the folder is made, so that a wrong input leaves no trace
     run = Run(folder, create=True)
-    if not exists:
-        run.write_text("config.yaml", dump(config))
+    run.write_text("config.yaml", dump(config))
     started = resume and run.checkpoint("last").is_file()
     facts = train(
         model,

@@ -16,13 +16,15 @@ flow's effective parameters would be as exact, but flows would no longer be modu
 
 import copy
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from omnitraining.errors import InputError
 
@@ -113,6 +115,9 @@ class OmniNet(nn.Module):
         branches: Mapping[str | type, Treatment] | None = None,
     ) -> None:
         super().__init__()
+        if branch_init not in get_args(BranchInit):
+            choices = " or ".join(map(repr, get_args(BranchInit)))
+            raise InputError(f"branch_init is {branch_init!r}: it must be {choices}")
         treatments = _treatments(backbone, rank, shared_until, dict(branches or {}))
         self.joint = copy.deepcopy(backbone)
         self.pre = _branch_off(self.joint, treatments, rank, branch_init)
@@ -183,9 +188,17 @@ def _treatments(
                 f"layer {path!r} is already parametrized (weight or spectral norm): "
                 "call torch.nn.utils.parametrize.remove_parametrizations on it first"
             )
+        hooks = module._forward_pre_hooks.values()
+        if any(isinstance(hook, (WeightNorm, SpectralNorm)) for hook in hooks):
+            raise InputError(
+                f"layer {path!r} has a weight or spectral norm: call "
+                "torch.nn.utils.remove_weight_norm or remove_spectral_norm on it first"
+            )
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise InputError(f"layer {path!r} is lazy: run the backbone once before converting it")
         if not _own_tensors(module):
             continue
-        asked = _asked(path, module, branches)
+        asked = _asked(path, modules, branches)
         if inside:
             treatments[path] = "shared"
         elif asked is not None:
@@ -199,8 +212,6 @@ def _treatments(
 def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
     """The treatment that needs no word from the user, or an error that says which to give."""
     linear: Treatment = "low-rank" if rank else "full"
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-        raise InputError(f"layer {path!r} is lazy: run the backbone once before converting it")
     if isinstance(module, CONVOLUTIONS) and _plain_layer(module, CONVOLUTIONS):
         if _centred(module):
             return "pointwise"
@@ -250,17 +261,19 @@ def _plain_layer(module: nn.Module, bases: tuple[type[nn.Module], ...]) -> bool:
 
 
 def _asked(
-    path: str, module: nn.Module, branches: dict[str | type, Treatment]
+    path: str, modules: dict[str, nn.Module], branches: dict[str | type, Treatment]
 ) -> Treatment | None:
-    """The user's word for a module: its own path, the nearest enclosing path, or its class."""
-    parts = path.split(".")
-    for length in range(len(parts), 0, -1):
-        if (prefix := ".".join(parts[:length])) in branches:
+    """The user's word for a module: by the nearest path around it, else by the nearest class."""
+    parts = path.split(".") if path else []
+    around = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+    for prefix in around:
+        if prefix in branches:
             return branches[prefix]
-    return next(
-        (t for kind, t in branches.items() if isinstance(kind, type) and isinstance(module, kind)),
-        None,
-    )
+    for prefix in around:
+        for kind, treatment in branches.items():
+            if isinstance(kind, type) and isinstance(modules[prefix], kind):
+                return treatment
+    return None
 
 
 def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -283,6 +296,8 @@ def _check_arguments(
     for key, treatment in branches.items():
         if isinstance(key, str) and key not in modules:
             raise InputError(f"branches names {key!r}, which is not a module of the backbone")
+        if isinstance(key, type) and not any(isinstance(m, key) for m in modules.values()):
+            raise InputError(f"branches names {key.__name__}, but the backbone has no module of it")
         if treatment not in TREATMENTS:
             raise InputError(f"branches[{key!r}] is {treatment!r}, not one of {', '.join(TREATMENTS)}")
         if treatment == "low-rank" and rank is None:
@@ -298,6 +313,11 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
         )
     for path in branched:
         module = backbone.get_submodule(path)
+        if isinstance(module, nn.RNNBase):
+            raise InputError(
+                f"layer {path!r} of type {type(module).__name__} keeps a list of its weights and "
+                "takes no branch: use 'shared' or 'private'"
+            )
         if treatments[path] == "pointwise" and not (
             isinstance(module, CONVOLUTIONS) and _centred(module)
         ):

@@ -4,7 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.batchnorm import _NormBase
 
 
 class Teacher(nn.Module):
@@ -31,10 +31,11 @@ class Teacher(nn.Module):
         ]
 
     def train(self, mode: bool = True) -> "Teacher":
-        super().train(mode)
+        super().train(False)  # dropout may sit in any module, as in attention; norms are known
+        self.training = mode
         for module in self.modules():
-            if isinstance(module, _DropoutNd):
-                module.eval()
+            if isinstance(module, _NormBase):
+                module.train(mode)
         return self
 
     @torch.no_grad()

@@ -30,9 +30,10 @@ class LinearHead(ABC):
 class LogisticHead(LinearHead):
     """Multinomial logistic regression on L2-normalised features, solved to convergence.
 
-    Minimises mean cross-entropy + penalty / 2 ||W||^2. Unit features bound the curvature of
-    the cross-entropy by 1/2, so Nesterov's method needs no step size. A zero start keeps the
-    solution in the span of the features and makes it deterministic.
+    Minimises mean cross-entropy + penalty / 2 ||W||^2. From a zero start gradient descent stays in
+    the span of the support features, W = X^T A, so it runs on A alone, with the small Gram matrix
+    in place of the features. Unit features bound the curvature of the cross-entropy by 1/2, so
+    Nesterov's method needs no step size.
 
     Args:
         penalty: its strength, against the mean loss of the support set.
@@ -44,18 +45,18 @@ class LogisticHead(LinearHead):
 
     def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).to(support.dtype)
+        gram = x @ x.mT
         curvature = 0.5 + self.penalty
         ratio = (self.penalty / curvature) ** 0.5
         momentum = (1 - ratio) / (1 + ratio)
-        weight = x.new_zeros(len(x), x.shape[-1], ways)
-        ahead = weight
+        weight = ahead = torch.zeros_like(target)  # A [T, S, N]
         for _ in range(self.iterations):
-            residual = torch.softmax(x @ ahead, -1) - target
-            slope = x.mT @ residual / x.shape[1] + self.penalty * ahead
+            residual = torch.softmax(gram @ ahead, -1) - target
+            slope = residual / x.shape[1] + self.penalty * ahead
             following = ahead - slope / curvature
             ahead = following + momentum * (following - weight)
             weight = following
-        return F.normalize(query, dim=-1) @ weight
+        return F.normalize(query, dim=-1) @ (x.mT @ weight)
 
 
 @dataclass(frozen=True)

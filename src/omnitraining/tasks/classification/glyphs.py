@@ -32,7 +32,7 @@ from torch import Tensor
 
 from omnitraining.tasks.classification.images import LabelledImages
 
-RENDERING = 1
+RENDERING = 2
 """Version of the rendering below; raise it with any change to the pictures."""
 
 FACES = tuple(
@@ -210,7 +210,7 @@ def _strokes(
 def _print(ink: Tensor, randoms: list[np.random.Generator]) -> Tensor:
     """Grey images [N, 1, S, S], uint8, of ink [N, 1, 2 * S, 2 * S]."""
     ink = F.avg_pool2d(ink, 2)
-    count, _, size, _ = ink.shape
+    size = ink.shape[-1]
     softness = _uniform(randoms, 0, 1, 1, 1, 1)
     ink = torch.lerp(ink, _blur(ink, size / 32), softness)
 
@@ -254,7 +254,8 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     """Cached images, or None if there are none or the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # np.load leaves a file that it opened itself open when the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             images = stored["images"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

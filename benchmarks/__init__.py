@@ -1,0 +1,1 @@
+"""Speed, as ratios of two ways to do the same work, measured side by side in one process."""

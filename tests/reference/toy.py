@@ -1,0 +1,61 @@
+"""Toy data: tasks and problems that small networks solve in a second."""
+
+import torch
+from torch import Tensor
+
+from omnitraining.batches import Episode, MiniBatch
+from omnitraining.evaluation import Evaluation, Inference
+from omnitraining.model import Model
+from omnitraining.tasks.base import Problem
+
+INPUTS = 6
+
+
+class Toy(Problem):
+    """Classes are points in the first two of six inputs; the other four are noise.
+
+    In regression the targets are those points.
+    """
+
+    def __init__(self, regression: bool, classes: int = 8, ways: int = 3) -> None:
+        self.regression, self.one_joint_head, self.ways = regression, regression, ways
+        self.pre_outputs = 2 if regression else classes
+        self.meta_outputs = 2 if regression else ways
+        angles = torch.arange(classes) * 2 * torch.pi / classes
+        self.points = 2 * torch.stack([angles.sin(), angles.cos()], 1)
+
+    def example(self) -> Tensor:
+        return torch.zeros(2, INPUTS)
+
+    def to(self, device: torch.device) -> None:
+        self.points = self.points.to(device)
+
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        raise NotImplementedError
+
+    def samples(self, classes: Tensor, random: torch.Generator) -> Tensor:
+        x = torch.randn(*classes.shape, INPUTS, generator=random)
+        x[..., :2] = 0.1 * x[..., :2] + self.points[classes]
+        return x
+
+    def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        classes = torch.randint(len(self.points), (32,), generator=random)
+        x = self.samples(classes, random)
+        return MiniBatch(x, self.points[classes] if self.regression else classes)
+
+    def episode(self, step: int, random: torch.Generator, tasks: int = 1) -> Episode:
+        """Three shots and four queries of each class."""
+        chosen = torch.rand(tasks, len(self.points), generator=random).argsort(1)[:, : self.ways]
+        parts = []
+        for count in (3, 4):
+            classes = chosen.repeat_interleave(count, dim=1)
+            labels = torch.arange(self.ways).repeat_interleave(count).expand(tasks, -1)
+            y = self.points[classes] if self.regression else labels
+            parts += [self.samples(classes, random), y]
+        return Episode(*parts, ways=0 if self.regression else self.ways)
+
+    def validate(self, model: Model, inference: Inference) -> float:
+        return 0.0
+
+    def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
+        return Evaluation("nothing", higher_is_better=True)

@@ -1,0 +1,248 @@
+"""The inner loop of MAML against a computation unrolled by hand."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omnitraining.adaptation import adapted_outputs
+from omnitraining.backbones import MLP, Conv4, ResNet10
+from omnitraining.batches import Episode
+from omnitraining.losses import cross_entropy, squared_error
+from omnitraining.network import Network
+from omnitraining.omninet import OmniNet
+from omnitraining.teacher import Teacher
+from tests.reference import maml
+from tests.reference.zoo import TinyViT
+
+pytestmark = pytest.mark.usefixtures("float64")
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+LOSSES = {"regression": squared_error, "classification": cross_entropy}
+
+
+def perceptron() -> Network:
+    return Network(MLP(2, (5,)), nn.Linear(5, 3))
+
+
+def episode(tasks: int, kind: str = "regression", shape: tuple[int, ...] = (2,)) -> Episode:
+    """Tasks of 6 support and 4 query samples."""
+    if kind == "regression":
+        return Episode(
+            torch.randn(tasks, 6, *shape), torch.randn(tasks, 6, 3),
+            torch.randn(tasks, 4, *shape), torch.randn(tasks, 4, 3),
+        )  # fmt: skip
+    labels = torch.arange(3).repeat(tasks, 2)
+    x = torch.randn(tasks, 6, *shape), torch.randn(tasks, 4, *shape)
+    return Episode(x[0], labels, x[1], labels[:, :4], ways=3)
+
+
+def single(tasks: Episode, index: int) -> Episode:
+    part = slice(index, index + 1)
+    return Episode(
+        tasks.support_x[part], tasks.support_y[part], tasks.query_x[part], tasks.query_y[part],
+        tasks.ways,
+    )  # fmt: skip
+
+
+def outer_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_outputs_and_outer_gradients_equal_those_unrolled_by_hand(
+    kind: str, tasks: int, steps: int, second_order: bool
+) -> None:
+    network, data, loss = perceptron(), episode(tasks, kind), LOSSES[kind]
+    outputs = adapted_outputs(network, data, loss, (steps,), 0.3, second_order)[0]
+    expected = torch.stack([
+        maml.adapted(
+            list(network.parameters()), (data.support_x[t], data.support_y[t]),
+            data.query_x[t], steps, 0.3, second_order,
+        )
+        for t in range(tasks)
+    ])  # fmt: skip
+    torch.testing.assert_close(outputs, expected, **CLOSE)
+    found = outer_gradients(loss(outputs, data.query_y), network)
+    wanted = outer_gradients(loss(expected, data.query_y), network)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_the_second_order_gradient_is_not_the_first_order_one(tasks: int) -> None:
+    network, data = perceptron(), episode(tasks)
+    slopes = [
+        outer_gradients(
+            squared_error(
+                adapted_outputs(network, data, squared_error, (1,), 0.3, order)[0], data.query_y
+            ),
+            network,
+        )
+        for order in (True, False)
+    ]
+    assert all((a - b).abs().max() > 1e-4 for a, b in zip(*slopes, strict=True))
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_several_numbers_of_steps_are_reported_in_one_pass(tasks: int) -> None:
+    network, data = perceptron(), episode(tasks)
+    outputs = adapted_outputs(network, data, squared_error, (0, 1, 4), 0.3)
+    assert outputs.shape == (3, tasks, 4, 3)
+    torch.testing.assert_close(outputs[0], network(data.query_x), **CLOSE)
+    for index, steps in enumerate((0, 1, 4)):
+        alone = adapted_outputs(network, data, squared_error, (steps,), 0.3)[0]
+        torch.testing.assert_close(outputs[index], alone, **CLOSE)
+
+
+def conv4() -> nn.Module:
+    return Network(Conv4(1, 4), nn.Linear(4, 3))
+
+
+NETWORKS = {
+    "perceptron": (perceptron, (2,)),
+    "conv4": (conv4, (1, 16, 16)),
+    "flow of conv4": (
+        lambda: Network(OmniNet(Conv4(1, 4), branch_init="random").meta, nn.Linear(4, 3)),
+        (1, 16, 16),
+    ),
+    "other norms": (
+        lambda: nn.Sequential(
+            nn.Linear(2, 4), nn.LayerNorm(4), nn.Tanh(), nn.Unflatten(1, (2, 2)),
+            nn.InstanceNorm1d(2, affine=True), nn.Flatten(), nn.Tanh(), nn.Linear(4, 3),
+        ),
+        (2,),
+    ),
+    "low-rank flow": (
+        lambda: Network(OmniNet(MLP(2, (5,)), 1, "random").pre, nn.Linear(5, 3)), (2,)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("second_order", [True, False])
+def test_tasks_side_by_side_equal_tasks_one_by_one(
+    name: str, chunk: int | None, second_order: bool
+) -> None:
+    """Gradients too: under vmap, torch differentiates norms wrongly the second time."""
+    make, shape = NETWORKS[name]
+    network, data = make(), episode(3, "classification", shape)
+
+    def outputs(part: Episode) -> Tensor:
+        return adapted_outputs(network, part, cross_entropy, (0, 2), 0.1, second_order, chunk)
+
+    together, alone = outputs(data), torch.cat([outputs(single(data, t)) for t in range(3)], 1)
+    torch.testing.assert_close(together, alone, rtol=1e-8, atol=1e-8)
+    found = outer_gradients(cross_entropy(together[1], data.query_y), network)
+    wanted = outer_gradients(cross_entropy(alone[1], data.query_y), network)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
+    assert all(slope.abs().sum() > 0 for slope in found)
+
+
+def test_a_flow_of_a_residual_omni_net_adapts_its_joint_and_its_branch_weights() -> None:
+    net = OmniNet(ResNet10(1), branch_init="random").float()
+    network = Network(net.meta, nn.Linear(512, 3).float())
+    data = episode(1, "classification", (1, 8, 8))
+    x = data.support_x.float(), data.query_x.float()
+    data = Episode(x[0], data.support_y, x[1], data.query_y, 3)
+    outputs = adapted_outputs(network, data, cross_entropy, (0, 1), 0.01)
+    assert (outputs[1] - outputs[0]).abs().max() > 1e-4
+    cross_entropy(outputs[1], data.query_y).backward()
+    assert net.joint.conv1.weight.grad is not None
+    assert all(p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_uses_the_batch_and_leaves_running_statistics_and_modes_alone(
+    tasks: int, training: bool
+) -> None:
+    network = conv4().train(training)
+    network.backbone[4].eval()  # a mode set by hand survives too
+    modes = [m.training for m in network.modules()]
+    buffers = {name: b.clone() for name, b in network.named_buffers()}
+    data = episode(tasks, "classification", (1, 16, 16))
+    outputs = adapted_outputs(network, data, cross_entropy, (0, 1), 0.1)
+    assert [m.training for m in network.modules()] == modes
+    for name, buffer in network.named_buffers():
+        assert torch.equal(buffer, buffers[name])
+    by_batch = copy.deepcopy(network).train()
+    for t in range(tasks):
+        expected = by_batch(data.query_x[t])
+        torch.testing.assert_close(outputs[0, t], expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_adaptation_works_without_outer_gradients(tasks: int) -> None:
+    network, data = conv4(), episode(tasks, "classification", (1, 16, 16))
+    expected = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    with torch.no_grad():
+        outputs = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    assert not outputs.requires_grad
+    torch.testing.assert_close(outputs, expected, **CLOSE)
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_a_frozen_network_adapts_and_stays_frozen(tasks: int) -> None:
+    """The teacher, or a backbone of which the user froze a part."""
+    network, data = conv4(), episode(tasks, "classification", (1, 16, 16))
+    expected = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    teacher = Teacher(network).model
+    outputs = adapted_outputs(teacher, data, cross_entropy, (0, 2), 0.1)
+    torch.testing.assert_close(outputs, expected, **CLOSE)
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_a_parameter_that_the_forward_pass_does_not_use_stays_as_it_is(tasks: int) -> None:
+    network, data = perceptron(), episode(tasks)
+    expected = adapted_outputs(network, data, squared_error, (0, 2), 0.1)
+    network.spare = nn.Linear(2, 2)
+    outputs = adapted_outputs(network, data, squared_error, (0, 2), 0.1)
+    torch.testing.assert_close(outputs, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap over attention
+def test_transformers_adapt_with_and_without_outer_gradients(tasks: int, training: bool) -> None:
+    network = Network(OmniNet(TinyViT(), branch_init="random").meta, nn.Linear(8, 3))
+    data = episode(tasks, "classification", (3, 8, 8))
+    network.train(training)
+    outputs = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    cross_entropy(outputs[1], data.query_y).backward()
+    assert all(p.grad.abs().sum() > 0 for p in network.parameters())
+    with torch.no_grad():
+        again = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    torch.testing.assert_close(again, outputs, **CLOSE)
+
+
+class Tied(nn.Module):
+    """One weight under two names, in two modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_tied_weights_adapt_as_one(tasks: int) -> None:
+    network = Tied()
+    data = episode(tasks)
+    data = Episode(data.support_x, data.support_y[..., :2], data.query_x, data.query_y[..., :2])
+    outputs = adapted_outputs(network, data, squared_error, (1,), 0.1)[0]
+    for t in range(tasks):
+        by_hand = copy.deepcopy(network)
+        squared_error(by_hand(data.support_x[t]), data.support_y[t]).backward()
+        torch.optim.SGD(by_hand.parameters(), 0.1).step()
+        torch.testing.assert_close(outputs[t], by_hand(data.query_x[t]), **CLOSE)
