@@ -78,7 +78,13 @@ def _omni_row(name: str, build: Callable[[str], Model], batch: object, episode: 
 def folding() -> list[Row]:
     """A folded Omni-Layer against a convolution and a 1x1 convolution, summed."""
     rows, ratios = [], []
-    for channels, side, stride in ((32, 32, 1), (64, 16, 1), (64, 42, 1), (128, 28, 2), (256, 14, 1)):
+    for channels, side, stride in (
+        (32, 32, 1),
+        (64, 16, 1),
+        (64, 42, 1),
+        (128, 28, 2),
+        (256, 14, 1),
+    ):
         net = OmniNet(nn.Sequential(nn.Conv2d(channels, channels, 3, stride, 1, bias=False)))
         net = net.to(memory_format=torch.channels_last)
         branch = nn.Conv2d(channels, channels, 1, stride, bias=False)
@@ -115,9 +121,8 @@ def batched_maml() -> list[Row]:
                     out.sum().backward()
 
         def loop(episode: Episode = episode, second: bool = second_order) -> None:
-            parts = (episode.support_x, episode.support_y, episode.query_x, episode.query_y)
-            for one in zip(*(part.split(1) for part in parts), strict=True):
-                together(Episode(*one), second)
+            for task in range(len(episode.support_x)):
+                together(episode[task : task + 1], second)
 
         value, a, b = ratio(loop, together, rounds=7)
         kind = "training, second order" if second_order else "adaptation at test"
@@ -128,7 +133,10 @@ def batched_maml() -> list[Row]:
 def heads() -> list[Row]:
     """Fitting the heads of 600 tasks: one by one against one batched solve."""
     rows = []
-    support, labels = torch.randn(600, 25, 128), torch.arange(5).repeat_interleave(5).expand(600, -1)
+    support, labels = (
+        torch.randn(600, 25, 128),
+        torch.arange(5).repeat_interleave(5).expand(600, -1),
+    )
     query = torch.randn(600, 80, 128)
     for head in (LogisticHead(), replace(SGDHead(), passes=10)):
 

@@ -1,1 +1,1 @@
-"""Omni-Training: one network with three flows, trained by pre-training and meta-training at once."""
+"""Omni-Training: one network, three flows, trained by pre-training and meta-training at once."""

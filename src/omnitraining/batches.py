@@ -38,3 +38,13 @@ class Episode:
     query_x: Tensor
     query_y: Tensor
     ways: int = 0
+
+    def __getitem__(self, tasks: slice) -> "Episode":
+        """Some of the tasks."""
+        return Episode(
+            self.support_x[tasks],
+            self.support_y[tasks],
+            self.query_x[tasks],
+            self.query_y[tasks],
+            self.ways,
+        )

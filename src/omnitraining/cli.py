@@ -110,7 +110,9 @@ def _train(arguments: list[str]) -> int:
 def _evaluate(arguments: list[str]) -> int:
     parser = _parser("evaluate")
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--shots", type=int, nargs="+", default=[], help="support samples per class")
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=[], help="support samples per class"
+    )
     parser.add_argument("--tasks", type=int, default=600, help="test tasks per cell (default: 600)")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     options = parser.parse_args(arguments)
@@ -130,7 +132,9 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _compare(arguments: list[str]) -> int:
     parser = _parser("compare", "Runs must have been judged on the same tasks (omni evaluate RUN).")
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders; the first is the reference")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="run folders; the first is the reference"
+    )
     parser.add_argument("--head", default="ensemble", help="pre, joint, meta or ensemble (default)")
     options = parser.parse_args(arguments)
 
@@ -145,12 +149,15 @@ def _compare(arguments: list[str]) -> int:
 
 def _reproduce(arguments: list[str]) -> int:
     parser = _parser(
-        "reproduce", "Runs that are there already are kept, and broken ones resumed, so a command\n"
-        "that was stopped goes on when given again."
+        "reproduce",
+        "Runs that are there already are kept, and broken ones resumed, so a command\n"
+        "that was stopped goes on when given again.",
     )
     parser.add_argument("name", help="experiment, as 'omni list' names it")
     parser.add_argument("--out", type=Path, help="folder of runs and results (default: runs/NAME)")
-    parser.add_argument("--smoke", action="store_true", help="a tiny variant that only shows it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a tiny variant that only shows it runs"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (default: the experiment's)")
     parser.add_argument("--only", nargs="+", help="train only these rows")
     options = parser.parse_args(arguments)

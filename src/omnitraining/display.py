@@ -89,7 +89,7 @@ def comparison_table(evaluations: dict[str, Evaluation], head: str = ENSEMBLE) -
     """
     (reference, first), *others = evaluations.items()
     table = Table(
-        title=f"{first.unit}; below it: {reference} minus that run, paired over tasks, 95 % interval"
+        title=f"{first.unit}; below it: {reference} minus that run, paired, 95 % interval"
     )
     table.add_column("benchmark")
     for name in evaluations:
@@ -151,8 +151,11 @@ def listing_table() -> Table:
     configs = resources.files("omnitraining") / "configs"
     section(
         "configurations (omni train FILE)",
-        {str(c): c.read_text().splitlines()[0].lstrip("# ") for c in sorted(
-            configs.iterdir(), key=str) if c.name.endswith(".yaml")},
+        {
+            str(c): c.read_text().splitlines()[0].lstrip("# ")
+            for c in sorted(configs.iterdir(), key=str)
+            if c.name.endswith(".yaml")
+        },
     )
     section("problems", {"Glyphs": Glyphs, "Sinusoids": Sinusoids})
     section("pre-training", public(pretraining, PreTraining))

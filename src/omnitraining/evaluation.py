@@ -99,7 +99,7 @@ class Difference:
 
 
 def paired_difference(first: list[float], second: list[float]) -> Difference:
-    """first - second, task by task.
+    """First - second, task by task.
 
     Args:
         first: scores of one method on the tasks.

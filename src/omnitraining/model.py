@@ -7,7 +7,7 @@ and Omni-Training the three flows of an Omni-Net. The loss of a flow does not de
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +136,7 @@ class Model(nn.Module):
             step: training step, for the warm-up of lambda.
         """
         terms: dict[str, Tensor] = {}
-        options, networks = self.loss, self.networks
+        options, networks = self.loss, cast(Mapping[str, Network], self.networks)
         weight = options.weight_at(step) if teacher is not None else 0.0
         zero = next(self.parameters()).new_zeros(())
         j_pre = j_meta = l_joint = zero
@@ -153,7 +153,7 @@ class Model(nn.Module):
             j_meta = terms["l_meta"] = self.metatraining.loss(outputs, episode.query_y)  # eq. 12
             if teacher is not None and weight > 0 and options.r_meta:
                 with torch.no_grad():
-                    target = self.metatraining.predict(teacher.networks["meta"], episode)
+                    target = self.metatraining.predict(teacher.network("meta"), episode)
                 terms["r_meta"] = options.distillation(outputs, target)  # eq. 13
                 j_meta = losses.regularised_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in networks and options.l_joint:
@@ -164,6 +164,10 @@ class Model(nn.Module):
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
         return terms
+
+    def network(self, name: str) -> Network:
+        """A network by its name in `networks`."""
+        return cast(Network, self.networks[name])
 
     @property
     def trained_flows(self) -> tuple[str, ...]:

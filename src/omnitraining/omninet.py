@@ -16,12 +16,12 @@ flow's effective parameters would be as exact, but flows would no longer be modu
 
 import copy
 from collections.abc import Mapping
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -151,7 +151,7 @@ def _branch_off(
             shared[id(module)] = module
         elif treatment != "private":
             shared.update((id(p), p) for p in module.parameters(recurse=False))
-    flow = cast(nn.Module, copy.deepcopy(joint, shared))
+    flow = copy.deepcopy(joint, shared)
     for path, treatment in treatments.items():
         module = flow.get_submodule(path)
         if treatment in ("pointwise", "full", "low-rank"):
@@ -194,7 +194,7 @@ def _treatments(
                 f"layer {path!r} has a weight or spectral norm: call "
                 "torch.nn.utils.remove_weight_norm or remove_spectral_norm on it first"
             )
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
             raise InputError(f"layer {path!r} is lazy: run the backbone once before converting it")
         if not _own_tensors(module):
             continue
@@ -215,7 +215,10 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
     if isinstance(module, CONVOLUTIONS) and _plain_layer(module, CONVOLUTIONS):
         if _centred(module):
             return "pointwise"
-        if module.stride == module.kernel_size and module.padding in ("valid", (0,) * len(module.stride)):
+        if module.stride == module.kernel_size and module.padding in (
+            "valid",
+            (0,) * len(module.stride),
+        ):
             return linear  # patches that do not overlap: a linear layer on each patch
         raise InputError(
             f"layer {path!r} ({module}) has no centre tap for a 1x1 branch: pass "
@@ -240,6 +243,8 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
 
 def _centred(module: nn.Module) -> bool:
     """Whether a 1x1 convolution of the same stride reads just the centre tap of this one."""
+    if not isinstance(module, CONVOLUTIONS):
+        return False
     if any(k % 2 == 0 for k in module.kernel_size):
         return False
     if module.padding == "same":
@@ -299,7 +304,9 @@ def _check_arguments(
         if isinstance(key, type) and not any(isinstance(m, key) for m in modules.values()):
             raise InputError(f"branches names {key.__name__}, but the backbone has no module of it")
         if treatment not in TREATMENTS:
-            raise InputError(f"branches[{key!r}] is {treatment!r}, not one of {', '.join(TREATMENTS)}")
+            raise InputError(
+                f"branches[{key!r}] is {treatment!r}, not one of {', '.join(TREATMENTS)}"
+            )
         if treatment == "low-rank" and rank is None:
             raise InputError(f"branches[{key!r}] is 'low-rank': give rank= as well")
 
@@ -318,9 +325,7 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
                 f"layer {path!r} of type {type(module).__name__} keeps a list of its weights and "
                 "takes no branch: use 'shared' or 'private'"
             )
-        if treatments[path] == "pointwise" and not (
-            isinstance(module, CONVOLUTIONS) and _centred(module)
-        ):
+        if treatments[path] == "pointwise" and not (_centred(module)):
             raise InputError(
                 f"layer {path!r} ({module}) has no centre tap for a 'pointwise' branch: "
                 "use 'full' or 'shared'"

@@ -212,7 +212,10 @@ def _record(
             cells[name] = {
                 "tasks": cell.tasks_hash,
                 "heads": heads,
-                "reference_minus_this": {"mean": _round(gap.mean), "interval": _round(gap.interval)},
+                "reference_minus_this": {
+                    "mean": _round(gap.mean),
+                    "interval": _round(gap.interval),
+                },
             }
         facts = [json.loads((run.path / "provenance.json").read_text()) for run in runs]
         rows[row] = {
@@ -221,7 +224,9 @@ def _record(
             "seconds": [round(f["seconds"], 1) for f in facts],
             "peak_mib": [f["peak_mib"] for f in facts],
             "best_step": [f["best_step"] for f in facts],
-            "provenance": {k: facts[0][k] for k in ("commit", "torch", "device", "cpus", "threads")},
+            "provenance": {
+                k: facts[0][k] for k in ("commit", "torch", "device", "cpus", "threads")
+            },
         }
     return {
         "experiment": suite.name,

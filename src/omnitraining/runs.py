@@ -2,7 +2,7 @@
 
     config.yaml          the resolved configuration
     provenance.json      versions, commit, machine; wall time and peak memory when it has ended
-    metrics.csv          losses and validation scores by step (and TensorBoard files in tensorboard/)
+    metrics.csv          losses and validation scores by step; TensorBoard files in tensorboard/
     last.safetensors     weights, teacher, optimiser and step of the latest checkpoint
     best.safetensors     the same at the best validation score
     evaluations/*.json   results with the hash of their tasks
@@ -116,8 +116,12 @@ class Metrics:
                 self.board.add_scalar(name, value, step)
 
 
-def save_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer,
-                    facts: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+) -> None:
     """Write modules, optimiser state and plain facts as one safetensors file, atomically."""
     tensors = {}
     for prefix, module in modules.items():
@@ -132,8 +136,9 @@ def save_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimiser: tor
     os.replace(part, path)
 
 
-def load_checkpoint(path: Path, modules: Mapping[str, nn.Module],
-                    optimiser: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer | None = None
+) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote; returns the facts.
 
     Raises:
@@ -174,8 +179,11 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 def provenance() -> dict[str, Any]:
     """Versions, commit and machine of this process."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
-        cwd=Path(__file__).parent, check=False,
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
     ).stdout.strip()
     return {
         "omnitraining": version("omnitraining"),

@@ -2,12 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
@@ -118,10 +117,12 @@ def train(
     problem.to(device)
     model.to(device)
     if problem.example().dim() == 4:
-        model.to(memory_format=torch.channels_last)  # twice as fast for convolutions on a CPU
+        model = model.to(
+            memory_format=torch.channels_last
+        )  # twice as fast for convolutions on a CPU
     teacher, optimiser = Teacher(model, model.loss.alpha), training.make_optimiser(model)
     modules = {"student": model, "teacher": teacher.model}
-    facts = {"step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0}
+    facts: dict[str, Any] = {"step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0}
     if resume:
         facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
     progress = progress or Progress()
@@ -129,7 +130,7 @@ def train(
     model.train()
     teacher.train()
     start, before = time.monotonic(), facts["seconds"]
-    sums: dict[str, torch.Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for step in range(facts["step"], training.steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
@@ -151,7 +152,7 @@ def train(
             progress.step(done, training.steps, means)
             sums = {}
         if done % training.epoch == 0 or done == training.steps:
-            judged = modules[inference.weights]
+            judged = model if inference.weights == "student" else teacher.model
             score = problem.validate(judged.eval(), inference)
             if score > facts["best"]:
                 facts |= {"best": score, "best_step": done}
@@ -180,10 +181,12 @@ def find_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"training.device is {name!r}, which is not usable here: {first}") from error
+        raise InputError(
+            f"training.device is {name!r}, which is not usable here: {first}"
+        ) from error
 
 
-def _means(sums: dict[str, torch.Tensor], every: int, done: int) -> dict[str, float]:
+def _means(sums: dict[str, Tensor], every: int, done: int) -> dict[str, float]:
     means = {name: (total / ((done - 1) % every + 1)).item() for name, total in sums.items()}
     for name, value in means.items():
         if not math.isfinite(value):

@@ -48,12 +48,18 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
             axis.axvline(place - 0.5, color="0.9", zorder=0)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, ncol=min(len(rows), 5), loc="upper center", frameon=False,
+        handles,
+        labels,
+        ncol=min(len(rows), 5),
+        loc="upper center",
+        frameon=False,
         bbox_to_anchor=(0.5, 0.985),
     )
     figure.suptitle(
         f"{record['title']} ({record['tasks']} tasks, {record['seeds']} seed"
-        f"{'s' if record['seeds'] > 1 else ''}, 95 % intervals)", y=1.0, fontsize=11,
+        f"{'s' if record['seeds'] > 1 else ''}, 95 % intervals)",
+        y=1.0,
+        fontsize=11,
     )
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(path, dpi=130)

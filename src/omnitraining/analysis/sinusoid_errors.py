@@ -39,7 +39,9 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                     steps,
                     [m - s for m, s in zip(means, spread, strict=True)],
                     [m + s for m, s in zip(means, spread, strict=True)],
-                    color=colour, alpha=0.15, linewidth=0,
+                    color=colour,
+                    alpha=0.15,
+                    linewidth=0,
                 )
         axis.set_yscale("log")
         axis.set_xlabel("gradient steps")

@@ -28,8 +28,12 @@ def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path
     """
     rows = [row for row in SHOWN if row in runs]
     figure, axes = plt.subplots(
-        len(WAVES), len(rows), figsize=(4.2 * len(rows), 2.9 * len(WAVES)), sharex=True,
-        sharey="row", squeeze=False,
+        len(WAVES),
+        len(rows),
+        figsize=(4.2 * len(rows), 2.9 * len(WAVES)),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
     )
     for column, row in enumerate(rows):
         experiment = load_run(runs[row][0])
@@ -44,7 +48,11 @@ def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path
             axis.plot(x, vote[1], "--", color="tab:blue", label="1 step")
             axis.plot(x, vote[min(10, len(vote) - 1)], color="tab:red", label="10 steps")
             axis.plot(
-                curves["support_x"], curves["support_y"], "^", color="black", ms=7,
+                curves["support_x"],
+                curves["support_y"],
+                "^",
+                color="black",
+                ms=7,
                 label="support points",
             )
             axis.grid(alpha=0.3)

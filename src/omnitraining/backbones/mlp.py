@@ -1,5 +1,7 @@
 """The multi-layer perceptron of the paper's regression and reinforcement learning problems."""
 
+from itertools import pairwise
+
 from torch import nn
 
 
@@ -16,6 +18,6 @@ class MLP(nn.Sequential):
     def __init__(self, inputs: int = 1, hidden: tuple[int, ...] = (64, 64)) -> None:
         sizes = (inputs, *hidden)
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.Tanh()]
         super().__init__(*layers)

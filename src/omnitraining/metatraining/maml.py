@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from omnitraining.adaptation import adapted_outputs
 from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy, squared_error
-from omnitraining.network import Network
 from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy
-from omnitraining.network import Network
 from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ProtoNet(MetaTraining):
         # One forward pass: batch norm sees support and query together, as in [13].
         shots = episode.support_x.shape[1]
         x = torch.cat([episode.support_x, episode.query_x], 1)
-        features = network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        features: Tensor = network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         if self.metric == "cosine":
             features = F.normalize(features, dim=-1)
         support, query = features[:, :shots], features[:, shots:]

@@ -97,7 +97,8 @@ class SGDHead(LinearHead):
                 slope = xs.mT @ residual / xs.shape[1] + self.weight_decay * weight
                 velocity = slope if velocity is None else 0.9 * velocity + 0.1 * slope
                 weight = weight - self.lr * velocity
-        return _with_bias(query) @ weight
+        logits: Tensor = _with_bias(query) @ weight
+        return logits
 
 
 def _with_bias(features: Tensor) -> Tensor:

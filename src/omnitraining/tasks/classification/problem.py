@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -201,7 +200,7 @@ class Classification(Problem):
         heads = {}
         for flow in model.trained_flows:
             logits = [
-                self._logits(cast(Network, model.networks[name]).eval(), by, images, tasks, known)
+                self._logits(model.network(name).eval(), by, images, tasks, known)
                 for name, by in _heads(model, flow, inference)
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)

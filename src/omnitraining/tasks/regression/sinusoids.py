@@ -1,7 +1,6 @@
 """Few-shot regression of sine waves (paper 6.2; protocol decisions in the docs)."""
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from omnitraining.evaluation import (
 )
 from omnitraining.metatraining import MAML
 from omnitraining.model import Model
-from omnitraining.network import Network
 from omnitraining.pretraining import L2Regression
 from omnitraining.tasks.base import Problem
 
@@ -147,18 +145,20 @@ class Sinusoids(Problem):
                 evaluation.cells[f"K={shots} {step} steps"] = Cell(identity, scores)
         return evaluation
 
-    def curves(self, model: Model, inference: Inference, wave: int, shots: int) -> dict[str, Tensor]:
+    def curves(
+        self, model: Model, inference: Inference, wave: int, shots: int
+    ) -> dict[str, Tensor]:
         """Predictions [steps + 1, 50] of each flow and the vote for one test wave (Figure 6)."""
-        episode = self._tasks(TEST_SEED, wave + 1, shots)
-        episode = Episode(*(t[wave:] for t in (episode.support_x, episode.support_y,
-                                               episode.query_x, episode.query_y)))
+        episode = self._tasks(TEST_SEED, wave + 1, shots)[wave:]
         outputs = self._outputs(model, episode)
         weights = self._vote_weights(model, inference, shots)
         votes = torch.stack([outputs[f] for f in inference.voters(model.trained_flows)], -1)
         outputs[ENSEMBLE] = torch.einsum("stqov,sv->stqo", votes, weights)
         return {head: part[:, 0, :, 0] for head, part in outputs.items()} | {
-            "support_x": episode.support_x[0, :, 0], "support_y": episode.support_y[0, :, 0],
-            "query_x": episode.query_x[0, :, 0], "query_y": episode.query_y[0, :, 0],
+            "support_x": episode.support_x[0, :, 0],
+            "support_y": episode.support_y[0, :, 0],
+            "query_x": episode.query_x[0, :, 0],
+            "query_y": episode.query_y[0, :, 0],
         }
 
     def _tasks(self, seed: int, count: int, shots: int) -> Episode:
@@ -166,8 +166,10 @@ class Sinusoids(Problem):
         waves = Waves(max(count, 600), torch.Generator().manual_seed(seed * 1_000_003))
         x = waves.x[:, :shots]
         grid = torch.linspace(-5, 5, POINTS).view(1, -1, 1).expand(len(x), -1, -1)
-        parts = (x, waves.y[:, :shots], grid, waves(grid))
-        return Episode(*(part[:count].to(self.device) for part in parts))
+        x, y, grid, values = (
+            part.to(self.device) for part in (x, waves.y[:, :shots], grid, waves(grid))
+        )
+        return Episode(x, y, grid, values)[:count]
 
     @torch.no_grad()
     def _outputs(self, model: Model, episode: Episode) -> dict[str, Tensor]:
@@ -179,7 +181,7 @@ class Sinusoids(Problem):
         outputs = {}
         for flow in model.trained_flows:
             name, lr = ways[flow]
-            network = cast(Network, model.networks[name])
+            network = model.network(name)
             outputs[flow] = adapted_outputs(
                 network, episode, pre.loss, range(self.test_steps + 1), lr, second_order=False
             ).detach()
@@ -195,7 +197,5 @@ class Sinusoids(Problem):
         outputs = self._outputs(model, episode)
         votes = torch.stack([outputs[flow] for flow in voters], -1)
         grid = simplex_grid(len(voters), parts=20).to(votes)
-        errors = torch.stack(
-            [(votes @ w - episode.query_y).square().mean((1, 2, 3)) for w in grid]
-        )
+        errors = torch.stack([(votes @ w - episode.query_y).square().mean((1, 2, 3)) for w in grid])
         return grid[errors.argmin(0)]
