@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from omnitraining.backbones import MLP, Conv4
 from omnitraining.batches import Episode
 from omnitraining.losses import squared_error
 from omnitraining.metatraining import MAML, ProtoNet
-from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
+from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.network import Network
 from omnitraining.omninet import OmniNet
 from omnitraining.pretraining import Baseline, L2Regression, LogisticHead, SGDHead
@@ -38,17 +39,13 @@ def omni_step() -> list[Row]:
     random = torch.Generator().manual_seed(0)
     batch, episode = glyphs.minibatch(0, random), glyphs.episode(0, random)
 
-    def classification(method: str) -> Model:
-        model = build_model(
-            method, lambda: Conv4(1, 32), glyphs, Baseline(), ProtoNet(), OmniLoss(), OmniNetOptions()
-        )  # fmt: skip
-        return model.to(memory_format=torch.channels_last)
-
-    rows.append(_omni_row("glyphs, Conv4-32, ProtoNet", classification, batch, episode))
+    rows.append(
+        _omni_row("glyphs, Conv4-32, ProtoNet", partial(_classifier, glyphs), batch, episode)
+    )
     waves = Sinusoids(waves=10)
     batch, episode = waves.minibatch(0, random), waves.episode(0, random)
 
-    def regression(method: str) -> Model:
+    def regression(method: Method) -> Model:
         maml = MAML(task="regression")
         return build_model(method, MLP, waves, L2Regression(), maml, OmniLoss(), OmniNetOptions())
 
@@ -56,7 +53,13 @@ def omni_step() -> list[Row]:
     return rows
 
 
-def _omni_row(name: str, build: Callable[[str], Model], batch: object, episode: object) -> Row:
+def _classifier(glyphs: Glyphs, method: Method) -> Model:
+    parts = glyphs, Baseline(), ProtoNet(), OmniLoss(), OmniNetOptions()
+    model = build_model(method, lambda: Conv4(1, 32), *parts)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _omni_row(name: str, build: Callable[[Method], Model], batch: object, episode: object) -> Row:
     omni, parts = build("omni-training"), [build("ensemble"), build("joint-training")]
     teacher, plain_teacher = Teacher(omni), Teacher(parts[0])
 
@@ -157,9 +160,7 @@ def heads() -> list[Row]:
 def data_share() -> list[Row]:
     """Time spent on drawing and preparing batches, within a training step."""
     glyphs = Glyphs(benchmarks=("latin",))
-    model = build_model(
-        "omni-training", lambda: Conv4(1, 32), glyphs, Baseline(), ProtoNet(), OmniLoss(), OmniNetOptions()
-    ).to(memory_format=torch.channels_last)  # fmt: skip
+    model = _classifier(glyphs, "omni-training")
     teacher, optimiser = Teacher(model), torch.optim.AdamW(model.parameters())
     random = torch.Generator().manual_seed(0)
     data, whole = [], []

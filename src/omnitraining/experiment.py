@@ -149,7 +149,8 @@ def evaluate_run(
 def parse(values: dict[str, Any]) -> Namespace:
     """Check a nested dictionary against the fields of `Experiment`."""
     with _one_line_errors("configuration"):
-        return parser().parse_object(values)
+        config: Namespace = parser().parse_object(values)
+    return config
 
 
 def read_config(path: Path, fields: list[str]) -> Namespace:
@@ -169,7 +170,8 @@ def read_config(path: Path, fields: list[str]) -> Namespace:
     with _one_line_errors(str(path)):
         start = parser().parse_object(values)
     with _one_line_errors("command line"):
-        return parser().parse_args(fields, namespace=start)
+        config: Namespace = parser().parse_args(fields, namespace=start)
+        return config
 
 
 @contextmanager
@@ -187,4 +189,5 @@ def instantiate(config: Namespace) -> Experiment:
 
 def dump(config: Namespace) -> str:
     """The resolved configuration as YAML."""
-    return parser().dump(config)
+    text: str = parser().dump(config)
+    return text

@@ -1,13 +1,16 @@
 """The EMA teacher (eq. 9): a slow copy of the whole model, backbone and heads."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+M = TypeVar("M", bound=nn.Module)
 
-class Teacher(nn.Module):
+
+class Teacher(nn.Module, Generic[M]):
     """theta~_i = alpha theta~_{i-1} + (1 - alpha) theta_i, with theta~_0 = theta_0.
 
     It normalises by the statistics of the batch it is given, as the student does: running
@@ -21,16 +24,16 @@ class Teacher(nn.Module):
             keep its parameter objects from here on (move it to its device before).
     """
 
-    def __init__(self, student: nn.Module, alpha: float = 0.99) -> None:
+    def __init__(self, student: M, alpha: float = 0.99) -> None:
         super().__init__()
         self.alpha = alpha
-        self.model = copy.deepcopy(student).requires_grad_(False)
+        self.model: M = copy.deepcopy(student).requires_grad_(False)
         self._pairs: list[tuple[list[Tensor], list[Tensor]]] = [
             (list(tensors(self.model)), list(tensors(student)))
             for tensors in (nn.Module.parameters, nn.Module.buffers)
         ]
 
-    def train(self, mode: bool = True) -> "Teacher":
+    def train(self, mode: bool = True) -> "Teacher[M]":
         super().train(False)  # dropout may sit in any module, as in attention; norms are known
         self.training = mode
         for module in self.modules():

@@ -121,7 +121,7 @@ def train(
             memory_format=torch.channels_last
         )  # twice as fast for convolutions on a CPU
     teacher, optimiser = Teacher(model, model.loss.alpha), training.make_optimiser(model)
-    modules = {"student": model, "teacher": teacher.model}
+    modules: dict[str, nn.Module] = {"student": model, "teacher": teacher.model}
     facts: dict[str, Any] = {"step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0}
     if resume:
         facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
