@@ -169,9 +169,7 @@ def test_known_features_predict_what_inputs_predict(algorithm: Algorithm) -> Non
     x = torch.cat([episode.support_x, episode.query_x], 1)
     indices = torch.arange(x[..., 0].numel()).view(3, -1)
     lookup = Network(KnownFeatures(network.backbone(x.flatten(0, 1))), network.head)
-    by_index = dataclasses.replace(
-        episode, support_x=indices[:, :9], query_x=indices[:, 9:]
-    )
+    by_index = dataclasses.replace(episode, support_x=indices[:, :9], query_x=indices[:, 9:])
     torch.testing.assert_close(
         algorithm.predict(lookup, by_index), algorithm.predict(network, episode)
     )

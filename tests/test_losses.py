@@ -33,8 +33,7 @@ def test_probability_distillation_sums_over_classes_and_ignores_a_common_shift()
     student, teacher = torch.randn(6, 4), torch.randn(6, 4)
     rows = zip(student.tolist(), teacher.tolist(), strict=True)
     squares = [
-        sum((a - b) ** 2 for a, b in zip(*map(equations.softmax, row), strict=True))
-        for row in rows
+        sum((a - b) ** 2 for a, b in zip(*map(equations.softmax, row), strict=True)) for row in rows
     ]
     value = losses.probability_distillation(student, teacher)
     assert value.item() == pytest.approx(sum(squares) / 6, rel=1e-12)

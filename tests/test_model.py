@@ -1,6 +1,5 @@
 """The loss terms of every method against the equations, computed from the networks themselves."""
 
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -103,9 +102,7 @@ def test_the_terms_of_a_method_are_those_of_the_equations(method: str, regressio
     expected = by_hand(model, teacher.model, batch, episode)
     for name in TERMS[method]:
         torch.testing.assert_close(terms[name], expected[name], rtol=1e-10, atol=1e-12)
-    total = sum(
-        (3.0 if name.startswith("r_") else 1.0) * expected[name] for name in TERMS[method]
-    )
+    total = sum((3.0 if name.startswith("r_") else 1.0) * expected[name] for name in TERMS[method])
     torch.testing.assert_close(terms["total"], total, rtol=1e-10, atol=1e-12)
 
 

@@ -37,7 +37,9 @@ def randomised(net: nn.Module, std: float = 0.3) -> nn.Module:
 
 
 def assert_same(
-    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], x: Tensor,
+    first: Callable[[Tensor], Tensor],
+    second: Callable[[Tensor], Tensor],
+    x: Tensor,
     parameters: list[nn.Parameter],
 ) -> None:
     """Same outputs, and same gradients of every parameter and of the input."""
@@ -95,8 +97,14 @@ def random_convnet(dims: int, padding_mode: str, seed: int) -> tuple[nn.Module, 
         stride = choose.choice((1, 2))
         layers += [
             convolution(
-                4, 4, kernel, stride, dilation * (kernel // 2), dilation,
-                groups=choose.choice((1, 2, 4)), bias=choose.random() < 0.5,
+                4,
+                4,
+                kernel,
+                stride,
+                dilation * (kernel // 2),
+                dilation,
+                groups=choose.choice((1, 2, 4)),
+                bias=choose.random() < 0.5,
                 padding_mode=padding_mode,
             ),
             choose.choice((norm(4), nn.GroupNorm(2, 4), nn.PReLU(), nn.Tanh())),
@@ -115,9 +123,7 @@ def test_a_convolutional_flow_is_a_joint_layer_plus_a_1x1_branch(
     backbone, x = random_convnet(dims, padding_mode, seed)
     net = randomised(OmniNet(backbone))
     for flow in (net.pre, net.meta):
-        assert_same(
-            flow, lambda x, f=flow: two_branches(net.joint, f, x), x, [*flow.parameters()]
-        )
+        assert_same(flow, lambda x, f=flow: two_branches(net.joint, f, x), x, [*flow.parameters()])
 
 
 LAYERS = {
@@ -126,11 +132,10 @@ LAYERS = {
     "patches": (lambda: nn.Sequential(nn.Conv2d(3, 6, 4, stride=4)), (2, 3, 8, 8)),
     "odd patches": (lambda: nn.Sequential(nn.Conv1d(3, 6, 5, stride=5)), (2, 3, 15)),
     "same padding": (lambda: nn.Sequential(nn.Conv2d(3, 6, 5, padding="same")), (2, 3, 6, 6)),
-    "uneven kernel": (
-        lambda: nn.Sequential(nn.Conv2d(3, 6, (1, 7), (1, 2), (0, 3))), (2, 3, 8, 8)
-    ),
+    "uneven kernel": (lambda: nn.Sequential(nn.Conv2d(3, 6, (1, 7), (1, 2), (0, 3))), (2, 3, 8, 8)),
     "encoder layer": (
-        lambda: nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True), (2, 5, 8)
+        lambda: nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True),
+        (2, 5, 8),
     ),
     "encoder layer without biases": (
         lambda: nn.Sequential(
@@ -150,7 +155,9 @@ def test_a_flow_of_other_layers_is_a_joint_layer_plus_a_branch_layer(
     net = randomised(OmniNet(make(), rank=rank))
     for flow in (net.pre, net.meta):
         assert_same(
-            flow, lambda x, f=flow: two_branches(net.joint, f, x), torch.randn(shape),
+            flow,
+            lambda x, f=flow: two_branches(net.joint, f, x),
+            torch.randn(shape),
             [*flow.parameters()],
         )
 
@@ -273,6 +280,12 @@ def test_an_exported_flow_is_the_plain_backbone_with_the_flow_s_outputs(
     torch.testing.assert_close(loaded(x), expected, rtol=1e-10, atol=1e-10)
     with torch.no_grad():  # torch has other code for transformers without gradients
         torch.testing.assert_close(plain(x), getattr(net, flow)(x), rtol=1e-10, atol=1e-10)
+
+
+def test_an_exported_flow_is_in_the_mode_of_its_own_flow() -> None:
+    net = OmniNet(Conv4(1, 4))
+    net.pre.eval()
+    assert [net.export(flow).training for flow in FLOWS] == [False, True, True]
 
 
 def test_export_takes_no_other_word_than_a_flow() -> None:

@@ -184,7 +184,7 @@ def _one_line_errors(source: str) -> Iterator[None]:
 
 
 def instantiate(config: Namespace) -> Experiment:
-    return Experiment(**vars(parser().instantiate_classes(config)))
+    return Experiment(**vars(parser().instantiate(config)))
 
 
 def dump(config: Namespace) -> str:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from omnitraining import losses
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
-from omnitraining.metatraining import MetaTraining
+from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
 from omnitraining.omninet import BranchInit, OmniNet
-from omnitraining.pretraining import PreTraining
+from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.tasks.base import Problem
 
 Method = Literal["omni-training", "pre-training", "meta-training", "joint-training", "ensemble"]
@@ -181,12 +181,21 @@ def build_model(
     method: Method,
     backbone: Callable[[], nn.Module],
     problem: Problem,
-    pretraining: PreTraining,
-    metatraining: MetaTraining,
-    loss: OmniLoss,
-    omninet: OmniNetOptions,
+    pretraining: PreTraining = Baseline(),  # noqa: B008 (options are frozen)
+    metatraining: MetaTraining = ProtoNet(),  # noqa: B008
+    loss: OmniLoss = OmniLoss(),
+    omninet: OmniNetOptions = OmniNetOptions(),
 ) -> Model:
     """A method as its flows.
+
+    Args:
+        method: Omni-Training or one of its rivals (paper 3.3).
+        backbone: makes a new backbone at each call; Ensemble needs two.
+        problem: says what the heads must answer.
+        pretraining: the pre-training algorithm.
+        metatraining: the meta-training algorithm.
+        loss: terms of the Omni-Loss.
+        omninet: how the backbone becomes an Omni-Net.
 
     Raises:
         InputError: the backbone cannot become an Omni-Net or does not return [B, D].

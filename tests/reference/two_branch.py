@@ -52,9 +52,7 @@ def two_branches(joint: nn.Module, flow: nn.Module, x: Tensor) -> Tensor:
     return joint(x) + branch_layer(joint, flow, x)
 
 
-def attention(
-    joint: nn.MultiheadAttention, flow: nn.MultiheadAttention, x: Tensor
-) -> Tensor:
+def attention(joint: nn.MultiheadAttention, flow: nn.MultiheadAttention, x: Tensor) -> Tensor:
     """Self-attention, sample by sample and head by head, with two-branch projections."""
     added = branch(flow, "in_proj_weight")
     weight = added.up @ added.down if hasattr(added, "down") else added.branch

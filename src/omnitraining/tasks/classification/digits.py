@@ -7,7 +7,6 @@ middle of its grey ranges, and a margin around the digit.
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from omnitraining.tasks.classification.images import LabelledImages
 
@@ -23,6 +22,9 @@ def load(*, size: int = 32) -> LabelledImages:
     """
     if size < 8:
         raise ValueError(f"size must be >= 8, got {size}")
+    # Importing scikit-learn takes seconds, which only those who use the digits should pay.
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
     scans = load_digits()
     ink = torch.from_numpy(scans.images).float()[:, None] / 16
     inner = round(_EXTENT * size)

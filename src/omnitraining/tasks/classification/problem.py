@@ -26,7 +26,7 @@ from omnitraining.tasks.classification.images import LabelledImages
 
 TEST_TASKS = 600
 VALIDATION_TASKS = 200
-EMBED_BATCH = 500  # images embedded at a time at test
+EMBED_BATCH = 128  # images embedded at a time at test; more would not fit CPU caches
 ADAPT_BATCH = 20  # tasks adapted at a time by algorithms that change the network
 
 

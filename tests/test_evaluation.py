@@ -1,0 +1,101 @@
+"""Intervals, pairs of methods, vote weights and the identity of test tasks."""
+
+import math
+
+import pytest
+import torch
+
+from omnitraining.errors import InputError
+from omnitraining.evaluation import (
+    ENSEMBLE,
+    Cell,
+    Inference,
+    half_width,
+    paired_difference,
+    simplex_grid,
+    tasks_hash,
+)
+
+
+def test_the_interval_is_196_standard_errors_with_the_population_s_deviation() -> None:
+    # 1, 2, 3, 6: mean 3, squared deviations 4 + 1 + 0 + 9, over 4 and not over 3
+    expected = 1.96 * math.sqrt(14 / 4) / math.sqrt(4)
+    assert half_width(torch.tensor([1.0, 2.0, 3.0, 6.0])) == pytest.approx(expected, rel=1e-12)
+    cell = Cell("", {ENSEMBLE: [1.0, 2.0, 3.0, 6.0], "pre": [5.0, 5.0, 5.0, 5.0]})
+    assert cell.mean() == 3 and cell.interval() == pytest.approx(expected)
+    assert cell.mean("pre") == 5 and cell.interval("pre") == 0
+
+
+def test_the_interval_of_many_scores_is_computed_in_double_precision() -> None:
+    values = torch.full((600,), 80.0) + torch.tensor([1e-4, -1e-4]).repeat(300)
+    spread = values.double().std(correction=0).item()
+    assert half_width(values) == pytest.approx(1.96 * spread / math.sqrt(600), rel=1e-9)
+
+
+def test_a_paired_difference_is_judged_by_the_spread_of_the_differences() -> None:
+    hard_and_easy = [10.0, 50.0, 90.0, 30.0]
+    better = [score + gain for score, gain in zip(hard_and_easy, (1, 2, 1, 2), strict=True)]
+    difference = paired_difference(better, hard_and_easy)
+    assert difference.mean == pytest.approx(1.5)
+    assert difference.interval == pytest.approx(1.96 * 0.5 / 2)
+    assert difference.is_significant
+    assert paired_difference(hard_and_easy, better).mean == pytest.approx(-1.5)
+    assert paired_difference(hard_and_easy, better).is_significant
+    assert not paired_difference([1.0, 3.0], [2.0, 2.0]).is_significant
+    assert not paired_difference(better, better).is_significant
+
+
+def test_only_scores_of_the_same_tasks_can_be_paired() -> None:
+    with pytest.raises(InputError, match="cannot pair 2 with 3 tasks"):
+        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("corners", [1, 2, 3, 4])
+@pytest.mark.parametrize("parts", [1, 10, 20])
+def test_the_grid_holds_every_convex_combination_once(corners: int, parts: int) -> None:
+    grid = simplex_grid(corners, parts)
+    count = 1 if corners == 1 else math.comb(parts + corners - 1, corners - 1)
+    assert grid.shape == (count, corners)
+    assert grid.min() >= 0
+    torch.testing.assert_close(grid.sum(1), torch.ones(count))
+    assert len({tuple(row) for row in (grid * parts).round().tolist()}) == count
+    for corner in torch.eye(corners):
+        assert (grid == corner).all(1).any()
+
+
+def test_the_hash_of_tasks_changes_with_data_samples_order_and_shape() -> None:
+    support, query = torch.arange(12).view(2, 6), torch.arange(8).view(2, 4)
+    swapped = support.clone()
+    swapped[0, 0], swapped[0, 1] = 1, 0
+    variants = [
+        tasks_hash("a", support, query),
+        tasks_hash("b", support, query),
+        tasks_hash("a", query, support),
+        tasks_hash("a", swapped, query),
+        tasks_hash("a", support.view(3, 4), query),
+        tasks_hash("a", support[:1], query),
+        tasks_hash("a", support, query + 1),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert tasks_hash("a", support, query) == variants[0]
+    assert tasks_hash("a", support.T.contiguous().T, query) == variants[0]
+
+
+@pytest.mark.parametrize(
+    ("vote", "trained", "voters"),
+    [
+        (("pre", "joint", "meta"), ("pre", "joint", "meta"), ("pre", "joint", "meta")),
+        (("pre", "joint", "meta"), ("joint",), ("joint",)),
+        (("meta", "joint"), ("pre", "joint", "meta"), ("joint", "meta")),
+        (("pre",), ("pre", "meta"), ("pre",)),
+    ],
+)
+def test_the_flows_that_vote_are_those_asked_for_and_trained(
+    vote: tuple[str, ...], trained: tuple[str, ...], voters: tuple[str, ...]
+) -> None:
+    assert Inference(vote=vote).voters(trained) == voters
+
+
+def test_a_vote_of_no_trained_flow_is_refused() -> None:
+    with pytest.raises(InputError, match=r"\['pre'\], but the model has only \['joint', 'meta'\]"):
+        Inference(vote=("pre",)).voters(("joint", "meta"))
