@@ -18,7 +18,7 @@ from omnitraining.batches import Episode
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
 from omnitraining.network import KnownFeatures, Network
 from omnitraining.pretraining import Baseline, L2Regression, LogisticHead, PreTraining, SGDHead
-from tests.reference import equations
+from tests.reference import equations, maml
 from tests.reference.toy import INPUTS, Toy
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -232,6 +232,33 @@ def test_protonet_normalises_support_and_query_in_one_batch() -> None:
     ProtoNet().predict(network, episode)
     x = torch.cat([episode.support_x[0], episode.query_x[0]])
     torch.testing.assert_close(network.backbone.running_mean, 0.1 * x.mean(0))
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_maml_adapts_as_its_options_say(steps: int, second_order: bool) -> None:
+    problem, network = Toy(regression=False), Network(MLP(INPUTS, (8,)), nn.Linear(8, 3))
+    algorithm = MAML(steps, 0.2, second_order)
+    slopes = []
+    for by_hand in (False, True):
+        episode = problem.episode(0, torch.Generator().manual_seed(0))
+        weights, support = [*network.parameters()], (episode.support_x[0], episode.support_y[0])
+        if by_hand:
+            outputs = maml.adapted(weights, support, episode.query_x[0], steps, 0.2, second_order)
+        else:
+            outputs = algorithm.predict(network, episode)[0]
+        slopes += torch.autograd.grad(algorithm.loss(outputs, episode.query_y[0]), weights)
+    for found, expected in zip(slopes[:4], slopes[4:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_l2_regression_fine_tunes_as_its_options_say() -> None:
+    problem, network = Toy(regression=True), Network(MLP(INPUTS, (8,)), nn.Linear(8, 2))
+    episode = problem.episode(0, torch.Generator().manual_seed(0))
+    outputs = L2Regression(steps=3, lr=0.2).predict(network, episode)[0]
+    support = episode.support_x[0], episode.support_y[0]
+    expected = maml.adapted([*network.parameters()], support, episode.query_x[0], 3, 0.2)
+    torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_baseline_trains_a_softmax_classifier_with_a_zero_bias() -> None:

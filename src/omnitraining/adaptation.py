@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from omnitraining.batches import Episode
 
@@ -41,8 +41,8 @@ def adapted_outputs(
         after: numbers of gradient steps to report, rising, 0 or more.
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
-        chunk: tasks computed at a time; all at once if None. Tasks are computed one by one
-            where the outer gradient flows through inner gradients.
+        chunk: tasks computed at a time; all at once if None. Networks with norms are computed
+            task by task where the outer gradient flows through inner gradients.
 
     Returns:
         Outputs [len(after), T, Q, O].
@@ -89,7 +89,7 @@ def adapted_outputs(
     sets = episode.support_x, episode.support_y, episode.query_x
     # Of all ways to compute attention, only the plain one can be differentiated twice.
     with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH):
-        if len(episode.support_x) == 1 or keep_graph:
+        if len(episode.support_x) == 1 or (keep_graph and _has_norms(network)):
             # Plain autograd: torch.func costs several times as much on one small network, and
             # under vmap torch has wrong second derivatives of batch and layer norms (2.13).
             tasks_apart = zip(*sets, strict=True)
@@ -104,6 +104,10 @@ def adapted_outputs(
         )
         outputs: Tensor = together(*sets, state)
         return outputs
+
+
+def _has_norms(network: nn.Module) -> bool:
+    return any(isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm)) for m in network.modules())
 
 
 @contextmanager

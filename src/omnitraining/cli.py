@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"omni: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written to, and the like
+        print(f"omni: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("omni: interrupted; a run goes on with --resume", file=sys.stderr)
         return 130
@@ -75,6 +78,7 @@ def _parser(command: str, epilog: str = "") -> _Parser:
         description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 

@@ -96,7 +96,8 @@ def comparison_table(evaluations: dict[str, Evaluation], head: str = ENSEMBLE) -
         table.add_column(name, justify="right")
     shared = [c for c in first.cells if all(c in other.cells for _, other in others)]
     if not shared:
-        raise InputError("these runs share no benchmark; judge them with the same --shots")
+        found = "; ".join(f"{name} has {', '.join(e.cells)}" for name, e in evaluations.items())
+        raise InputError(f"these runs share no benchmark: {found}")
     for name in shared:
         mine = first.cells[name]
         if head not in mine.scores:
@@ -128,12 +129,8 @@ def _with_interval(mean: float, interval: float) -> str:
 
 def listing_table() -> Table:
     """Experiments and everything a configuration may name, with first lines of their docs."""
-    from omnitraining import backbones, metatraining, pretraining
-    from omnitraining.metatraining import MetaTraining
-    from omnitraining.pretraining import PreTraining
+    from omnitraining.fields import known_classes
     from omnitraining.reproduction import suites
-    from omnitraining.tasks.classification.glyph_problem import Glyphs
-    from omnitraining.tasks.regression.sinusoids import Sinusoids
 
     table = Table(show_header=False, box=None, pad_edge=False)
 
@@ -142,10 +139,6 @@ def listing_table() -> Table:
         for name, thing in entries.items():
             text = thing if isinstance(thing, str) else (thing.__doc__ or "").splitlines()[0]
             table.add_row(f"  {name}", text)
-
-    def public(module: Any, kind: type) -> dict[str, Any]:
-        found = {name: getattr(module, name) for name in module.__all__}
-        return {n: c for n, c in found.items() if issubclass(c, kind) and c is not kind}
 
     section("experiments (omni reproduce NAME)", {s.name: s.title for s in suites()})
     configs = resources.files("omnitraining") / "configs"
@@ -157,8 +150,13 @@ def listing_table() -> Table:
             if c.name.endswith(".yaml")
         },
     )
-    section("problems", {"Glyphs": Glyphs, "Sinusoids": Sinusoids})
-    section("pre-training", public(pretraining, PreTraining))
-    section("meta-training", public(metatraining, MetaTraining))
-    section("backbones", {n: getattr(backbones, n) for n in backbones.__all__})
+    titles = {
+        "problem": "problems",
+        "pretraining": "pre-training",
+        "metatraining": "meta-training",
+        "backbone": "backbones",
+        "new_head": "new heads of Baseline",
+    }
+    for field, classes in known_classes().items():
+        section(titles[field], classes)
     return table

@@ -23,13 +23,14 @@ class Inference:
             best on the validation tasks, chosen per number of shots and steps.
         joint_head: the new head of the joint-flow: ``"pre"`` or ``"meta"``, as the algorithm of
             that training fits it, or ``"both"``, the mean of the two.
-        weights: predict with the EMA ``"teacher"`` or with the ``"student"`` itself.
+        weights: predict with the EMA ``"teacher"``, with the ``"student"`` itself, or with the
+            ``"best"`` of the two, checkpoint by checkpoint, by validation score.
     """
 
     vote: tuple[Literal["pre", "joint", "meta"], ...] = ("pre", "joint", "meta")
     vote_weights: Literal["equal", "validation"] = "equal"
     joint_head: Literal["pre", "meta", "both"] = "meta"
-    weights: Literal["teacher", "student"] = "teacher"
+    weights: Literal["best", "teacher", "student"] = "best"
 
     def voters(self, trained: tuple[str, ...]) -> tuple[str, ...]:
         """The flows that vote in a model whose trained flows are given."""

@@ -1,6 +1,6 @@
 """An experiment is a typed configuration: problem, backbone, method, and how to train them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +11,18 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
-# Imported so that a configuration may name them by class name alone.
-from omnitraining import backbones  # noqa: F401
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
+from omnitraining.fields import readable
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.runs import Run, load_checkpoint, provenance
 from omnitraining.tasks.base import Problem
-from omnitraining.tasks.classification.glyph_problem import Glyphs  # noqa: F401
-from omnitraining.tasks.regression.sinusoids import Sinusoids  # noqa: F401
 from omnitraining.training import Progress, Training, find_device, train
+
+RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
+"""Fields that may change when a run is resumed: how long and where, not what."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,17 @@ class Experiment:
             self.omninet,
         )
 
-    def load(self, run: Run, weights: str | None = None) -> Model:
-        """The trained model of a run, at its best validation score.
-
-        Args:
-            run: the run folder.
-            weights: ``"teacher"`` or ``"student"``; by default as ``inference`` says.
-        """
+    def load(self, run: Run) -> Model:
+        """The trained model of a run, at its best validation score."""
         model = self.build()
-        load_checkpoint(run.checkpoint("best"), {weights or self.inference.weights: model})
+        facts = load_checkpoint(run.checkpoint("best"), {})
+        load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
 
 
 def parser(**options: Any) -> ArgumentParser:
     """A parser whose options are the fields of `Experiment`."""
-    made = ArgumentParser(exit_on_error=False, **options)
+    made = ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
     made.add_class_arguments(Experiment)
     return made
 
@@ -98,11 +94,23 @@ def train_run(
         raise InputError(f"{folder} already holds a run: add --resume, or choose another --out")
     if resume and not folder.is_dir():
         raise InputError(f"nothing to resume at {folder}: there is no such folder")
+    # Wrong input shall leave no trace: the folder is made, or changed, when all else fits.
     experiment = instantiate(config)
-    model = experiment.build()  # before the folder is made, so that a wrong input leaves no trace
+    find_device(experiment.training.device)
+    model = experiment.build()
+    _try_out(experiment, model)
+    if (folder / "config.yaml").is_file():
+        _check_unchanged(Run(folder), config)
     run = Run(folder, create=True)
-    run.write_text("config.yaml", dump(config))
     started = resume and run.checkpoint("last").is_file()
+    if started:
+        done = load_checkpoint(run.checkpoint("last"), {})["step"]
+        if done > experiment.training.steps:
+            raise InputError(
+                f"training.steps is {experiment.training.steps}, but {folder} is at step {done}: "
+                "it must be that or more"
+            )
+    run.write_text("config.yaml", dump(config))
     facts = train(
         model,
         experiment.problem,
@@ -117,9 +125,49 @@ def train_run(
     return run
 
 
+@torch.no_grad()
+def _try_out(experiment: Experiment, model: Model) -> None:
+    """The losses of one step, to find out before training whether the parts fit together."""
+    if not model.trained_flows:
+        raise InputError(
+            f"{experiment.method} has no loss to train with: loss.l_pre, loss.l_joint or "
+            "loss.l_meta must be true"
+        )
+    experiment.inference.voters(model.trained_flows)
+    problem, random = experiment.problem, torch.Generator().manual_seed(0)
+    try:
+        model.eval()(problem.minibatch(0, random), problem.episode(0, random))
+    except RuntimeError as error:
+        parts = (problem, experiment.pretraining, experiment.metatraining)
+        raise InputError(
+            f"{', '.join(type(part).__name__ for part in parts)} do not fit together: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
 def load_run(run: Run) -> Experiment:
     """The experiment of a run folder."""
-    return instantiate(parse(yaml.safe_load((run.path / "config.yaml").read_text())))
+    return instantiate(_config_of(run))
+
+
+def changed_fields(run: Run, config: Namespace) -> list[str]:
+    """Fields in which a configuration differs from that of a run."""
+    old, new = dict(_config_of(run).items()), dict(parse(yaml.safe_load(dump(config))).items())
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _config_of(run: Run) -> Namespace:
+    path = run.path / "config.yaml"
+    return parse(_read(path), str(path))
+
+
+def _check_unchanged(run: Run, config: Namespace) -> None:
+    changed = [name for name in changed_fields(run, config) if name not in RESUMABLE]
+    if changed:
+        raise InputError(
+            f"{run.path} was trained with another {', '.join(changed)}: only "
+            f"{', '.join(RESUMABLE)} may change with --resume"
+        )
 
 
 def evaluate_run(
@@ -146,10 +194,25 @@ def evaluate_run(
     return evaluation
 
 
-def parse(values: dict[str, Any]) -> Namespace:
-    """Check a nested dictionary against the fields of `Experiment`."""
-    with _one_line_errors("configuration"):
-        config: Namespace = parser().parse_object(values)
+def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
+    """Check a nested dictionary against the fields of `Experiment`.
+
+    Raises:
+        InputError: a field is unknown or has a wrong value; the message names the source.
+    """
+    with _one_line_errors(source):
+        made = parser()
+        config: Namespace = made.parse_object(dict(values))
+    # The parser takes null, and anything for a group of fields, as if they were not there.
+    for name, default in made.get_defaults().items(branches=True):
+        given: Any = values
+        for part in name.split("."):
+            given = given.get(part, default) if isinstance(given, Mapping) else default
+        if isinstance(default, Namespace) and not isinstance(given, (Mapping, Namespace)):
+            fields = ", ".join(vars(default))
+            raise InputError(f"{source}: {name} is {given!r}: it must hold fields of {fields}")
+        if given is None and default is not None:
+            raise InputError(f"{source}: {name} has no value: leave it out for {default!r}")
     return config
 
 
@@ -160,18 +223,21 @@ def read_config(path: Path, fields: list[str]) -> Namespace:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
     """
     if not path.is_file():
-        raise InputError(f"no configuration file at {path}")
+        raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
+    start = parse(_read(path), str(path))
+    with _one_line_errors("command line"):
+        config: Namespace = parser().parse_args(fields, namespace=start)
+        return config
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
-    with _one_line_errors(str(path)):
-        start = parser().parse_object(values)
-    with _one_line_errors("command line"):
-        config: Namespace = parser().parse_args(fields, namespace=start)
-        return config
+    return values
 
 
 @contextmanager
@@ -180,11 +246,21 @@ def _one_line_errors(source: str) -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        raise InputError(f"{source}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{source}: {readable(str(error), Experiment)}") from error
 
 
 def instantiate(config: Namespace) -> Experiment:
-    return Experiment(**vars(parser().instantiate(config)))
+    """The objects that a configuration names.
+
+    Raises:
+        InputError: a class does not take its options.
+    """
+    try:
+        return Experiment(**vars(parser().instantiate(config)))
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"configuration: {' '.join(str(error).split())}") from error
 
 
 def dump(config: Namespace) -> str:

@@ -6,7 +6,7 @@ and Omni-Training the three flows of an Omni-Net. The loss of a flow does not de
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -89,6 +89,7 @@ class Model(nn.Module):
     """The networks of a method; called with a batch and an episode it returns the loss terms.
 
     Attributes:
+        trunk: the layers before the first Omni-Layer, which all flows compute alike.
         networks: "pre", "meta", "joint_pre" and "joint_meta", as far as the method has them. The
             joint-flow has two heads over one backbone where the two algorithms answer different
             questions (a 64-way classifier cannot answer a 5-way task), and one in regression.
@@ -101,8 +102,10 @@ class Model(nn.Module):
         pretraining: PreTraining,
         metatraining: MetaTraining,
         loss: OmniLoss,
+        trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.trunk = trunk or nn.Identity()
         self.pretraining, self.metatraining, self.loss = pretraining, metatraining, loss
 
         def pre_head(features: int) -> nn.Module:
@@ -111,9 +114,12 @@ class Model(nn.Module):
         def meta_head(features: int) -> nn.Module:
             return metatraining.head(features, problem.meta_outputs)
 
+        with torch.no_grad():
+            example = self.trunk.eval()(problem.example())
+        self.trunk.train()
         self.networks = nn.ModuleDict()
         for flow, backbone in flows.items():
-            features = feature_size(backbone, problem.example())
+            features = feature_size(backbone, example)
             if flow == "pre":
                 self.networks["pre"] = Network(backbone, pre_head(features))
             elif flow == "meta":
@@ -136,16 +142,21 @@ class Model(nn.Module):
             step: training step, for the warm-up of lambda.
         """
         terms: dict[str, Tensor] = {}
+        inputs, task = batch, episode
+        batch, episode = self._through_trunk(inputs, task)
         options, networks = self.loss, cast(Mapping[str, Network], self.networks)
         weight = options.weight_at(step) if teacher is not None else 0.0
         zero = next(self.parameters()).new_zeros(())
         j_pre = j_meta = l_joint = zero
+        if teacher is not None and weight > 0:
+            with torch.no_grad():
+                inputs, task = teacher._through_trunk(inputs, task)
         if "pre" in networks and options.l_pre:
             outputs = networks["pre"](batch.x)
             j_pre = terms["l_pre"] = self.pretraining.loss(outputs, batch.y)  # eq. 8
             if teacher is not None and weight > 0 and options.r_pre:
                 with torch.no_grad():
-                    target = teacher.networks["pre"](batch.x)
+                    target = teacher.network("pre")(inputs.x)
                 terms["r_pre"] = options.distillation(outputs, target)  # eq. 10
                 j_pre = losses.regularised_loss(j_pre, terms["r_pre"], weight)  # eq. 11
         if "meta" in networks and options.l_meta:
@@ -153,7 +164,7 @@ class Model(nn.Module):
             j_meta = terms["l_meta"] = self.metatraining.loss(outputs, episode.query_y)  # eq. 12
             if teacher is not None and weight > 0 and options.r_meta:
                 with torch.no_grad():
-                    target = self.metatraining.predict(teacher.network("meta"), episode)
+                    target = self.metatraining.predict(teacher.network("meta"), task)
                 terms["r_meta"] = options.distillation(outputs, target)  # eq. 13
                 j_meta = losses.regularised_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in networks and options.l_joint:
@@ -164,6 +175,19 @@ class Model(nn.Module):
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
         return terms
+
+    def _through_trunk(self, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
+        """The batch and the episode with trunk features in place of inputs."""
+        if isinstance(self.trunk, nn.Identity):
+            return batch, episode
+        # Support and query pass together, as in metric algorithms: batch norm sees both.
+        x = torch.cat([episode.support_x, episode.query_x], 1)
+        features = self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        support, query = features.split([episode.support_x.shape[1], episode.query_x.shape[1]], 1)
+        return (
+            replace(batch, x=self.trunk(batch.x)),
+            replace(episode, support_x=support, query_x=query),
+        )
 
     def network(self, name: str) -> Network:
         """A network by its name in `networks`."""
@@ -201,6 +225,7 @@ def build_model(
         InputError: the backbone cannot become an Omni-Net or does not return [B, D].
     """
     flows: dict[str, nn.Module]
+    trunk: nn.Module = nn.Identity()
     if method == "pre-training":
         flows = {"pre": backbone()}
     elif method == "meta-training":
@@ -213,7 +238,9 @@ def build_model(
         options: dict[str, Any] = vars(omninet)
         net = OmniNet(backbone(), **options)
         flows = {"pre": net.pre, "joint": net.joint, "meta": net.meta}
-    return Model(flows, problem, pretraining, metatraining, loss)
+        if metatraining.needs_only_features:  # others adapt every layer, so that none is in common
+            trunk, flows = net.split()
+    return Model(flows, problem, pretraining, metatraining, loss, trunk)
 
 
 @torch.no_grad()
@@ -230,7 +257,7 @@ def feature_size(backbone: nn.Module, example: Tensor) -> int:
     training = backbone.training
     try:
         features = backbone.eval()(example)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise InputError(
             f"backbone {type(backbone).__name__} does not take inputs of shape "

@@ -119,6 +119,7 @@ class OmniNet(nn.Module):
             choices = " or ".join(map(repr, get_args(BranchInit)))
             raise InputError(f"branch_init is {branch_init!r}: it must be {choices}")
         treatments = _treatments(backbone, rank, shared_until, dict(branches or {}))
+        self.shared_until = shared_until
         self.joint = copy.deepcopy(backbone)
         self.pre = _branch_off(self.joint, treatments, rank, branch_init)
         self.meta = _branch_off(self.joint, treatments, rank, branch_init)
@@ -126,6 +127,21 @@ class OmniNet(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs of the pre-, joint- and meta-flow for the same input."""
         return self.pre(x), self.joint(x), self.meta(x)
+
+    def split(self) -> tuple[nn.Module, dict[str, nn.Module]]:
+        """What comes before the first Omni-Layer, and the rest of each flow.
+
+        All flows compute the first part alike, so that one pass can serve them all. Only in a
+        sequential backbone whose ``shared_until`` names one of its own children can it be told
+        apart; in any other the first part is the identity and the rest is the whole flow.
+        """
+        rest = {flow: getattr(self, flow) for flow in FLOWS}
+        names = [name for name, _ in self.joint.named_children()]
+        if not isinstance(self.joint, nn.Sequential) or self.shared_until not in names:
+            return nn.Identity(), rest
+        first = names.index(self.shared_until)
+        trunk = nn.Sequential(*list(self.joint)[:first])
+        return trunk, {name: nn.Sequential(*list(flow)[first:]) for name, flow in rest.items()}
 
     @torch.no_grad()
     def export(self, flow: Flow) -> nn.Module:

@@ -20,7 +20,7 @@ import yaml
 from omnitraining.display import TrainingDisplay, comparison_table, show
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, half_width, paired_difference
-from omnitraining.experiment import dump, evaluate_run, parse, train_run
+from omnitraining.experiment import changed_fields, evaluate_run, parse, train_run
 from omnitraining.runs import Run
 
 Values = dict[str, Any]
@@ -112,10 +112,9 @@ def reproduce(
         for row, fields in suite.rows.items():
             if only and row not in only:
                 continue
-            fields = dict(fields)
-            if before := fields.pop("continues", None):
+            if before := fields.get("continues"):
                 _take_over(folder / f"{before}-{seed}", folder / f"{row}-{seed}")
-                fields = merge(suite.rows[before], fields)
+            fields = _fields(suite, row)
             values = merge(suite.config, fields, suite.smoke if smoke else {}, {"seed": seed})
             run = _finish(folder / f"{row}-{seed}", values, 20 if smoke else 600)
             results.setdefault(row, []).append(run)
@@ -130,20 +129,34 @@ def reproduce(
     return path
 
 
+def _fields(suite: Suite, row: str) -> Values:
+    """What differs in a row, with what differs in the row that it continues."""
+    fields = dict(suite.rows[row])
+    before = fields.pop("continues", None)
+    return merge(_fields(suite, before), fields) if before else fields
+
+
 def _take_over(before: Path, folder: Path) -> None:
     """Start a run from where another one ended."""
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
-            shutil.copy(before / name, folder / name)
+    if folder.exists():
+        return
+    if not (before / "provenance.json").is_file():
+        raise InputError(f"{folder} goes on from {before}, which is not trained: train it first")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
+        shutil.copy(before / name, part / name)
+    part.rename(folder)
 
 
 def _finish(folder: Path, values: Values, tasks: int) -> Run:
     """A trained and judged run of a configuration."""
     config = parse(values)
-    exists = (folder / "config.yaml").is_file()
-    if exists and (folder / "config.yaml").read_text() != dump(config):
-        raise InputError(f"{folder} holds a run of another configuration: choose another --out")
+    if (folder / "config.yaml").is_file() and (changed := changed_fields(Run(folder), config)):
+        raise InputError(
+            f"{folder} holds a run with another {', '.join(changed)}: choose another --out"
+        )
     if not (folder / "provenance.json").is_file():
         with TrainingDisplay(folder.name) as progress:
             train_run(config, folder, resume=folder.exists(), progress=progress)

@@ -77,9 +77,14 @@ class Run:
         path = self.path / "evaluations" / f"{name}.json"
         if not path.is_file():
             raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
-        record = json.loads(path.read_text())
-        cells = {cell: Cell(**values) for cell, values in record.pop("cells").items()}
-        return Evaluation(**record, cells=cells)
+        try:
+            record = json.loads(path.read_text())
+            cells = {cell: Cell(**values) for cell, values in record.pop("cells").items()}
+            return Evaluation(**record, cells=cells)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"evaluation {path} is damaged ({error}): run 'omni evaluate {self.path}'"
+            ) from error
 
 
 class Metrics:
@@ -114,6 +119,10 @@ class Metrics:
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
 
 
 def save_checkpoint(

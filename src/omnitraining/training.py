@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from omnitraining.model import Model
 from omnitraining.runs import Metrics, Run, load_checkpoint, peak_memory, save_checkpoint
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
+
+REPORT_EVERY = 50  # steps, but at least once an epoch
 
 
 @dataclass(frozen=True)
@@ -125,43 +128,51 @@ def train(
     if resume:
         facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
     progress = progress or Progress()
-    metrics = Metrics(run, resume_at=facts["step"])
     model.train()
     teacher.train()
     start, before = time.monotonic(), facts["seconds"]
     sums: dict[str, Tensor] = {}
-    for step in range(facts["step"], training.steps):
-        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
-        for group in optimiser.param_groups:
-            group["lr"] = training.lr_at(step)
-        batch, episode = problem.minibatch(step, random), problem.episode(step, random)
-        with torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16"):
-            terms = model(batch, episode, teacher.model, step)
-        optimiser.zero_grad()
-        terms["total"].backward()
-        optimiser.step()
-        teacher.update()
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.detach()
-        done = step + 1
-        if done % min(50, training.epoch) == 0 or done == training.steps:
-            means = _means(sums, min(50, training.epoch), done)
-            metrics.write(done, means)
-            progress.step(done, training.steps, means)
-            sums = {}
-        if done % training.epoch == 0 or done == training.steps:
-            judged = model if inference.weights == "student" else teacher.model
-            score = problem.validate(judged.eval(), inference)
+    reported = facts["step"]
+    with closing(Metrics(run, resume_at=facts["step"])) as metrics:
+        for step in range(facts["step"], training.steps):
+            random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
+            for group in optimiser.param_groups:
+                group["lr"] = training.lr_at(step)
+            batch, episode = problem.minibatch(step, random), problem.episode(step, random)
+            with torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16"):
+                terms = model(batch, episode, teacher.model, step)
+            optimiser.zero_grad()
+            terms["total"].backward()
+            optimiser.step()
+            teacher.update()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.detach()
+            done = step + 1
+            ends_epoch = done % training.epoch == 0 or done == training.steps
+            if done % REPORT_EVERY == 0 or ends_epoch:
+                means = _means(sums, done - reported, done)
+                metrics.write(done, means)
+                progress.step(done, training.steps, means)
+                sums, reported = {}, done
+            if not ends_epoch:
+                continue
+            _check_weights(model, done)
+            scores = {
+                name: problem.validate(judged.eval(), inference)
+                for name, judged in (("student", model), ("teacher", teacher.model))
+                if inference.weights in (name, "best")
+            }
+            weights, score = max(scores.items(), key=lambda item: item[1])
+            metrics.write(done, {f"validation_{name}": value for name, value in scores.items()})
             if score > facts["best"]:
-                facts |= {"best": score, "best_step": done}
+                facts |= {"best": score, "best_step": done, "best_weights": weights}
             model.train()
             teacher.train()
             facts |= {"step": done, "seconds": before + time.monotonic() - start}
-            save_checkpoint(run.checkpoint("last"), modules, optimiser, facts)
-            if facts["best_step"] == done:
-                save_checkpoint(run.checkpoint("best"), modules, optimiser, facts)
-            metrics.write(done, {"validation": score})
+            # The last one comes last: a run killed before it is as if this epoch had not been.
+            for which in ("best", "last") if facts["best_step"] == done else ("last",):
+                save_checkpoint(run.checkpoint(which), modules, optimiser, facts)
             progress.validated(done, score, facts["best"])
     return facts | {"peak_mib": peak_memory()}
 
@@ -185,12 +196,22 @@ def find_device(name: str) -> torch.device:
         ) from error
 
 
-def _means(sums: dict[str, Tensor], every: int, done: int) -> dict[str, float]:
-    means = {name: (total / ((done - 1) % every + 1)).item() for name, total in sums.items()}
+def _means(sums: dict[str, Tensor], steps: int, done: int) -> dict[str, float]:
+    means = {name: (total / steps).item() for name, total in sums.items()}
     for name, value in means.items():
         if not math.isfinite(value):
-            raise InputError(
-                f"loss term {name} became {value} at or shortly before step {done}; the last good "
-                "checkpoint is kept: lower training.lr or the weight of that term"
-            )
+            raise _diverged(f"loss term {name} became {value}", done, "or the weight of that term")
     return means
+
+
+def _check_weights(model: Model, done: int) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise _diverged(f"weights {name} are not finite", done, "or loss.weight")
+
+
+def _diverged(what: str, done: int, way_out: str) -> InputError:
+    return InputError(
+        f"{what} at or shortly before step {done}; the last good checkpoint is kept: "
+        f"lower training.lr {way_out}"
+    )

@@ -197,15 +197,38 @@ class Classification(Problem):
         sampler = EpisodeSampler(images.labels, ways, most, self.protocol.queries, images.name)
         drawn = sampler.draw(max(count, TEST_TASKS), torch.Generator().manual_seed(ways))
         tasks = TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
+        self._embed(model, inference, images, known)
         heads = {}
         for flow in model.trained_flows:
             logits = [
-                self._logits(model.network(name).eval(), by, images, tasks, known)
+                self._logits(model.network(name), by, images, tasks, known)
                 for name, by in _heads(model, flow, inference)
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
         labels = torch.arange(ways).repeat_interleave(self.protocol.queries).expand(count, -1)
         return heads, labels, tasks_hash(images.fingerprint, tasks.support, tasks.query)
+
+    def _embed(
+        self,
+        model: Model,
+        inference: Inference,
+        images: LabelledImages,
+        known: dict[nn.Module, Tensor],
+    ) -> None:
+        """Fill in the features of the backbones that stay as they are, each image seen once."""
+        model.eval()
+        backbones = {
+            model.network(name).backbone
+            for flow in model.trained_flows
+            for name, algorithm in _heads(model, flow, inference)
+            if algorithm.needs_only_features
+        } - known.keys()
+        features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
+        for part in images.images.split(EMBED_BATCH) if backbones else ():
+            common = model.trunk(self.prepare(part.to(self.mean.device)))
+            for backbone in backbones:
+                features[backbone].append(backbone(common))
+        known.update((backbone, torch.cat(parts)) for backbone, parts in features.items())
 
     def _logits(
         self,
@@ -218,10 +241,6 @@ class Classification(Problem):
         """Logits [T, Q, N] of one head; features are computed once and all heads fitted at once."""
         device = self.mean.device
         if algorithm.needs_only_features:
-            if network.backbone not in known:
-                parts = images.images.split(EMBED_BATCH)
-                features = [network.backbone(self.prepare(part.to(device))) for part in parts]
-                known[network.backbone] = torch.cat(features)
             lookup = Network(KnownFeatures(known[network.backbone]), network.head)
             episode = _episode(tasks, lambda index: index.flatten().to(device))
             return algorithm.predict(lookup, episode).float().cpu()

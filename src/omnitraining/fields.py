@@ -1,0 +1,93 @@
+"""The fields of a configuration in words: the classes they may name, and errors people can read."""
+
+import inspect
+import re
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from omnitraining import backbones, metatraining, pretraining
+from omnitraining.tasks.classification.glyph_problem import Glyphs
+from omnitraining.tasks.regression.sinusoids import Sinusoids
+
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple": "a list",
+    "Mapping": "a mapping",
+    "NoneType": "null",
+}
+
+
+def known_classes() -> dict[str, dict[str, type]]:
+    """The classes that a configuration may name without their module, by field."""
+
+    def exported(module: Any, kind: type) -> dict[str, type]:
+        found = {name: getattr(module, name) for name in module.__all__}
+        return {n: c for n, c in found.items() if issubclass(c, kind) and not inspect.isabstract(c)}
+
+    return {
+        "problem": {"Glyphs": Glyphs, "Sinusoids": Sinusoids},
+        "pretraining": exported(pretraining, pretraining.PreTraining),
+        "metatraining": exported(metatraining, metatraining.MetaTraining),
+        "backbone": exported(backbones, nn.Module),
+        "new_head": exported(pretraining, pretraining.LinearHead),
+    }
+
+
+def readable(message: str, experiment: type) -> str:
+    """One line that names the field, what was wrong, and what is allowed.
+
+    Args:
+        message: of jsonargparse, which may span lines.
+        experiment: the class whose parameters are the fields.
+    """
+    message = " ".join(message.split())
+    place = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', message)))
+    choices = known_classes().get(place.rpartition(".")[2], {})
+    naming = f"choose from {', '.join(choices)}, or give package.module.Class"
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{place}: there is no class {found[1]!r}: {naming}"
+    if found := re.search(r"unrecognized arguments: -*(?:(\w+)\.)?(\S+)", message):
+        return _unknown("", experiment, *found.groups())
+    if found := re.search(r"(?:Group '(\w+)' does not accept option|Option) '(\S+)'", message):
+        owner: Any = experiment
+        for path in re.findall(r"class_path[ =]'([\w.]+)'", message):
+            module, _, name = path.rpartition(".")
+            owner = getattr(import_module(module), name)
+        return _unknown(place, owner, *found.groups())
+    if found := re.search(r"Unable to load config (\S+)", message):
+        return f"{place} is {found[1]}: give its fields one by one, as in --training.steps 100"
+    kind = r"(?:Expected a |Subtypes: \[)(<class .+?|\S*Literal.+?|collections.+?)"
+    value = r"(?:\. Got value: | Errors: .* Given value: )(.+?)(?:\. Got value: .*)?"
+    if found := re.search(f"{kind}{value}$", message):
+        return f"{place} is {found[2]}: it must be {_kinds(found[1])}"
+    for noise in (
+        r'Parser key "[\w.]+":',
+        r"Problem with given class_path '[\w.]+':",
+        r"Type \S+ \S+ expects a function or a callable class:",
+        r"\.? Got value: .*",
+    ):
+        message = re.sub(rf"\s*{noise}\s*", "", message)
+    return (f"{place}: " if place else "") + message + (f": {naming}" if choices else "")
+
+
+def _unknown(place: str, owner: Any, group: str | None, option: str) -> str:
+    kinds = get_type_hints(owner.__init__)
+    if group is not None and inspect.isclass(kinds.get(group)):
+        owner, place = kinds[group], f"{place}.{group}" if place else group
+    elif group is not None:
+        option = f"{group}.{option}"
+    allowed = ", ".join(inspect.signature(owner).parameters)
+    return f"{place or 'configuration'} has no field {option!r}: choose from {allowed}"
+
+
+def _kinds(types: str) -> str:
+    """What a field takes, from the representation of its type."""
+    if choices := re.search(r"Literal\[(.*?)\]", types):
+        return f"one of {choices[1]}"
+    names = re.findall(r"(?:<class '(?:\w+\.)*|collections\.abc\.)(\w+)", types)
+    return " or ".join(_KINDS.get(name, name) for name in names)
