@@ -273,18 +273,19 @@ def test_the_outputs_of_a_network_are_those_of_its_head_on_its_features() -> Non
     torch.testing.assert_close(network(batch.x), expected)
 
 
+def three_layers() -> nn.Module:
+    return nn.Sequential(MLP(INPUTS, (8,)), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Tanh())
+
+
 def test_layers_before_the_first_omni_layer_are_computed_once_and_change_no_term() -> None:
     """A model whose trunk is split off against the same weights without the split."""
 
-    def three_layers() -> nn.Module:
-        return nn.Sequential(MLP(INPUTS, (8,)), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Tanh())
-
     torch.manual_seed(0)
     options = OmniNetOptions(branch_init="random", shared_until="2")
-    split = build_model("omni-training", three_layers, Toy(), omninet=options)
+    split = build_model("omni-training", three_layers, Toy(False), omninet=options)
     net = OmniNet(three_layers(), branch_init="random", shared_until="2")
     flows = {"pre": net.pre, "joint": net.joint, "meta": net.meta}
-    whole = Model(flows, Toy(), Baseline(), ProtoNet(), OmniLoss())
+    whole = Model(flows, Toy(False), Baseline(), ProtoNet(), OmniLoss())
     assert len(list(split.trunk.parameters())) == 4
     with torch.no_grad():
         for name in split.networks:
@@ -303,8 +304,8 @@ def test_layers_before_the_first_omni_layer_are_computed_once_and_change_no_term
 
 
 def test_algorithms_that_adapt_every_layer_get_no_trunk() -> None:
-    options = OmniNetOptions(shared_until="1")
+    options = OmniNetOptions(shared_until="2")
     model = build_model(
-        "omni-training", backbone, Toy(), metatraining=MAML(), omninet=options
-    )  # fmt: skip
+        "omni-training", three_layers, Toy(False), metatraining=MAML(), omninet=options
+    )
     assert not list(model.trunk.parameters())
