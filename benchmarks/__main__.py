@@ -78,6 +78,34 @@ def _omni_row(name: str, build: Callable[[Method], Model], batch: object, episod
     return ("Omni step / its plain passes", name, value, "<= 1.10", _ms(a, b))
 
 
+def methods() -> list[Row]:
+    """A step of Omni-Training as the glyphs experiment has it, against a step of each rival."""
+    glyphs = Glyphs(benchmarks=("latin",))
+    random = torch.Generator().manual_seed(0)
+    batch, episode = glyphs.minibatch(0, random), glyphs.episode(0, random)
+
+    def stepper(method: Method) -> Step:
+        loss, options = OmniLoss(weight=0), OmniNetOptions(shared_until="4")
+        model = build_model(
+            method, lambda: Conv4(1, 32), glyphs, Baseline(), ProtoNet(), loss, options
+        ).to(memory_format=torch.channels_last)
+        teacher, optimiser = Teacher(model), torch.optim.AdamW(model.parameters())
+
+        def step() -> None:
+            optimiser.zero_grad()
+            model(batch, episode)["total"].backward()
+            optimiser.step()
+            teacher.update()
+
+        return step
+
+    ours, rows = stepper("omni-training"), []
+    for rival in ("pre-training", "meta-training", "joint-training", "ensemble"):
+        value, a, b = ratio(ours, stepper(rival))
+        rows.append(("Omni step / step of a rival", rival, value, "", _ms(a, b)))
+    return rows
+
+
 def folding() -> list[Row]:
     """A folded Omni-Layer against a convolution and a 1x1 convolution, summed."""
     rows, ratios = [], []
@@ -202,7 +230,7 @@ def main() -> None:
     for column in ("what", "case", "ratio", "goal", "milliseconds"):
         table.add_column(column, justify="left" if column in ("what", "case") else "right")
     rows: list[Row] = []
-    for measure in (omni_step, folding, batched_maml, heads, data_share, bfloat16):
+    for measure in (omni_step, methods, folding, batched_maml, heads, data_share, bfloat16):
         print(f"measuring {measure.__name__} ...", file=sys.stderr, flush=True)
         torch.manual_seed(0)
         rows += measure()

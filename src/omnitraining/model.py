@@ -181,12 +181,9 @@ class Model(nn.Module):
         if isinstance(self.trunk, nn.Identity):
             return batch, episode
         # Support and query pass together, as in metric algorithms: batch norm sees both.
-        x = torch.cat([episode.support_x, episode.query_x], 1)
-        features = self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        support, query = features.split([episode.support_x.shape[1], episode.query_x.shape[1]], 1)
         return (
             replace(batch, x=self.trunk(batch.x)),
-            replace(episode, support_x=support, query_x=query),
+            episode.with_inputs(self.trunk(episode.inputs())),
         )
 
     def network(self, name: str) -> Network:

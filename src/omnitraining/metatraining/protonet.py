@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,12 +34,11 @@ class ProtoNet(MetaTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         # One forward pass: batch norm sees support and query together, as in [13].
-        shots = episode.support_x.shape[1]
-        x = torch.cat([episode.support_x, episode.query_x], 1)
-        features: Tensor = network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        features: Tensor = network(episode.inputs())
         if self.metric == "cosine":
             features = F.normalize(features, dim=-1)
-        support, query = features[:, :shots], features[:, shots:]
+        embedded = episode.with_inputs(features)
+        support, query = embedded.support_x, embedded.query_x
         members = F.one_hot(episode.support_y, episode.ways).to(support.dtype)  # [T, S, N]
         prototypes = members.mT @ support / members.sum(1).unsqueeze(-1)  # [T, N, D]
         if self.metric == "cosine":

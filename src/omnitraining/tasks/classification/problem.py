@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from omnitraining.batches import Episode, MiniBatch
+from omnitraining.batches import Episode, MiniBatch, channels_last
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
@@ -110,14 +110,8 @@ class Classification(Problem):
         self.protocol = replace(self.protocol, test_shots=shots)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images [B, C, H, W] as normalised network inputs, channels last in memory.
-
-        The detour by [B, H, W, C] matters for grey images: with one channel both layouts look
-        alike, and torch would run the first convolution in the slower one.
-        """
-        x = (images / 255 - self.mean) / self.std
-        x = x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
-        return x.permute(0, 3, 1, 2)
+        """uint8 images [B, C, H, W] as normalised network inputs."""
+        return channels_last((images / 255 - self.mean) / self.std)
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         chosen = torch.randint(len(self.images), (self.protocol.batch,), generator=random)

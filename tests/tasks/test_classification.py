@@ -1,0 +1,359 @@
+"""Few-shot classification of made-up images: right tasks, right scores, right votes."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omnitraining.backbones import Conv4
+from omnitraining.batches import Episode
+from omnitraining.errors import InputError
+from omnitraining.evaluation import ENSEMBLE, Cell, Inference
+from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
+from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
+from omnitraining.pretraining import Baseline, PreTraining
+from omnitraining.tasks.classification import problem as module
+from omnitraining.tasks.classification.episodes import EpisodeSampler
+from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.problem import Classification, Protocol
+from tests.reference.tiny import blobs
+
+PROTOCOL = Protocol(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
+NAMES = ("blobs 3-way 1-shot", "blobs 3-way 2-shot")
+
+
+def dull(noise: Tensor) -> LabelledImages:
+    """Images that are mostly noise, so that no method gets all of them right."""
+    clean = blobs(6, 9, "dull", seed=5)
+    images = clean.images.float() * 0.15 + noise
+    return LabelledImages(images.to(torch.uint8), clean.labels, clean.classes, clean.name)
+
+
+@pytest.fixture
+def data() -> Classification:
+    return Classification(
+        blobs(8, 12, "a"), blobs(7, 9, "b", 1), {"blobs": blobs(6, 9, "c", 2)}, PROTOCOL
+    )
+
+
+@pytest.fixture
+def hard() -> Classification:
+    images = [dull(200 * torch.rand(54, 1, 16, 16)) for _ in range(2)]
+    return Classification(blobs(8, 12, "a"), images[0], {"blobs": images[1]}, PROTOCOL)
+
+
+def pixels() -> nn.Module:
+    """Features in which made-up images of different classes are far apart."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 64))
+
+
+def model(
+    data: Classification,
+    method: Method = "omni-training",
+    pretraining: PreTraining | None = None,
+    metatraining: MetaTraining | None = None,
+    loss: OmniLoss | None = None,
+    backbone: Callable[[], nn.Module] = lambda: Conv4(1, 4),
+) -> Model:
+    """Flows of different weights; running statistics of the training images."""
+    made = build_model(
+        method,
+        backbone,
+        data,
+        pretraining or Baseline(),
+        metatraining or ProtoNet(),
+        loss or OmniLoss(),
+        OmniNetOptions(branch_init="random"),
+    )
+    made.train()
+    random = torch.Generator().manual_seed(0)
+    for step in range(20):
+        made(data.minibatch(step, random), data.episode(step, random))
+    return made.eval()
+
+
+def slow(
+    network: nn.Module, algorithm: PreTraining | MetaTraining, data: Classification, shots: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Per test task, probabilities and labels of the queries, from raw images."""
+    images, protocol = data.benchmarks["blobs"], PROTOCOL
+    sampler = EpisodeSampler(images.labels, 3, 2, protocol.queries, "")
+    tasks = sampler.draw(600, torch.Generator().manual_seed(3))
+    found = []
+    for support, query in zip(tasks.support[:8], tasks.query[:8], strict=True):
+        parts = []
+        for rows in (support[:, :shots], query):
+            parts.append(torch.stack([data.prepare(images.images[row]) for row in rows]))
+            parts.append(torch.arange(3)[:, None].expand(rows.shape))
+        x, y, query_x, query_y = (part.flatten(0, 1)[None] for part in parts)
+        with torch.no_grad():
+            outputs = algorithm.predict(network, Episode(x, y, query_x, query_y, 3))
+        found.append((outputs[0].softmax(-1), query_y[0]))
+    return found
+
+
+def accuracies(tasks: list[tuple[Tensor, Tensor]]) -> list[float]:
+    return [100 * (p.argmax(-1) == y).float().mean().item() for p, y in tasks]
+
+
+# --- scores ---
+
+
+@pytest.mark.parametrize(
+    ("method", "heads"),
+    [
+        ("omni-training", ["pre", "joint", "meta"]),
+        ("ensemble", ["pre", "meta"]),
+        ("pre-training", ["pre"]),
+        ("joint-training", ["joint"]),
+    ],
+)
+def test_every_flow_and_the_ensemble_are_judged_and_separable_classes_are_told_apart(
+    method: Method, heads: list[str], data: Classification
+) -> None:
+    network = model(data, method, backbone=pixels)
+    found = data.evaluate(network, Inference(), 10)
+    assert found.unit == "accuracy %" and found.higher_is_better
+    assert tuple(found.cells) == NAMES
+    for cell in found.cells.values():
+        assert list(cell.scores) == [*heads, ENSEMBLE]
+        assert all(scores == [100.0] * 10 for scores in cell.scores.values())
+
+
+def test_a_flow_whose_loss_is_off_is_not_judged(data: Classification) -> None:
+    off = model(data, loss=OmniLoss(l_meta=False))
+    assert list(data.evaluate(off, Inference(), 2).cells[NAMES[0]].scores) == [
+        *("pre", "joint", ENSEMBLE)
+    ]
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+@pytest.mark.parametrize("joint_head", ["pre", "meta", "both"])
+def test_scores_are_those_of_a_slow_loop_over_raw_images(
+    shots: int, joint_head: str, hard: Classification
+) -> None:
+    network = model(hard)
+    inference = Inference(joint_head=joint_head)  # type: ignore[arg-type]
+    cell = hard.evaluate(network, inference, 8).cells[NAMES[shots - 1]]
+    pre, meta = network.pretraining, network.metatraining
+    flows = {
+        "pre": slow(network.network("pre"), pre, hard, shots),
+        "meta": slow(network.network("meta"), meta, hard, shots),
+    }
+    joint = {
+        "pre": slow(network.network("joint_pre"), pre, hard, shots),
+        "meta": slow(network.network("joint_meta"), meta, hard, shots),
+    }
+    joint["both"] = [
+        ((p + q) / 2, y) for (p, y), (q, _) in zip(joint["pre"], joint["meta"], strict=True)
+    ]
+    flows["joint"] = joint[joint_head]
+    flows[ENSEMBLE] = [
+        ((p + q + r) / 3, y)
+        for (p, y), (q, _), (r, _) in zip(flows["pre"], flows["joint"], flows["meta"], strict=True)
+    ]
+    for head, tasks in flows.items():
+        assert cell.scores[head] == pytest.approx(accuracies(tasks), abs=1e-4), head
+    assert cell.mean() < 95  # or all of this would say little
+
+
+def test_algorithms_that_change_the_network_are_given_images(
+    hard: Classification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ADAPT_BATCH", 3)  # 8 tasks in 3 parts, the last one smaller
+    maml = MAML(steps=2, lr=0.1)
+    network = model(hard, "meta-training", metatraining=maml)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    cell = hard.evaluate(network, Inference(), 8).cells[NAMES[1]]
+    assert cell.scores["meta"] == cell.scores[ENSEMBLE]
+    expected = accuracies(slow(network.network("meta"), maml, hard, 2))
+    assert cell.scores["meta"] == pytest.approx(expected, abs=1e-4)
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
+
+
+def test_fewer_tasks_are_the_first_of_more(hard: Classification) -> None:
+    network = model(hard)
+    few, many = (hard.evaluate(network, Inference(), count).cells for count in (4, 12))
+    for name in NAMES:
+        for head, scores in few[name].scores.items():
+            assert scores == pytest.approx(many[name].scores[head][:4])
+
+
+# --- tasks ---
+
+
+def hashes(data: Classification, network: Model) -> list[str]:
+    return [cell.tasks_hash for cell in data.evaluate(network, Inference(), 4).cells.values()]
+
+
+def test_every_method_is_judged_on_the_same_tasks(data: Classification) -> None:
+    methods: list[Method] = ["omni-training", "pre-training", "meta-training"]
+    found = {tuple(hashes(data, model(data, method))) for method in methods}
+    assert len(found) == 1 and len({*found.pop()}) == 2  # shots differ
+
+
+def test_other_images_are_other_tasks(data: Classification) -> None:
+    images = data.benchmarks["blobs"]
+    other = images.images.clone()
+    other[0, 0, 0, 0] += 1
+    changed = LabelledImages(other, images.labels, images.classes, images.name)
+    network = model(data)
+    rival = Classification(data.training, data.validation, {"blobs": changed}, PROTOCOL)
+    assert not {*hashes(data, network)} & {*hashes(rival, network)}
+
+
+def test_fewer_shots_see_the_first_images_of_more_and_the_same_queries(
+    data: Classification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = module.tasks_hash
+
+    def spy(fingerprint: str, support: Tensor, query: Tensor) -> str:
+        seen.append((support, query))
+        return original(fingerprint, support, query)
+
+    monkeypatch.setattr(module, "tasks_hash", spy)
+    data.evaluate(model(data), Inference(), 5)
+    (one, query), (two, same_query) = seen
+    assert one.shape == (5, 3, 1) and two.shape == (5, 3, 2)
+    assert torch.equal(one, two[:, :, :1]) and torch.equal(query, same_query)
+
+
+def test_ways_are_capped_at_the_classes_of_a_benchmark() -> None:
+    wide = Protocol(ways=3, shots=1, queries=3, test_ways=7, test_shots=(1,))
+    data = Classification(blobs(8, 9, "a"), blobs(7, 9, "b"), {"few": blobs(4, 9, "c")}, wide)
+    assert list(data.evaluate(model(data), Inference(), 2).cells) == ["few 4-way 1-shot"]
+
+
+def test_shots_may_be_chosen_later_but_must_fit(data: Classification) -> None:
+    network = model(data)
+    data.set_test_shots((4,))
+    assert list(data.evaluate(network, Inference(), 2).cells) == ["blobs 3-way 4-shot"]
+    data.set_test_shots((7,))
+    with pytest.raises(InputError, match=r"class 0 of c has 9 images, fewer than .* = 10"):
+        data.evaluate(network, Inference(), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ways": 1}, "protocol.ways is 1: it must be 2 or more"),
+        ({"test_ways": 0}, "protocol.test_ways is 0: it must be 2 or more"),
+        ({"queries": 0}, "protocol.queries is 0: it must be 1 or more"),
+        ({"test_shots": ()}, "protocol.test_shots is (): give numbers of 1 or more"),
+        ({"test_shots": (1, 0)}, "protocol.test_shots is (1, 0): give numbers of 1 or more"),
+    ],
+)
+def test_impossible_protocols_are_refused(options: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Protocol(**options)  # type: ignore[arg-type]
+    assert str(caught.value) == words
+
+
+def test_more_ways_than_training_classes_are_refused() -> None:
+    with pytest.raises(InputError, match="9 ways asked of a, which has 8 classes"):
+        Classification(blobs(8, 12, "a"), blobs(8, 12, "b"), {}, Protocol(ways=9, queries=3))
+
+
+# --- training data ---
+
+
+def test_grey_levels_are_those_of_the_training_images_alone() -> None:
+    first, second = blobs(8, 12, "a"), blobs(6, 9, "c", 2)
+    brighter = LabelledImages(second.images // 2, second.labels, second.classes, second.name)
+    datas = [
+        Classification(first, second, {"x": images}, PROTOCOL) for images in (second, brighter)
+    ]
+    training = datas[0].prepare(first.images)
+    assert training.mean().abs() < 1e-5 and (training.std() - 1).abs() < 1e-4
+    levels = first.images.double() / 255
+    expected = (second.images.double() / 255 - levels.mean()) / levels.std()
+    for data in datas:
+        torch.testing.assert_close(data.prepare(second.images).double(), expected)
+
+
+def test_batches_and_episodes_are_labelled_training_images(data: Classification) -> None:
+    table = {tuple(x.flatten().tolist()): int(y) for x, y in zip(
+        data.prepare(data.training.images), data.training.labels, strict=True)}  # fmt: skip
+    random = torch.Generator().manual_seed(0)
+    batch = data.minibatch(0, random)
+    assert batch.x.shape == (8, 1, 16, 16)
+    assert [table[tuple(x.flatten().tolist())] for x in batch.x] == batch.y.tolist()
+    episode = data.episode(0, random)
+    assert episode.ways == 3
+    classes: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
+    for x, y in ((episode.support_x, episode.support_y), (episode.query_x, episode.query_y)):
+        for image, label in zip(x[0], y[0].tolist(), strict=True):
+            classes[label].add(table[tuple(image.flatten().tolist())])
+    assert all(len(originals) == 1 for originals in classes.values())
+    assert len(set.union(*classes.values())) == 3
+    assert episode.support_x.shape[:2] == (1, 6) and episode.query_x.shape[:2] == (1, 9)
+
+
+# --- the vote ---
+
+
+def test_chosen_weights_are_the_nearest_to_equal_that_do_best(
+    data: Classification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pre-flow is right at 0.6, the meta-flow wrong at 0.9: right from a weight of 0.8 on."""
+    heads = {"pre": torch.tensor([[[0.6, 0.4]]]), "meta": torch.tensor([[[0.1, 0.9]]])}
+    answer = heads, torch.tensor([[0]]), ""
+    monkeypatch.setattr(data, "_probabilities", lambda *_: answer)
+    network = model(data, "ensemble")
+    weights = data._vote_weights(network, Inference(vote_weights="validation"))
+    for shots in (1, 2):
+        assert weights[shots] == pytest.approx({"pre": 0.9, "meta": 0.1})
+    equal = data._vote_weights(network, Inference())
+    assert equal == {shots: {"pre": 0.5, "meta": 0.5} for shots in (1, 2)}
+
+
+def test_chosen_weights_do_best_on_validation_tasks(hard: Classification) -> None:
+    network, inference = model(hard), Inference(vote_weights="validation")
+    weights = hard._vote_weights(network, inference)
+    for shots in (1, 2):
+        heads, labels, _ = hard._probabilities(
+            network, inference, hard.validation, 3, shots, module.VALIDATION_TASKS, {}
+        )
+        vote = sum(weight * heads[flow] for flow, weight in weights[shots].items())
+
+        def hits(p: Tensor, labels: Tensor = labels) -> float:
+            return (p.argmax(-1) == labels).float().mean().item()
+
+        rivals = [*heads.values(), sum(heads.values()) / 3]
+        rivals += [(p + q) / 2 for p, q in pairwise(heads.values())]
+        assert all(hits(vote) >= hits(rival) - 1e-6 for rival in rivals)
+
+
+def test_the_ensemble_is_weighted_as_chosen(
+    hard: Classification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {shots: {"pre": 0.0, "joint": 0.0, "meta": 1.0} for shots in (1, 2)}
+    monkeypatch.setattr(hard, "_vote_weights", lambda *_: chosen)
+    cells = hard.evaluate(model(hard), Inference(), 8).cells
+
+    def same(cell: Cell) -> bool:
+        return cell.scores[ENSEMBLE] == cell.scores["meta"]
+
+    assert all(same(cell) for cell in cells.values())
+    assert any(cell.scores["pre"] != cell.scores["meta"] for cell in cells.values())
+
+
+def test_only_flows_that_vote_count(hard: Classification) -> None:
+    cells = hard.evaluate(model(hard), Inference(vote=("joint",)), 8).cells
+    assert all(cell.scores[ENSEMBLE] == cell.scores["joint"] for cell in cells.values())
+
+
+def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> None:
+    network = model(hard)
+    heads, labels, _ = hard._probabilities(
+        network, Inference(), hard.validation, 3, 2, module.VALIDATION_TASKS, {}
+    )
+    vote = sum(heads.values()) / 3
+    expected = (vote.argmax(-1) == labels).float().mean().item() * 100
+    assert hard.validate(network, Inference()) == pytest.approx(expected)
+    assert hard.validate(network, Inference(vote=("pre",))) == pytest.approx(
+        (heads["pre"].argmax(-1) == labels).float().mean().item() * 100
+    )

@@ -1,0 +1,264 @@
+"""Experiments: every shipped one runs, and its record says what its runs hold."""
+
+import dataclasses
+import importlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from omnitraining import reproduction
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.experiment import instantiate, load_run, parse, read_config
+from omnitraining.reproduction import Suite, find_suite, merge, pool, reproduce, suites
+from omnitraining.runs import Run
+
+SUITES = [suite.name for suite in suites()]
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(reproduction.__file__).parent
+RESULTS = sorted((ROOT / "results").glob("**/*.json"))
+TINY: dict[str, dict[str, Any]] = {
+    "Glyphs": {
+        "size": 16,
+        "instances": 8,
+        "training_classes": 8,
+        "benchmarks": ["latin"],
+        "protocol": {"queries": 2, "batch": 8},
+    },
+    "Sinusoids": {"waves": 5, "test_shots": [5, 10]},
+}
+
+
+# --- merging and pooling ---
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([{"a": 1}, {"b": 2}], {"a": 1, "b": 2}),
+        ([{"a": {"x": 1, "y": 2}}, {"a": {"y": 3}}], {"a": {"x": 1, "y": 3}}),
+        ([{"a": {"x": 1}}, {"a": 2}], {"a": 2}),
+        ([{"a": 1}, {"a": {"x": 2}}], {"a": {"x": 2}}),
+        ([{"a": {"x": [1, 2]}}, {"a": {"x": [3]}}, {}], {"a": {"x": [3]}}),
+    ],
+)
+def test_later_fields_win(parts: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+    assert merge(*parts) == expected
+
+
+def test_another_class_drops_the_options_of_the_first_and_the_same_keeps_them() -> None:
+    maml = {"metatraining": {"class_path": "MAML", "init_args": {"lr": 0.1, "steps": 2}}}
+    other = {"metatraining": {"class_path": "ProtoNet"}}
+    same = {"metatraining": {"class_path": "MAML", "init_args": {"lr": 0.3}}}
+    unnamed = {"metatraining": {"init_args": {"lr": 0.4}}}
+    assert merge(maml, other) == other
+    assert merge(maml, same)["metatraining"]["init_args"] == {"lr": 0.3, "steps": 2}
+    assert merge(maml, unnamed)["metatraining"] == {
+        "class_path": "MAML",
+        "init_args": {"lr": 0.4, "steps": 2},
+    }
+
+
+def test_merging_changes_none_of_its_parts() -> None:
+    first, second = {"a": {"x": {"y": 1}}}, {"a": {"x": {"z": 2}}}
+    merged = merge(first, second)
+    merged["a"]["x"]["y"] = 5
+    assert first == {"a": {"x": {"y": 1}}} and second == {"a": {"x": {"z": 2}}}
+
+
+def evaluation(tasks_hash: str, *scores: float) -> Evaluation:
+    return Evaluation("accuracy %", True, {"cell": Cell(tasks_hash, {"ensemble": [*scores]})})
+
+
+def test_pooling_takes_the_mean_over_seeds_task_by_task() -> None:
+    pooled = pool([evaluation("h", 1.0, 5.0, 0.0), evaluation("h", 3.0, 5.0, 1.0)])
+    assert pooled == evaluation("h", 2.0, 5.0, 0.5)
+
+
+def test_seeds_on_different_tasks_are_not_pooled() -> None:
+    with pytest.raises(InputError, match="seeds were judged on different tasks of 'cell'"):
+        pool([evaluation("h", 1.0), evaluation("other", 1.0)])
+
+
+# --- shipped files ---
+
+
+@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("smoke", [False, True])
+def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
+    suite = find_suite(name)
+    assert suite.title and suite.paper and suite.time and suite.seeds
+    assert callable(importlib.import_module(f"omnitraining.analysis.{suite.draw}").draw)
+    for row in suite.rows:
+        values = merge(suite.config, reproduction._fields(suite, row), suite.smoke if smoke else {})
+        parse(values, f"{name}, {row}")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("configs/*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_configuration_parses_and_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    config = read_config(path, ["--training.steps", "3"])
+    assert config.training.steps == 3
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
+def test_committed_results_have_what_tables_and_figures_need(path: Path) -> None:
+    check_record(json.loads(path.read_text()))
+
+
+# --- running them ---
+
+
+def check_record(record: dict[str, Any]) -> None:
+    for name in ("experiment", "title", "paper", "command", "unit", "higher_is_better"):
+        assert name in record
+    rows = record["rows"]
+    assert record["reference"] == next(iter(rows)) and record["seeds"] >= 1
+    cells = next(iter(rows.values()))["cells"].keys()
+    for row, results in rows.items():
+        assert results["cells"].keys() == cells
+        for facts in ("config", "seconds", "peak_mib", "best_step", "provenance"):
+            assert results[facts]
+        for cell in results["cells"].values():
+            assert cell["tasks"] and "ensemble" in cell["heads"]
+            for head in cell["heads"].values():
+                assert head["interval"] >= 0 and len(head["by_seed"]) == record["seeds"]
+            if row == record["reference"]:
+                assert cell["reference_minus_this"] == {"mean": 0, "interval": 0}
+
+
+@pytest.fixture(scope="module")
+def shrunk(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes the experiments' smoke variants smaller still, with a cache of their own."""
+
+    def find(name: str) -> Suite:
+        suite = find_suite(name)
+        problem = suite.config["problem"]["class_path"].rpartition(".")[2]
+        steps = {"steps": 2, "epoch": 1, "threads": 1}
+        tiny = {"problem": {"init_args": TINY[problem]}, "training": steps}
+        return dataclasses.replace(suite, smoke=merge(suite.smoke, tiny))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(reproduction, "find_suite", find)
+        yield find
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def reproduced(
+    request: pytest.FixtureRequest, shrunk: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Suite, Path]:
+    suite = shrunk(request.param)
+    folder = tmp_path_factory.getbasetemp() / (suite.folder or suite.name)
+    return suite, reproduce(request.param, folder, smoke=True)
+
+
+def test_every_experiment_runs_and_draws_its_figure(reproduced: tuple[Suite, Path]) -> None:
+    suite, path = reproduced
+    assert path.name == f"{suite.name}.json"
+    record = json.loads(path.read_text())
+    check_record(record)
+    assert list(record["rows"]) == list(suite.rows) and record["tasks"] == 20
+    assert record["command"] == f"omni reproduce {suite.name} --smoke"
+    picture = path.with_suffix(".png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n")
+    width, height = struct.unpack(">II", picture[16:24])
+    assert width > 400 and height > 300 and len(picture) > 10_000
+
+
+def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Suite, Path]) -> None:
+    suite, path = reproduced
+    record = json.loads(path.read_text())
+    reference = load(path, record["reference"])
+    for row, results in record["rows"].items():
+        found = load(path, row)
+        assert list(results["cells"]) == list(found)
+        for name, cell in results["cells"].items():
+            assert cell["tasks"] == found[name]["tasks_hash"]
+            scores = {head: numbers(s) for head, s in found[name]["scores"].items()}
+            assert cell["heads"].keys() == scores.keys()
+            for head, (mean, interval) in scores.items():
+                written = cell["heads"][head]
+                assert written["mean"] == pytest.approx(mean, rel=1e-3)
+                assert written["by_seed"] == pytest.approx([mean], rel=1e-3)
+                assert written["interval"] == pytest.approx(interval, rel=1e-3, abs=1e-9)
+            gaps = [
+                one - other
+                for one, other in zip(
+                    reference[name]["scores"]["ensemble"],
+                    found[name]["scores"]["ensemble"],
+                    strict=True,
+                )
+            ]
+            mean, interval = numbers(gaps)
+            gap = cell["reference_minus_this"]
+            assert gap["mean"] == pytest.approx(mean, rel=1e-3, abs=1e-5)
+            assert gap["interval"] == pytest.approx(interval, rel=1e-3, abs=1e-5)
+        config = yaml.safe_load((path.parent / f"{row}-{suite.seeds[0]}/config.yaml").read_text())
+        assert results["config"] == config
+
+
+def load(path: Path, row: str) -> dict[str, Any]:
+    (folder,) = path.parent.glob(f"{row}-[0-9]*")
+    cells: dict[str, Any] = json.loads((folder / "evaluations/test.json").read_text())["cells"]
+    return cells
+
+
+def numbers(scores: list[float]) -> tuple[float, float]:
+    """Mean and half-width, written out."""
+    mean = sum(scores) / len(scores)
+    variance = sum((score - mean) ** 2 for score in scores) / len(scores)
+    return mean, 1.96 * (variance / len(scores)) ** 0.5
+
+
+def test_given_again_it_keeps_its_runs(reproduced: tuple[Suite, Path]) -> None:
+    suite, path = reproduced
+    files = [*path.parent.glob("*/*.safetensors"), *path.parent.glob("*/evaluations/*.json")]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    record = path.read_text()
+    assert reproduce(suite.name, path.parent, smoke=True).read_text() == record
+    assert before == {file: file.stat().st_mtime_ns for file in files}
+
+
+def test_a_run_of_another_configuration_is_not_touched(
+    reproduced: tuple[Suite, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, path = reproduced
+    changed = dataclasses.replace(suite, smoke=merge(suite.smoke, {"loss": {"weight": 7}}))
+    monkeypatch.setattr(reproduction, "find_suite", lambda name: changed)
+    with pytest.raises(InputError, match=r"holds a run with another loss.weight: choose another"):
+        reproduce(suite.name, path.parent, smoke=True)
+
+
+def test_several_seeds_are_pooled(shrunk: Any, tmp_path: Path) -> None:
+    path = reproduce("figure5", tmp_path, smoke=True, seeds=[1, 2])
+    record = json.loads(path.read_text())
+    check_record(record)
+    assert record["seeds"] == 2
+    for row, results in record["rows"].items():
+        folders = [Run(tmp_path / f"{row}-{seed}") for seed in (1, 2)]
+        assert [load_run(folder).seed for folder in folders] == [1, 2]
+        for name, cell in results["cells"].items():
+            both = [run.load_evaluation().cells[name].scores["ensemble"] for run in folders]
+            mean, interval = numbers(torch.tensor(both).mean(0).tolist())
+            head = cell["heads"]["ensemble"]
+            assert (head["mean"], head["interval"]) == pytest.approx((mean, interval), rel=1e-3)
+            assert head["by_seed"] == pytest.approx([*map(lambda s: numbers(s)[0], both)], rel=1e-3)
+
+
+def test_only_some_rows_may_be_trained(shrunk: Any, tmp_path: Path) -> None:
+    path = reproduce("figure5", tmp_path, smoke=True, only=["maml"])
+    assert [p.name for p in tmp_path.iterdir()] == ["maml-0"] and not path.exists()
+    assert instantiate(parse(yaml.safe_load((tmp_path / "maml-0/config.yaml").read_text())))
+
+
+def test_unknown_experiments_and_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no experiment 'figure0': choose from .*figure5"):
+        reproduce("figure0", tmp_path)
+    with pytest.raises(InputError, match="figure5 has no row 'x': choose from omni-training, maml"):
+        reproduce("figure5", tmp_path, only=["x"])

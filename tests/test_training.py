@@ -1,0 +1,323 @@
+"""The training loop: reproducible, resumable, and it learns."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from omnitraining import reproduction, training
+from omnitraining.batches import MiniBatch
+from omnitraining.errors import InputError
+from omnitraining.experiment import instantiate, train_run
+from omnitraining.reproduction import Suite, merge, reproduce
+from omnitraining.runs import Run, load_checkpoint
+from omnitraining.tasks.regression.sinusoids import Sinusoids
+from omnitraining.training import Training
+from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, metrics, same, tensors
+
+EIGHT = {"training": {"steps": 8, "epoch": 4}}
+
+
+def facts(run: Run, which: str = "last") -> dict[str, Any]:
+    return load_checkpoint(run.checkpoint(which), {})
+
+
+def assert_same_runs(first: Run, second: Run) -> None:
+    for which in ("last", "best"):
+        one, other = first.checkpoint(which), second.checkpoint(which)
+        assert same(tensors(one), tensors(other))
+        assert {**facts(first, which), "seconds": 0} == {**facts(second, which), "seconds": 0}
+    assert metrics(first.path) == metrics(second.path)
+
+
+# --- the same again ---
+
+
+@pytest.mark.parametrize("base", [SINUSOIDS, BLOBS])
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    base: Values, tmp_path: Path
+) -> None:
+    first, again, other = (
+        train_run(config(base, seed=seed), tmp_path / name)
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    assert_same_runs(first, again)
+    assert not same(tensors(first.checkpoint("last")), tensors(other.checkpoint("last")))
+
+
+def interrupt_in_step(monkeypatch: pytest.MonkeyPatch, problem: type, at: int) -> None:
+    original = problem.minibatch
+
+    def minibatch(self: Any, step: int, random: torch.Generator) -> MiniBatch:
+        if step == at:
+            raise KeyboardInterrupt
+        return original(self, step, random)
+
+    monkeypatch.setattr(problem, "minibatch", minibatch)
+
+
+def interrupt_in_save(monkeypatch: pytest.MonkeyPatch, which: str, at: int) -> None:
+    original = training.save_checkpoint
+
+    def save(path: Path, modules: Any, optimiser: Any, facts: Any) -> None:
+        if path.stem == which and facts["step"] == at:
+            raise KeyboardInterrupt
+        original(path, modules, optimiser, facts)
+
+    monkeypatch.setattr(training, "save_checkpoint", save)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("step", 2), ("step", 4), ("step", 7), ("best", 4), ("last", 4), ("last", 8)],
+)
+@pytest.mark.parametrize("base", [SINUSOIDS, BLOBS], ids=["sinusoids, SGD", "images, Adam"])
+def test_a_killed_run_goes_on_to_the_same_end(
+    base: Values, name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is killed: before a checkpoint, between two of them, or before the last one."""
+    monkeypatch.setattr(training, "REPORT_EVERY", 3)  # rows between checkpoints too
+    chosen = config(base, **EIGHT)
+    whole = train_run(chosen, tmp_path / "whole")
+    problem = type(instantiate(chosen).problem)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if name == "step":
+            interrupt_in_step(patch, problem, at)
+        else:
+            interrupt_in_save(patch, name, at)
+        train_run(chosen, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "provenance.json").exists()
+    assert_same_runs(train_run(chosen, tmp_path / "killed", resume=True), whole)
+
+
+def test_a_finished_run_is_left_as_it_is_by_resume(tmp_path: Path) -> None:
+    run = train_run(config(SINUSOIDS), tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.path.glob("*.safetensors")}
+    train_run(config(SINUSOIDS), run.path, resume=True)
+    assert before == {path: path.read_bytes() for path in run.path.glob("*.safetensors")}
+
+
+def test_more_steps_are_the_only_other_way_to_go_on(tmp_path: Path) -> None:
+    run = train_run(config(SINUSOIDS), tmp_path / "run")
+    longer = train_run(config(SINUSOIDS, training={"steps": 6}), run.path, resume=True)
+    assert facts(longer)["step"] == 6
+    before = (run.path / "config.yaml").read_text()
+    for change, words in [
+        ({"training": {"steps": 2}}, "training.steps is 2, but .* is at step 6"),
+        ({"loss": {"weight": 1}}, "trained with another loss.weight: only training.steps,"),
+        ({"backbone": {"init_args": {"hidden": [9]}}}, "another backbone.init_args.hidden"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            train_run(config(merge(SINUSOIDS, EIGHT, change)), run.path, resume=True)
+    assert (run.path / "config.yaml").read_text() == before
+
+
+def suite(rows: dict[str, Values]) -> Suite:
+    """An experiment on sinusoids at a constant learning rate."""
+    return Suite("toy", "", "", "", SINUSOIDS, rows, {}, [3], "none")
+
+
+def test_a_row_that_continues_another_is_as_if_trained_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: dict[str, Values] = {
+        "short": {"loss": {"weight": 1.0}},
+        "long": {"continues": "short", "training": {"steps": 6}},
+        "longest": {"continues": "long", "training": {"steps": 8}},
+        "afresh": {"loss": {"weight": 1.0}, "training": {"steps": 8}},
+    }
+    monkeypatch.setattr(reproduction, "find_suite", lambda name: suite(rows))
+    reproduce("toy", tmp_path, only=list(rows))
+    assert_same_runs(Run(tmp_path / "longest-3"), Run(tmp_path / "afresh-3"))
+    assert facts(Run(tmp_path / "long-3"))["step"] == 6
+    assert facts(Run(tmp_path / "short-3"))["step"] == 4
+
+
+def test_a_row_cannot_continue_one_that_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: dict[str, Values] = {"short": {}, "long": {"continues": "short"}}
+    monkeypatch.setattr(reproduction, "find_suite", lambda name: suite(rows))
+    with pytest.raises(InputError, match=r"goes on from .*short-3, which is not trained"):
+        reproduce("toy", tmp_path, only=["long"])
+    assert not (tmp_path / "long-3").exists()
+
+
+# --- checkpoints ---
+
+
+@pytest.mark.parametrize(
+    ("weights", "scores", "step", "chosen"),
+    [
+        ("teacher", [1, 3, 2], 4, "teacher"),
+        ("student", [3, 3, 2], 2, "student"),
+        ("best", [1, 2, 5, 0, 4, 3], 4, "student"),  # student and teacher by turns
+        ("best", [1, 2, 3, 4, 0, 6], 6, "teacher"),
+    ],
+)
+def test_the_best_checkpoint_is_that_of_the_best_validation_score(
+    weights: str,
+    scores: list[float],
+    step: int,
+    chosen: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = list(scores)
+    monkeypatch.setattr(Sinusoids, "validate", lambda *_: float(left.pop(0)))
+    chosen_config = config(SINUSOIDS, training={"steps": 6}, inference={"weights": weights})
+    run = train_run(chosen_config, tmp_path / "run")
+    assert not left
+    assert facts(run, "best")["step"] == facts(run, "best")["best_step"] == step
+    assert facts(run, "best")["best"] == max(scores)
+    assert facts(run)["step"] == 6
+    model = instantiate(chosen_config).load(run)
+    stored = tensors(run.checkpoint("best"), f"{chosen}.")
+    assert same({n: t for n, t in model.state_dict().items() if n in stored}, stored)
+
+
+def test_student_and_teacher_are_different_weights(tmp_path: Path) -> None:
+    run = train_run(config(SINUSOIDS), tmp_path / "run")
+    student, teacher = (
+        tensors(run.checkpoint("last"), prefix) for prefix in ("student.", "teacher.")
+    )
+    assert student.keys() == teacher.keys() and not same(student, teacher)
+    chosen = config(SINUSOIDS, loss={"alpha": 0.0})
+    run = train_run(chosen, tmp_path / "no memory")
+    assert same(*(tensors(run.checkpoint("last"), p) for p in ("student.", "teacher.")))
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Training targets become NaN from a step on."""
+    original = Sinusoids.minibatch
+
+    def minibatch(self: Sinusoids, step: int, random: torch.Generator) -> MiniBatch:
+        batch = original(self, step, random)
+        return MiniBatch(batch.x, batch.y * math.nan) if step >= at else batch
+
+    monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
+
+
+@pytest.mark.parametrize(("epoch", "at", "good"), [(2, 4, 4), (2, 5, 4), (3, 4, 3)])
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
+    epoch: int, at: int, good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "REPORT_EVERY", 4)
+    poison(monkeypatch, at)
+    chosen = config(SINUSOIDS, training={"steps": 9, "epoch": epoch})
+    with pytest.raises(InputError, match=r"loss term l_pre became nan .* training.lr"):
+        train_run(chosen, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert facts(run)["step"] == good
+    assert all(t.isfinite().all() for t in tensors(run.checkpoint("last")).values())
+    instantiate(chosen).load(run)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    chosen = config(SINUSOIDS, training={"steps": 1, "lr": 3e38})
+    with pytest.raises(InputError, match=r"weights networks\S+ are not finite at .* step 1"):
+        train_run(chosen, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+# --- what is reported ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "terms"),
+    [
+        ({}, "l_pre r_pre l_meta r_meta l_joint_pre l_joint_meta"),
+        ({"loss": {"r_pre": False, "l_meta": False}}, "l_pre l_joint_pre l_joint_meta"),
+        ({"loss": {"weight": 0}}, "l_pre l_meta l_joint_pre l_joint_meta"),
+        ({"method": "meta-training"}, "l_meta r_meta"),
+        ({"method": "joint-training"}, "l_joint_pre l_joint_meta"),
+    ],
+)
+def test_metrics_hold_every_active_term(changes: Values, terms: str, tmp_path: Path) -> None:
+    run = train_run(config(SINUSOIDS, inference={"weights": "teacher"}, **changes), tmp_path / "r")
+    rows = metrics(run.path)
+    for step in (2, 4):
+        names = {name for at, name, _ in rows if at == step}
+        assert names == {*terms.split(), "total", "validation_teacher"}
+    assert {at for at, _, _ in rows} == {2, 4}
+    assert all(math.isfinite(value) for *_, value in rows)
+
+
+def test_a_reported_loss_is_the_mean_since_the_last_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine, coarse = [], []
+    for every, into in ((1, fine), (3, coarse)):
+        monkeypatch.setattr(training, "REPORT_EVERY", every)
+        run = train_run(config(SINUSOIDS, **EIGHT), tmp_path / str(every))
+        into += [(at, value) for at, name, value in metrics(run.path) if name == "total"]
+    each = dict(fine)
+    assert list(each) == [*range(1, 9)]
+    for steps, (at, value) in zip([(1, 2, 3), (4,), (5, 6), (7, 8)], coarse, strict=True):
+        assert at == steps[-1]
+        assert value == pytest.approx(sum(each[s] for s in steps) / len(steps), rel=1e-6)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    """An error of about 4.2 becomes 2.8."""
+    size = {"init_args": {"hidden": [32, 32]}}
+    length = {"steps": 400, "epoch": 200, "optimiser": "adam", "lr": 0.01}
+    chosen = config(SINUSOIDS, method="meta-training", backbone=size, training=length)
+    untrained = instantiate(chosen)
+    before = -untrained.problem.validate(untrained.build().eval(), untrained.inference)
+    run = train_run(chosen, tmp_path / "run")
+    assert -facts(run)["best"] < 0.75 * before
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize(
+    ("schedule", "formula"),
+    [
+        ("constant", lambda done: 0.3),
+        ("linear", lambda done: 0.3 * (1 - done)),
+        ("cosine", lambda done: 0.3 * 0.5 * (1 + math.cos(math.pi * done))),
+    ],
+)
+def test_the_optimiser_steps_at_the_scheduled_learning_rate(
+    schedule: Any, formula: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD) -> Any:
+        seen.append(self.param_groups[0]["lr"])
+        return original(self)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    train_run(config(SINUSOIDS, training={"schedule": schedule, "lr": 0.3}), tmp_path / "run")
+    assert seen == pytest.approx([formula(index / 4) for index in range(4)], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "training.steps is 0: it must be 1 or more"),
+        ({"epoch": -1}, "training.epoch is -1: it must be 1 or more"),
+        ({"lr": 0.0}, "training.lr is 0.0: it must be greater than 0"),
+        ({"lr": math.nan}, "training.lr is nan: it must be greater than 0"),
+        ({"weight_decay": -0.1}, "training.weight_decay is -0.1: it must be 0 or more"),
+        ({"threads": 0}, "training.threads is 0: it must be 1 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Training(**options)
+    assert str(caught.value) == words
+
+
+def test_weight_decay_is_decoupled_under_adam_and_off_by_default() -> None:
+    layer = torch.nn.Linear(1, 1)
+    assert isinstance(Training(optimiser="adam").make_optimiser(layer), torch.optim.AdamW)
+    assert isinstance(Training(optimiser="sgd").make_optimiser(layer), torch.optim.SGD)
+    groups = Training(weight_decay=0.1, lr=0.5).make_optimiser(layer).param_groups
+    assert groups[0]["weight_decay"] == 0.1 and groups[0]["lr"] == 0.5
+    assert Training().make_optimiser(layer).param_groups[0]["weight_decay"] == 0
