@@ -24,13 +24,20 @@ PACKAGE = Path(reproduction.__file__).parent
 RESULTS = sorted((ROOT / "results").glob("**/*.json"))
 TINY: dict[str, dict[str, Any]] = {
     "Glyphs": {
-        "size": 16,
-        "instances": 8,
-        "training_classes": 8,
-        "benchmarks": ["latin"],
-        "protocol": {"queries": 2, "batch": 8},
+        "problem": {
+            "init_args": {
+                "size": 16,
+                "instances": 8,
+                "training_classes": 8,
+                "benchmarks": ["latin"],
+                "protocol": {"queries": 2, "batch": 8},
+            }
+        }
     },
-    "Sinusoids": {"waves": 5, "test_shots": [5, 10]},
+    "Sinusoids": {
+        "problem": {"init_args": {"waves": 5, "test_shots": [5, 10], "test_steps": 3}},
+        "backbone": {"init_args": {"hidden": [8, 8]}},
+    },
 }
 
 
@@ -139,9 +146,8 @@ def shrunk(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def find(name: str) -> Suite:
         suite = find_suite(name)
         problem = suite.config["problem"]["class_path"].rpartition(".")[2]
-        steps = {"steps": 2, "epoch": 1, "threads": 1}
-        tiny = {"problem": {"init_args": TINY[problem]}, "training": steps}
-        return dataclasses.replace(suite, smoke=merge(suite.smoke, tiny))
+        steps = {"training": {"steps": 2, "epoch": 2, "threads": 1}}
+        return dataclasses.replace(suite, smoke=merge(suite.smoke, TINY[problem], steps))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -258,7 +264,7 @@ def test_only_some_rows_may_be_trained(shrunk: Any, tmp_path: Path) -> None:
 
 
 def test_unknown_experiments_and_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no experiment 'figure0': choose from .*figure5"):
+    with pytest.raises(InputError, match=r"no experiment 'figure0': choose from .*figure5"):
         reproduce("figure0", tmp_path)
     with pytest.raises(InputError, match="figure5 has no row 'x': choose from omni-training, maml"):
         reproduce("figure5", tmp_path, only=["x"])

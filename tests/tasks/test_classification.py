@@ -298,14 +298,14 @@ def test_batches_and_episodes_are_labelled_training_images(data: Classification)
 def test_chosen_weights_are_the_nearest_to_equal_that_do_best(
     data: Classification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pre-flow is right at 0.6, the meta-flow wrong at 0.9: right from a weight of 0.8 on."""
-    heads = {"pre": torch.tensor([[[0.6, 0.4]]]), "meta": torch.tensor([[[0.1, 0.9]]])}
+    """The pre-flow is right at 0.62, the meta-flow wrong at 0.9: at 10 : 3 they part."""
+    heads = {"pre": torch.tensor([[[0.62, 0.38]]]), "meta": torch.tensor([[[0.1, 0.9]]])}
     answer = heads, torch.tensor([[0]]), ""
     monkeypatch.setattr(data, "_probabilities", lambda *_: answer)
     network = model(data, "ensemble")
     weights = data._vote_weights(network, Inference(vote_weights="validation"))
     for shots in (1, 2):
-        assert weights[shots] == pytest.approx({"pre": 0.9, "meta": 0.1})
+        assert weights[shots] == pytest.approx({"pre": 0.8, "meta": 0.2})
     equal = data._vote_weights(network, Inference())
     assert equal == {shots: {"pre": 0.5, "meta": 0.5} for shots in (1, 2)}
 
