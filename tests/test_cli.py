@@ -1,0 +1,550 @@
+"""The program as its user meets it: every command, and one line for every mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from omnitraining import reproduction
+from omnitraining.batches import MiniBatch
+from omnitraining.cli import COMMANDS, main
+from omnitraining.reproduction import merge
+from omnitraining.runs import Run
+from omnitraining.tasks.regression.sinusoids import Sinusoids
+from tests.reference.tiny import SINUSOIDS, Values
+
+GLYPHS: Values = {
+    "problem": {
+        "class_path": "Glyphs",
+        "init_args": {
+            "protocol": {"shots": 1, "queries": 2, "batch": 8, "test_shots": [1]},
+            "benchmarks": ["latin"],
+            "size": 16,
+            "instances": 4,
+            "training_classes": 10,
+        },
+    },
+    "backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 8}},
+    "training": {"steps": 2, "epoch": 2, "threads": 1},
+}
+FILES = ["best.safetensors", "config.yaml", "last.safetensors", "metrics.csv", "provenance.json"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Characters are rendered once for all of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def write(path: Path, values: Values) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture
+def waves(tmp_path: Path) -> Path:
+    return write(tmp_path / "waves.yaml", SINUSOIDS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained and judged run; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = write(folder / "waves.yaml", SINUSOIDS)
+    assert main(["train", str(config), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to break."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+Says = Callable[..., str]
+
+
+@pytest.fixture
+def says(capsys: pytest.CaptureFixture[str]) -> Says:
+    """Runs a command that succeeds and returns what it prints."""
+
+    def call(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str]) -> Says:
+    """Runs a command that ends in one line and code 2, and returns the line."""
+
+    def call(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        captured = capsys.readouterr()
+        progress = ": step "  # training may have said this before it found out
+        lines = [line for line in captured.err.splitlines() if progress not in line]
+        assert len(lines) == 1 and lines[0].startswith("omni: "), captured.err
+        assert captured.out == "" and "Traceback" not in captured.err
+        return lines[0].removeprefix("omni: ")
+
+    return call
+
+
+# --- commands ---
+
+
+def test_the_installed_program_starts() -> None:
+    program = Path(sys.executable).parent / "omni"
+    done = subprocess.run([program, "fly"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"omni: 'fly' is not a command: choose from {', '.join(COMMANDS)}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_help_names_every_command(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        assert main(arguments) == 0
+    except SystemExit as end:
+        assert end.code == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name}" in out and text in out for name, text in COMMANDS.items())
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", "config --out --resume --fields"),
+        ("evaluate", "run --shots --tasks --json"),
+        ("compare", "runs --head"),
+        ("reproduce", "name --out --smoke --seeds --only"),
+        ("list", "experiments"),
+        ("doctor", "installation"),
+    ],
+)
+def test_every_command_has_help(
+    command: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert f"omni {command}" in out and all(word in out for word in words.split())
+
+
+def test_version(says: Says) -> None:
+    assert says("--version").strip() == "0.1.0"
+
+
+def test_fields_of_a_configuration_are_explained(says: Says) -> None:
+    text = " ".join(says("train", "any.yaml", "--fields").split())
+    for field in ("--problem", "--training.steps", "--loss.weight", "--omninet.shared_until"):
+        assert field in text
+    assert "optimiser steps; each sees one mini-batch and one episode" in text
+
+
+def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
+    assert sorted(p.name for p in finished.iterdir() if p.is_file()) == FILES
+    assert (finished / "evaluations" / "test.json").is_file()
+    cells = Run(finished).load_evaluation().cells
+    assert list(cells) == ["K=5 1 steps", "K=5 2 steps"]
+    assert len(cells["K=5 1 steps"].scores["ensemble"]) == 600
+    resolved = yaml.safe_load((finished / "config.yaml").read_text())
+    assert resolved["loss"]["weight"] == 3.0 and resolved["training"]["steps"] == 4
+
+
+def test_train_on_images_with_fields_from_the_command_line(tmp_path: Path, says: Says) -> None:
+    config, folder = write(tmp_path / "glyphs.yaml", GLYPHS), tmp_path / "deep" / "run"
+    out = says("train", config, "--out", folder, "--loss.weight", "1.5", "--seed", "4")
+    assert "latin 5-way 1-shot" in out and f"omni evaluate {folder}" in out
+    assert all(head in out for head in ("pre", "joint", "meta", "ensemble"))
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == FILES
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert resolved["loss"]["weight"] == 1.5 and resolved["seed"] == 4
+    # The resolved configuration trains the same run.
+    says("train", folder / "config.yaml", "--out", tmp_path / "again")
+    first, again = (Run(path).load_evaluation() for path in (folder, tmp_path / "again"))
+    assert first == again
+
+
+def test_train_goes_on_with_resume(run: Path, waves: Path, says: Says) -> None:
+    says("train", waves, "--out", run, "--resume", "--training.steps", "6")
+    assert json.loads((run / "provenance.json").read_text())["step"] == 6
+
+
+def test_an_interrupted_command_ends_in_code_130(
+    waves: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sinusoids, "validate", stop)
+    assert main(["train", str(waves), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "omni: interrupted; a run goes on with --resume\n"
+
+
+def test_evaluate_takes_shots_tasks_and_a_file(run: Path, tmp_path: Path, says: Says) -> None:
+    test = (run / "evaluations" / "test.json").read_text()
+    file = tmp_path / "result.json"
+    out = says("evaluate", run, "--shots", 3, 7, "--tasks", 5, "--json", file)
+    cells = json.loads(file.read_text())["cells"]
+    assert list(cells) == [f"K={k} {s} steps" for k in (3, 7) for s in (1, 2)]
+    assert all(name in out for name in cells)
+    assert all(len(scores) == 5 for cell in cells.values() for scores in cell["scores"].values())
+    assert (run / "evaluations" / "test.json").read_text() == test
+    says("evaluate", run)
+    assert json.loads((run / "evaluations" / "test.json").read_text()) == json.loads(test)
+
+
+def scores_of(run: Path) -> Any:
+    return json.loads((run / "evaluations" / "test.json").read_text())
+
+
+def rewrite(run: Path, change: Callable[[Any], None]) -> None:
+    record = scores_of(run)
+    change(record)
+    (run / "evaluations" / "test.json").write_text(json.dumps(record))
+
+
+def test_compare_shows_paired_differences_from_the_first(
+    run: Path, finished: Path, says: Says
+) -> None:
+    def worse(record: Any) -> None:
+        first = record["cells"]["K=5 1 steps"]["scores"]["ensemble"]
+        record["cells"]["K=5 1 steps"]["scores"]["ensemble"] = [score + 0.5 for score in first]
+
+    rewrite(run, worse)
+    one, other = (says("compare", *pair) for pair in ((finished, run), (run, finished)))
+    assert "-0.5 ± " in one and "+0.5 ± " not in one
+    assert "+0.5 ± " in other
+    assert "n.s." in one  # the other cell is the same: no difference
+    assert "-0.5 ± " not in says("compare", finished, run, "--head", "pre")
+
+
+def test_compare_refuses_different_tasks_heads_and_benchmarks(
+    run: Path, finished: Path, refuses: Says
+) -> None:
+    line = refuses("compare", finished, "--head", "chin")
+    assert line == f"{finished} has no head 'chin', only pre, joint, meta, ensemble"
+
+    def other_tasks(record: Any) -> None:
+        record["cells"]["K=5 1 steps"]["tasks_hash"] = "other"
+
+    rewrite(run, other_tasks)
+    line = refuses("compare", finished, run)
+    assert "different tasks of 'K=5 1 steps': run 'omni evaluate' on both" in line
+
+    def other_cells(record: Any) -> None:
+        record["cells"] = {"latin": record["cells"]["K=5 1 steps"]}
+
+    rewrite(run, other_cells)
+    line = refuses("compare", finished, run)
+    assert "share no benchmark" in line and "latin" in line and "K=5 1 steps" in line
+    shutil.rmtree(run / "evaluations")
+    assert f"has no evaluation: run 'omni evaluate {run}'" in refuses("compare", finished, run)
+    Run(run).write_text("evaluations/test.json", "{")
+    assert "test.json is damaged" in refuses("compare", finished, run)
+
+
+def test_list_names_everything_a_configuration_may_name(says: Says) -> None:
+    out = says("list")
+    for name in ("demo", "figure5", "glyphs.yaml", "Glyphs", "Sinusoids", "Baseline", "MAML"):
+        assert name in out
+    for name in ("ProtoNet", "L2Regression", "Conv4", "MLP", "ResNet18", "LogisticHead"):
+        assert name in out
+    assert "  MetaTraining" not in out and "  LinearHead" not in out  # abstract
+
+
+def test_doctor_finds_this_installation_sound(says: Says) -> None:
+    out = says("doctor")
+    assert "yes, to" in out and torch.__version__ in out and "cpus" in out
+
+
+def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = reproduction.find_suite("figure5")
+    tiny = {"problem": {"init_args": {"test_shots": [5, 9], "test_steps": 2}}}
+    smoke = merge(original.smoke, tiny, {"training": {"steps": 2, "epoch": 2}})
+    changed = {**vars(original), "smoke": smoke}
+    monkeypatch.setattr(reproduction, "find_suite", lambda name: reproduction.Suite(**changed))
+    out = says("reproduce", "figure5", "--smoke", "--out", tmp_path)
+    assert "Sinusoid regression" in out and "paper: Figure 5" in out
+    assert f"record: {tmp_path / 'figure5.json'}" in out
+    assert (tmp_path / "figure5.png").is_file()
+    for row in ("omni-training", "maml", "baseline", "joint-training", "ensemble"):
+        assert row in out and (tmp_path / f"{row}-0" / "config.yaml").is_file()
+
+
+# --- mistakes in a configuration ---
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["--trainin.steps", "1"], "has no field 'trainin.steps': choose from problem, backbone"),
+    (["--training.step", "1"], "training has no field 'step': choose from steps, epoch"),
+    (["--problem.wavs", "1"], "problem has no field 'wavs': choose from waves, support"),
+    (["--backbone.widht", "1"], "backbone has no field 'widht': choose from inputs, hidden"),
+    (["stray"], "has no field 'stray': choose from problem"),
+    (["--training.steps", "many"], "training.steps is many: it must be an integer"),
+    (["--training.steps", "1.5"], "training.steps is 1.5: it must be an integer"),
+    (["--training.lr", "fast"], "training.lr is fast: it must be a number"),
+    (["--loss.l_pre", "maybe"], "loss.l_pre is maybe: it must be true or false"),
+    (["--omninet.rank", "x"], "omninet.rank is x: it must be an integer or null"),
+    (["--problem.waves", "x"], "problem.waves is x: it must be an integer"),
+    (["--training.optimiser", "lion"], "it must be one of 'adam', 'sgd'"),
+    (["--method", "magic"], "it must be one of 'omni-training', 'pre-training'"),
+    (["--training.steps", "0"], "training.steps is 0: it must be 1 or more"),
+    (["--training.lr", "-1"], "training.lr is -1.0: it must be greater than 0"),
+    (["--loss.alpha", "1"], "loss.alpha is 1.0: it must be at least 0 and less than 1"),
+    (["--loss.weight", "-1"], "loss.weight is -1.0: lambda must be 0 or more"),
+    (["--omninet.rank", "0"], "rank is 0: it must be 1 or more"),
+    (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),
+    (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, ResNet10"),
+    (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Sinusoids"),
+    (["--pretraining", "Rot"], "there is no class 'Rot': choose from Baseline, L2Regression"),
+    (["--metatraining", "Rot"], "there is no class 'Rot': choose from MAML, ProtoNet"),
+    (["--backbone", "no.such.Net"], "No module named 'no': choose from MLP, Conv4"),
+    (["--backbone", "torch.nn.Nothing"], "has no attribute 'Nothing': choose from MLP, Conv4"),
+    (["--problem", "torch.nn.Linear"], "does not correspond to a subclass of Problem"),
+    (["--backbone", "torch.nn.Bilinear"], "required: in1_features, in2_features, out_features"),
+    (["--training.device", "tpu9"], "training.device is 'tpu9', which is not usable here"),
+    (["--backbone", "torch.nn.Identity"], "Identity has no layer to convert: an Omni-Net needs"),
+    (
+        ["--backbone", "tests.reference.tiny.Volumes"],
+        "returns [2, 2, 2] for inputs of shape [2, 1]: it must return features [B, D]",
+    ),
+    (["--backbone", "Conv4"], "does not take inputs of shape [2, 1]"),
+    (["--metatraining", "ProtoNet"], "Sinusoids, L2Regression, ProtoNet do not fit together"),
+    (
+        ["--method", "pre-training", "--inference.vote", "[meta]"],
+        "inference.vote is ['meta'], but the model has only ['pre']",
+    ),
+    (
+        ["--method", "meta-training", "--loss.l_meta", "false"],
+        "has no loss to train with: loss.l_pre, loss.l_joint or loss.l_meta must be true",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), MISTAKES, ids=lambda v: " ".join(v)[:40])
+def test_a_wrong_field_is_one_line_and_leaves_no_trace(
+    fields: list[str], words: str, waves: Path, tmp_path: Path, refuses: Says
+) -> None:
+    assert words in refuses("train", waves, "--out", tmp_path / "run", *fields)
+    assert not (tmp_path / "run").exists()
+
+
+IN_FILES: list[tuple[Values, str]] = [
+    ({"trainin": {"steps": 2}}, "has no field 'trainin.steps': choose from problem, backbone"),
+    ({"training": {"stepz": 2}}, "training has no field 'stepz': choose from steps, epoch"),
+    ({"training": {"steps": "abc"}}, "training.steps is abc: it must be an integer"),
+    ({"training": 3}, "training is 3: it must hold fields of steps, epoch"),
+    ({"training": {"steps": None}}, "training.steps has no value: leave it out for 3000"),
+    ({"seed": None}, "seed has no value: leave it out for 0"),
+    ({"backbone": {"class_path": "Conv9"}}, "there is no class 'Conv9': choose from MLP, Conv4"),
+    ({"backbone": {"class_path": "MLP", "init_args": {"wide": 1}}}, "has no field 'wide'"),
+    ({"problem": {"class_path": "Sinusoids", "init_args": {"waves": "x"}}}, "problem.waves is x"),
+    ({"problem": 3}, "problem: Not a valid subclass of Problem: choose from Glyphs, Sinusoids"),
+    ({"inference": {"vote": ["post"]}}, "inference.vote is post: it must be one of 'pre'"),
+    ({"problem": {"class_path": "Glyphs", "init_args": {"protocol": {"wayz": 2}}}}, "shots"),
+    (
+        {"pretraining": {"class_path": "Baseline", "init_args": {"new_head": "Ridge"}}},
+        "pretraining.new_head: there is no class 'Ridge': choose from LogisticHead, SGDHead",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), IN_FILES, ids=lambda v: str(v)[:40])
+def test_a_wrong_field_in_a_file_is_one_line_that_names_the_file(
+    changes: Values, words: str, tmp_path: Path, refuses: Says
+) -> None:
+    config = write(tmp_path / "wrong.yaml", {**SINUSOIDS, **changes})
+    line = refuses("train", config, "--out", tmp_path / "run")
+    assert line.startswith(f"{config}: ") and words in line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1\nb: 2", "is not YAML: "),
+        (b"\x80abc", "is not YAML: "),
+        (b"hello", "must hold fields and values, as in 'seed: 0'"),
+        (b"", "must hold fields and values, as in 'seed: 0'"),
+        (b"problem: {class_path: Sinusoids}", "required: backbone"),
+    ],
+)
+def test_a_wrong_file_is_one_line(
+    content: bytes, words: str, tmp_path: Path, refuses: Says
+) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_bytes(content)
+    line = refuses("train", config, "--out", tmp_path / "run")
+    assert str(config) in line and words in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"instances": 2}, "problem.instances is 2, fewer than the 3 images that a class needs"),
+        ({"training_classes": 3}, "5 ways asked of glyphs-latin-train, which has 3 classes"),
+        ({"size": 8}, "problem.size is 8: images must be 16 pixels or larger"),
+        ({"benchmarks": ["klingon"]}, "'klingon' is not one of latin, greek, cyrillic"),
+        ({"protocol": {"ways": 1}}, "protocol.ways is 1: it must be 2 or more"),
+    ],
+)
+def test_impossible_image_tasks_are_one_line(
+    options: Values, words: str, tmp_path: Path, refuses: Says
+) -> None:
+    values = merge(GLYPHS, {"problem": {"init_args": options}})
+    config = write(tmp_path / "glyphs.yaml", values)
+    assert words in refuses("train", config, "--out", tmp_path / "run")
+
+
+def test_a_class_with_fewer_images_than_shots_and_queries(tmp_path: Path, refuses: Says) -> None:
+    config, run = write(tmp_path / "glyphs.yaml", GLYPHS), tmp_path / "run"
+    assert main(["train", str(config), "--out", str(run)]) == 0
+    line = refuses("evaluate", run, "--shots", 3, "--tasks", 2)
+    expected = "has 4 images, fewer than 3 shots + 2 queries = 5"
+    assert line == f"class 0 of glyphs-latin-test {expected}"
+
+
+# --- mistakes with runs ---
+
+
+def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Says, says: Says
+) -> None:
+    original = Sinusoids.minibatch
+
+    def minibatch(self: Sinusoids, step: int, random: torch.Generator) -> MiniBatch:
+        batch = original(self, step, random)
+        return MiniBatch(batch.x, batch.y * float("nan")) if step >= 3 else batch
+
+    monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
+    line = refuses("train", waves, "--out", tmp_path / "run")
+    assert "loss term l_pre became nan at or shortly before step 4" in line
+    assert "lower training.lr or the weight of that term" in line
+    assert "K=5 2 steps" in says("evaluate", tmp_path / "run", "--tasks", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fly"], "'fly' is not a command: choose from train, evaluate"),
+        (["--fly"], "unrecognized arguments: --fly (see 'omni --help')"),
+        (["train"], "required: config (see 'omni train --help')"),
+        (["train", "none.yaml"], "no configuration file at none.yaml: 'omni list' shows"),
+        (["evaluate"], "required: run"),
+        (["evaluate", "nowhere"], "no run at nowhere: there is no config.yaml in it"),
+        (["compare", "nowhere"], "no run at nowhere: there is no config.yaml in it"),
+        (["evaluate", "nowhere", "--task", "2"], "unrecognized arguments: --task 2"),
+        (["reproduce", "figure0"], "no experiment 'figure0': choose from demo, figure5"),
+        (["reproduce", "figure5", "--only", "x"], "no row 'x': choose from omni-training, maml"),
+        (["reproduce", "figure5", "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
+        (["list", "x"], "unrecognized arguments: x"),
+        (["doctor", "x"], "unrecognized arguments: x"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], words: str, refuses: Says) -> None:
+    assert words in refuses(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tasks", "1"], "--tasks is 1: it must be from 2 to 600"),
+        (["--tasks", "601"], "--tasks is 601: it must be from 2 to 600"),
+        (["--tasks", "x"], "argument --tasks: invalid int value: 'x'"),
+        (["--shots", "0"], "problem.test_shots is (0,): give numbers from 1 to 50"),
+        (["--tasks", "2", "--json", "/no/such/folder/a"], "/no/such/folder/a: No such file"),
+    ],
+)
+def test_wrong_options_of_evaluate(
+    options: list[str], words: str, run: Path, refuses_or_prints: Says
+) -> None:
+    assert words in refuses_or_prints("evaluate", run, *options)
+
+
+@pytest.fixture
+def refuses_or_prints(capsys: pytest.CaptureFixture[str]) -> Says:
+    """As `refuses`, for a command that may have printed its table before."""
+
+    def call(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return call
+
+
+def damage(run: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (run / name).write_bytes(change((run / name).read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "best.safetensors",
+            lambda b: b[: len(b) // 2],
+            "best.safetensors is truncated or damaged",
+        ),
+        ("best.safetensors", lambda b: b"", "best.safetensors is truncated or damaged"),
+        ("config.yaml", lambda b: b.replace(b"- 8", b"- 9"), "is of another model: "),
+        ("config.yaml", lambda b: b"x: [1", "config.yaml is not YAML"),
+        ("config.yaml", lambda b: b"x: 1", "config.yaml: configuration has no field 'x'"),
+        ("config.yaml", lambda b: b"hello", "config.yaml must hold fields and values"),
+    ],
+)
+def test_a_damaged_run_is_one_line(
+    name: str, change: Callable[[bytes], bytes], words: str, run: Path, refuses: Says
+) -> None:
+    damage(run, name, change)
+    line = refuses("evaluate", run, "--tasks", 2)
+    assert words in line and str(run) in line
+
+
+def test_a_run_without_checkpoint_is_one_line(run: Path, refuses: Says) -> None:
+    (run / "best.safetensors").unlink()
+    assert refuses("evaluate", run) == f"no checkpoint at {run / 'best.safetensors'}"
+
+
+def test_existing_runs_are_neither_overwritten_nor_mixed(
+    run: Path, waves: Path, tmp_path: Path, refuses: Says
+) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    line = refuses("train", waves, "--out", run)
+    assert line == f"{run} already holds a run: add --resume, or choose another --out"
+    line = refuses("train", waves, "--out", tmp_path / "new", "--resume")
+    assert line == f"nothing to resume at {tmp_path / 'new'}: there is no such folder"
+    line = refuses("train", waves, "--out", run, "--resume", "--loss.weight", "1")
+    assert "was trained with another loss.weight: only training.steps" in line
+    line = refuses("train", waves, "--out", run, "--resume", "--training.steps", "2")
+    assert "training.steps is 2, but" in line and "is at step 4" in line
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    damage(run, "last.safetensors", lambda b: b[:50])
+    line = refuses("train", waves, "--out", run, "--resume")
+    assert "last.safetensors is truncated or damaged" in line
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    waves: Path, tmp_path: Path, refuses: Says
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert refuses("train", waves, "--out", tmp_path / "file").endswith("file: File exists")
+    line = refuses("train", waves, "--out", tmp_path / "file" / "run")
+    assert line.endswith("file/run: Not a directory")
