@@ -21,10 +21,10 @@ L = {"l_pre", "l_meta", "l_joint_pre", "l_joint_meta"}
 R = {"r_pre", "r_meta"}
 TERMS = {
     "omni-training": L | R,
-    "pre-training": {"l_pre", "r_pre"},
-    "meta-training": {"l_meta", "r_meta"},
+    "pre-training": {"l_pre"},
+    "meta-training": {"l_meta"},
     "joint-training": {"l_joint_pre", "l_joint_meta"},
-    "ensemble": {"l_pre", "l_meta", "r_pre", "r_meta"},
+    "ensemble": {"l_pre", "l_meta"},
 }
 NETWORKS = {
     "omni-training": ["pre", "joint_pre", "joint_meta", "meta"],

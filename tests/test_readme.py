@@ -1,6 +1,8 @@
 """The README's Python runs as it stands, and its links lead somewhere."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,8 @@ def test_the_example_runs(
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_to_files(target: str) -> None:
     assert target.startswith("http") or (ROOT / target).exists()
+
+
+def test_the_results_are_what_the_records_say() -> None:
+    check = [sys.executable, str(ROOT / "results" / "render.py"), "--check"]
+    assert subprocess.run(check).returncode == 0

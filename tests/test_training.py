@@ -70,10 +70,16 @@ def interrupt_in_save(monkeypatch: pytest.MonkeyPatch, which: str, at: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "at"),
-    [("step", 2), ("step", 4), ("step", 7), ("best", 4), ("last", 4), ("last", 8)],
+    ("base", "name", "at"),
+    [
+        (SINUSOIDS, "step", 2),
+        (SINUSOIDS, "step", 4),
+        (SINUSOIDS, "best", 4),
+        (SINUSOIDS, "last", 8),
+        (BLOBS, "step", 7),
+        (BLOBS, "last", 4),
+    ],
 )
-@pytest.mark.parametrize("base", [SINUSOIDS, BLOBS], ids=["sinusoids, SGD", "images, Adam"])
 def test_a_killed_run_goes_on_to_the_same_end(
     base: Values, name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +96,30 @@ def test_a_killed_run_goes_on_to_the_same_end(
         train_run(chosen, tmp_path / "killed")
     assert not (tmp_path / "killed" / "provenance.json").exists()
     assert_same_runs(train_run(chosen, tmp_path / "killed", resume=True), whole)
+
+
+def test_a_run_killed_between_two_checkpoints_does_not_lose_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the first validation is the best, so that no later one makes up for it."""
+    at = 0
+    original = Sinusoids.minibatch
+
+    def minibatch(self: Sinusoids, step: int, random: torch.Generator) -> MiniBatch:
+        nonlocal at
+        at = step
+        return original(self, step, random)
+
+    monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
+    monkeypatch.setattr(Sinusoids, "validate", lambda *_: -float(at))
+    whole = train_run(config(SINUSOIDS), tmp_path / "whole")
+    for which in ("best", "last"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_in_save(patch, which, at=2)
+            train_run(config(SINUSOIDS), tmp_path / which)
+        run = train_run(config(SINUSOIDS), tmp_path / which, resume=True)
+        assert_same_runs(run, whole)
+        assert facts(run, "best")["step"] == 2
 
 
 def test_a_finished_run_is_left_as_it_is_by_resume(tmp_path: Path) -> None:

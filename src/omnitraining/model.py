@@ -46,7 +46,7 @@ class OmniLoss:
     """The terms of the Omni-Loss; every one can be switched off (Table 6).
 
     Args:
-        weight: lambda, the weight of self-distillation.
+        weight: lambda, the weight of self-distillation in Omni-Training.
         warmup: steps over which lambda rises from 0.
         alpha: decay of the EMA teacher, in [0, 1).
         distill_on: ``"outputs"``, as eq. 10 and 13 read, or ``"probabilities"``.
@@ -209,6 +209,9 @@ def build_model(
 ) -> Model:
     """A method as its flows.
 
+    Self-distillation is a part of Omni-Training: rivals are trained with their own losses alone,
+    whatever the weight of the Omni-Loss.
+
     Args:
         method: Omni-Training or one of its rivals (paper 3.3).
         backbone: makes a new backbone at each call; Ensemble needs two.
@@ -237,6 +240,8 @@ def build_model(
         flows = {"pre": net.pre, "joint": net.joint, "meta": net.meta}
         if metatraining.needs_only_features:  # others adapt every layer, so that none is in common
             trunk, flows = net.split()
+    if method != "omni-training":
+        loss = replace(loss, weight=0.0)
     return Model(flows, problem, pretraining, metatraining, loss, trunk)
 
 

@@ -1,0 +1,132 @@
+"""Writes the results section of the README from the records beside this file.
+
+    python results/render.py            rewrite the section
+    python results/render.py --check    exit code 1 if it is not what the records say
+
+No number of that section is typed by hand; a test runs the check.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+Record = dict[str, Any]
+
+
+def main() -> int:
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    wanted = f"{before}{BEGIN}\n{section()}{END}{after}"
+    if "--check" in sys.argv:
+        return int(wanted != text)
+    README.write_text(wanted)
+    return 0
+
+
+def section() -> str:
+    parts = []
+    for name, render in (("glyphs", glyphs), ("figure5", sinusoids)):
+        path = HERE / f"{name}.json"
+        if path.is_file():
+            parts.append(render(json.loads(path.read_text())))
+    if (HERE / "benchmarks.json").is_file():
+        parts.append(speed(json.loads((HERE / "benchmarks.json").read_text())))
+    return "\n".join(parts)
+
+
+def glyphs(record: Record) -> str:
+    rows, reference = record["rows"], record["reference"]
+    cells = list(rows[reference]["cells"])
+    shots = list(dict.fromkeys(cell.split()[-1] for cell in cells))
+    lines = [
+        f"**{record['title']}** (`{record['command']}`; 5-way accuracy in %, {record['tasks']} "
+        f"tasks, mean of {record['seeds']} seeds, 95 % interval over tasks; rows with + were "
+        "trained as long as Omni-Training).\n",
+        "![accuracy of every method on every benchmark](results/glyphs.png)\n",
+    ]
+    for shot in shots:
+        chosen = [cell for cell in cells if cell.endswith(shot)]
+        lines += [
+            table(
+                [shot, *(cell.split()[0] for cell in chosen)],
+                [[name, *(number(row["cells"][cell]) for cell in chosen)]
+                 for name, row in rows.items()],
+            )
+        ]  # fmt: skip
+    lines.append(verdicts(record, "accuracy"))
+    return "\n".join(lines)
+
+
+def sinusoids(record: Record) -> str:
+    rows, reference = record["rows"], record["reference"]
+    shown = [cell for cell in rows[reference]["cells"] if cell.split()[1] in ("1", "2", "5", "10")]
+    chosen = [cell for cell in shown if cell.startswith(("K=5 ", "K=20"))]
+    heads = [(name, "ensemble", row) for name, row in rows.items()]
+    heads[1:1] = [
+        (f"{reference}, {flow}-flow alone", flow, rows[reference])
+        for flow in ("pre", "joint", "meta")
+    ]
+    lines = [
+        f"**{record['title']}** (`{record['command']}`; mean squared error on {record['tasks']} "
+        f"unseen waves, mean of {record['seeds']} seeds).\n",
+        "![error by gradient steps](results/figure5.png)\n",
+        table(
+            ["", *(cell.replace(" steps", "") for cell in chosen)],
+            [[name, *(number(row["cells"][cell], head) for cell in chosen)]
+             for name, head, row in heads],
+        ),
+        "Columns: support points K and gradient steps.\n",
+        verdicts(record, "error"),
+        "![waves recovered from five points](results/figure6.png)\n",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def speed(rows: list[Record]) -> str:
+    lines = [[r["what"], r["case"], f"{r['ratio']:.3g}", r["goal"]] for r in rows]
+    return "**Speed** (`make bench`; ratios measured side by side).\n\n" + table(
+        ["what", "case", "ratio", "goal"], lines
+    )
+
+
+def verdicts(record: Record, what: str) -> str:
+    """In how many cells the reference is better, worse, or not told apart, per rival."""
+    sign = 1 if record["higher_is_better"] else -1
+    lines = []
+    for name, row in record["rows"].items():
+        if name == record["reference"]:
+            continue
+        gaps = [cell["reference_minus_this"] for cell in row["cells"].values()]
+        better = sum(sign * gap["mean"] > gap["interval"] for gap in gaps)
+        worse = sum(-sign * gap["mean"] > gap["interval"] for gap in gaps)
+        smallest = min(gaps, key=lambda gap: sign * gap["mean"])
+        lines.append(
+            [name, f"{better} of {len(gaps)}", str(worse), str(len(gaps) - better - worse),
+             f"{smallest['mean']:+.3g} ± {smallest['interval']:.2g}"]
+        )  # fmt: skip
+    return (
+        f"Paired over tasks, {record['reference']} has the better {what}, with a 95 % interval "
+        "that excludes zero, in:\n\n"
+        + table(["against", "better", "worse", "undecided", "least favourable difference"], lines)
+    )
+
+
+def number(cell: Record, head: str = "ensemble") -> str:
+    value = cell["heads"][head]
+    digits = 1 if value["mean"] >= 10 else 3
+    return f"{value['mean']:.{digits}f} ± {value['interval']:.{digits}f}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
