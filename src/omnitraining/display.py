@@ -123,6 +123,14 @@ def comparison_table(evaluations: dict[str, Evaluation], head: str = ENSEMBLE) -
     return table
 
 
+def validation_table(title: str, scores: dict[str, list[float]]) -> Table:
+    """Best validation score of every row of a search, by seed, best first."""
+    table = Table("row", "best validation score, by seed", title=title)
+    for row, values in sorted(scores.items(), key=lambda item: -sum(item[1])):
+        table.add_row(row, "  ".join(f"{value:.4g}" for value in values))
+    return table
+
+
 def _with_interval(mean: float, interval: float) -> str:
     return f"{mean:.2f} ± {interval:.2f}" if abs(mean) >= 10 else f"{mean:.4f} ± {interval:.4f}"
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from omnitraining.display import TrainingDisplay, comparison_table, show
+from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, half_width, paired_difference
 from omnitraining.experiment import changed_fields, evaluate_run, parse, train_run
@@ -42,7 +42,8 @@ class Suite:
         rows: per row, the fields that differ; the first row is the reference of differences.
         smoke: fields of the tiny variant.
         seeds: seeds of weights and samples.
-        draw: module of ``omnitraining.analysis`` whose ``draw`` makes the figure.
+        draw: module of ``omnitraining.analysis`` whose ``draw`` makes the figure; empty for a
+            search, which is judged by validation alone.
         folder: default folder of runs, where experiments share them.
     """
 
@@ -121,11 +122,15 @@ def reproduce(
     path = folder / f"{name}.json"
     if not only:
         pooled = {row: pool([r.load_evaluation() for r in runs]) for row, runs in results.items()}
-        path.write_text(json.dumps(_record(suite, results, pooled, smoke), indent=1) + "\n")
-        show(comparison_table(pooled))
-        drawing = importlib.import_module(f"omnitraining.analysis.{suite.draw}")
-        figure = drawing.draw(json.loads(path.read_text()), results, folder / f"{name}.png")
-        print(f"record: {path}\nfigure: {figure}")
+        record = _record(suite, results, pooled, smoke)
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        if suite.draw:
+            show(comparison_table(pooled))
+            drawing = importlib.import_module(f"omnitraining.analysis.{suite.draw}")
+            print(f"figure: {drawing.draw(record, results, folder / f'{name}.png')}")
+        else:
+            show(validation_table(name, {r: v["validation"] for r, v in record["rows"].items()}))
+        print(f"record: {path}")
     return path
 
 
@@ -237,6 +242,7 @@ def _record(
             "seconds": [round(f["seconds"], 1) for f in facts],
             "peak_mib": [f["peak_mib"] for f in facts],
             "best_step": [f["best_step"] for f in facts],
+            "validation": [_round(f["best"]) for f in facts],
             "provenance": {
                 k: facts[0][k] for k in ("commit", "torch", "device", "cpus", "threads")
             },
@@ -249,7 +255,7 @@ def _record(
         "unit": best.unit,
         "higher_is_better": best.higher_is_better,
         "reference": reference,
-        "tasks": len(next(iter(best.cells.values())).scores["ensemble"]),
+        "tasks": max((len(cell.scores["ensemble"]) for cell in best.cells.values()), default=0),
         "seeds": len(results[reference]),
         "rows": rows,
     }
