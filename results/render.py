@@ -1,43 +1,57 @@
-"""Writes the results section of the README from the records beside this file.
+"""Writes the results in README.md and results/README.md from the records beside this file.
 
-    python results/render.py            rewrite the section
-    python results/render.py --check    exit code 1 if it is not what the records say
+    python results/render.py            rewrite them
+    python results/render.py --check    exit code 1 if they are not what the records say
 
-No number of that section is typed by hand; a test runs the check.
+No number between the markers is typed by hand; a test runs the check.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 Record = dict[str, Any]
 
 
 def main() -> int:
-    text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    wanted = f"{before}{BEGIN}\n{section()}{END}{after}"
-    if "--check" in sys.argv:
-        return int(wanted != text)
-    README.write_text(wanted)
-    return 0
+    stale = 0
+    pages: dict[Path, dict[str, Callable[[Any], str]]] = {
+        HERE.parent / "README.md": {"glyphs": glyphs, "figure5": sinusoids, "benchmarks": speed},
+        HERE / "README.md": {"glyphs-search": search},
+    }
+    for page, sections in pages.items():
+        text = page.read_text()
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        records = {name: HERE / f"{name}.json" for name in sections}
+        parts = [
+            render(json.loads(records[name].read_text()))
+            for name, render in sections.items()
+            if records[name].is_file()
+        ]
+        wanted = f"{before}{BEGIN}\n" + "\n".join(parts) + f"{END}{after}"
+        stale += wanted != text
+        if "--check" not in sys.argv:
+            page.write_text(wanted)
+    return int("--check" in sys.argv and stale > 0)
 
 
-def section() -> str:
-    parts = []
-    for name, render in (("glyphs", glyphs), ("figure5", sinusoids)):
-        path = HERE / f"{name}.json"
-        if path.is_file():
-            parts.append(render(json.loads(path.read_text())))
-    if (HERE / "benchmarks.json").is_file():
-        parts.append(speed(json.loads((HERE / "benchmarks.json").read_text())))
-    return "\n".join(parts)
+def search(record: Record) -> str:
+    rows = sorted(record["rows"].items(), key=lambda row: -row[1]["validation"][0])
+    seconds = sum(row["seconds"][0] for row in record["rows"].values())
+    return (
+        f"`{record['command']}`, {seconds / 60:.0f} minutes in all:\n\n"
+        + table(
+            ["row", "best validation accuracy, %", "seconds"],
+            [[name, f"{row['validation'][0]:.2f}", f"{row['seconds'][0]:.0f}"]
+             for name, row in rows],
+        )
+    )  # fmt: skip
 
 
 def glyphs(record: Record) -> str:

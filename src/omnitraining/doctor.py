@@ -6,8 +6,8 @@ import time
 
 import torch
 from rich.table import Table
+from torch import nn
 
-from omnitraining.backbones import Conv4
 from omnitraining.display import show
 from omnitraining.omninet import OmniNet
 from omnitraining.runs import provenance
@@ -26,12 +26,14 @@ def examine() -> int:
         table.add_row(module, "installed" if found else f"not installed: {hint}")
     start = time.perf_counter()
     torch.manual_seed(0)
-    net = OmniNet(Conv4(channels=1), branch_init="random").double().eval()
-    x = torch.randn(8, 1, 32, 32, dtype=torch.float64)
-    error = (net.meta(x) - net.export("meta")(x)).abs().max().item()
+    net = OmniNet(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), branch_init="random").double()
+    x = torch.randn(8, 8, 32, 32, dtype=torch.float64)
+    branch = next(net.meta.get_submodule("0.parametrizations.weight.0").parameters())
+    two_layers = net.joint(x) + nn.functional.conv2d(x, branch)
+    error = (net.export("meta")(x) - two_layers).abs().max().item()
     sound = error < 1e-12
     table.add_row(
-        "exported flow equals flow",
+        "a folded layer equals two layers",
         f"{'yes' if sound else 'NO'}, to {error:.0e} ({time.perf_counter() - start:.1f} s)",
     )
     show(table)
