@@ -92,6 +92,10 @@ class Classification(Problem):
         self.sampler = EpisodeSampler(
             self.labels, protocol.ways, protocol.shots, protocol.queries, training.name
         )
+        # Before training, not after it, is the time to hear that a test set is too small.
+        self._sampler(validation, protocol.ways)
+        for images in self.benchmarks.values():
+            self._sampler(images, self._test_ways(images))
         # Grey levels of the training set; test sets are normalised by them too.
         levels = self.images.float() / 255
         self.mean = levels.mean((0, 2, 3), keepdim=True)
@@ -136,7 +140,7 @@ class Classification(Problem):
         evaluation = Evaluation("accuracy %", higher_is_better=True)
         weights = self._vote_weights(model, inference)
         for name, images in self.benchmarks.items():
-            ways = min(self.protocol.test_ways, len(images.classes))
+            ways = self._test_ways(images)
             known: dict[nn.Module, Tensor] = {}
             for shots in self.protocol.test_shots:
                 heads, labels, identity = self._probabilities(
@@ -150,6 +154,14 @@ class Classification(Problem):
                 }
                 evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
         return evaluation
+
+    def _test_ways(self, images: LabelledImages) -> int:
+        return min(self.protocol.test_ways, len(images.classes))
+
+    def _sampler(self, images: LabelledImages, ways: int) -> EpisodeSampler:
+        """Tasks of fewer shots are the first support samples of tasks of the most shots."""
+        most = max(*self.protocol.test_shots, self.protocol.shots)
+        return EpisodeSampler(images.labels, ways, most, self.protocol.queries, images.name)
 
     def _vote_weights(self, model: Model, inference: Inference) -> dict[int, dict[str, float]]:
         """Weight of each voting flow, by number of shots."""
@@ -187,9 +199,9 @@ class Classification(Problem):
 
         ``known`` holds the features of the images by backbone; it is filled as needed.
         """
-        most = max(*self.protocol.test_shots, self.protocol.shots)
-        sampler = EpisodeSampler(images.labels, ways, most, self.protocol.queries, images.name)
-        drawn = sampler.draw(max(count, TEST_TASKS), torch.Generator().manual_seed(ways))
+        drawn = self._sampler(images, ways).draw(
+            max(count, TEST_TASKS), torch.Generator().manual_seed(ways)
+        )
         tasks = TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
         self._embed(model, inference, images, known)
         heads = {}
