@@ -142,19 +142,18 @@ class Model(nn.Module):
             step: training step, for the warm-up of lambda.
         """
         terms: dict[str, Tensor] = {}
-        inputs, task = batch, episode
-        batch, episode = self._through_trunk(inputs, task)
         options, networks = self.loss, cast(Mapping[str, Network], self.networks)
-        weight = options.weight_at(step) if teacher is not None else 0.0
-        zero = next(self.parameters()).new_zeros(())
-        j_pre = j_meta = l_joint = zero
-        if teacher is not None and weight > 0:
+        weight = options.weight_at(step)
+        teacher = teacher if weight > 0 else None
+        if teacher is not None:
             with torch.no_grad():
-                inputs, task = teacher._through_trunk(inputs, task)
+                inputs, task = teacher._through_trunk(batch, episode)
+        batch, episode = self._through_trunk(batch, episode)
+        j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
         if "pre" in networks and options.l_pre:
             outputs = networks["pre"](batch.x)
             j_pre = terms["l_pre"] = self.pretraining.loss(outputs, batch.y)  # eq. 8
-            if teacher is not None and weight > 0 and options.r_pre:
+            if teacher is not None and options.r_pre:
                 with torch.no_grad():
                     target = teacher.network("pre")(inputs.x)
                 terms["r_pre"] = options.distillation(outputs, target)  # eq. 10
@@ -162,7 +161,7 @@ class Model(nn.Module):
         if "meta" in networks and options.l_meta:
             outputs = self.metatraining.predict(networks["meta"], episode)
             j_meta = terms["l_meta"] = self.metatraining.loss(outputs, episode.query_y)  # eq. 12
-            if teacher is not None and weight > 0 and options.r_meta:
+            if teacher is not None and options.r_meta:
                 with torch.no_grad():
                     target = self.metatraining.predict(teacher.network("meta"), task)
                 terms["r_meta"] = options.distillation(outputs, target)  # eq. 13
