@@ -22,7 +22,7 @@ def test_the_example_runs(
     assert len(lines) == 4  # two benchmarks at two numbers of shots
     for line in lines:
         accuracy = float(re.search(r"([\d.]+) ± ", line)[1])
-        assert accuracy > 30, "60 steps must lift five ways above chance"
+        assert accuracy > 30, "100 steps must lift five ways above chance"
     assert type(names["plain"]).__name__ == "Conv4"
 
 
