@@ -23,6 +23,8 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     figure, axes = plt.subplots(
         len(shots), 1, figsize=(10, 1.2 + 3.1 * len(shots)), sharex=False, squeeze=False
     )
+    # A row and the same row trained for longer, with a "+", share a colour.
+    kinds = list(dict.fromkeys(row.removesuffix("+") for row in rows))
     colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     for axis, shot in zip(axes[:, 0], shots, strict=True):
         chosen = [cell for cell in cells if cell.endswith(shot)]
@@ -36,7 +38,8 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                 fmt="o",
                 markersize=8 if row == record["reference"] else 5,
                 capsize=3,
-                color=colours[index % len(colours)],
+                color=colours[kinds.index(row.removesuffix("+")) % len(colours)],
+                mfc="white" if row.endswith("+") else None,
                 label=row,
             )
         axis.set_xticks(range(len(chosen)), [cell.removesuffix(" " + shot) for cell in chosen])
@@ -62,6 +65,6 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
         fontsize=11,
     )
     figure.tight_layout(rect=(0, 0, 1, 0.93))
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
     return path
