@@ -22,7 +22,7 @@ def main() -> int:
     stale = 0
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
         HERE.parent / "README.md": {"glyphs": glyphs, "figure5": sinusoids, "benchmarks": speed},
-        HERE / "README.md": {"glyphs-search": search},
+        HERE / "README.md": {"glyphs-search": search, "glyphs-paper": paper_recipe},
     }
     for page, sections in pages.items():
         text = page.read_text()
@@ -55,16 +55,29 @@ def search(record: Record) -> str:
 
 
 def glyphs(record: Record) -> str:
-    rows, reference = record["rows"], record["reference"]
-    cells = list(rows[reference]["cells"])
-    shots = list(dict.fromkeys(cell.split()[-1] for cell in cells))
     lines = [
         f"**{record['title']}** (`{record['command']}`; 5-way accuracy in %, {record['tasks']} "
         f"tasks, mean of {record['seeds']} seeds, 95 % interval over tasks; rows with + were "
         "trained as long as Omni-Training).\n",
         "![accuracy of every method on every benchmark](results/glyphs.png)\n",
+        *accuracies(record),
     ]
-    for shot in shots:
+    lines.append(verdicts(record, "accuracy"))
+    return "\n".join(lines)
+
+
+def paper_recipe(record: Record) -> str:
+    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
+    title = f"**{record['title']}** (`{record['command']}`; {record['tasks']} tasks, {seeds})."
+    return "\n".join([title + "\n", *accuracies(record)])
+
+
+def accuracies(record: Record) -> list[str]:
+    """A table per number of shots: rows are methods, columns are benchmarks."""
+    rows, reference = record["rows"], record["reference"]
+    cells = list(rows[reference]["cells"])
+    lines = []
+    for shot in dict.fromkeys(cell.split()[-1] for cell in cells):
         chosen = [cell for cell in cells if cell.endswith(shot)]
         lines += [
             table(
@@ -73,8 +86,7 @@ def glyphs(record: Record) -> str:
                  for name, row in rows.items()],
             )
         ]  # fmt: skip
-    lines.append(verdicts(record, "accuracy"))
-    return "\n".join(lines)
+    return lines
 
 
 def sinusoids(record: Record) -> str:
