@@ -187,6 +187,8 @@ def evaluate_run(
     problem = experiment.problem
     if shots:
         problem.set_test_shots(shots)
+    if experiment.training.threads:
+        torch.set_num_threads(experiment.training.threads)
     model = experiment.load(run)
     problem.to(find_device(experiment.training.device))
     evaluation = problem.evaluate(model, experiment.inference, tasks)
