@@ -216,13 +216,14 @@ def _record(
     rows: Values = {}
     for row, evaluation in pooled.items():
         runs = results[row]
+        by_seed = [run.load_evaluation() for run in runs]
         cells: Values = {}
         for name, cell in evaluation.cells.items():
             heads = {
                 head: {
                     "mean": _round(cell.mean(head)),
                     "interval": _round(half_width(torch.tensor(scores))),
-                    "by_seed": [_round(r.load_evaluation().cells[name].mean(head)) for r in runs],
+                    "by_seed": [_round(one.cells[name].mean(head)) for one in by_seed],
                 }
                 for head, scores in cell.scores.items()
             }
