@@ -28,10 +28,10 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from omnitraining.errors import InputError
 
-FLOWS = ("pre", "joint", "meta")
 Flow = Literal["pre", "joint", "meta"]
+FLOWS: tuple[Flow, ...] = get_args(Flow)
 Treatment = Literal["pointwise", "full", "low-rank", "shared", "private"]
-TREATMENTS = ("pointwise", "full", "low-rank", "shared", "private")
+TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 BranchInit = Literal["zeros", "random"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -341,7 +341,7 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
                 f"layer {path!r} of type {type(module).__name__} keeps a list of its weights and "
                 "takes no branch: use 'shared' or 'private'"
             )
-        if treatments[path] == "pointwise" and not (_centred(module)):
+        if treatments[path] == "pointwise" and not _centred(module):
             raise InputError(
                 f"layer {path!r} ({module}) has no centre tap for a 'pointwise' branch: "
                 "use 'full' or 'shared'"
