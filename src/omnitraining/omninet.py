@@ -29,9 +29,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 from omnitraining.errors import InputError
 
 Flow = Literal["pre", "joint", "meta"]
-FLOWS: tuple[Flow, ...] = get_args(Flow)
+FLOWS = get_args(Flow)
 Treatment = Literal["pointwise", "full", "low-rank", "shared", "private"]
-TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
+TREATMENTS = get_args(Treatment)
 BranchInit = Literal["zeros", "random"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
