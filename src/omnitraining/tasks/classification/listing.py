@@ -1,0 +1,29 @@
+"""A data set before its images are decoded: what every layout on disk is read to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item: TypeAlias = Path | NDArray[np.uint8]
+"""An image: a file, or its decoded pixels [H, W, 3] or [H, W]."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of one split of a data set.
+
+    Attributes:
+        name: of the data set and split, for messages, as "cub-test".
+        classes: names of the classes.
+        items: images, as files or as arrays.
+        labels: class of each image, an index into ``classes``.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    items: Sequence[Item]
+    labels: Sequence[int]
