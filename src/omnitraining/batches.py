@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -60,6 +61,16 @@ class Episode:
         tasks, support, query = *self.support_x.shape[:2], self.query_x.shape[1]
         parts = x.unflatten(0, (tasks, support + query)).split([support, query], 1)
         return replace(self, support_x=parts[0], query_x=parts[1])
+
+    def prototypes(self) -> Tensor:
+        """Mean support sample of each class [T, N, ...]; `support_x` must hold features."""
+        members = F.one_hot(self.support_y, self.ways).to(self.support_x.dtype)  # [T, S, N]
+        prototypes: Tensor = members.mT @ self.support_x / members.sum(1).unsqueeze(-1)
+        return prototypes
+
+    def split(self, size: int) -> list["Episode"]:
+        """The tasks in parts of so many, for algorithms whose heads need room."""
+        return [self[start : start + size] for start in range(0, len(self.support_x), size)]
 
     def __getitem__(self, tasks: slice) -> "Episode":
         """Some of the tasks."""

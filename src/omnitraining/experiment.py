@@ -40,6 +40,7 @@ class Experiment:
         training: length and optimisation.
         inference: how to predict.
         seed: of weights and samples.
+        previous: run folder of the generation before this one, whose pre-flow teaches it (RFS).
     """
 
     problem: Problem
@@ -52,9 +53,18 @@ class Experiment:
     training: Training = field(default_factory=Training)
     inference: Inference = field(default_factory=Inference)
     seed: int = 0
+    previous: Path | None = None
 
     def build(self) -> Model:
-        """The untrained model; the same for the same seed."""
+        """The untrained model; the same for the same seed.
+
+        Raises:
+            InputError: the parts do not fit together, or the previous run cannot be loaded.
+        """
+        previous = None
+        if self.previous is not None:
+            run = Run(self.previous)
+            previous = load_run(run).load(run).requires_grad_(False)
         torch.manual_seed(self.seed)
         return build_model(
             self.method,
@@ -64,6 +74,7 @@ class Experiment:
             self.metatraining,
             self.loss,
             self.omninet,
+            previous,
         )
 
     def load(self, run: Run) -> Model:

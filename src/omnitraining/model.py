@@ -103,9 +103,12 @@ class Model(nn.Module):
         metatraining: MetaTraining,
         loss: OmniLoss,
         trunk: nn.Module | None = None,
+        previous: "Model | None" = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk or nn.Identity()
+        # In a tuple, so that its weights are neither trained nor saved with this model's.
+        self._previous = (previous,)
         self.pretraining, self.metatraining, self.loss = pretraining, metatraining, loss
 
         def pre_head(features: int) -> nn.Module:
@@ -144,6 +147,7 @@ class Model(nn.Module):
         terms: dict[str, Tensor] = {}
         options, networks = self.loss, cast(Mapping[str, Network], self.networks)
         weight = options.weight_at(step)
+        answers = self._previous_answers(batch)
         teacher = teacher if weight > 0 else None
         if teacher is not None:
             with torch.no_grad():
@@ -152,7 +156,7 @@ class Model(nn.Module):
         j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
         if "pre" in networks and options.l_pre:
             outputs = networks["pre"](batch.x)
-            j_pre = terms["l_pre"] = self.pretraining.loss(outputs, batch.y)  # eq. 8
+            j_pre = terms["l_pre"] = self._pre_loss(outputs, batch, answers)  # eq. 8
             if teacher is not None and options.r_pre:
                 with torch.no_grad():
                     target = teacher.network("pre")(inputs.x)
@@ -168,12 +172,27 @@ class Model(nn.Module):
                 j_meta = losses.regularised_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in networks and options.l_joint:
             outputs = networks["joint_pre"](batch.x)
-            terms["l_joint_pre"] = self.pretraining.loss(outputs, batch.y)
+            terms["l_joint_pre"] = self._pre_loss(outputs, batch, answers)
             outputs = self.metatraining.predict(networks["joint_meta"], episode)
             terms["l_joint_meta"] = self.metatraining.loss(outputs, episode.query_y)
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
         return terms
+
+    def _pre_loss(self, outputs: Tensor, batch: MiniBatch, answers: Tensor | None) -> Tensor:
+        if answers is None:
+            return self.pretraining.loss(outputs, batch.y)
+        return self.pretraining.loss_after(outputs, batch.y, answers)
+
+    @torch.no_grad()
+    def _previous_answers(self, batch: MiniBatch) -> Tensor | None:
+        """Outputs of the pre-flow of the previous generation, where there is one."""
+        (previous,) = self._previous
+        if previous is None:
+            return None
+        previous.to(batch.x.device)
+        answers: Tensor = previous.network("pre")(previous.trunk(batch.x))
+        return answers
 
     def _through_trunk(self, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
         """The batch and the episode with trunk features in place of inputs."""
@@ -205,6 +224,7 @@ def build_model(
     metatraining: MetaTraining = ProtoNet(),  # noqa: B008
     loss: OmniLoss = OmniLoss(),
     omninet: OmniNetOptions = OmniNetOptions(),
+    previous: Model | None = None,
 ) -> Model:
     """A method as its flows.
 
@@ -219,10 +239,14 @@ def build_model(
         metatraining: the meta-training algorithm.
         loss: terms of the Omni-Loss.
         omninet: how the backbone becomes an Omni-Net.
+        previous: trained model whose pre-flow teaches this one (RFS).
 
     Raises:
-        InputError: the backbone cannot become an Omni-Net or does not return [B, D].
+        InputError: the backbone cannot become an Omni-Net or does not return [B, D], or the
+            previous model has no pre-flow.
     """
+    if previous is not None and "pre" not in previous.networks:
+        raise InputError("the run named as previous has no pre-flow, which is what teaches")
     flows: dict[str, nn.Module]
     trunk: nn.Module = nn.Identity()
     if method == "pre-training":
@@ -241,7 +265,7 @@ def build_model(
             trunk, flows = net.split()
     if method != "omni-training":
         loss = replace(loss, weight=0.0)
-    return Model(flows, problem, pretraining, metatraining, loss, trunk)
+    return Model(flows, problem, pretraining, metatraining, loss, trunk, previous)
 
 
 @torch.no_grad()

@@ -38,9 +38,7 @@ class ProtoNet(MetaTraining):
         if self.metric == "cosine":
             features = F.normalize(features, dim=-1)
         embedded = episode.with_inputs(features)
-        support, query = embedded.support_x, embedded.query_x
-        members = F.one_hot(episode.support_y, episode.ways).to(support.dtype)  # [T, S, N]
-        prototypes = members.mT @ support / members.sum(1).unsqueeze(-1)  # [T, N, D]
+        prototypes, query = embedded.prototypes(), embedded.query_x
         if self.metric == "cosine":
             return self.scale * query @ F.normalize(prototypes, dim=-1).mT
         # -|q - c|^2 expanded, so that it is one matrix product

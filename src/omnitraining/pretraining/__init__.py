@@ -2,7 +2,21 @@
 
 from omnitraining.pretraining.base import PreTraining
 from omnitraining.pretraining.baseline import Baseline
+from omnitraining.pretraining.baseline_pp import BaselinePP
 from omnitraining.pretraining.l2_regression import L2Regression
-from omnitraining.pretraining.linear_heads import LinearHead, LogisticHead, SGDHead
+from omnitraining.pretraining.linear_heads import CosineHead, LinearHead, LogisticHead, SGDHead
+from omnitraining.pretraining.neg_margin import NegMargin
+from omnitraining.pretraining.rfs import RFS
 
-__all__ = ["Baseline", "L2Regression", "LinearHead", "LogisticHead", "PreTraining", "SGDHead"]
+__all__ = [
+    "RFS",
+    "Baseline",
+    "BaselinePP",
+    "CosineHead",
+    "L2Regression",
+    "LinearHead",
+    "LogisticHead",
+    "NegMargin",
+    "PreTraining",
+    "SGDHead",
+]

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode
+from omnitraining.errors import InputError
 from omnitraining.network import Network
 
 
@@ -25,6 +26,14 @@ class PreTraining(ABC):
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """l_pre, the mean over samples."""
+
+    def loss_after(self, outputs: Tensor, targets: Tensor, previous: Tensor) -> Tensor:
+        """l_pre of a generation that learns from the outputs of the one before it.
+
+        Raises:
+            InputError: the algorithm has no generations.
+        """
+        raise InputError(f"{type(self).__name__} has no generations: 'previous' is for RFS")
 
     @abstractmethod
     def predict(self, network: Network, episode: Episode) -> Tensor:

@@ -30,8 +30,4 @@ class Baseline(PreTraining):
         return cross_entropy(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        support, query = (
-            network.backbone(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-            for x in (episode.support_x, episode.query_x)
-        )
-        return self.new_head.logits(support, episode.support_y, query, episode.ways)
+        return self.new_head.predict(network.backbone, episode)

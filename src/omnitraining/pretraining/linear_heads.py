@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from omnitraining.batches import Episode
 
 
 class LinearHead(ABC):
@@ -24,6 +26,27 @@ class LinearHead(ABC):
         Returns:
             Logits [T, Q, N].
         """
+
+    def predict(self, backbone: nn.Module, episode: Episode) -> Tensor:
+        """Logits of the queries of new tasks on the features of a frozen backbone."""
+        support, query = (
+            backbone(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            for x in (episode.support_x, episode.query_x)
+        )
+        return self.logits(support, episode.support_y, query, episode.ways)
+
+
+class CosineLayer(nn.Module):
+    """Scaled cosines of features [..., D] and class weights: logits [..., N]."""
+
+    def __init__(self, features: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(outputs, features))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,34 @@ class SGDHead(LinearHead):
                 weight.sub_(velocity, alpha=self.lr)
         logits: Tensor = _with_bias(query) @ weight.mT
         return logits
+
+
+@dataclass(frozen=True)
+class CosineHead(LinearHead):
+    """Class weights of length 1 whose scaled cosines with the features are logits.
+
+    They start as the prototypes and follow the gradient of the mean cross-entropy along the
+    sphere. [13] starts at random and takes mini-batches; from the prototypes a few full steps do.
+
+    Args:
+        scale: factor of the cosines.
+        lr: step size.
+        steps: gradient steps.
+    """
+
+    scale: float = 10.0
+    lr: float = 0.1
+    steps: int = 30
+
+    def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
+        weight = F.normalize(target @ x / target.sum(-1, keepdim=True), dim=-1)  # [T, N, D]
+        for _ in range(self.steps):
+            residual = torch.softmax(self.scale * weight @ x.mT, 1) - target
+            slope = self.scale * residual @ x / x.shape[1]
+            along = slope - (slope * weight).sum(-1, keepdim=True) * weight
+            weight = F.normalize(weight - self.lr * along, dim=-1)
+        return self.scale * F.normalize(query, dim=-1) @ weight.mT
 
 
 def _with_bias(features: Tensor) -> Tensor:

@@ -1,0 +1,180 @@
+"""Graph neural networks for few-shot learning (Garcia & Bruna 2018 [26], as in [79])."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnitraining.batches import Episode
+from omnitraining.errors import InputError
+from omnitraining.losses import cross_entropy
+from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
+
+Form = Literal["transductive", "inductive"]
+GRAPHS_AT_ONCE = 64  # at test
+
+
+class TaskNorm(nn.Module):
+    """Normalises by the statistics of each task's own nodes or edges, as [79] does.
+
+    Batch norm without running statistics would mix tasks that are computed side by side.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Normalise [T, G, M, C] over G and M, where entry m stands for counts[m] equal ones."""
+        share = x.new_ones(x.shape[2]) if counts is None else counts
+        share = (share / share.sum() / x.shape[1])[:, None]
+        mean = (x * share).sum((1, 2), keepdim=True)
+        centred = x - mean
+        variance = (centred.square() * share).sum((1, 2), keepdim=True)
+        return centred * (self.weight * torch.rsqrt(variance + 1e-5)) + self.bias
+
+
+class RunningNorm(nn.BatchNorm1d):
+    """Ordinary batch norm over nodes or edges, with running statistics for the test."""
+
+    def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+class Adjacency(nn.Module):
+    """Edge weights: a small network of |x_i - x_j|, softmax over the neighbours j.
+
+    The network is computed once per unordered pair, and once for all pairs of a node with itself,
+    whose difference is zero; that is half the work of all pairs and the same result.
+    """
+
+    def __init__(self, inputs: int, width: int, norm: type[TaskNorm | RunningNorm]) -> None:
+        super().__init__()
+        sizes = [inputs, 2 * width, 2 * width, width, width]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(norm(size) for size in sizes[1:])
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weights [T, G, n, n] of nodes [T, G, n, C]."""
+        nodes = x.shape[2]
+        i, j = torch.triu_indices(nodes, nodes, 1, device=x.device)
+        itself = torch.zeros_like(x[:, :, :1])
+        edges = torch.cat([(x[:, :, i] - x[:, :, j]).abs(), itself], 2)
+        counts = x.new_full((len(i) + 1,), 2.0)
+        counts[-1] = nodes
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            edges = F.leaky_relu(norm(layer(edges), counts))
+        scores = self.score(edges).squeeze(-1)[..., :-1]
+        square = scores.new_full((*x.shape[:3], nodes), -torch.inf)
+        square[..., i, j] = scores
+        square[..., j, i] = scores
+        return torch.softmax(square, -1)
+
+
+class GraphConvolution(nn.Module):
+    """A linear layer of each node's own features and the weighted mean of the others'."""
+
+    def __init__(
+        self, inputs: int, outputs: int, norm: type[TaskNorm | RunningNorm] | None
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * inputs, outputs)
+        self.norm = norm(outputs) if norm else None
+
+    def forward(self, adjacency: Tensor, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(torch.cat([x, adjacency @ x], -1))
+        return y if self.norm is None else self.norm(y)
+
+
+class GraphNetwork(nn.Module):
+    """Embedding, two growing graph layers and one that gives a logit per class.
+
+    Node sizes are embedding + ways, then width / 2 more after each layer: 133, 181, 229 for the
+    sizes of [79].
+
+    Args:
+        features: size of the backbone's features.
+        ways: classes of a task; the weights depend on it.
+        embedding: size of the node embedding.
+        width: of the edge networks.
+        form: which queries share a graph.
+    """
+
+    def __init__(self, features: int, ways: int, embedding: int, width: int, form: Form) -> None:
+        super().__init__()
+        norm = TaskNorm if form == "transductive" else RunningNorm
+        self.ways, self.form = ways, form
+        self.embed = nn.Linear(features, embedding)
+        self.norm = norm(embedding)
+        sizes = [embedding + ways + layer * (width // 2) for layer in range(3)]
+        self.adjacencies = nn.ModuleList(Adjacency(size, width, norm) for size in sizes)
+        self.layers = nn.ModuleList(GraphConvolution(n, width // 2, norm) for n in sizes[:2])
+        self.last = GraphConvolution(sizes[2], ways, None)
+
+    def forward(self, episode: Episode) -> Tensor:
+        """Logits [T, Q, N] of an episode of features."""
+        tasks, support = episode.support_y.shape
+        x = self.norm(self.embed(torch.cat([episode.support_x, episode.query_x], 1))[:, None])
+        labels = F.one_hot(episode.support_y, self.ways).to(x.dtype)
+        x = torch.cat([x[:, 0], F.pad(labels, (0, 0, 0, episode.query_x.shape[1]))], -1)
+        known, asked = x[:, :support], x[:, support:]
+        if self.form == "transductive":  # query number g of every class in graph g
+            asked = asked.unflatten(1, (self.ways, -1)).transpose(1, 2)
+        else:
+            asked = asked.unsqueeze(2)
+        graphs = asked.shape[1]
+        x = torch.cat([known.unsqueeze(1).expand(-1, graphs, -1, -1), asked], 2)
+        for adjacency, layer in zip(self.adjacencies[:2], self.layers, strict=True):
+            x = torch.cat([x, F.leaky_relu(layer(adjacency(x), x))], -1)
+        logits: Tensor = self.last(self.adjacencies[2](x), x)[:, :, support:]
+        return logits.transpose(1, 2).reshape(tasks, -1, self.ways)
+
+
+@dataclass(frozen=True)
+class GNN(MetaTraining):
+    """Passes messages between support and query samples in a graph, labels being node features.
+
+    Queries must come class by class, as `Episode` says, and be equally many of each.
+
+    Args:
+        embedding: size of the node embedding.
+        width: of the edge networks.
+        form: ``"transductive"``: a graph holds the support set and one query of *each* class, and
+            all norms use the statistics of the whole query set. This is what [79] computes, and
+            with it the GNN rows of the paper: predictions depend on the other queries, and the
+            graph knows that its queries are of different classes. ``"inductive"``: one query
+            per graph and running statistics, so that each query is judged by itself.
+    """
+
+    embedding: int = 128
+    width: int = 96
+    form: Form = "transductive"
+
+    def head(self, features: int, outputs: int) -> nn.Module:
+        return GraphNetwork(features, outputs, self.embedding, self.width, self.form)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        ways, queries = network.head.ways, episode.query_y.shape[1]
+        if episode.ways != ways:
+            raise InputError(f"this GNN was made for {ways} ways, and the task has {episode.ways}")
+        if self.form == "transductive" and queries % episode.ways:
+            raise InputError(
+                f"a transductive GNN needs equally many queries of each class: {queries} queries "
+                f"cannot be of {episode.ways} classes"
+            )
+        embedded = episode.with_inputs(network.backbone(episode.inputs()))
+        graphs = queries // episode.ways if self.form == "transductive" else queries
+        parts = embedded.split(max(1, GRAPHS_AT_ONCE // graphs))
+        return torch.cat([network.head(part) for part in parts])

@@ -1,0 +1,100 @@
+"""Matching networks with full context embeddings (Vinyals et al. 2016 [80], as in [13])."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnitraining.batches import Episode
+from omnitraining.losses import cross_entropy
+from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
+
+TASKS_AT_ONCE = 50  # at test; more would not fit CPU caches
+
+
+class FullContext(nn.Module):
+    """Embeds each support sample in view of all others, and each query in view of the support set.
+
+    g(x_i) = f(x_i) + both directions of an LSTM over the support set; a query is read by an LSTM
+    that attends to all g(x_i) at every step. The LSTM over the support set needs an order, which a
+    set does not have: classes come in the order in which their prototypes agree with the mean of
+    the support set, and so do the samples of a class. Predictions hence do not depend on the order
+    or the names in which a task happens to be given (in [13] they do).
+
+    Args:
+        features: size of the embeddings.
+        steps: of attention; as many as there are support samples if None, as in [13].
+    """
+
+    def __init__(self, features: int, steps: int | None) -> None:
+        super().__init__()
+        self.steps = steps
+        self.read_support = nn.LSTM(features, features, batch_first=True, bidirectional=True)
+        self.read_query = nn.LSTMCell(2 * features, features)
+
+    def forward(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
+        """Support [T, S, D] with its labels [T, S], in their new order, and queries [T, Q, D]."""
+        order = _canonical_order(episode)
+        labels = episode.support_y.gather(1, order)
+        rows = order.unsqueeze(-1).expand_as(episode.support_x)
+        plain = episode.support_x.gather(1, rows)
+        context: Tensor = self.read_support(plain)[0]
+        support = plain + torch.stack(context.chunk(2, -1)).sum(0)
+        query = episode.query_x
+        tasks, queries, size = query.shape
+        hidden, cell = query, query.new_zeros(tasks * queries, size)
+        for _ in range(self.steps or support.shape[1]):
+            attention = torch.softmax(hidden @ support.mT, -1)
+            inputs = torch.cat([query, attention @ support], -1).flatten(0, 1)
+            read, cell = self.read_query(inputs, (hidden.flatten(0, 1), cell))
+            hidden = read.view_as(query) + query
+        return support, labels, hidden
+
+
+@dataclass(frozen=True)
+class MatchingNet(MetaTraining):
+    """Classifies a query by the labels of the support samples, weighted by attention.
+
+    The attention is a softmax over ``scale * relu(cosine)`` as in [13]; outputs are log of class
+    probabilities.
+
+    Args:
+        scale: factor of the cosines.
+        steps: of the query's attention; as many as there are support samples if None.
+    """
+
+    scale: float = 100.0
+    steps: int | None = None
+
+    def head(self, features: int, outputs: int) -> nn.Module:
+        return FullContext(features, self.steps)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        embedded = episode.with_inputs(network.backbone(episode.inputs()))
+        parts = embedded.split(TASKS_AT_ONCE)
+        return torch.cat([self._log_probabilities(network.head, part) for part in parts])
+
+    def _log_probabilities(self, head: nn.Module, episode: Episode) -> Tensor:
+        support, labels, query = head(episode)
+        cosine = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).mT
+        attention = torch.softmax(self.scale * F.relu(cosine), -1)
+        members = F.one_hot(labels, episode.ways).to(attention.dtype)
+        return torch.log(attention @ members + 1e-6)
+
+
+@torch.no_grad()
+def _canonical_order(episode: Episode) -> Tensor:
+    """Order of the support samples [T, S] that does not depend on how they are given."""
+    support, labels = episode.support_x, episode.support_y
+    middle = support.mean(1, keepdim=True).mT
+    agreement = (support @ middle).squeeze(-1)  # [T, S]
+    members = F.one_hot(labels, episode.ways).to(support.dtype).mT
+    prototypes = (members @ agreement.unsqueeze(-1)).squeeze(-1) / members.sum(-1)  # [T, N]
+    by_sample = agreement.argsort(dim=1, stable=True)
+    of_class = prototypes.gather(1, labels).gather(1, by_sample)
+    return by_sample.gather(1, of_class.argsort(dim=1, stable=True))

@@ -1,0 +1,138 @@
+"""Meta-learning with differentiable convex solvers (Lee et al. 2019 [41]): ridge and SVM heads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnitraining.batches import Episode
+from omnitraining.losses import cross_entropy
+from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
+
+
+def ridge(gram: Tensor, targets: Tensor, penalty: float) -> Tensor:
+    """Dual weights A [T, S, N] of ridge regression onto the targets, so that W = X^T A.
+
+    Args:
+        gram: X X^T of the support sets [T, S, S].
+        targets: one-hot labels [T, S, N].
+        penalty: weight of ||W||^2 against the sum of squared errors.
+    """
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    weights: Tensor = torch.linalg.solve(gram + penalty * identity, targets)
+    return weights
+
+
+def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int = 300) -> Tensor:
+    """Dual weights A [T, S, N] of the multi-class SVM of Crammer & Singer, so that W = X^T A.
+
+    Minimises ||W||^2 / 2 + cost * sum of hinge losses: in the dual, A = cost * targets - B where
+    every row of B lies on a simplex of size ``cost``. Accelerated projected gradients find which
+    entries of B are zero; a linear system then gives the others exactly, and its gradient is that
+    of the solution, since small changes of the features do not change which entries are zero.
+
+    Args:
+        gram: X X^T of the support sets [T, S, S].
+        targets: one-hot labels [T, S, N].
+        cost: weight of the hinge losses.
+        iterations: of the projected gradients.
+    """
+    free = _active_set(gram.detach(), targets, cost, iterations)
+    tasks, samples, ways = targets.shape
+    size = samples * ways
+    # Unknowns: A, class by class, and a multiplier per sample that keeps its row sum at zero.
+    # A free entry is stationary, (K A)_in + multiplier_i = target_in; any other is at its bound.
+    block = torch.block_diag(*torch.ones(ways, 1, 1, dtype=gram.dtype, device=gram.device))
+    kernel = torch.einsum("nm,tij->tnimj", block, gram).reshape(tasks, size, size)
+    sums = torch.eye(samples, dtype=gram.dtype, device=gram.device).repeat(1, ways)
+    sums = sums.expand(tasks, -1, -1)
+    is_free = free.mT.reshape(tasks, size, 1).to(gram.dtype)
+    identity = torch.eye(size, dtype=gram.dtype, device=gram.device)
+    # Where samples outnumber features the solution is not unique in A; it is in W.
+    ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1).detach() * identity
+    upper = torch.cat([is_free * (kernel + ridge) + (1 - is_free) * identity, is_free * sums.mT], 2)
+    lower = torch.cat([sums, sums.new_zeros(tasks, samples, samples)], 2)
+    wanted, bound = (v.mT.reshape(tasks, size, 1) for v in (targets, cost * targets))
+    right = torch.cat(
+        [torch.where(is_free > 0, wanted, bound), wanted.new_zeros(tasks, samples, 1)], 1
+    )
+    solution: Tensor = torch.linalg.solve(torch.cat([upper, lower], 1), right)
+    weights: Tensor = solution[:, :size, 0].unflatten(1, (ways, samples)).mT
+    return weights
+
+
+@torch.no_grad()
+def _active_set(gram: Tensor, targets: Tensor, cost: float, iterations: int) -> Tensor:
+    """Which entries of B = cost * targets - A are above zero, [T, S, N]."""
+    step = 1 / torch.linalg.matrix_norm(gram, 2).clamp_min(1e-12).view(-1, 1, 1)
+    weights = ahead = torch.full_like(targets, cost / targets.shape[-1])  # B
+    momentum = 1.0
+    for _ in range(iterations):
+        slope = targets - gram @ (cost * targets - ahead)
+        following = _onto_simplex(ahead - step * slope, cost)
+        grown = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = following + (momentum - 1) / grown * (following - weights)
+        weights, momentum = following, grown
+    return weights > 1e-6 * cost
+
+
+def _onto_simplex(rows: Tensor, size: float) -> Tensor:
+    """The nearest points whose entries are 0 or more and sum to ``size``, along the last axis."""
+    falling = rows.sort(-1, descending=True).values
+    ranks = torch.arange(1, rows.shape[-1] + 1, dtype=rows.dtype, device=rows.device)
+    shifts = (falling.cumsum(-1) - size) / ranks
+    last = (falling > shifts).sum(-1, keepdim=True) - 1
+    return (rows - shifts.gather(-1, last)).clamp_min(0)
+
+
+class Scale(nn.Module):
+    """A learned factor of the logits; it starts at the given value."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(start))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return self.factor * logits
+
+
+@dataclass(frozen=True)
+class MetaOptNet(MetaTraining):
+    """Fits a linear classifier on the support set to optimality; the gradient goes through the fit.
+
+    Args:
+        solver: ``"ridge"`` regression onto one-hot labels, or Crammer and Singer's ``"svm"``.
+        penalty: of ridge regression; the authors use 50 on unnormalised features.
+        cost: of the SVM's hinge losses; the authors use 0.1.
+        normalise: fit on features of length 1.
+        scale: of the logits at the start; it is learned.
+    """
+
+    solver: Literal["ridge", "svm"] = "svm"
+    penalty: float = 50.0
+    cost: float = 0.1
+    normalise: bool = False
+    scale: float = 1.0
+
+    def head(self, features: int, outputs: int) -> nn.Module:
+        return Scale(self.scale)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        features = network.backbone(episode.inputs())
+        if self.normalise:
+            features = F.normalize(features, dim=-1)
+        embedded = episode.with_inputs(features)
+        support, query = embedded.support_x, embedded.query_x
+        gram, targets = support @ support.mT, F.one_hot(episode.support_y, episode.ways)
+        if self.solver == "ridge":
+            weights = ridge(gram, targets.to(gram.dtype), self.penalty)
+        else:
+            weights = support_vectors(gram, targets.to(gram.dtype), self.cost)
+        logits: Tensor = network.head(query @ (support.mT @ weights))
+        return logits

@@ -1,0 +1,96 @@
+"""Relation networks: a learned comparison of feature maps (Sung et al. 2018 [71], as in [13])."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnitraining.batches import Episode
+from omnitraining.errors import InputError
+from omnitraining.losses import cross_entropy
+from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
+
+PAIRS_AT_ONCE = 2000  # pairs of query and class compared at a time at test
+
+
+class Relation(nn.Module):
+    """Scores each pair of a class map and a query map: two convolutions, two linear layers.
+
+    The first convolution reads both maps side by side. It is linear, so that it is computed once
+    per map, not once per pair, and summed.
+
+    Args:
+        channels: of the maps.
+        side: of the maps, in pixels, 4 or more.
+        hidden: size of the layer before the score.
+    """
+
+    def __init__(self, channels: int, side: int, hidden: int) -> None:
+        super().__init__()
+        self.channels, self.side = channels, side
+        self.conv1 = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.fc1 = nn.Linear(channels * (side // 4) ** 2, hidden)
+        self.fc2 = nn.Linear(hidden, 1)
+
+    def forward(self, classes: Tensor, query: Tensor) -> Tensor:
+        """Scores [T, Q, N] of class features [T, N, D] and query features [T, Q, D]."""
+        tasks, ways, queries = *classes.shape[:2], query.shape[1]
+        of_class, of_query = self.conv1.weight.chunk(2, 1)
+        maps = (tasks, -1, self.channels, self.side, self.side)
+        left = F.conv2d(classes.reshape(maps).flatten(0, 1), of_class, padding=1)
+        right = F.conv2d(query.reshape(maps).flatten(0, 1), of_query, self.conv1.bias, padding=1)
+        pairs = left.view(maps).unsqueeze(1) + right.view(maps).unsqueeze(2)
+        x = F.relu(self.bn1(pairs.flatten(0, 2)))
+        x = F.relu(self.bn2(self.conv2(F.max_pool2d(x, 2))))
+        scores: Tensor = self.fc2(F.relu(self.fc1(F.max_pool2d(x, 2).flatten(1))))
+        return scores.view(tasks, queries, ways)
+
+
+@dataclass(frozen=True)
+class RelationNet(MetaTraining):
+    """Classifies a query by a learned score of its map beside the mean map of each class.
+
+    It compares maps, so that the backbone must not pool them away: ``Conv4`` with
+    ``pooled_blocks: 2``, a ``ResNet`` with ``pool: false``, or any other whose features are the
+    flattened map. Batch norm keeps running statistics with torch's momentum; [13] keeps those of
+    the last batch alone.
+
+    Args:
+        channels: of the backbone's last map.
+        hidden: size of the layer before the score.
+        target: ``"one-hot"``: sigmoid and squared error, as the authors train it;
+            ``"softmax"``: cross-entropy over classes.
+    """
+
+    channels: int = 64
+    hidden: int = 8
+    target: Literal["one-hot", "softmax"] = "one-hot"
+
+    def head(self, features: int, outputs: int) -> nn.Module:
+        side = math.isqrt(features // self.channels)
+        if side < 4 or self.channels * side**2 != features:
+            raise InputError(
+                f"metatraining.channels is {self.channels}, but the backbone gives {features} "
+                "features: RelationNet needs a flattened square map of 4x4 or more, as of Conv4 "
+                "with pooled_blocks 2 or of ResNet with pool false"
+            )
+        return Relation(self.channels, side, self.hidden)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.target == "softmax":
+            return cross_entropy(outputs, targets)
+        wanted = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+        return F.mse_loss(torch.sigmoid(outputs), wanted)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        embedded = episode.with_inputs(network.backbone(episode.inputs()))
+        pairs = embedded.query_x.shape[1] * episode.ways
+        parts = embedded.split(max(1, PAIRS_AT_ONCE // pairs))
+        return torch.cat([network.head(part.prototypes(), part.query_x) for part in parts])

@@ -1,0 +1,46 @@
+"""Negative margin: a softmax loss that lets training classes overlap (Liu et al. 2020 [45])."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnitraining.batches import Episode
+from omnitraining.losses import cross_entropy
+from omnitraining.network import Network
+from omnitraining.pretraining.base import PreTraining
+from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, LinearHead
+
+
+@dataclass(frozen=True)
+class NegMargin(PreTraining):
+    """Cross-entropy in which the true class's similarity is raised by a margin below zero.
+
+    Features that need not be told apart so sharply on the training classes do better on new ones.
+
+    Args:
+        similarity: ``"cosine"``, or the inner product of ``"softmax"``.
+        margin: m, subtracted from the similarity to the true class. The authors take -0.3 with
+            softmax, -0.01 (ResNet-12) to -0.02 with cosine.
+        scale: factor of the cosines, 30 in the authors' code; it has no part in ``"softmax"``.
+        new_head: how H_new is fitted, without a margin.
+    """
+
+    similarity: Literal["cosine", "softmax"] = "cosine"
+    margin: float = -0.02
+    scale: float = 30.0
+    new_head: LinearHead = field(default_factory=CosineHead)
+
+    def head(self, features: int, outputs: int) -> nn.Module:
+        if self.similarity == "cosine":
+            return CosineLayer(features, outputs, self.scale)
+        return nn.Linear(features, outputs, bias=False)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        factor = self.scale if self.similarity == "cosine" else 1.0
+        margins = factor * self.margin * F.one_hot(targets, outputs.shape[-1])
+        return cross_entropy(outputs - margins, targets)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        return self.new_head.predict(network.backbone, episode)
