@@ -79,13 +79,13 @@ def slow(
 ) -> list[tuple[Tensor, Tensor]]:
     """Per test task, probabilities and labels of the queries, from raw images."""
     images, protocol = data.benchmarks["blobs"], PROTOCOL
-    sampler = EpisodeSampler(images.labels, 3, 2, protocol.queries, "")
+    sampler = EpisodeSampler(images, 3, 2, protocol.queries)
     tasks = sampler.draw(600, torch.Generator().manual_seed(3))
     found = []
     for support, query in zip(tasks.support[:8], tasks.query[:8], strict=True):
         parts = []
         for rows in (support[:, :shots], query):
-            parts.append(torch.stack([data.prepare(images.images[row]) for row in rows]))
+            parts.append(torch.stack([data.views.test(images.images[row]) for row in rows]))
             parts.append(torch.arange(3)[:, None].expand(rows.shape))
         x, y, query_x, query_y = (part.flatten(0, 1)[None] for part in parts)
         with torch.no_grad():
@@ -232,7 +232,7 @@ def test_shots_may_be_chosen_later_but_must_fit(data: Classification) -> None:
     data.set_test_shots((4,))
     assert list(data.evaluate(network, Inference(), 2).cells) == ["blobs 3-way 4-shot"]
     data.set_test_shots((7,))
-    with pytest.raises(InputError, match=r"class 0 of c has 9 images, fewer than .* = 10"):
+    with pytest.raises(InputError, match=r"class 'c0' of c has 9 images, fewer than .* = 10"):
         data.evaluate(network, Inference(), 2)
 
 
@@ -266,17 +266,17 @@ def test_grey_levels_are_those_of_the_training_images_alone() -> None:
     datas = [
         Classification(first, second, {"x": images}, PROTOCOL) for images in (second, brighter)
     ]
-    training = datas[0].prepare(first.images)
+    training = datas[0].views.test(first.images)
     assert training.mean().abs() < 1e-5 and (training.std() - 1).abs() < 1e-4
     levels = first.images.double() / 255
     expected = (second.images.double() / 255 - levels.mean()) / levels.std()
     for data in datas:
-        torch.testing.assert_close(data.prepare(second.images).double(), expected)
+        torch.testing.assert_close(data.views.test(second.images).double(), expected)
 
 
 def test_batches_and_episodes_are_labelled_training_images(data: Classification) -> None:
     table = {tuple(x.flatten().tolist()): int(y) for x, y in zip(
-        data.prepare(data.training.images), data.training.labels, strict=True)}  # fmt: skip
+        data.views.test(data.training[0].images), data.training[0].labels, strict=True)}  # fmt: skip
     random = torch.Generator().manual_seed(0)
     batch = data.minibatch(0, random)
     assert batch.x.shape == (8, 1, 16, 16)

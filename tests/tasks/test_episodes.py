@@ -6,16 +6,22 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
+from omnitraining.tasks.classification.images import LabelledImages
 
 SIZES = (9, 5, 14, 6, 8)  # images of each class
 LABELS = torch.cat([torch.full((size,), label) for label, size in enumerate(SIZES)])
 LABELS = LABELS[torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(0))]
 
 
+def toys(labels: Tensor) -> LabelledImages:
+    images = torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8)
+    return LabelledImages(images, labels, tuple("abcde"), "toys")
+
+
 def draw(
     tasks: int = 200, seed: int = 0, labels: Tensor = LABELS, shots: int = 2, queries: int = 3
 ) -> TaskIndices:
-    sampler = EpisodeSampler(labels, 3, shots, queries, "toys")
+    sampler = EpisodeSampler(toys(labels), 3, shots, queries)
     return sampler.draw(tasks, torch.Generator().manual_seed(seed))
 
 
@@ -75,18 +81,20 @@ def test_fewer_shots_keep_the_first_ones_and_the_queries() -> None:
     ("ways", "shots", "queries", "words"),
     [
         (6, 1, 1, "6 ways asked of toys, which has 5 classes"),
-        (3, 2, 4, "class 1 of toys has 5 images, fewer than 2 shots + 4 queries = 6"),
-        (3, 20, 20, "class 1 of toys has 5 images, fewer than 20 shots"),
+        (3, 2, 4, "class 'b' of toys has 5 images, fewer than 2 shots + 4 queries = 6"),
+        (3, 20, 20, "class 'b' of toys has 5 images, fewer than 20 shots"),
     ],
 )
 def test_impossible_tasks_are_refused_with_numbers(
     ways: int, shots: int, queries: int, words: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        EpisodeSampler(LABELS, ways, shots, queries, "toys")
+        EpisodeSampler(toys(LABELS), ways, shots, queries)
     assert words in str(caught.value)
 
 
-def test_a_label_without_samples_is_refused() -> None:
-    with pytest.raises(InputError, match="class 1 of toys has 0 images"):
-        draw(labels=torch.tensor([0] * 9 + [2] * 9 + [3] * 9))
+@pytest.mark.parametrize("missing", [1, 4])
+def test_a_class_without_samples_is_refused_by_its_name(missing: int) -> None:
+    labels = torch.tensor([label for label in range(5) for _ in range(9) if label != missing])
+    with pytest.raises(InputError, match=f"class '{'abcde'[missing]}' of toys has 0 images"):
+        draw(labels=labels)

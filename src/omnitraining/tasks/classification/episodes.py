@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from omnitraining.errors import InputError
+from omnitraining.tasks.classification.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -24,41 +25,41 @@ class EpisodeSampler:
     """Draws ways classes, then shots + queries samples of each, without replacement.
 
     Args:
-        labels: class of each sample [M].
+        images: labelled samples.
         ways: classes per task.
         shots: support samples per class.
         queries: query samples per class.
-        name: of the data, for messages.
 
     Raises:
         InputError: there are fewer classes than ways, or a class with too few samples.
     """
 
-    def __init__(self, labels: Tensor, ways: int, shots: int, queries: int, name: str) -> None:
-        counts = labels.bincount()
+    def __init__(self, images: LabelledImages, ways: int, shots: int, queries: int) -> None:
+        labels, name = images.labels, images.name
+        counts = labels.bincount(minlength=len(images.classes))
         if (counts > 0).sum() < ways:
             raise InputError(f"{ways} ways asked of {name}, which has {(counts > 0).sum()} classes")
         smallest = int(counts.argmin())
         if counts[smallest] < shots + queries:
             raise InputError(
-                f"class {smallest} of {name} has {counts[smallest]} images, fewer than "
-                f"{shots} shots + {queries} queries = {shots + queries}"
+                f"class {images.classes[smallest]!r} of {name} has {counts[smallest]} images, "
+                f"fewer than {shots} shots + {queries} queries = {shots + queries}"
             )
         self.ways, self.shots, self.queries = ways, shots, queries
         # A table of sample indices by class [C, longest]; rows shorter than that are masked.
         self.counts = counts
         starts = counts.cumsum(0) - counts
-        columns = torch.arange(int(counts.max()), device=labels.device)
+        columns = torch.arange(int(counts.max()))
         self.present = columns < counts.unsqueeze(1)
         slots = (starts.unsqueeze(1) + columns).clamp(max=len(labels) - 1)
         self.table = labels.argsort(stable=True)[slots]
 
     def draw(self, tasks: int, random: torch.Generator) -> TaskIndices:
-        """Draw tasks; the generator is on the CPU, so that tasks do not depend on the device."""
+        """Draw tasks, on the CPU, so that they do not depend on the device."""
         classes = torch.rand(tasks, len(self.counts), generator=random)
-        chosen = classes.topk(self.ways).indices.to(self.table.device)  # [T, N]
+        chosen = classes.topk(self.ways).indices  # [T, N]
         keys = torch.rand(tasks, self.ways, self.table.shape[1], generator=random)
-        keys = keys.to(self.table.device).masked_fill(~self.present[chosen], -1)
+        keys = keys.masked_fill(~self.present[chosen], -1)
         columns = keys.topk(self.shots + self.queries).indices
         samples = self.table[chosen].gather(2, columns)
         return TaskIndices(samples[..., : self.shots], samples[..., self.shots :])

@@ -1,12 +1,12 @@
 """Few-shot image classification: batches, episodes, and the fixed tasks models are judged on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from omnitraining.batches import Episode, MiniBatch, channels_last
+from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
@@ -21,13 +21,16 @@ from omnitraining.model import Model
 from omnitraining.network import KnownFeatures, Network
 from omnitraining.pretraining import PreTraining
 from omnitraining.tasks.base import Problem
+from omnitraining.tasks.classification.domains import Domains
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.views import PlainViews, Views, send
 
 TEST_TASKS = 600
 VALIDATION_TASKS = 200
 EMBED_BATCH = 128  # images embedded at a time at test; more would not fit CPU caches
 ADAPT_BATCH = 20  # tasks adapted at a time by algorithms that change the network
+LEVELS_FROM = 10_000  # images, evenly spaced, that grey levels are taken from; of fewer, all
 
 
 @dataclass(frozen=True)
@@ -65,66 +68,69 @@ class Classification(Problem):
     """Few-shot classification from labelled images.
 
     Test and validation tasks are drawn once, from fixed seeds: every method sees the same ones.
+    With several training domains, mini-batches are drawn uniformly from their union and have all
+    its classes, and the episodes of successive steps are of one domain each, in turn.
 
     Args:
-        training: images of the base classes.
+        training: images of the base classes, or of those of each training domain.
         validation: images of other classes, to choose the checkpoint.
         benchmarks: images of unseen classes by benchmark name.
         protocol: shape of the tasks.
+        views: what a network sees of an image; by default the whole of it, normalised by the
+            levels of the training images.
 
     Raises:
-        InputError: a class has too few images for the protocol, or there are too few classes.
+        InputError: a class has too few images for the protocol, there are too few classes, or
+            training domains do not go together.
     """
 
     one_joint_head = False
 
     def __init__(
         self,
-        training: LabelledImages,
+        training: LabelledImages | Sequence[LabelledImages],
         validation: LabelledImages,
         benchmarks: Mapping[str, LabelledImages],
         protocol: Protocol,
+        views: Views | None = None,
     ) -> None:
-        self.training, self.protocol = training, protocol
+        self.training = (training,) if isinstance(training, LabelledImages) else tuple(training)
         self.validation, self.benchmarks = validation, dict(benchmarks)
-        self.pre_outputs, self.meta_outputs = len(training.classes), protocol.ways
-        self.images, self.labels = training.images, training.labels
-        self.sampler = EpisodeSampler(
-            self.labels, protocol.ways, protocol.shots, protocol.queries, training.name
-        )
+        self.protocol = protocol
+        self.domains = Domains(self.training)
+        self.pre_outputs, self.meta_outputs = self.domains.classes, protocol.ways
+        self.samplers = [
+            EpisodeSampler(images, protocol.ways, protocol.shots, protocol.queries)
+            for images in self.training
+        ]
         # Before training, not after it, is the time to hear that a test set is too small.
         self._sampler(validation, protocol.ways)
         for images in self.benchmarks.values():
             self._sampler(images, self._test_ways(images))
-        # Grey levels of the training set; test sets are normalised by them too.
-        levels = self.images.float() / 255
-        self.mean = levels.mean((0, 2, 3), keepdim=True)
-        self.std = levels.std((0, 2, 3), keepdim=True)
+        self.views = views or PlainViews(*_levels(self.domains))
 
     def example(self) -> Tensor:
-        return self.prepare(self.training.images[:2].to(self.mean.device)).cpu()
+        return self.views.test(self.training[0].images[:2])
 
     def to(self, device: torch.device) -> None:
-        self.images, self.labels = self.images.to(device), self.labels.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        self.sampler.table = self.sampler.table.to(device)
-        self.sampler.present = self.sampler.present.to(device)
+        self.domains.to(device)
 
     def set_test_shots(self, shots: tuple[int, ...]) -> None:
         self.protocol = replace(self.protocol, test_shots=shots)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images [B, C, H, W] as normalised network inputs."""
-        return channels_last((images / 255 - self.mean) / self.std)
-
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
-        chosen = torch.randint(len(self.images), (self.protocol.batch,), generator=random)
-        chosen = chosen.to(self.images.device)
-        return MiniBatch(self.prepare(self.images[chosen]), self.labels[chosen])
+        labels = self.domains.labels
+        chosen = torch.randint(len(labels), (self.protocol.batch,), generator=random)
+        x = self.views.training(self.domains.fetch(chosen), random)
+        return MiniBatch(x, send(labels[chosen], x.device))
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
-        tasks = self.sampler.draw(1, random)
-        return _episode(tasks, lambda index: self.prepare(self.images[index.flatten()]))
+        domain = step % len(self.samplers)
+        tasks = self.samplers[domain].draw(1, random)
+        start = self.domains.starts[domain]
+        return _episode(
+            tasks, lambda index: self.views.training(self.domains.fetch(start + index), random)
+        )
 
     def validate(self, model: Model, inference: Inference) -> float:
         """Ensemble accuracy on the validation tasks, in the shape of the training episodes."""
@@ -143,7 +149,7 @@ class Classification(Problem):
             ways = self._test_ways(images)
             known: dict[nn.Module, Tensor] = {}
             for shots in self.protocol.test_shots:
-                heads, labels, identity = self._probabilities(
+                heads, labels, drawn = self._probabilities(
                     model, inference, images, ways, shots, tasks, known
                 )
                 vote = [weight * heads[flow] for flow, weight in weights[shots].items()]
@@ -152,6 +158,7 @@ class Classification(Problem):
                     head: ((p.argmax(-1) == labels).float().mean(1) * 100).tolist()
                     for head, p in heads.items()
                 }
+                identity = tasks_hash(images.fingerprint, drawn.support, drawn.query)
                 evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
         return evaluation
 
@@ -161,7 +168,7 @@ class Classification(Problem):
     def _sampler(self, images: LabelledImages, ways: int) -> EpisodeSampler:
         """Tasks of fewer shots are the first support samples of tasks of the most shots."""
         most = max(*self.protocol.test_shots, self.protocol.shots)
-        return EpisodeSampler(images.labels, ways, most, self.protocol.queries, images.name)
+        return EpisodeSampler(images, ways, most, self.protocol.queries)
 
     def _vote_weights(self, model: Model, inference: Inference) -> dict[int, dict[str, float]]:
         """Weight of each voting flow, by number of shots."""
@@ -194,8 +201,8 @@ class Classification(Problem):
         shots: int,
         count: int,
         known: dict[nn.Module, Tensor],
-    ) -> tuple[dict[str, Tensor], Tensor, str]:
-        """Probabilities [T, Q, N] by trained flow, labels [T, Q] and the hash of the tasks.
+    ) -> tuple[dict[str, Tensor], Tensor, TaskIndices]:
+        """Probabilities [T, Q, N] by trained flow, labels [T, Q] and the tasks.
 
         ``known`` holds the features of the images by backbone; it is filled as needed.
         """
@@ -212,7 +219,7 @@ class Classification(Problem):
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
         labels = torch.arange(ways).repeat_interleave(self.protocol.queries).expand(count, -1)
-        return heads, labels, tasks_hash(images.fingerprint, tasks.support, tasks.query)
+        return heads, labels, tasks
 
     def _embed(
         self,
@@ -231,7 +238,7 @@ class Classification(Problem):
         } - known.keys()
         features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
         for part in images.images.split(EMBED_BATCH) if backbones else ():
-            common = model.trunk(self.prepare(part.to(self.mean.device)))
+            common = model.trunk(self.views.test(send(part, self.domains.device)))
             for backbone in backbones:
                 features[backbone].append(backbone(common))
         known.update((backbone, torch.cat(parts)) for backbone, parts in features.items())
@@ -245,10 +252,10 @@ class Classification(Problem):
         known: dict[nn.Module, Tensor],
     ) -> Tensor:
         """Logits [T, Q, N] of one head; features are computed once and all heads fitted at once."""
-        device = self.mean.device
+        device = self.domains.device
         if algorithm.needs_only_features:
             lookup = Network(KnownFeatures(known[network.backbone]), network.head)
-            episode = _episode(tasks, lambda index: index.flatten().to(device))
+            episode = _episode(tasks, lambda index: send(index, device))
             return algorithm.predict(lookup, episode).float().cpu()
         outputs = []
         for support, query in zip(
@@ -256,7 +263,7 @@ class Classification(Problem):
         ):
             episode = _episode(
                 TaskIndices(support, query),
-                lambda index: self.prepare(images.images[index.flatten()].to(device)),
+                lambda index: self.views.test(send(images.images[index], device)),
             )
             outputs.append(algorithm.predict(network, episode).float().cpu())
         return torch.cat(outputs)
@@ -276,10 +283,27 @@ def _heads(
 
 
 def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
+    """Tasks with their inputs, which are fetched by the numbers of all samples at once."""
     count, ways = tasks.support.shape[:2]
-    x = [fetch(index).unflatten(0, (count, -1)) for index in (tasks.support, tasks.query)]
+    parts = [part.flatten(1) for part in (tasks.support, tasks.query)]
+    sizes = [part.shape[1] for part in parts]
+    x = fetch(torch.cat(parts, 1).flatten()).unflatten(0, (count, -1)).split(sizes, 1)
     y = [
-        torch.arange(ways, device=part.device).repeat_interleave(index.shape[2]).expand(count, -1)
-        for part, index in zip(x, (tasks.support, tasks.query), strict=True)
+        torch.arange(ways, device=part.device).repeat_interleave(size // ways).expand(count, -1)
+        for part, size in zip(x, sizes, strict=True)
     ]
     return Episode(x[0], y[0], x[1], y[1], ways)
+
+
+def _levels(domains: Domains) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the levels of each channel, [C], in training images."""
+    count = min(len(domains.labels), LEVELS_FROM)
+    chosen = torch.linspace(0, len(domains.labels) - 1, count, dtype=torch.float64).round().long()
+    pixels, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
+    for index in chosen.split(EMBED_BATCH):
+        levels = domains.fetch(index).double()
+        pixels += levels[:, 0].numel()
+        total = total + levels.sum((0, 2, 3))
+        squares = squares + levels.square().sum((0, 2, 3))
+    variance = (squares - total.square() / pixels) / (pixels - 1)
+    return (total / pixels / 255).float(), (variance.sqrt() / 255).float()

@@ -1,0 +1,77 @@
+"""Training images of one or several domains, numbered through as one set."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from omnitraining.errors import InputError
+from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.views import send
+
+MOVED = 2 * 1024**3  # bytes; larger sets stay where they are, perhaps in a file
+
+
+class Domains:
+    """The union of domains; the classes of each are numbered on from those before.
+
+    A set below 2 GiB moves to the device as a whole. Of a larger one, which may be mapped from
+    files larger than memory, only the images of a batch do.
+
+    Args:
+        parts: the images of each domain.
+
+    Raises:
+        InputError: there is no domain, or their images differ in shape.
+
+    Attributes:
+        labels: class of every image among those of all domains, [M], on the CPU.
+        classes: number of all classes.
+        starts: number of the first image of each domain.
+        device: where fetched images lie.
+    """
+
+    def __init__(self, parts: Sequence[LabelledImages]) -> None:
+        if not parts:
+            raise InputError("there is no training domain: give one or more")
+        first = parts[0]
+        for part in parts:
+            if part.images.shape[1:] != first.images.shape[1:]:
+                raise InputError(
+                    f"images of {part.name} are {_shape(part)}, those of {first.name} "
+                    f"{_shape(first)}: training domains must have images of one shape"
+                )
+        offsets = accumulate((len(part.classes) for part in parts), initial=0)
+        self.labels = torch.cat([p.labels + o for p, o in zip(parts, offsets, strict=False)])
+        self.classes = sum(len(part.classes) for part in parts)
+        self.starts = [*accumulate((len(part.images) for part in parts[:-1]), initial=0)]
+        self.device = torch.device("cpu")
+        self._images = [part.images for part in parts]
+        if len(parts) > 1 and self._small:
+            self._images = [torch.cat(self._images)]
+
+    def to(self, device: torch.device) -> None:
+        """Move small sets to the device; later fetched images lie there in any case."""
+        self.device = device
+        if self._small:
+            self._images = [images.to(device) for images in self._images]
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Images [B, C, H, W] by their numbers [B], which are on the CPU."""
+        if len(self._images) == 1:
+            (images,) = self._images
+            return send(images[send(index, images.device)], self.device)
+        rows = torch.empty(len(index), *self._images[0].shape[1:], dtype=torch.uint8)
+        for start, images in zip(self.starts, self._images, strict=True):
+            inside = (index >= start) & (index < start + len(images))
+            rows[inside] = images[index[inside] - start]
+        return send(rows, self.device)
+
+    @property
+    def _small(self) -> bool:
+        return sum(images.nbytes for images in self._images) < MOVED
+
+
+def _shape(part: LabelledImages) -> str:
+    return " x ".join(map(str, part.images.shape[1:]))
