@@ -4,7 +4,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,19 @@ class Training:
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
 
 
+@runtime_checkable
+class Scheduled(Protocol):
+    """A module that changes in the course of training, as `DropBlock` does."""
+
+    def at_step(self, step: int, steps: int) -> None:
+        """Called before each step; the state must depend on nothing else, for runs to resume.
+
+        Args:
+            step: the step to come, counted from 0.
+            steps: all steps of the training.
+        """
+
+
 class Progress:
     """What a caller may want to know while training runs; the default says nothing."""
 
@@ -127,6 +140,7 @@ def train(
     facts: dict[str, Any] = {"step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0}
     if resume:
         facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
+    scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
     progress = progress or Progress()
     model.train()
     teacher.train()
@@ -139,6 +153,8 @@ def train(
             torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
             for group in optimiser.param_groups:
                 group["lr"] = training.lr_at(step)
+            for module in scheduled:
+                module.at_step(step, training.steps)
             batch, episode = problem.minibatch(step, random), problem.episode(step, random)
             with torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16"):
                 terms = model(batch, episode, teacher.model, step)

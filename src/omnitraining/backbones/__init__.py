@@ -1,7 +1,20 @@
 """Backbones: ordinary modules that have never heard of flows."""
 
 from omnitraining.backbones.conv4 import Conv4
+from omnitraining.backbones.feature_wise import FeatureWise
 from omnitraining.backbones.mlp import MLP
 from omnitraining.backbones.resnet import ResNet10, ResNet18
+from omnitraining.backbones.resnet12 import ResNet12
+from omnitraining.backbones.vit import ViT
+from omnitraining.backbones.wide_resnet import WideResNet
 
-__all__ = ["MLP", "Conv4", "ResNet10", "ResNet18"]
+__all__ = [  # noqa: RUF022 (as the command line lists them: what goes around a backbone is last)
+    "MLP",
+    "Conv4",
+    "ResNet10",
+    "ResNet12",
+    "ResNet18",
+    "ViT",
+    "WideResNet",
+    "FeatureWise",
+]

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from omnitraining.errors import InputError
+
 
 class Conv4(nn.Sequential):
     """Four blocks of 3x3 convolution, batch norm, 2x2 max-pooling and ReLU, flattened.
@@ -12,17 +14,25 @@ class Conv4(nn.Sequential):
     Args:
         channels: channels of the input images.
         width: channels of every block; 64 is the usual choice.
+        pooled_blocks: blocks that pool, the first ones, from 0 to 4. RelationNet pools in two, to
+            compare maps; [13] also leaves their padding out (19x19 positions at 84 pixels for our
+            21x21), which would leave a 1x1 branch without a centre tap.
 
-    Shape: [B, channels, H, W] -> [B, width * (H // 16) * (W // 16)].
+    Raises:
+        InputError: ``pooled_blocks`` is out of range.
+
+    Shape: [B, channels, H, W] -> [B, width * (H // 2**pooled_blocks) * (W // 2**pooled_blocks)].
     """
 
-    def __init__(self, channels: int = 3, width: int = 64) -> None:
+    def __init__(self, channels: int = 3, width: int = 64, pooled_blocks: int = 4) -> None:
+        if not 0 <= pooled_blocks <= 4:
+            raise InputError(f"pooled_blocks is {pooled_blocks}: it must be from 0 to 4")
         layers: list[nn.Module] = []
-        for inputs in (channels, width, width, width):
+        for block, inputs in enumerate((channels, width, width, width)):
             layers += [
                 nn.Conv2d(inputs, width, 3, padding=1, bias=False),  # batch norm holds the bias
                 nn.BatchNorm2d(width),
-                nn.MaxPool2d(2),
+                nn.MaxPool2d(2) if block < pooled_blocks else nn.Identity(),
                 nn.ReLU(inplace=True),
             ]
         super().__init__(*layers, nn.Flatten())

@@ -32,12 +32,17 @@ class ResNet(nn.Module):
     Args:
         blocks: blocks of each stage: (1, 1, 1, 1) is ResNet-10, (2, 2, 2, 2) is ResNet-18.
         channels: channels of the input images.
+        pool: average over the last map; otherwise it is flattened, as RelationNet needs it.
 
-    Shape: [B, channels, H, W] -> [B, 512].
+    Shape: [B, channels, H, W] -> [B, 512], or without pooling [B, 512 * h * w], where h and w are
+    H / 32 and W / 32, rounded up.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], channels: int = 3) -> None:
+    def __init__(
+        self, blocks: tuple[int, int, int, int], channels: int = 3, pool: bool = True
+    ) -> None:
         super().__init__()
+        self.pool = pool
         self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         stages, inputs = [], 64
@@ -58,18 +63,18 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+        return torch.flatten(F.adaptive_avg_pool2d(x, 1) if self.pool else x, 1)
 
 
 class ResNet10(ResNet):
-    """ResNet-10: one block per stage."""
+    """ResNet-10: one block per stage; 4,905,792 parameters. Arguments as `ResNet`."""
 
-    def __init__(self, channels: int = 3) -> None:
-        super().__init__((1, 1, 1, 1), channels)
+    def __init__(self, channels: int = 3, pool: bool = True) -> None:
+        super().__init__((1, 1, 1, 1), channels, pool)
 
 
 class ResNet18(ResNet):
-    """ResNet-18: two blocks per stage; 11,176,512 parameters."""
+    """ResNet-18: two blocks per stage; 11,176,512 parameters. Arguments as `ResNet`."""
 
-    def __init__(self, channels: int = 3) -> None:
-        super().__init__((2, 2, 2, 2), channels)
+    def __init__(self, channels: int = 3, pool: bool = True) -> None:
+        super().__init__((2, 2, 2, 2), channels, pool)
