@@ -13,9 +13,7 @@ cache, whose file name is a hash of everything that they depend on.
 import hashlib
 import json
 import math
-import os
 import sys
-import tempfile
 import zipfile
 from functools import cache as remember
 from pathlib import Path
@@ -30,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
 from torch import Tensor
 
+from omnitraining.tasks.classification.caching import cache_folder, written_whole
 from omnitraining.tasks.classification.images import LabelledImages
 
 RENDERING = 2
@@ -75,14 +74,14 @@ def load(
 
     Raises:
         ValueError: if there is no such script or split, or a size or number is too small.
+        InputError: the images cannot be written to the cache.
     """
     characters = classes(script, split)
     if size < 8 or instances < 1:
         raise ValueError(f"size must be >= 8 and instances >= 1, got {size} and {instances}")
     key = [RENDERING, matplotlib.__version__, PIL.__version__, script, split, characters]
     digest = hashlib.sha256(json.dumps([*key, size, instances, seed]).encode()).hexdigest()
-    folder = cache or Path(os.environ.get("OMNITRAINING_CACHE", "~/.cache/omnitraining"))
-    path = folder.expanduser() / f"glyphs-{script}-{split}-{digest[:16]}.npz"
+    path = cache_folder(cache) / f"glyphs-{script}-{split}-{digest[:16]}.npz"
     shape = (len(characters) * instances, 1, size, size)
 
     images = _read(path, shape)
@@ -94,7 +93,8 @@ def load(
             disable=not sys.stderr.isatty(),
         )
         images = torch.cat([render(character, size, instances, seed) for character in shown])
-        _write(path, images)
+        with written_whole(path) as file:
+            np.savez(file, images=images.numpy())
     labels = torch.arange(len(characters)).repeat_interleave(instances)
     return LabelledImages(images, labels, tuple(characters), f"glyphs-{script}-{split}")
 
@@ -262,11 +262,3 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     if images.shape != shape or images.dtype != np.uint8:
         return None
     return torch.from_numpy(images)
-
-
-def _write(path: Path, images: Tensor) -> None:
-    """Store images so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez(file, images=images.numpy())
-    os.replace(file.name, path)

@@ -1,9 +1,12 @@
-"""Labelled images held in memory: what every image data set of this library loads to."""
+"""Labelled images in memory, or mapped to it: what every image data set here loads to."""
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
+
+_CHUNK = 1024  # images hashed at once
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,15 @@ class LabelledImages:
     classes: tuple[str, ...]
     name: str
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Content hash (sha256) of images, labels and class names, as hex."""
+        """Content hash (sha256) of images, labels and class names, as hex.
+
+        Reads every pixel, once and in chunks: images may be mapped from a file larger than memory.
+        """
         digest = hashlib.sha256()
         digest.update(repr((tuple(self.images.shape), self.classes)).encode())
-        digest.update(self.images.contiguous().numpy().tobytes())
-        digest.update(self.labels.contiguous().numpy().tobytes())
+        for chunk in self.images.split(_CHUNK):
+            digest.update(chunk.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
