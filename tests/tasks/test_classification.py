@@ -1,8 +1,11 @@
 """Few-shot classification of made-up images: right tasks, right scores, right votes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,10 +17,12 @@ from omnitraining.evaluation import ENSEMBLE, Cell, Inference
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
+from omnitraining.tasks.classification import domains as domain_module
 from omnitraining.tasks.classification import problem as module
 from omnitraining.tasks.classification.episodes import EpisodeSampler
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.views import PlainViews, Views
 from tests.reference.tiny import blobs
 
 PROTOCOL = Protocol(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
@@ -260,6 +265,17 @@ def test_more_ways_than_training_classes_are_refused() -> None:
 # --- training data ---
 
 
+def seen_as(data: Classification) -> dict[tuple[float, ...], int]:
+    """The label among those of all domains of every training image, as plain views show it."""
+    labels = iter(range(1000))
+    table = {}
+    for domain in data.training:
+        own = [next(labels) for _ in domain.classes]
+        for image, label in zip(data.views.test(domain.images), domain.labels, strict=True):
+            table[tuple(image.flatten().tolist())] = own[label]
+    return table
+
+
 def test_grey_levels_are_those_of_the_training_images_alone() -> None:
     first, second = blobs(8, 12, "a"), blobs(6, 9, "c", 2)
     brighter = LabelledImages(second.images // 2, second.labels, second.classes, second.name)
@@ -275,8 +291,7 @@ def test_grey_levels_are_those_of_the_training_images_alone() -> None:
 
 
 def test_batches_and_episodes_are_labelled_training_images(data: Classification) -> None:
-    table = {tuple(x.flatten().tolist()): int(y) for x, y in zip(
-        data.views.test(data.training[0].images), data.training[0].labels, strict=True)}  # fmt: skip
+    table = seen_as(data)
     random = torch.Generator().manual_seed(0)
     batch = data.minibatch(0, random)
     assert batch.x.shape == (8, 1, 16, 16)
@@ -290,6 +305,178 @@ def test_batches_and_episodes_are_labelled_training_images(data: Classification)
     assert all(len(originals) == 1 for originals in classes.values())
     assert len(set.union(*classes.values())) == 3
     assert episode.support_x.shape[:2] == (1, 6) and episode.query_x.shape[:2] == (1, 9)
+
+
+# --- several domains, and sets larger than memory ---
+
+
+@pytest.fixture(params=["small", "large"])
+def domains(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Classification:
+    """Three domains of 8, 5 and 3 classes; when large, they are not copied into one tensor."""
+    if request.param == "large":
+        monkeypatch.setattr(domain_module, "MOVED", 0)
+    parts = [blobs(8, 6, "a"), blobs(5, 12, "d", 3), blobs(3, 28, "e", 4)]
+    data = Classification(parts, blobs(7, 9, "b", 1), {"blobs": blobs(6, 9, "c", 2)}, PROTOCOL)
+    data.to(torch.device("cpu"))
+    return data
+
+
+def test_minibatches_are_uniform_over_the_union_and_have_all_its_classes(
+    domains: Classification,
+) -> None:
+    table, random = seen_as(domains), torch.Generator().manual_seed(0)
+    assert domains.pre_outputs == 16 and domains.meta_outputs == 3
+    times = torch.zeros(16)
+    for step in range(300):
+        batch = domains.minibatch(step, random)
+        assert [table[tuple(x.flatten().tolist())] for x in batch.x] == batch.y.tolist()
+        times += batch.y.bincount(minlength=16)
+    images = torch.tensor([6.0] * 8 + [12] * 5 + [28] * 3)
+    expected = images / images.sum() * 2400
+    assert ((times - expected).abs() < 5 * expected.sqrt()).all()
+
+
+def test_every_episode_is_of_one_domain_and_domains_take_turns(domains: Classification) -> None:
+    table, random = seen_as(domains), torch.Generator().manual_seed(0)
+    found = []
+    for step in range(60):
+        episode = domains.episode(step, random)
+        labels = {}
+        for x, y in ((episode.support_x, episode.support_y), (episode.query_x, episode.query_y)):
+            for image, label in zip(x[0], y[0].tolist(), strict=True):
+                original = table[tuple(image.flatten().tolist())]
+                assert labels.setdefault(label, original) == original
+        assert len(set(labels.values())) == 3
+        found += [{0 if label < 8 else 1 if label < 13 else 2 for label in labels.values()}]
+    assert found == [{0}, {1}, {2}] * 20
+
+
+def test_large_sets_give_the_batches_of_small_ones_and_stay_in_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [blobs(8, 12, "a"), blobs(5, 9, "d", 3)]
+    rest = blobs(7, 9, "b", 1), {"blobs": blobs(6, 9, "c", 2)}, PROTOCOL
+    mapped = []
+    for part in parts:
+        np.save(tmp_path / f"{part.name}.npy", part.images.numpy())
+        pixels = np.load(tmp_path / f"{part.name}.npy", mmap_mode="r+")
+        mapped.append(replace(part, images=torch.from_numpy(pixels)))
+    for few in (slice(0, 1), slice(0, 2)):
+        small = Classification(parts[few], *rest)
+        with monkeypatch.context() as patch:
+            patch.setattr(domain_module, "MOVED", 0)
+            large = Classification(mapped[few], *rest)
+            large.to(torch.device("cpu"))
+            for step in range(4):
+                randoms = [torch.Generator().manual_seed(step) for _ in range(2)]
+                batches = [
+                    data.minibatch(step, random)
+                    for data, random in zip((small, large), randoms, strict=True)
+                ]
+                assert torch.equal(batches[0].x, batches[1].x)
+                assert torch.equal(batches[0].y, batches[1].y)
+                episodes = [
+                    data.episode(step, random)
+                    for data, random in zip((small, large), randoms, strict=True)
+                ]
+                assert torch.equal(episodes[0].inputs(), episodes[1].inputs())
+            held = [images.data_ptr() for images in large.domains._images]
+            assert held == [part.images.data_ptr() for part in mapped[few]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("moved", [0, 2**31])
+def test_batches_on_a_gpu_are_those_on_the_cpu(
+    moved: int, data: Classification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_module, "MOVED", moved)
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        data.to(device)
+        random = torch.Generator().manual_seed(0)
+        batch, episode = data.minibatch(0, random), data.episode(0, random)
+        assert {t.device.type for t in (batch.x, batch.y, episode.query_x, episode.query_y)} == {
+            device.type
+        }
+        found.append([batch.x.cpu(), batch.y.cpu(), episode.inputs().cpu()])
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(here, there)
+
+
+def test_domains_that_do_not_go_together_are_refused() -> None:
+    rest = blobs(7, 9, "b"), {}, PROTOCOL
+    colour = blobs(8, 12, "d")
+    colour = replace(colour, images=colour.images.expand(-1, 3, -1, -1))
+    with pytest.raises(InputError, match="images of d are 3 x 16 x 16, those of a 1 x 16 x 16"):
+        Classification([blobs(8, 12, "a"), colour], *rest)
+    with pytest.raises(InputError, match="there is no training domain: give one or more"):
+        Classification([], *rest)
+    with pytest.raises(InputError, match="3 ways asked of d, which has 2 classes"):
+        Classification([blobs(8, 12, "a"), blobs(2, 12, "d")], *rest)
+
+
+# --- views ---
+
+
+class Marked(Views):
+    """Training views are above 100; keeps which views were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def training(self, images: Tensor, random: torch.Generator) -> Tensor:
+        self.asked.append("training")
+        return images / 255 + 100 + torch.rand(len(images), 1, 1, 1, generator=random)
+
+    def test(self, images: Tensor) -> Tensor:
+        self.asked.append("test")
+        return images / 255
+
+
+@pytest.mark.parametrize("metatraining", [ProtoNet(), MAML(steps=1, lr=0.1)])
+def test_training_and_test_have_views_of_their_own(metatraining: MetaTraining) -> None:
+    views, random = Marked(), torch.Generator().manual_seed(0)
+    parts = blobs(8, 12, "a"), blobs(7, 9, "b", 1), {"blobs": blobs(6, 9, "c", 2)}
+    data = Classification(*parts, PROTOCOL, views)
+    batch, episode = data.minibatch(0, random), data.episode(0, random)
+    for x in (batch.x, episode.support_x, episode.query_x):
+        assert x.min() > 100
+    # support and query are seen at once, and each image has a view of its own
+    assert views.asked == ["training", "training"]
+    assert len(set(episode.inputs().flatten(1).min(1).values.tolist())) == 15
+    assert torch.equal(data.example(), data.training[0].images[:2] / 255)
+    network = model(data, "meta-training", metatraining=metatraining, backbone=pixels)
+    for judge in (data.validate, data.evaluate):
+        views.asked.clear()
+        judge(network, Inference())
+        assert set(views.asked) == {"test"}
+
+
+def test_levels_of_many_images_are_taken_from_some_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second half is brighter: images from the start alone would not tell."""
+    first, second = blobs(8, 30, "a"), blobs(8, 30, "d", 1)
+    second = replace(second, images=second.images // 2 + 120)
+    rest = blobs(7, 9, "b"), {"x": blobs(6, 9, "c")}, PROTOCOL
+    exact = Classification([first, second], *rest).views
+    monkeypatch.setattr(module, "LEVELS_FROM", 60)
+    some = Classification([first, second], *rest).views
+    assert isinstance(exact, PlainViews) and isinstance(some, PlainViews)
+    levels = torch.cat([first.images, second.images]).double() / 255
+    torch.testing.assert_close(exact.mean, levels.mean((0, 2, 3)).float())
+    torch.testing.assert_close(exact.std, levels.std((0, 2, 3)).float())
+    assert not torch.equal(some.mean, exact.mean)
+    torch.testing.assert_close(some.mean, exact.mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(some.std, exact.std, atol=0.01, rtol=0)
+
+
+def test_channels_have_levels_of_their_own() -> None:
+    grey = blobs(8, 12, "a")
+    colour = replace(grey, images=torch.cat([grey.images, grey.images // 2], 1))
+    views = Classification(colour, colour, {"x": colour}, PROTOCOL).views
+    levels = colour.images.double() / 255
+    assert isinstance(views, PlainViews)
+    torch.testing.assert_close(views.mean, levels.mean((0, 2, 3)).float())
+    torch.testing.assert_close(views.std, levels.std((0, 2, 3)).float())
 
 
 # --- the vote ---
