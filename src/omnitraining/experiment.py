@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
-from omnitraining.fields import readable
+from omnitraining.fields import find_class, readable
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
@@ -213,23 +214,64 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace
     Raises:
         InputError: a field is unknown or has a wrong value; the message names the source.
     """
+    made = parser()
     with _one_line_errors(source):
-        made = parser()
-        config: Namespace = made.parse_object(dict(values))
+        config: Namespace = made.parse_object(_with_own_defaults(values))
     # The parser takes null, and anything for a group of fields, as if they were not there.
     for name, default in made.get_defaults().items(branches=True):
         given: Any = values
         for part in name.split("."):
             given = given.get(part, default) if isinstance(given, Mapping) else default
         if isinstance(default, Namespace) and not isinstance(given, (Mapping, Namespace)):
-            fields = ", ".join(vars(default))
-            raise InputError(f"{source}: {name} is {given!r}: it must hold fields of {fields}")
+            names = ", ".join(vars(default))
+            raise InputError(f"{source}: {name} is {given!r}: it must hold fields of {names}")
         if given is None and default is not None:
             raise InputError(f"{source}: {name} has no value: leave it out for {default!r}")
     return config
 
 
-def read_config(path: Path, fields: list[str]) -> Namespace:
+def _with_own_defaults(values: Any) -> Any:
+    """Values in which every algorithm that is named by class has all its options.
+
+    For what is left out jsonargparse would keep the options of the default class, as far as the
+    named one has them too: MatchingNet would get ProtoNet's scale.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    complete = {key: _with_own_defaults(value) for key, value in values.items()}
+    named = find_class(str(complete.get("class_path")))
+    given = complete.get("init_args", {})
+    if named is None or not is_dataclass(named) or not isinstance(given, Mapping):
+        return complete
+    options = {f.name: _plain(f) for f in fields(named) if f.name not in given}
+    return {**complete, "init_args": {**given, **options}}
+
+
+def _plain(option: Field[Any]) -> Any:
+    """The default of an option as a configuration would state it."""
+    value = option.default_factory() if option.default_factory is not MISSING else option.default
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    kind = type(value)
+    inner = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": inner}
+
+
+def _with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:
+    """Values of a file without the options of those classes that the command line replaces."""
+    kept = dict(values)
+    for option, following in pairwise([*options, ""]):
+        name, _, given = option.partition("=")
+        name, given = name.removeprefix("--").removesuffix(".class_path"), given or following
+        algorithm = name in ("pretraining", "metatraining")
+        before = kept.get(name, {"class_path": ""} if algorithm else None)
+        if isinstance(before, Mapping) and "class_path" in before:
+            same = before["class_path"].rpartition(".")[2] == given.rpartition(".")[2]
+            kept[name] = before if same else {"class_path": given}
+    return kept
+
+
+def read_config(path: Path, options: list[str]) -> Namespace:
     """A configuration file with fields overridden from the command line.
 
     Raises:
@@ -237,9 +279,11 @@ def read_config(path: Path, fields: list[str]) -> Namespace:
     """
     if not path.is_file():
         raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
-    start = parse(_read(path), str(path))
+    values = _read(path)
+    parse(values, str(path))  # errors of the file are told as such
+    start = parse(_with_classes(values, options), "command line")
     with _one_line_errors("command line"):
-        config: Namespace = parser().parse_args(fields, namespace=start)
+        config: Namespace = parser().parse_args(options, namespace=start)
         return config
 
 

@@ -38,6 +38,19 @@ def known_classes() -> dict[str, dict[str, type]]:
     }
 
 
+def find_class(name: str) -> type | None:
+    """The class of a short name or of ``package.module.Class``; None if there is none."""
+    for classes in known_classes().values():
+        if name in classes:
+            return classes[name]
+    module, _, last = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), last, None) if module else None
+    except ImportError:
+        return None
+    return found if inspect.isclass(found) else None
+
+
 def readable(message: str, experiment: type) -> str:
     """One line that names the field, what was wrong, and what is allowed.
 
