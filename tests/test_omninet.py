@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrizations, parametrize, weight_norm
 
-from omnitraining.backbones import MLP, Conv4, ResNet10, ResNet18
+from omnitraining.backbones import MLP, Conv4, ResNet10, ResNet12, ResNet18
 from omnitraining.backbones.resnet import Block
 from omnitraining.errors import InputError
 from omnitraining.omninet import FLOWS, OmniNet
@@ -62,6 +62,7 @@ def assert_same(
     [
         (ResNet18, 11_176_512, 13_981_376),
         (ResNet10, 4_905_792, 6_310_336),
+        (ResNet12, 12_424_320, 15_675_776),
         # 4 convolutions 112,320 + batch norm 512. CloserLookFewShot's Conv4 has 113,088 and its
         # Omni-Net 139,072: both have 4 * 64 convolution biases, which our batch norm replaces.
         # Omni: 112,320 + 2 branches * (3 * 64 + 3 * 64 * 64) + 3 norms * 512.
@@ -74,6 +75,26 @@ def test_an_omni_net_has_the_paper_s_number_of_parameters(
     network = backbone()
     assert size(network) == plain
     assert size(OmniNet(network)) == omni
+
+
+def test_the_printed_sizes_of_an_omni_conv4_are_those_of_a_conv4_with_biases() -> None:
+    """139,072 has the 256 biases of the convolutions once, 139,584 has them in each flow.
+
+    CloserLookFewShot's convolutions have biases. Ours have none, as batch norm takes them away
+    again: 138,816. The sizes of ResNets, whose convolutions have none either, cannot tell whether
+    the branch of a convolution with bias has one; here it has none.
+    """
+    sizes = [(inputs, 64) for inputs in (3, 64, 64, 64)]
+    layers: list[nn.Module] = []
+    for inputs, outputs in sizes:
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs)]
+    with_biases = nn.Sequential(*layers)
+    assert size(with_biases) == 113_088
+    assert size(OmniNet(with_biases)) == 139_072
+    assert size(OmniNet(Conv4())) == 139_072 - 256 == 138_816
+    biased_branches = sum(size(nn.Conv2d(*pair, 1)) for pair in sizes)
+    norms = sum(size(nn.BatchNorm2d(outputs)) for _, outputs in sizes)
+    assert size(with_biases) + 2 * (biased_branches + norms) == 139_584 == 138_816 + 3 * 256
 
 
 # --- every flow is the explicit two-branch network ---
