@@ -1,4 +1,6 @@
-"""Decide which characters are classes, and in which split; writes ``glyphs.json``.
+"""Decide which characters are classes, in which split, and which pass for one another.
+
+Writes ``glyphs.json`` and ``glyph_twins.json``.
 
 Run it with ``python -m omnitraining.tasks.classification.glyph_classes`` (about a minute, on one
 core) after any change to the rules or to the typefaces. The rules, in order:
@@ -22,18 +24,25 @@ core) after any change to the rules or to the typefaces. The rules, in order:
 Rules 4 and 6 keep training and test apart and so use looser thresholds. The lists of rejected
 characters in ``glyphs.json`` are for the reader; a group that was merged and then dropped as a
 whole is in both of them.
+
+*Twins* are classes of two domains other than Latin, the digits among them, that look alike by rule
+4's measure or to a reader. All of them are classes; who trains on one domain to be tested on
+another has to do without them.
 """
 
 import json
 import re
 import unicodedata
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from omnitraining.tasks.classification.glyphs import classes as classes_of
 from omnitraining.tasks.classification.glyphs import draw, faces_with
 
 SCRIPTS = ("latin", "greek", "cyrillic", "georgian", "armenian")
@@ -46,6 +55,7 @@ DIGITS = "0123456789"
 HANDWRITTEN = "BDGIJOQSTZbgijloqszƖƧƷƻȜɜᴈ"  # letters that pass for a digit in handwriting
 ALIASES = {"SCHWA": "E", "ETH": "D", "HENG": "H"}  # families with the same drawing: ə ǝ, Ð Đ, ꜧ ḩ
 HOMOGLYPHS = "νχқ"  # letters of other scripts that pass for Latin v, x, ⱪ beyond the threshold
+TWINS = ("ΨᴪѰѱ", "ФՓႴ", "ͼϾє", "2ԶՁ", "3ვჳՅ", "8ცՑ")  # the same between other domains
 
 
 def candidates(script: str) -> list[str]:
@@ -190,6 +200,24 @@ def deal(characters: list[str]) -> dict[str, list[str]]:
     return {split: sorted(members) for split, members in splits.items()}
 
 
+def twins() -> list[str]:
+    """Pairs of classes of different domains, without Latin, that look alike."""
+    domains = [*(classes_of(script, "test") for script in SCRIPTS if script != "latin"), DIGITS]
+    home = {character: domain for domain in domains for character in domain}
+    table = distances([*home])
+    return [
+        one + other
+        for (i, one), (j, other) in combinations(enumerate(home), 2)
+        if home[one] != home[other]
+        and (table[i, j] < FOREIGN_ALIKE or any({one, other} <= {*group} for group in TWINS))
+    ]
+
+
+def _write(name: str, content: dict[str, Any]) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    Path(__file__).with_name(name).write_text(text + "\n", "utf-8")
+
+
 if __name__ == "__main__":
-    text = json.dumps(choose(), ensure_ascii=False, indent=2)
-    Path(__file__).with_name("glyphs.json").write_text(text + "\n", "utf-8")
+    _write("glyphs.json", choose())
+    _write("glyph_twins.json", {"twins": twins()})

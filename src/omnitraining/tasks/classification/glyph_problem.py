@@ -1,24 +1,46 @@
 """The built-in benchmarks: glyphs (unseen Latin characters) and glyphs->X (unseen scripts)."""
 
+import json
+from collections.abc import Collection
+from functools import partial
+from itertools import accumulate, chain, combinations
+from pathlib import Path
+
+import torch
+
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification import digits, glyphs
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 
-BENCHMARKS = ("latin", "greek", "cyrillic", "georgian", "armenian", "digits")
+SCRIPTS = ("greek", "cyrillic", "georgian", "armenian")
+SPLIT = ("latin", "scripts")  # domains that have training, validation and test classes
+TRAINING = ("latin", *SCRIPTS, "scripts")
+BENCHMARKS = ("latin", *SCRIPTS, "digits")
 
 
 class Glyphs(Classification):
-    """Train on Latin characters; test on unseen ones, on other scripts, and on handwriting.
+    """Train on characters; test on unseen ones, on other scripts, and on handwriting.
+
+    ``"latin"`` has training, validation and test classes of its own, and so has ``"scripts"``,
+    the four other scripts together, split by the rule of CUB. Each of those scripts alone is
+    trained or tested on as a whole. A training class that looks like a class of a benchmark is
+    left out, see :mod:`glyph_classes`.
 
     Args:
         protocol: shape of the tasks.
         benchmarks: test domains: ``"latin"`` (cross-task), ``"greek"``, ``"cyrillic"``,
-            ``"georgian"``, ``"armenian"`` and ``"digits"`` (cross-domain).
+            ``"georgian"``, ``"armenian"`` and ``"digits"`` (cross-domain); or ``"scripts"``.
         size: side of the images in pixels.
         instances: images per class.
-        training_classes: use only the first so many training classes; all if not given.
+        training_classes: use only the first so many classes of each training domain; all if not
+            given.
         seed: of the rendering.
+        training: domains to train on, of the same names without ``"digits"``. The validation
+            classes are those of ``"scripts"`` if it is the only one, and Latin otherwise.
+
+    Raises:
+        InputError: a domain is unknown, or classes would be in two domains.
     """
 
     def __init__(
@@ -29,10 +51,9 @@ class Glyphs(Classification):
         instances: int = 30,
         training_classes: int | None = None,
         seed: int = 0,
+        training: tuple[str, ...] = ("latin",),
     ) -> None:
-        for name in benchmarks:
-            if name not in BENCHMARKS:
-                raise InputError(f"benchmark {name!r} is not one of {', '.join(BENCHMARKS)}")
+        _check(training, benchmarks)
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
         most = max(*protocol.test_shots, protocol.shots) + protocol.queries
@@ -41,22 +62,101 @@ class Glyphs(Classification):
                 f"problem.instances is {instances}, fewer than the {most} images that a class "
                 "needs for its shots and queries"
             )
-
-        def load(script: str, split: str) -> LabelledImages:
-            return glyphs.load(script, split, size=size, instances=instances, seed=seed)
-
-        training = load("latin", "train")
+        load = partial(_load, size=size, instances=instances, seed=seed)
+        tests = {name: load(name, "test") for name in benchmarks}
+        unseen = {character for images in tests.values() for character in images.classes}
+        domains = [_unlike(load(name, "train"), unseen) for name in training]
         if training_classes is not None:
-            some = training.labels < training_classes
-            training = LabelledImages(
-                training.images[some],
-                training.labels[some],
-                training.classes[:training_classes],
-                training.name,
-            )
-        super().__init__(
-            training,
-            load("latin", "validation"),
-            {n: digits.load(size=size) if n == "digits" else load(n, "test") for n in benchmarks},
-            protocol,
-        )
+            domains = [_only(images, images.classes[:training_classes]) for images in domains]
+        validation = load("scripts" if training == ("scripts",) else "latin", "validation")
+        super().__init__(domains, validation, tests, protocol)
+
+
+def twins() -> dict[str, set[str]]:
+    """The characters of other domains that look like a character, from ``glyph_twins.json``."""
+    text = Path(__file__).with_name("glyph_twins.json").read_text("utf-8")
+    found: dict[str, set[str]] = {}
+    for one, other in json.loads(text)["twins"]:
+        found.setdefault(one, set()).add(other)
+        found.setdefault(other, set()).add(one)
+    return found
+
+
+def _check(training: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
+    """Refuse unknown domains, and domains that share classes."""
+    if not training:
+        raise InputError(f"problem.training is empty: choose from {', '.join(TRAINING)}")
+    for kind, names, known in (
+        ("benchmark", benchmarks, (*BENCHMARKS, "scripts")),
+        ("training domain", training, TRAINING),
+    ):
+        for name in names:
+            if name not in known:
+                raise InputError(f"{kind} {name!r} is not one of {', '.join(known)}")
+    for one, other in combinations(training, 2):
+        if _overlap(one, other):
+            raise InputError(f"training domains {one!r} and {other!r} share classes: choose one")
+    for seen in training:
+        for name in benchmarks:
+            if _overlap(seen, name) and not (seen == name and seen in SPLIT):
+                raise InputError(
+                    f"benchmark {name!r} has classes of training domain {seen!r}: replace one"
+                )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two domains have a script in common."""
+    scripts = [set(SCRIPTS) if name == "scripts" else {name} for name in (one, other)]
+    return bool(scripts[0] & scripts[1])
+
+
+def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> LabelledImages:
+    """Images of a split of a domain; of all its classes, if it has no splits."""
+    load = partial(glyphs.load, size=size, instances=instances, seed=seed)
+    if domain == "digits":
+        return digits.load(size=size)
+    if domain == "latin":
+        return load("latin", split)
+    if domain == "scripts":
+        return _split([load(script, "test") for script in SCRIPTS], split)
+    return load(domain, "test")
+
+
+def _split(parts: list[LabelledImages], split: str) -> LabelledImages:
+    """A split of several scripts as one domain; of classes that look alike only the first stays.
+
+    CUB's rule: every second class is for training, and of the others every second for validation
+    (Chen et al., "A Closer Look at Few-shot Classification", 2019). So letters that differ by a
+    mark alone can be in different splits, as kindred birds are in CUB.
+    """
+    alike, classes = twins(), list[str]()
+    for part in parts:
+        classes += [c for c in part.classes if not alike.get(c, set()) & {*classes}]
+    start, step = {"train": (0, 2), "validation": (1, 4), "test": (3, 4)}[split]
+    return _only(_union(parts, f"glyphs-scripts-{split}"), classes[start::step])
+
+
+def _union(parts: list[LabelledImages], name: str) -> LabelledImages:
+    """The classes of one part after those of another."""
+    starts = accumulate((len(part.classes) for part in parts), initial=0)
+    return LabelledImages(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels + start for part, start in zip(parts, starts, strict=False)]),
+        tuple(chain.from_iterable(part.classes for part in parts)),
+        name,
+    )
+
+
+def _unlike(images: LabelledImages, unseen: Collection[str]) -> LabelledImages:
+    """Images of classes that look like none of the unseen ones."""
+    alike = twins()
+    return _only(images, [c for c in images.classes if not alike.get(c, set()) & {*unseen}])
+
+
+def _only(images: LabelledImages, classes: Collection[str]) -> LabelledImages:
+    """Images of some classes, which are numbered anew, in their order."""
+    number = {name: label for label, name in enumerate(classes)}
+    renumber = torch.tensor([number.get(name, -1) for name in images.classes])
+    labels = renumber[images.labels]
+    kept = labels >= 0
+    return LabelledImages(images.images[kept], labels[kept], tuple(classes), images.name)
