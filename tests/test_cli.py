@@ -16,10 +16,13 @@ import yaml
 from omnitraining import reproduction
 from omnitraining.batches import MiniBatch
 from omnitraining.cli import COMMANDS, main
+from omnitraining.experiment import instantiate, read_config
+from omnitraining.metatraining import MatchingNet, ProtoNet
+from omnitraining.pretraining import BaselinePP, SGDHead
 from omnitraining.reproduction import merge
 from omnitraining.runs import Run
 from omnitraining.tasks.regression.sinusoids import Sinusoids
-from tests.reference.tiny import SINUSOIDS, Values
+from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
 GLYPHS: Values = {
     "problem": {
@@ -319,8 +322,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),
     (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, ResNet10"),
     (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Sinusoids"),
-    (["--pretraining", "Rot"], "there is no class 'Rot': choose from Baseline, L2Regression"),
-    (["--metatraining", "Rot"], "there is no class 'Rot': choose from MAML, ProtoNet"),
+    (["--pretraining", "Rot"], "there is no class 'Rot': choose from RFS, Baseline,"),
+    (["--metatraining", "Rot"], "there is no class 'Rot': choose from GNN, MAML,"),
     (["--backbone", "no.such.Net"], "No module named 'no': choose from MLP, Conv4"),
     (["--backbone", "torch.nn.Nothing"], "has no attribute 'Nothing': choose from MLP, Conv4"),
     (["--problem", "torch.nn.Linear"], "does not correspond to a subclass of Problem"),
@@ -369,7 +372,7 @@ IN_FILES: list[tuple[Values, str]] = [
     ({"problem": {"class_path": "Glyphs", "init_args": {"protocol": {"wayz": 2}}}}, "shots"),
     (
         {"pretraining": {"class_path": "Baseline", "init_args": {"new_head": "Ridge"}}},
-        "pretraining.new_head: there is no class 'Ridge': choose from LogisticHead, SGDHead",
+        "pretraining.new_head: there is no class 'Ridge': choose from CosineHead, LogisticHead, SGDHead",
     ),
 ]
 
@@ -425,7 +428,7 @@ def test_a_class_with_fewer_images_than_shots_and_queries(tmp_path: Path, refuse
     assert main(["train", str(config), "--out", str(run)]) == 0
     line = refuses("evaluate", run, "--shots", 3, "--tasks", 2)
     expected = "has 4 images, fewer than 3 shots + 2 queries = 5"
-    assert line == f"class 0 of glyphs-latin-test {expected}"
+    assert line == f"class 'A' of glyphs-latin-test {expected}"
 
 
 # --- mistakes with runs ---
@@ -555,3 +558,27 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     assert refuses("train", waves, "--out", tmp_path / "file").endswith("file: File exists")
     line = refuses("train", waves, "--out", tmp_path / "file" / "run")
     assert line.endswith("file/run: Not a directory")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--metatraining", "MatchingNet"], MatchingNet()),
+        (["--metatraining=MatchingNet"], MatchingNet()),
+        (["--metatraining", "MatchingNet", "--metatraining.steps", "3"], MatchingNet(steps=3)),
+        (["--metatraining", "ProtoNet"], ProtoNet(scale=3.0)),
+        (["--metatraining.scale", "4"], ProtoNet(scale=4.0)),
+        (["--pretraining", "BaselinePP"], BaselinePP()),
+        (["--pretraining", "BaselinePP", "--pretraining.new_head", "SGDHead"],
+         BaselinePP(new_head=SGDHead())),
+    ],
+)  # fmt: skip
+def test_a_class_given_by_name_has_its_own_defaults(
+    tmp_path: Path, options: list[str], expected: object
+) -> None:
+    """And not those options of the class before it that it happens to have too."""
+    path = tmp_path / "scaled.yaml"
+    path.write_text(yaml.safe_dump(merge(BLOBS, {
+        "metatraining": {"class_path": "ProtoNet", "init_args": {"scale": 3.0}}})))  # fmt: skip
+    experiment = instantiate(read_config(path, options))
+    assert expected in (experiment.metatraining, experiment.pretraining)

@@ -265,7 +265,8 @@ def _with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:
         name, given = name.removeprefix("--").removesuffix(".class_path"), given or following
         algorithm = name in ("pretraining", "metatraining")
         before = kept.get(name, {"class_path": ""} if algorithm else None)
-        if isinstance(before, Mapping) and "class_path" in before:
+        known = find_class(given) is not None  # if not, that is for the parser to tell
+        if known and isinstance(before, Mapping) and "class_path" in before:
             same = before["class_path"].rpartition(".")[2] == given.rpartition(".")[2]
             kept[name] = before if same else {"class_path": given}
     return kept
