@@ -1,0 +1,179 @@
+"""Tables in CSV that name the file and the class of every image, one table per split or for all."""
+
+import csv
+import re
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from omnitraining.errors import InputError
+from omnitraining.tasks.classification.datasets.dataset import ALL, SPLITS, WORDS, Found
+from omnitraining.tasks.classification.datasets.files import by_split, first_missing, image_names
+
+_FILE = ("filename", "file_name", "file", "image_name", "image", "filepath", "path")
+_CLASS = ("label", "class_name", "class", "category")
+_SPLIT = ("split", "subset")
+
+
+class _Row(NamedTuple):
+    line: int
+    file: str
+    label: str
+    split: str
+
+
+def split_tables(path: Path) -> Found | None:
+    """``train.csv``, ``val.csv`` and ``test.csv``, as for mini-ImageNet."""
+    for place in (path, path / "split", path / "splits"):
+        tables = by_split(sorted(place.glob("*.csv")), ".csv")
+        if tables:
+            rows = {split: _rows(table, split) for split, table in tables.items()}
+            ranks = _are_ranks(path, next(iter(rows.values()))[0])
+            place_all = _by_rank if ranks else _by_name
+            words = "CSV tables for ImageNet's training folders" if ranks else "CSV tables"
+            return words, {s: place_all(path, tables[s], some) for s, some in rows.items()}
+    return None
+
+
+def one_table(path: Path) -> Found | None:
+    """A CSV file, or a folder with a single one; a column may name the split of each row."""
+    tables = [path] if path.is_file() else [*path.glob("*.csv")]
+    if len(tables) != 1 or tables[0].suffix.lower() != ".csv":
+        return None
+    (table,) = tables
+    splits: dict[str, list[_Row]] = {}
+    for row in _rows(table):
+        splits.setdefault(row.split, []).append(row)
+    order = [split for split in (*SPLITS, ALL) if split in splits]
+    return "one CSV table", {s: _by_name(table.parent, table, splits[s]) for s in order}
+
+
+def _rows(table: Path, split: str | None = None) -> list[_Row]:
+    """The rows of a table, all of one split, or else of that which a column may name."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is not a CSV file in UTF-8: {error}") from error
+    if len(lines) < 2:
+        raise InputError(f"{table} needs a first line with the names of columns, and then rows")
+    columns = [name.strip().lower() for name in lines[0][1]]
+    at_file, at_class, at_split = (
+        next((columns.index(name) for name in names if name in columns), None)
+        for names in (_FILE, _CLASS, _SPLIT)
+    )
+    if at_file is None or at_class is None:
+        raise InputError(
+            f"{table} has the columns {', '.join(columns)}: it needs one for the file "
+            f"({', '.join(_FILE)}) and one for the class ({', '.join(_CLASS)})"
+        )
+
+    def row(number: int, cells: list[str]) -> _Row:
+        cells = [cell.strip() for cell in cells] + [""] * len(columns)
+        file, label = cells[at_file], cells[at_class]
+        if not file or not label:
+            raise InputError(
+                f"{table}, row {number}: file {file!r} has no class"
+                if file
+                else f"{table}, row {number}: class {label!r} has no file"
+            )
+        if split or at_split is None:
+            return _Row(number, file, label, split or ALL)
+        if cells[at_split].lower() not in WORDS:
+            raise InputError(
+                f"{table}, row {number}: file {file!r} has the split {cells[at_split]!r}: it "
+                f"must be one of {', '.join(WORDS)}"
+            )
+        return _Row(number, file, label, WORDS[cells[at_split].lower()])
+
+    return [row(number, cells) for number, cells in lines[1:]]
+
+
+def _roots(folder: Path, split: str = "train") -> list[Path]:
+    """Where the images of a table may lie, or their class folders."""
+    words = [word for word, known in WORDS.items() if known == split]
+    inside = [folder / name for name in ("images", *words, "train", "Data/CLS-LOC/train")]
+    imagenet = [
+        sorted(folder.glob(f"ILSVRC*{end}")) for end in ("/Data/CLS-LOC/train", "/train", "")
+    ]
+    return [folder, *inside, *chain(*imagenet)]
+
+
+def _by_name(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[Path]]:
+    """Images by class; all lie where the first is found, with or without folders for classes."""
+    first = rows[0]
+    for root in _roots(folder, first.split):
+        if (root / first.file).is_file():
+            return _existing(table, rows, [root / row.file for row in rows])
+        if (root / first.label / first.file).is_file():
+            return _existing(table, rows, [root / row.label / row.file for row in rows])
+    raise InputError(
+        f"{table}, row {first.line}: class {first.label!r}: there is no file {first.file} in "
+        f"{folder}, nor in a folder images, {first.split} or {first.label} there"
+    )
+
+
+def _existing(table: Path, rows: Sequence[_Row], paths: Sequence[Path]) -> dict[str, list[Path]]:
+    missing = first_missing(paths)
+    if missing is not None:
+        row = rows[missing]
+        raise InputError(
+            f"{table}, row {row.line}: class {row.label!r}: there is no file {paths[missing]}"
+        )
+    return _by_class(rows, paths)
+
+
+def _by_class(rows: Sequence[_Row], paths: Sequence[Path]) -> dict[str, list[Path]]:
+    images: dict[str, list[Path]] = {label: [] for label in sorted({row.label for row in rows})}
+    for row, path in zip(rows, paths, strict=True):
+        images[row.label].append(path)
+    return images
+
+
+def _are_ranks(folder: Path, row: _Row) -> bool:
+    """Whether files are named by synset and rank, and only ImageNet's own files are there.
+
+    Ravi and Larochelle named the images of mini-ImageNet anew: eight digits follow the synset, of
+    which the last five are the rank of the image among the files of its class, from 1 on.
+    """
+    named = re.fullmatch(rf"{re.escape(row.label)}\d{{8}}\.\w+", row.file) is not None
+    return named and _imagenet(folder, row.label) is not None
+
+
+def _imagenet(folder: Path, label: str) -> Path | None:
+    """The folder that holds ImageNet's training images of a class in a folder of their own."""
+    for root in _roots(folder):
+        if (root / label).is_dir() and _ranked(root / label):
+            return root
+    return None
+
+
+def _ranked(folder: Path) -> list[str]:
+    """ImageNet's names of the images of a class, as n01532829_3.JPEG, sorted by number."""
+    pattern = re.compile(r"n\d+_(\d+)\.\w+")
+    numbered = [(pattern.fullmatch(name), name) for name in image_names(folder)]
+    return [name for _, name in sorted((int(m[1]), name) for m, name in numbered if m)]
+
+
+def _by_rank(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[Path]]:
+    """Images by class, found by their rank."""
+    root = _imagenet(folder, rows[0].label) or folder
+    ranked: dict[str, list[str]] = {}
+    paths = []
+    for row in rows:
+        place = root / row.label
+        if row.label not in ranked:
+            if not place.is_dir():
+                raise InputError(
+                    f"{table}, row {row.line}: class {row.label!r} has no folder {place}"
+                )
+            ranked[row.label] = _ranked(place)
+        images, rank = ranked[row.label], int(row.file.rpartition(".")[0][-5:])
+        if not 0 < rank <= len(images):
+            raise InputError(
+                f"{table}, row {row.line}: {row.file} is image {rank} of class {row.label!r}, but "
+                f"{place} holds {len(images)}"
+            )
+        paths.append(place / images[rank - 1])
+    return _by_class(rows, paths)
