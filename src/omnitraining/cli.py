@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "judge a run on the fixed test tasks",
     "compare": "table of several runs, with paired differences from the first",
     "reproduce": "run a whole experiment: train, judge, table, figure",
+    "data": "check a data set on disk, or decode its images ahead of training",
     "list": "what there is: experiments, algorithms, backbones, problems",
     "doctor": "check this installation and machine",
 }
@@ -66,6 +67,7 @@ def _run(arguments: list[str]) -> int:
         "evaluate": _evaluate,
         "compare": _compare,
         "reproduce": _reproduce,
+        "data": _data,
         "list": _list,
         "doctor": _doctor,
     }
@@ -163,12 +165,115 @@ def _reproduce(arguments: list[str]) -> int:
         "--smoke", action="store_true", help="a tiny variant that only shows it runs"
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (default: the experiment's)")
-    parser.add_argument("--only", nargs="+", help="train only these rows")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="train only these rows")
+    parser.add_argument(
+        "--settings", nargs="+", metavar="NAME", help="train only in these, as table2 on cub"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of data sets, as DIR/cub ('omni data')"
+    )
     options = parser.parse_args(arguments)
 
     from omnitraining.reproduction import reproduce
 
-    reproduce(options.name, options.out, options.smoke, options.seeds, options.only)
+    reproduce(
+        options.name,
+        options.out,
+        options.smoke,
+        options.seeds,
+        options.only,
+        options.settings,
+        options.data,
+    )
+    return 0
+
+
+def _data(arguments: list[str]) -> int:
+    parser = _parser(
+        "data",
+        "PATH is a folder with one folder of images per class, or with train, val and test that\n"
+        "hold those; a CSV table or JSON list of images; or CUB, Cars, Places, Plantae or\n"
+        "mini-ImageNet as they are published. Start with: omni data check PATH",
+    )
+    commands = parser.add_subparsers(dest="what", required=True, metavar="{check,prepare}")
+    check = commands.add_parser(
+        "check",
+        help="open every image, count classes, find damage and duplicates",
+        description="Open every image of a data set and say what was found, and what to mend.",
+        epilog="The exit code is 0 if the data set can be used, and 1 if something must be mended.",
+        allow_abbrev=False,
+    )
+    prepare = commands.add_parser(
+        "prepare",
+        help="decode all images once, so that training starts at once",
+        description="Decode all images of a data set into the cache, from which training reads "
+        "them. The first training does so by itself; this does it ahead.",
+        allow_abbrev=False,
+    )
+    for each in (check, prepare):
+        each.add_argument("path", type=Path, metavar="PATH", help="folder or file of the data set")
+    check.add_argument("--name", help="standard data set that it should be, as cub")
+    prepare.add_argument(
+        "--size",
+        type=int,
+        default=84,
+        help="side in pixels of what the network sees (default: 84); images are kept at 1.15 "
+        "times that side, and cropped in training",
+    )
+    prepare.add_argument(
+        "--cache",
+        type=Path,
+        help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining)",
+    )
+    prepare.add_argument(
+        "--skip-damaged", action="store_true", help="leave out images that cannot be decoded"
+    )
+    options = parser.parse_args(arguments)
+    if not options.path.exists():
+        raise InputError(f"there is no data set at {options.path}")
+    if options.what == "check":
+        return _check_data(options.path, options.name)
+    if options.size < 1:
+        raise InputError(f"--size is {options.size}: it must be 1 or more")
+    return _prepare_data(options.path, options.size, options.cache, options.skip_damaged)
+
+
+def _check_data(path: Path, name: str | None) -> int:
+    from omnitraining.display import show
+    from omnitraining.tasks.classification import checking, datasets
+
+    checking.check_name(name)
+    try:
+        data_set = datasets.read(path)
+    except InputError as error:
+        print(f"must be mended: {error}")
+        return 1
+    report = checking.check(data_set, name)
+    show(checking.table(report))
+    for words in report.problems:
+        print(f"must be mended: {words}")
+    for words in report.warnings:
+        print(f"warning: {words}")
+    if report.is_usable:
+        print(f"{path} can be used   next: omni data prepare {path}")
+    return 0 if report.is_usable else 1
+
+
+def _prepare_data(path: Path, size: int, cache: Path | None, skip_damaged: bool) -> int:
+    import warnings
+
+    from omnitraining.tasks.classification import datasets, decoding
+
+    side = decoding.resized_side(size)
+    for split, listing in datasets.read(path).splits.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            images = decoding.load(listing, side, cache, skip_damaged).images
+        for warning in caught:
+            print(f"warning: {warning.message}", file=sys.stderr)
+        file = decoding.cache_file(listing, side, cache)
+        shape = f"{len(images)} images of {side} x {side} pixels"
+        print(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
     return 0
 
 
