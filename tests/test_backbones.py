@@ -852,8 +852,8 @@ class Outputs(Maps):
 @pytest.mark.parametrize(
     ("backbone", "words"),
     [
-        (Maps, r"Maps returns \[2, 4, 16, 16\] for .* it must return features \[B, D\]"),
-        (Outputs, r"Outputs returns SimpleNamespace for .* it must return features \[B, D\]"),
+        (Maps, r"Maps returns \[2, 4, 16, 16\] for .* wrap it in a module that returns features"),
+        (Outputs, r"Outputs returns SimpleNamespace for .* wrap it in a module that returns features"),
     ],
 )
 def test_a_backbone_that_returns_no_features_is_refused(

@@ -321,7 +321,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--omninet.rank", "0"], "rank is 0: it must be 1 or more"),
     (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),
     (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, ResNet10"),
-    (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Sinusoids"),
+    (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Photos"),
     (["--pretraining", "Rot"], "there is no class 'Rot': choose from RFS, Baseline,"),
     (["--metatraining", "Rot"], "there is no class 'Rot': choose from GNN, MAML,"),
     (["--backbone", "no.such.Net"], "No module named 'no': choose from MLP, Conv4"),
@@ -332,7 +332,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--backbone", "torch.nn.Identity"], "Identity has no layer to convert: an Omni-Net needs"),
     (
         ["--backbone", "tests.reference.tiny.Volumes"],
-        "returns [2, 2, 2] for inputs of shape [2, 1]: it must return features [B, D]",
+        "returns [2, 2, 2] for inputs of shape [2, 1]: wrap it in a module",
     ),
     (["--backbone", "Conv4"], "does not take inputs of shape [2, 1]"),
     (["--metatraining", "ProtoNet"], "Sinusoids, L2Regression, ProtoNet do not fit together"),
@@ -367,12 +367,12 @@ IN_FILES: list[tuple[Values, str]] = [
     ({"backbone": {"class_path": "Conv9"}}, "there is no class 'Conv9': choose from MLP, Conv4"),
     ({"backbone": {"class_path": "MLP", "init_args": {"wide": 1}}}, "has no field 'wide'"),
     ({"problem": {"class_path": "Sinusoids", "init_args": {"waves": "x"}}}, "problem.waves is x"),
-    ({"problem": 3}, "problem: Not a valid subclass of Problem: choose from Glyphs, Sinusoids"),
+    ({"problem": 3}, "problem: Not a valid subclass of Problem: choose from Glyphs, Photos"),
     ({"inference": {"vote": ["post"]}}, "inference.vote is post: it must be one of 'pre'"),
     ({"problem": {"class_path": "Glyphs", "init_args": {"protocol": {"wayz": 2}}}}, "shots"),
     (
         {"pretraining": {"class_path": "Baseline", "init_args": {"new_head": "Ridge"}}},
-        "pretraining.new_head: there is no class 'Ridge': choose from CosineHead, LogisticHead, SGDHead",
+        "pretraining.new_head: there is no class 'Ridge': choose from CosineHead, Logistic",
     ),
 ]
 

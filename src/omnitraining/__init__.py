@@ -1,53 +1,94 @@
 """Omni-Training: one network, three flows, trained by pre-training and meta-training at once."""
 
-from omnitraining.backbones import MLP, Conv4, ResNet10, ResNet18
+from omnitraining.backbones import (
+    MLP,
+    Conv4,
+    FeatureWise,
+    ResNet10,
+    ResNet12,
+    ResNet18,
+    ViT,
+    WideResNet,
+)
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference, paired_difference
-from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
+from omnitraining.metatraining import (
+    GNN,
+    MAML,
+    MatchingNet,
+    MetaOptNet,
+    MetaTraining,
+    ProtoNet,
+    RelationNet,
+)
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.omninet import OmniNet
-from omnitraining.pretraining import Baseline, L2Regression, LogisticHead, PreTraining, SGDHead
+from omnitraining.pretraining import (
+    RFS,
+    Baseline,
+    BaselinePP,
+    CosineHead,
+    L2Regression,
+    LogisticHead,
+    NegMargin,
+    PreTraining,
+    SGDHead,
+)
 from omnitraining.runs import Run
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.teacher import Teacher
 from omnitraining.training import Training, train
 
 __all__ = [
+    "GNN",
     "MAML",
     "MLP",
+    "RFS",
     "Baseline",
+    "BaselinePP",
     "Classification",
     "Conv4",
+    "CosineHead",
     "Episode",
     "Evaluation",
+    "FeatureWise",
     "Glyphs",
     "Inference",
     "InputError",
     "L2Regression",
     "LabelledImages",
     "LogisticHead",
+    "MatchingNet",
+    "MetaOptNet",
     "MetaTraining",
     "MiniBatch",
     "Model",
+    "NegMargin",
     "OmniLoss",
     "OmniNet",
     "OmniNetOptions",
+    "Photos",
     "PreTraining",
     "Problem",
     "ProtoNet",
     "Protocol",
+    "RelationNet",
     "ResNet10",
+    "ResNet12",
     "ResNet18",
     "Run",
     "SGDHead",
     "Sinusoids",
     "Teacher",
     "Training",
+    "ViT",
+    "WideResNet",
     "build_model",
     "paired_difference",
     "train",

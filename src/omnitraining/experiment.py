@@ -1,5 +1,6 @@
 """An experiment is a typed configuration: problem, backbone, method, and how to train them."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
@@ -147,6 +148,14 @@ def _try_out(experiment: Experiment, model: Model) -> None:
         )
     experiment.inference.voters(model.trained_flows)
     problem, random = experiment.problem, torch.Generator().manual_seed(0)
+    meta = type(experiment.metatraining)
+    other = sorted(problem.test_outputs - {problem.meta_outputs})
+    if meta.fixed_ways and other and {"meta", "joint_meta"} & {*model.networks}:
+        raise InputError(
+            f"{meta.__name__} answers tasks of as many ways as it was trained on, "
+            f"{problem.meta_outputs}, but there are test tasks of {other[0]}: set protocol.ways "
+            "and protocol.test_ways alike, or leave that benchmark out"
+        )
     try:
         model.eval()(problem.minibatch(0, random), problem.episode(0, random))
     except RuntimeError as error:
@@ -259,16 +268,20 @@ def _plain(option: Field[Any]) -> Any:
 
 def _with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:
     """Values of a file without the options of those classes that the command line replaces."""
-    kept = dict(values)
+    kept = copy.deepcopy(values)
     for option, following in pairwise([*options, ""]):
         name, _, given = option.partition("=")
-        name, given = name.removeprefix("--").removesuffix(".class_path"), given or following
-        algorithm = name in ("pretraining", "metatraining")
-        before = kept.get(name, {"class_path": ""} if algorithm else None)
-        known = find_class(given) is not None  # if not, that is for the parser to tell
-        if known and isinstance(before, Mapping) and "class_path" in before:
-            same = before["class_path"].rpartition(".")[2] == given.rpartition(".")[2]
-            kept[name] = before if same else {"class_path": given}
+        *path, last = name.removeprefix("--").removesuffix(".class_path").split(".")
+        given = given or following
+        if find_class(given) is None:  # not a class, or one that the parser shall refuse
+            continue
+        holder = kept
+        for part in path:
+            holder = holder.setdefault(part, {}).setdefault("init_args", {})
+        before = holder.get(last)
+        before = before.get("class_path", "") if isinstance(before, Mapping) else ""
+        if before.rpartition(".")[2] != given.rpartition(".")[2]:
+            holder[last] = {"class_path": given}
     return kept
 
 

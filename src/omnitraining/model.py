@@ -294,6 +294,7 @@ def feature_size(backbone: nn.Module, example: Tensor) -> int:
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
             f"backbone {type(backbone).__name__} returns {found} for inputs of shape "
-            f"{list(example.shape)}: it must return features [B, D], here [{len(example)}, D]"
+            f"{list(example.shape)}: wrap it in a module that returns features [B, D], here "
+            f"[{len(example)}, D]"
         )
     return features.shape[1]

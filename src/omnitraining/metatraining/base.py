@@ -18,6 +18,9 @@ class MetaTraining(ABC):
     needs_only_features: ClassVar[bool] = True
     """Whether features do not change in `predict`, so that they may be computed once for all."""
 
+    fixed_ways: ClassVar[bool] = False
+    """Whether test tasks must have as many classes as training tasks."""
+
     @abstractmethod
     def head(self, features: int, outputs: int) -> nn.Module:
         """H_meta, applied to features; the identity where the metric is the head."""

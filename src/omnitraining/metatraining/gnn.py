@@ -34,7 +34,7 @@ class TaskNorm(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """Normalise [T, G, M, C] over G and M, where entry m stands for counts[m] equal ones."""
-        share = x.new_ones(x.shape[2]) if counts is None else counts
+        share = x.new_ones(x.shape[2]) if counts is None else counts.to(x.dtype)
         share = (share / share.sum() / x.shape[1])[:, None]
         mean = (x * share).sum((1, 2), keepdim=True)
         centred = x - mean
@@ -46,7 +46,11 @@ class RunningNorm(nn.BatchNorm1d):
     """Ordinary batch norm over nodes or edges, with running statistics for the test."""
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        return super().forward(x.flatten(0, -2)).view_as(x)
+        """Normalise [T, G, M, C] over all but C, where entry m stands for counts[m] equal ones."""
+        if counts is None or not self.training:
+            return super().forward(x.flatten(0, -2)).view_as(x)
+        each = x.repeat_interleave(counts, 2)
+        return super().forward(each.flatten(0, -2)).view_as(each)[:, :, counts.cumsum(0) - 1]
 
 
 class Adjacency(nn.Module):
@@ -69,7 +73,7 @@ class Adjacency(nn.Module):
         i, j = torch.triu_indices(nodes, nodes, 1, device=x.device)
         itself = torch.zeros_like(x[:, :, :1])
         edges = torch.cat([(x[:, :, i] - x[:, :, j]).abs(), itself], 2)
-        counts = x.new_full((len(i) + 1,), 2.0)
+        counts = torch.full((len(i) + 1,), 2, device=x.device)
         counts[-1] = nodes
         for layer, norm in zip(self.layers, self.norms, strict=True):
             edges = F.leaky_relu(norm(layer(edges), counts))
@@ -158,6 +162,8 @@ class GNN(MetaTraining):
     embedding: int = 128
     width: int = 96
     form: Form = "transductive"
+
+    fixed_ways = True
 
     def head(self, features: int, outputs: int) -> nn.Module:
         return GraphNetwork(features, outputs, self.embedding, self.width, self.form)

@@ -32,6 +32,7 @@ class MAML(MetaTraining):
     task: Literal["classification", "regression"] = "classification"
 
     needs_only_features = False
+    fixed_ways = True
 
     def head(self, features: int, outputs: int) -> nn.Module:
         layer = nn.Linear(features, outputs)

@@ -27,6 +27,11 @@ class Problem(ABC):
     meta_outputs: int
     one_joint_head: bool
 
+    @property
+    def test_outputs(self) -> frozenset[int]:
+        """Numbers of outputs that test tasks ask for."""
+        return frozenset({self.meta_outputs})
+
     @abstractmethod
     def example(self) -> Tensor:
         """Two inputs [2, ...], on the CPU."""

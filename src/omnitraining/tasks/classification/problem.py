@@ -109,6 +109,10 @@ class Classification(Problem):
             self._sampler(images, self._test_ways(images))
         self.views = views or PlainViews(*_levels(self.domains))
 
+    @property
+    def test_outputs(self) -> frozenset[int]:
+        return frozenset(map(self._test_ways, self.benchmarks.values()))
+
     def example(self) -> Tensor:
         return self.views.test(self.training[0].images[:2])
 
