@@ -3,7 +3,8 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
+from omnitraining.backbones import FeatureWise
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.fields import find_class, readable
@@ -43,6 +45,8 @@ class Experiment:
         inference: how to predict.
         seed: of weights and samples.
         previous: run folder of the generation before this one, whose pre-flow teaches it (RFS).
+        start: run folder of one backbone of the same kind whose weights this one starts from, as
+            the GNN and FT rows of [79] start from a Baseline.
     """
 
     problem: Problem
@@ -56,21 +60,21 @@ class Experiment:
     inference: Inference = field(default_factory=Inference)
     seed: int = 0
     previous: Path | None = None
+    start: Path | None = None
 
     def build(self) -> Model:
-        """The untrained model; the same for the same seed.
+        """The model before training; the same for the same seed.
 
         Raises:
-            InputError: the parts do not fit together, or the previous run cannot be loaded.
+            InputError: the parts do not fit together, or another run that is named cannot be
+                loaded.
         """
-        previous = None
-        if self.previous is not None:
-            run = Run(self.previous)
-            previous = load_run(run).load(run).requires_grad_(False)
+        previous = _trained(self.previous).requires_grad_(False) if self.previous else None
+        start = _trained(self.start) if self.start else None
         torch.manual_seed(self.seed)
         return build_model(
             self.method,
-            self.backbone,
+            partial(_started, self.backbone, start) if start else self.backbone,
             self.problem,
             self.pretraining,
             self.metatraining,
@@ -81,10 +85,32 @@ class Experiment:
 
     def load(self, run: Run) -> Model:
         """The trained model of a run, at its best validation score."""
-        model = self.build()
+        model = replace(self, previous=None, start=None).build()
         facts = load_checkpoint(run.checkpoint("best"), {})
         load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
+
+
+def _trained(folder: Path) -> Model:
+    run = Run(folder)
+    return load_run(run).load(run)
+
+
+def _started(backbone: Callable[[], nn.Module], model: Model) -> nn.Module:
+    """A new backbone with the weights of a trained model's."""
+    made = backbone()
+    bare, source = (
+        b.backbone if isinstance(b, FeatureWise) else b
+        for b in (made, model.network(model.trained_flows[0]).backbone)
+    )
+    try:
+        bare.load_state_dict(source.state_dict())
+    except (RuntimeError, KeyError) as error:
+        raise InputError(
+            f"the run named as start holds a {type(source).__name__} that does not fit this "
+            f"{type(bare).__name__}: it must be a run of one plain backbone of the same kind"
+        ) from error
+    return made
 
 
 def parser(**options: Any) -> ArgumentParser:
