@@ -4,6 +4,7 @@ import colorsys
 import csv
 import json
 import pickle
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -51,9 +52,9 @@ def colour(number: int) -> NDArray[np.float64]:
     return 255 * np.array(colorsys.hsv_to_rgb(number * 0.618 % 1, 0.9, 0.4 + 0.15 * (number % 4)))
 
 
-def picture(number: int, image: int, side: int = 20) -> NDArray[np.uint8]:
+def picture(number: int, seed: int, side: int = 20) -> NDArray[np.uint8]:
     """An image [side + 4, side, 3] of a class: its colour and noise."""
-    noise = np.random.default_rng((number, image)).normal(0, 12, (side + 4, side, 3))
+    noise = np.random.default_rng((number, seed)).normal(0, 12, (side + 4, side, 3))
     return (colour(number) + noise).clip(0, 255).astype(np.uint8)
 
 
@@ -79,10 +80,11 @@ def write_layout(
     return LAYOUTS[name](folder, classes, images, side)
 
 
-def save(path: Path, number: int, image: int, side: int) -> Path:
-    """Write one image file."""
+def save(path: Path, number: int, side: int) -> Path:
+    """Write one image file; its noise depends on its name and that of its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(number, image, side)).save(path)
+    seed = zlib.crc32(f"{path.parent.name}/{path.name}".encode())
+    Image.fromarray(picture(number, seed, side)).save(path)
     return path
 
 
@@ -121,7 +123,7 @@ def _ilsvrc(folder: Path, classes: int, images: int, side: int) -> Expected:
         for synset, number in expected[split].items():
             tree = folder / "ILSVRC2015" / "Data" / "CLS-LOC" / "train" / synset
             for image in range(3 * images):
-                save(tree / f"{synset}_{7 * image**2 + 3}.JPEG", number, image, side)
+                save(tree / f"{synset}_{7 * image**2 + 3}.JPEG", number, side)
             rows += [[f"{synset}{rank:08}.jpg", synset] for rank in range(2, 3 * images, 3)]
         table(folder / f"{word}.csv", ["filename", "label"], rows)
     return expected
@@ -134,7 +136,7 @@ def _flat_csv(folder: Path, classes: int, images: int, side: int) -> Expected:
         for synset, number in expected[split].items():
             for image in range(images):
                 name = f"{synset}{image + 1:08}.jpg"
-                save(folder / "images" / name, number, image, side)
+                save(folder / "images" / name, number, side)
                 rows.append([name, synset])
         table(folder / f"{word}.csv", ["filename", "label"], rows)
     return expected
@@ -147,7 +149,7 @@ def _original_names(folder: Path, classes: int, images: int, side: int) -> Expec
         for synset, number in expected[split].items():
             for image in range(images):
                 name = f"{synset}_{9 * image + 5}.JPEG"
-                save(folder / "images" / synset / name, number, image, side)
+                save(folder / "images" / synset / name, number, side)
                 rows.append([synset, name])
         table(folder / f"{word}.csv", ["class_name", "image_name"], rows)
     return expected
@@ -166,7 +168,7 @@ def _split_folders(words: dict[str, str]) -> Callable[[Path, int, int, int], Exp
 def _folders(folder: Path, classes: Mapping[str, int], images: int, side: int) -> None:
     for name, number in classes.items():
         for image in range(images):
-            save(folder / name / f"{name.split('.')[-1]}_{image:04}.jpg", number, image, side)
+            save(folder / name / f"{name.split('.')[-1]}_{image:04}.jpg", number, side)
 
 
 def _arrays(members: dict[str, int], images: int) -> NDArray[np.uint8]:
@@ -244,11 +246,11 @@ def _cub(folder: Path, classes: int, images: int, side: int) -> Expected:
 
 def _cars(folder: Path, classes: int, images: int, side: int) -> Expected:
     """Images are numbered through in an order that is not that of the classes."""
-    order = [(number, image) for image in range(images) for number in reversed(range(classes))]
-    write_cars(folder, [(number + 1, f"{i:05}.jpg") for i, (number, _) in enumerate(order, 1)])
-    for i, (number, image) in enumerate(order, 1):
-        save(folder / "cars_train" / f"{i:05}.jpg", number, image, side)
-    save(folder / "cars_test" / "00001.jpg", 0, images, side)
+    order = [*reversed(range(classes))] * images
+    write_cars(folder, [(number + 1, f"{i:05}.jpg") for i, number in enumerate(order, 1)])
+    for i, number in enumerate(order, 1):
+        save(folder / "cars_train" / f"{i:05}.jpg", number, side)
+    save(folder / "cars_test" / "00001.jpg", 0, side)
     return _modulo(CARS, classes)
 
 
@@ -271,9 +273,9 @@ def _places(folder: Path, classes: int, images: int, side: int) -> Expected:
     for name, number in members.items():
         for image in range(images):
             path = folder / "places365_standard" / "train" / name / f"{image + 1:08}.jpg"
-            save(path, number, image, side)
+            save(path, number, side)
         path = folder / "places365_standard" / "val" / name / f"Places365_val_{number:08}.jpg"
-        save(path, number, images, side)
+        save(path, number, side)
     (folder / "places365_standard" / "train.txt").write_text("")
     return _modulo(tuple(members), classes)
 
@@ -283,7 +285,7 @@ def _plantae(folder: Path, classes: int, images: int, side: int) -> Expected:
     sized = [(name, images + classes - 1 - i) for i, name in enumerate(PLANTS[:classes])]
     for number, (name, count) in enumerate(reversed(sized)):
         for image in range(count):
-            save(folder / "Plantae" / name / f"{1000 * number + image}.jpg", number, image, side)
+            save(folder / "Plantae" / name / f"{1000 * number + image}.jpg", number, side)
     return _modulo(tuple(name for name, _ in reversed(sized)), classes)
 
 
@@ -302,7 +304,7 @@ def _one_csv(folder: Path, classes: int, images: int, side: int) -> Expected:
     rows = []
     for image in range(images):
         for name, number in members.items():
-            path = save(folder / "photos" / f"{number}-{image}.png", number, image, side)
+            path = save(folder / "photos" / f"{number}-{image}.png", number, side)
             rows.append([str(path.relative_to(folder)), "May", name])
     table(folder / "plants.csv", ["file", "month", "class"], rows)
     return {"all": members}
@@ -314,7 +316,7 @@ def _one_csv_with_split(folder: Path, classes: int, images: int, side: int) -> E
     for split, members in expected.items():
         for name, number in members.items():
             for image in range(images):
-                path = save(folder / f"{number}-{image}.png", number, image, side)
+                path = save(folder / f"{number}-{image}.png", number, side)
                 rows.append([path.name, name, {"validation": "val"}.get(split, split)])
     table(folder / "plants.csv", ["filename", "label", "split"], rows[::-1])
     return expected

@@ -20,11 +20,10 @@ def cars(path: Path) -> Found | None:
     if kit is None:
         return None
     source = kit / "cars_train_annos.mat"
+    table = _read(source, "annotations")
     try:
-        rows = [(int(row["class"]), str(row["fname"])) for row in _read(source, "annotations")]
+        rows = [(int(row["class"]), str(row["fname"])) for row in table]
     except (IndexError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{source} must give the fields class and fname of images") from error
     names = _class_names(kit / "cars_meta.mat", [number for number, _ in rows])
     folder = path / "cars_train"
@@ -47,6 +46,8 @@ def _class_names(path: Path, numbers: list[int]) -> dict[int, str]:
     if not path.is_file():
         return {number: str(number) for number in sorted(set(numbers))}
     names = dict(enumerate(map(str, _read(path, "class_names")), start=1))
+    if len(set(names.values())) < len(names):
+        raise InputError(f"{path} has two classes of one name")
     unknown = set(numbers) - set(names)
     if unknown:
         raise InputError(

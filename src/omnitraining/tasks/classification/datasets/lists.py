@@ -44,6 +44,8 @@ def _images(file: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
         raise InputError(f"{file}: {', '.join(_KEYS)} must be lists that are not empty")
     if len(images) != len(labels):
         raise InputError(f"{file} has {len(images)} image_names, but {len(labels)} image_labels")
+    if len(set(map(str, names))) < len(names):
+        raise InputError(f"{file} has two label_names that are the same")
     known = range(len(names))
     wrong = [label for label in labels if type(label) is not int or label not in known]
     if wrong:

@@ -1,7 +1,7 @@
 """Pickled arrays, as mini-ImageNet is handed around, read without running anything in them.
 
 A pickle may name any function to be called on reading. Here it may only name what makes arrays and
-plain containers; whatever else it names is refused.
+plain containers, for which the functions below stand in; whatever else it names is refused.
 """
 
 import pickle
@@ -45,12 +45,17 @@ def pickles(path: Path) -> Found | None:
 
 def _images(file: Path) -> dict[str, list[Item]]:
     content = read_pickle(file)
-    if isinstance(content, Mapping):
-        content = {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
-        if content.keys() >= {"data", "labels"}:
-            return _by_labels(file, content)
-        if content.keys() >= {"image_data", "class_dict"}:
-            return _by_rows(file, content)
+    try:
+        if isinstance(content, Mapping):
+            content = {_text(key): value for key, value in content.items()}
+            if content.keys() >= {"data", "labels"}:
+                return _by_labels(file, content)
+            if content.keys() >= {"image_data", "class_dict"}:
+                return _by_rows(file, content)
+    except InputError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{file} has labels or classes of another form: {error}") from error
     raise InputError(
         f"{file} must hold data and labels (MetaOptNet) or image_data and class_dict (learn2learn)"
     )
@@ -82,7 +87,7 @@ def _by_rows(file: Path, content: Mapping[str, Any]) -> dict[str, list[Item]]:
 def _array(file: Path, images: object) -> NDArray[np.uint8]:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
         raise InputError(f"{file} must hold images as one array of uint8 [M, H, W, 3]")
-    return images
+    return np.asarray(images)
 
 
 def _text(name: object) -> str:
@@ -104,35 +109,58 @@ def read_pickle(file: Path) -> Any:
         raise InputError(f"{file} is not a pickle that can be read: {error}") from error
 
 
-def _frombuffer(
-    buffer: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any
-) -> NDArray[Any]:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+class _Dtype:
+    """A type of array elements; a real one would take what its state says on trust."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        if not re.fullmatch(r"[biuf]\d|[US]\d+", code):
+            raise InputError(f"holds arrays of {code}: only numbers and texts are read")
+        self.real = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.real = self.real.newbyteorder(state[1])
+
+
+class _Array(np.ndarray[Any, np.dtype[Any]]):
+    """An array, which is empty until it is given its state."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        version, shape, dtype, column_major, data = state
+        super().__setstate__((version, shape, dtype.real, column_major, data))
+
+
+def _reconstruct(kind: None, shape: object, code: object) -> Any:
+    return _Array((0,))
+
+
+def _scalar(dtype: _Dtype, data: str | bytes) -> Any:
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.real)[0]
+
+
+def _frombuffer(buffer: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+    return np.frombuffer(buffer, dtype.real).reshape(shape, order=order)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 of Python 3 writes bytes."""
+    """How the older protocols write bytes."""
     if encoding != "latin1":
         raise InputError(f"encodes by {encoding}, which no array does")
     return text.encode("latin1")
 
 
-_ARRAY, _SCALAR = np.empty(0).__reduce__()[0], np.uint8(0).__reduce__()[0]
-_ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+_CONTAINERS = (dict, list, tuple, set, bytes, bytearray, str)
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): None,  # of which kind an array is
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): OrderedDict,
+    **{(module, k.__name__): k for k in _CONTAINERS for module in ("builtins", "__builtin__")},
     **{
-        ("builtins", kind.__name__): kind
-        for kind in (dict, list, tuple, set, bytes, bytearray, str)
-    },
-    **{
-        (f"numpy.{core}.{module}", name): value
+        (f"numpy.{core}.{name}", function): made
         for core in ("core", "_core")  # before and from NumPy 2 on
-        for module, name, value in (
-            ("multiarray", "_reconstruct", _ARRAY),
-            ("multiarray", "scalar", _SCALAR),
+        for name, function, made in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
             ("numeric", "_frombuffer", _frombuffer),
         )
     },
@@ -141,11 +169,9 @@ _ALLOWED = {
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # Python 2 had other names for some modules.
-        place = ({"__builtin__": "builtins"}.get(module, module), name)
-        if place not in _ALLOWED:
+        if (module, name) not in _ALLOWED:
             raise InputError(
                 f"names {module}.{name}, which could run anything: only arrays and plain "
                 "containers are read from pickles"
             )
-        return _ALLOWED[place]
+        return _ALLOWED[module, name]

@@ -110,7 +110,7 @@ def _by_name(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[
             return _existing(table, rows, [root / row.label / row.file for row in rows])
     raise InputError(
         f"{table}, row {first.line}: class {first.label!r}: there is no file {first.file} in "
-        f"{folder}, nor in a folder images, {first.split} or {first.label} there"
+        f"{folder}, nor in a folder images, train, {first.label} or the like there"
     )
 
 
@@ -132,7 +132,7 @@ def _by_class(rows: Sequence[_Row], paths: Sequence[Path]) -> dict[str, list[Pat
 
 
 def _are_ranks(folder: Path, row: _Row) -> bool:
-    """Whether files are named by synset and rank, and only ImageNet's own files are there.
+    """Whether files are named by synset and rank, and ImageNet's own files are there.
 
     Ravi and Larochelle named the images of mini-ImageNet anew: eight digits follow the synset, of
     which the last five are the rank of the image among the files of its class, from 1 on.

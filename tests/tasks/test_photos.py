@@ -1,0 +1,226 @@
+"""Photographs from files become the benchmark that is asked for, or one clear line."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from omnitraining.errors import InputError
+from omnitraining.experiment import instantiate, train_run
+from omnitraining.tasks.classification.datasets.duplicates import shared
+from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.photos import Photos
+from omnitraining.tasks.classification.problem import Protocol
+from tests.reference.layouts import PLANTS, SYNSETS, nearest, write_layout
+from tests.reference.tiny import BLOBS, config
+
+PROTOCOL = Protocol(ways=2, shots=1, queries=2, batch=8, test_ways=2, test_shots=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets of 8 classes, and own ones of 10."""
+    folder = tmp_path_factory.mktemp("data")
+    write_layout("split-folders", folder / "mini-imagenet", images=4)
+    for name in ("cub", "cars"):
+        write_layout(name, folder / name, images=4)
+    write_layout("class-folders", folder / "own", classes=10, images=4)
+    return folder
+
+
+@pytest.fixture
+def changing(data: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    shutil.copytree(data, tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.getbasetemp() / "photos"))
+
+
+def photos(data: Path, **changes: Any) -> Photos:
+    options: dict[str, Any] = {
+        "training": ("mini-imagenet",),
+        "validation": "mini-imagenet",
+        "benchmarks": ("mini-imagenet",),
+        "protocol": PROTOCOL,
+        "size": 16,
+        "complete": False,
+    }
+    return Photos(data, **{**options, **changes})
+
+
+def fails(data: Path, **changes: Any) -> str:
+    with pytest.raises(InputError) as error:
+        photos(data, **changes)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def colours(images: LabelledImages) -> list[int]:
+    """The class whose colour each image has."""
+    return [nearest(image, 10) for image in images.images.permute(0, 2, 3, 1).numpy()]
+
+
+def test_parts_have_usual_splits(data: Path) -> None:
+    problem = photos(data)
+    parts = (*problem.training, problem.validation, problem.benchmarks["mini-imagenet"])
+    for part, (split, count) in zip(
+        parts, (("train", 4), ("validation", 2), ("test", 2)), strict=True
+    ):
+        assert part.name == f"mini-imagenet-{split}"
+        assert part.classes == tuple(SYNSETS[split][:count])
+        assert part.images.shape == (4 * count, 3, 18, 18)  # 1.15 times 16
+    assert colours(problem.validation) == [4] * 4 + [5] * 4
+    assert problem.validation.labels.tolist() == [0] * 4 + [1] * 4
+    assert problem.example().shape == (2, 3, 16, 16)
+
+
+def test_training_on_all_of_one_and_testing_on_another_is_cross_domain(data: Path) -> None:
+    problem = photos(data, training=("mini-imagenet:all",), validation="cub", benchmarks=("cub",))
+    assert problem.pre_outputs == 8 and len(problem.training[0].images) == 32
+    assert problem.validation.classes == ("002.Laysan_Albatross", "006.Least_Auklet")
+    assert list(problem.benchmarks) == ["cub"]
+    assert problem.benchmarks["cub"].classes == ("004.Groove_billed_Ani", "008.Rhinoceros_Auklet")
+
+
+def test_several_data_sets_are_domains_of_their_own(data: Path) -> None:
+    problem = photos(
+        data,
+        training=("mini-imagenet", "cub"),
+        benchmarks=("cars", "mini-imagenet", "own", "cars:validation"),
+    )
+    assert [part.name for part in problem.training] == ["mini-imagenet-train", "cub-train"]
+    assert problem.pre_outputs == 4 + 4
+    assert list(problem.benchmarks) == ["cars", "mini-imagenet", "own", "cars:validation"]
+    random = torch.Generator().manual_seed(0)
+    assert problem.minibatch(0, random).y.max() > 3  # labels of the second domain follow
+
+
+def test_own_folders_are_split_by_classes(data: Path) -> None:
+    own = {"training": ("own",), "validation": "own", "benchmarks": ("own",)}
+    problem = photos(data, **own, held_out=(0.2, 0.3))
+    parts = [problem.training[0], problem.validation, problem.benchmarks["own"]]
+    assert [len(part.classes) for part in parts] == [5, 2, 3]
+    names = sorted(PLANTS[:10])
+    assert sorted(name for part in parts for name in part.classes) == names
+    assert [name for part in parts for name in part.classes] != names  # they are shuffled
+    for part in parts:
+        wanted = [names.index(part.classes[label]) for label in part.labels.tolist()]
+        assert colours(part) == wanted
+    again = photos(data, **own, held_out=(0.2, 0.3))
+    assert again.benchmarks["own"].classes == parts[2].classes
+    whole = photos(data, benchmarks=("own:all",)).benchmarks["own:all"]
+    assert whole.classes == tuple(names)
+
+
+def test_test_classes_are_never_seen_in_training(data: Path) -> None:
+    first = SYNSETS["test"][0]
+    assert fails(data, training=("mini-imagenet:all",), validation="cub") == (
+        f"class {first!r} of mini-imagenet is in problem.training (mini-imagenet:all) and in "
+        "problem.benchmarks (mini-imagenet:test): choose splits that share no class"
+    )
+    assert "is in problem.validation (mini-imagenet:test) and in problem.benchmarks" in fails(
+        data, validation="mini-imagenet:test"
+    )
+    assert "is in problem.training (mini-imagenet:train) and in problem.validation" in fails(
+        data, validation="mini-imagenet:train"
+    )
+    assert "(cub:train) and in problem.training (cub:all)" in fails(
+        data, training=("cub", "cub:all")
+    )
+
+
+def test_a_class_in_train_and_test_folders_is_an_error(changing: Path) -> None:
+    first = SYNSETS["train"][0]
+    shutil.copytree(
+        changing / "mini-imagenet/train" / first, changing / "mini-imagenet/test" / first
+    )
+    assert f"class {first!r} is in train and in test" in fails(changing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"training": ("mini",)}, "there is no data set 'mini' in {data}: it holds cars; cub; "),
+        ({"validation": ""}, "there is no data set '' in {data}"),
+        ({"validation": "cub:val"}, "no split 'val': choose from train, validation, test, all"),
+        ({"training": ()}, "problem.training must name one part or more, none of them twice"),
+        ({"benchmarks": ("cub", "cub:test")}, "problem.benchmarks must name one part or more"),
+        ({"size": 8}, "problem.size is 8: images must be 16 pixels or larger"),
+        ({"held_out": (0.5, 0.5)}, "problem.held_out is (0.5, 0.5): give two shares"),
+        ({"held_out": (-0.1, 0.5)}, "problem.held_out is (-0.1, 0.5): give two shares"),
+        ({"validation": "own", "held_out": (0.0, 0.2)}, "own has no split 'validation'"),
+        ({"complete": True}, "{data}/mini-imagenet holds 8 classes: mini-imagenet has 100"),
+        ({"protocol": Protocol()}, "5 ways asked of mini-imagenet-train, which has 4 classes"),
+    ],
+)
+def test_wrong_options_are_reported(changes: dict[str, Any], wrong: str, data: Path) -> None:
+    assert wrong.format(data=data) in fails(data, **changes)
+
+
+def test_an_empty_data_folder_is_reported(tmp_path: Path) -> None:
+    assert fails(tmp_path).endswith(f"'mini-imagenet' in {tmp_path}: it holds none")
+    assert fails(tmp_path / "none").endswith("it holds none")
+
+
+def test_own_data_need_not_be_complete(data: Path) -> None:
+    own = {"training": ("own",), "validation": "own", "benchmarks": ("own",)}
+    assert photos(data, **own, complete=True).pre_outputs == 6
+
+
+def test_an_image_in_training_and_test_is_warned_of(changing: Path) -> None:
+    train, test = (
+        changing / "mini-imagenet" / split / SYNSETS[split][0] for split in ("train", "test")
+    )
+    first, second = sorted(train.iterdir())[:2]
+    shutil.copy(first, test / "copy.jpg")
+    shutil.copy(second, test / "another.jpg")
+    with pytest.warns(UserWarning) as caught:
+        photos(changing)
+    assert [str(warning.message) for warning in caught] == [
+        "2 images of mini-imagenet-test are also in mini-imagenet-train: "
+        f"{test / 'another.jpg'} is {second}; {test / 'copy.jpg'} is {first}"
+    ]
+
+
+def test_shared_images_are_those_of_the_same_pixels() -> None:
+    random = np.random.default_rng(0)
+    first = torch.from_numpy(random.integers(0, 256, (6, 3, 9, 9), dtype=np.uint8))
+    second = first[[5, 2, 2, 0]].clone()
+    second[3, 2, 0, 0] ^= 1  # the middle row is the same, but not all of the image
+    assert shared(first, second) == [(5, 0), (2, 1), (2, 2)]
+    assert shared(first[:2], second) == []
+
+
+def test_damaged_images_can_be_left_out(changing: Path) -> None:
+    broken = changing / "mini-imagenet/train" / SYNSETS["train"][0] / "broken.jpg"
+    broken.write_bytes(b"no image")
+    assert f"{broken} is not an image" in fails(changing)
+    with pytest.warns(UserWarning, match="left out 1 of 17 images of mini-imagenet-train"):
+        assert len(photos(changing, skip_damaged=True).training[0].images) == 16
+
+
+def test_a_configuration_trains_on_photographs(data: Path, tmp_path: Path) -> None:
+    problem = {
+        "class_path": "omnitraining.tasks.classification.photos.Photos",
+        "init_args": {
+            "data": str(data),
+            "training": ["mini-imagenet", "cub"],
+            "validation": "mini-imagenet",
+            "benchmarks": ["cub"],
+            "protocol": {"ways": 2, "shots": 1, "queries": 2, "batch": 8, "test_shots": [1]},
+            "size": 16,
+            "complete": False,
+        },
+    }
+    backbone = {"class_path": "Conv4", "init_args": {"channels": 3, "width": 4}}
+    asked = config(BLOBS, problem=problem, backbone=backbone)
+    run = train_run(asked, tmp_path / "run")
+    assert run.checkpoint("best").is_file()
+    assert instantiate(asked).problem.pre_outputs == 8
