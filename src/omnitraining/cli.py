@@ -223,7 +223,8 @@ def _data(arguments: list[str]) -> int:
     prepare.add_argument(
         "--cache",
         type=Path,
-        help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining)",
+        help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining); "
+        "training finds another folder by that variable",
     )
     prepare.add_argument(
         "--skip-damaged", action="store_true", help="leave out images that cannot be decoded"
