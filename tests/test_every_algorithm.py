@@ -62,7 +62,7 @@ each_algorithm = pytest.mark.parametrize("algorithm", EVERY, ids=repr)
 
 # Options with which an algorithm learns the toy problem in a second, and how many steps it takes.
 QUICK: dict[str, tuple[dict[str, Any], int]] = {
-    "GNN": ({"embedding": 16, "width": 16}, 100),
+    "GNN": ({"embedding": 16, "width": 16}, 120),
     "L2Regression": ({"steps": 3, "lr": 0.3}, 30),
     "MAML": ({"steps": 3, "lr": 0.3}, 30),
     "RelationNet": ({"channels": 4}, 30),
@@ -204,6 +204,17 @@ def test_tasks_are_judged_each_by_itself(algorithm: Algorithm) -> None:
     together = algorithm.predict(network.eval(), episode)
     alone = [algorithm.predict(network, task) for task in episode.split(1)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-10, atol=1e-10)
+
+
+ANY_WAYS = [a for a in EVERY if not regresses(a) and not getattr(a, "fixed_ways", False)]
+
+
+@pytest.mark.parametrize("algorithm", ANY_WAYS, ids=repr)
+def test_tasks_may_have_other_numbers_of_classes(algorithm: Algorithm) -> None:
+    problem, network = toy(algorithm)
+    problem.ways = 5
+    episode = problem.episode(0, torch.Generator().manual_seed(0), tasks=2)
+    assert algorithm.predict(network.eval(), episode).shape == (2, 20, 5)
 
 
 @pytest.mark.parametrize("algorithm", [a for a in EVERY if a.needs_only_features], ids=repr)
