@@ -34,8 +34,13 @@ def blobs(
 class Blobs(Classification):
     """Separable images; training, validation and test differ in their noise."""
 
-    def __init__(self, protocol: Protocol = Protocol(), noise: float = 20.0) -> None:  # noqa: B008
-        parts = [blobs(8, 12, name, seed, noise) for seed, name in enumerate(("a", "b", "c"))]
+    def __init__(
+        self,
+        protocol: Protocol = Protocol(),  # noqa: B008
+        noise: float = 20.0,
+        classes: int = 8,
+    ) -> None:
+        parts = [blobs(classes, 12, name, seed, noise) for seed, name in enumerate("abc")]
         super().__init__(parts[0], parts[1], {"blobs": parts[2]}, protocol)
 
 
