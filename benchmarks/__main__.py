@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.classification import loading, tasks_at_once, test_tasks
 from benchmarks.timing import ratio
 from omnitraining.adaptation import adapted_outputs
 from omnitraining.backbones import MLP, Conv4
@@ -230,7 +231,11 @@ def main() -> None:
     for column in ("what", "case", "ratio", "goal", "milliseconds"):
         table.add_column(column, justify="left" if column in ("what", "case") else "right")
     rows: list[Row] = []
-    for measure in (omni_step, methods, folding, batched_maml, heads, data_share, bfloat16):
+    measures = (
+        *(omni_step, methods, folding, batched_maml, heads, data_share, bfloat16),
+        *(loading, test_tasks, tasks_at_once),
+    )
+    for measure in measures:
         print(f"measuring {measure.__name__} ...", file=sys.stderr, flush=True)
         torch.manual_seed(0)
         rows += measure()

@@ -264,9 +264,14 @@ def _prepare_data(path: Path, size: int, cache: Path | None, skip_damaged: bool)
     import warnings
 
     from omnitraining.tasks.classification import datasets, decoding
+    from omnitraining.tasks.classification.photos import with_split
 
     side = decoding.resized_side(size)
-    for split, listing in datasets.read(path).splits.items():
+    splits = with_split(datasets.read(path)).splits
+    # What has no split is used in the parts that it is split into, and not as a whole.
+    for split, listing in splits.items():
+        if split == "all" and len(splits) > 1:
+            continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             images = decoding.load(listing, side, cache, skip_damaged).images

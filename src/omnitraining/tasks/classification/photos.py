@@ -17,6 +17,8 @@ from omnitraining.tasks.classification.listing import Listing
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.tasks.classification.views import CloserLookViews
 
+HELD_OUT = (0.2, 0.2)
+
 
 class Photos(Classification):
     """Train on some classes of photographs; test on unseen ones, of the same data sets or others.
@@ -52,7 +54,7 @@ class Photos(Classification):
         benchmarks: tuple[str, ...],
         protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
         size: int = 84,
-        held_out: tuple[float, float] = (0.2, 0.2),
+        held_out: tuple[float, float] = HELD_OUT,
         complete: bool = True,
         skip_damaged: bool = False,
     ) -> None:
@@ -69,7 +71,7 @@ class Photos(Classification):
             if not parts or len(set(parts)) < len(parts):
                 raise InputError(f"problem.{role} must name one part or more, none of them twice")
         sets = {
-            name: _with_split(_read(data, name, complete), held_out)
+            name: with_split(_read(data, name, complete), held_out)
             for name in {part.name: None for parts in roles.values() for part in parts}
         }
         listings = {
@@ -122,8 +124,13 @@ def _read(data: Path, name: str, complete: bool) -> DataSet:
     return found
 
 
-def _with_split(data_set: DataSet, held_out: tuple[float, float]) -> DataSet:
-    """The data set, split by classes if it has no split."""
+def with_split(data_set: DataSet, held_out: tuple[float, float] = HELD_OUT) -> DataSet:
+    """The data set, split by classes if it has no split.
+
+    Args:
+        data_set: as it was read.
+        held_out: shares of the classes for validation and for test.
+    """
     if list(data_set.splits) != [ALL]:
         return data_set
     whole = data_set.splits[ALL]
