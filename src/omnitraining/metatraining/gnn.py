@@ -35,11 +35,14 @@ class TaskNorm(nn.Module):
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """Normalise [T, G, M, C] over G and M, where entry m stands for counts[m] equal ones."""
         share = x.new_ones(x.shape[2]) if counts is None else counts.to(x.dtype)
-        share = (share / share.sum() / x.shape[1])[:, None]
-        mean = (x * share).sum((1, 2), keepdim=True)
-        centred = x - mean
-        variance = (centred.square() * share).sum((1, 2), keepdim=True)
-        return centred * (self.weight * torch.rsqrt(variance + 1e-5)) + self.bias
+        share = share / share.sum() / x.shape[1]
+        centred = x - _mean(x, share)
+        factor = self.weight * torch.rsqrt(_mean(centred.square(), share) + 1e-5)
+        return torch.addcmul(self.bias, centred, factor)
+
+
+def _mean(x: Tensor, share: Tensor) -> Tensor:
+    return (share @ x).sum(1)[:, None, None]
 
 
 class RunningNorm(nn.BatchNorm1d):
