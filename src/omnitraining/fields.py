@@ -9,6 +9,7 @@ from torch import nn
 
 from omnitraining import backbones, metatraining, pretraining
 from omnitraining.tasks.classification.glyph_problem import Glyphs
+from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 
 _KINDS = {
@@ -30,7 +31,7 @@ def known_classes() -> dict[str, dict[str, type]]:
         return {n: c for n, c in found.items() if issubclass(c, kind) and not inspect.isabstract(c)}
 
     return {
-        "problem": {"Glyphs": Glyphs, "Sinusoids": Sinusoids},
+        "problem": {"Glyphs": Glyphs, "Photos": Photos, "Sinusoids": Sinusoids},
         "pretraining": exported(pretraining, pretraining.PreTraining),
         "metatraining": exported(metatraining, metatraining.MetaTraining),
         "backbone": exported(backbones, nn.Module),

@@ -7,31 +7,46 @@ figures are drawn.
 
 import importlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from jsonargparse import Namespace
 
 from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Cell, Evaluation, half_width, paired_difference
+from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiment import changed_fields, evaluate_run, parse, train_run
+from omnitraining.records import Results, Values, evaluations, pool, rows_of
 from omnitraining.runs import Run
+from omnitraining.tasks.classification import placeholders
+from omnitraining.tasks.classification.datasets import read
+from omnitraining.tasks.classification.datasets.standards import complaints
 
-Values = dict[str, Any]
+OF_A_ROW = ("continues", "previous", "settings", "paper", "smoke")
+"""What a row may say beside fields of the configuration."""
 
 
 @dataclass(frozen=True)
 class Suite:
     """An experiment of several rows.
 
-    A row may say ``continues: ROW``: it is that row trained on for more steps, which with a
-    constant learning rate gives the same weights as training it afresh, at less cost.
+    A row holds fields of the configuration. Beside them it may say
+
+    - ``continues: ROW``: it is that row trained on for more steps, which with a constant learning
+      rate gives the same weights as training it afresh, at less cost;
+    - ``previous: ROW``: it is that row again, taught by its run of the same setting and seed;
+    - ``settings: [NAME, ...]``: it is trained in these settings only;
+    - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints;
+    - ``smoke: FIELDS``: its own fields of the tiny variant.
+
+    A row that continues another or names a previous one has its fields and its settings.
 
     Attributes:
         name: of the file.
@@ -45,6 +60,10 @@ class Suite:
         draw: module of ``omnitraining.analysis`` whose ``draw`` makes the figure; empty for a
             search, which is judged by validation alone.
         folder: default folder of runs, where experiments share them.
+        settings: separate trainings of every row that together make one table, as on
+            mini-ImageNet and on CUB: per setting, the fields that differ.
+        show: benchmarks that go into the record; all if empty. Experiments that share a folder
+            have the same configurations, and can show different benchmarks of the same runs.
     """
 
     name: str
@@ -57,6 +76,8 @@ class Suite:
     seeds: list[int]
     draw: str
     folder: str = ""
+    settings: dict[str, Values] = field(default_factory=dict)
+    show: list[str] = field(default_factory=list)
 
 
 def suites() -> list[Suite]:
@@ -84,69 +105,220 @@ def reproduce(
     smoke: bool = False,
     seeds: list[int] | None = None,
     only: list[str] | None = None,
+    settings: list[str] | None = None,
+    data: Path | None = None,
 ) -> Path:
     """Run an experiment; runs that are there are kept, unfinished ones resumed.
+
+    The record and the table have what is finished, also when training is interrupted and when it
+    was finished by another call: a row has results in a setting once all its seeds are there.
 
     Args:
         name: of the experiment.
         folder: where runs, record and figure go.
-        smoke: the tiny variant.
+        smoke: the tiny variant, of the first seed and the first setting if not told otherwise.
         seeds: instead of the experiment's own.
-        only: train only these rows, and draw nothing.
+        only: train only these rows, and draw no figure.
+        settings: train only in these settings.
+        data: folder of data sets, for experiments on photographs.
 
     Returns:
         The record.
 
     Raises:
-        InputError: there is no such experiment or row, or a run in the folder has another
-            configuration.
+        InputError: there is no such experiment, row or setting; data sets are missing; or a run
+            in the folder has another configuration.
     """
     suite = find_suite(name)
-    for row in only or []:
-        if row not in suite.rows:
-            raise InputError(f"{name} has no row {row!r}: choose from {', '.join(suite.rows)}")
+    _check_names(name, "row", only, suite.rows)
+    _check_names(name, "setting", settings, suite.settings)
     folder = folder or Path("runs") / ((suite.folder or name) + ("-smoke" if smoke else ""))
-    print(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}", flush=True)
     used = seeds or suite.seeds[: 1 if smoke else None]
-    results: dict[str, list[Run]] = {}
-    for seed in used:
-        for row, fields in suite.rows.items():
-            if only and row not in only:
-                continue
-            if before := fields.get("continues"):
-                _take_over(folder / f"{before}-{seed}", folder / f"{row}-{seed}")
-            fields = _fields(suite, row)
-            values = merge(suite.config, fields, suite.smoke if smoke else {}, {"seed": seed})
-            run = _finish(folder / f"{row}-{seed}", values, 20 if smoke else 600)
-            results.setdefault(row, []).append(run)
+    settings = settings or [*suite.settings][: 1 if smoke else None]
+    jobs = _plan(suite, folder, used, smoke, _data_fields(suite, folder, smoke, settings, data))
+    chosen = [
+        job
+        for job in jobs
+        if (not only or job.row in only) and (not settings or job.setting in settings)
+    ]
+    if not chosen:
+        raise InputError(f"{name} has no {' or '.join(only or [])} in {', '.join(settings)}")
+    for job in jobs:
+        _check_unchanged(job)
+    print(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}", flush=True)
     path = folder / f"{name}.json"
-    if not only:
-        pooled = {row: pool([r.load_evaluation() for r in runs]) for row, runs in results.items()}
-        record = _record(suite, results, pooled, smoke)
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        if suite.draw:
-            show(comparison_table(pooled))
-            drawing = importlib.import_module(f"omnitraining.analysis.{suite.draw}")
-            print(f"figure: {drawing.draw(record, results, folder / f'{name}.png')}")
-        else:
-            show(validation_table(name, {r: v["validation"] for r, v in record["rows"].items()}))
-        print(f"record: {path}")
+    command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
+    try:
+        for job in chosen:
+            _finish(job, 20 if smoke else 600)
+    finally:  # an interrupted experiment shows what is there
+        results = _finished(suite, jobs)
+        if results:
+            _write_record(suite, results, command, path)
+    if suite.draw and not only:
+        drawing = importlib.import_module(f"omnitraining.analysis.{suite.draw}")
+        runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}
+        record = json.loads(path.read_text())
+        print(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
     return path
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One run of an experiment.
+
+    Attributes:
+        row: of the experiment.
+        setting: of the experiment; "" if it has none.
+        folder: of the run.
+        values: what to train, not yet checked.
+        start: run that this one continues, if any.
+    """
+
+    row: str
+    setting: str
+    folder: Path
+    values: Values
+    start: Path | None
+
+    @cached_property
+    def config(self) -> Namespace:
+        return parse(self.values, str(self.folder))
+
+    @property
+    def is_trained(self) -> bool:
+        return (self.folder / "provenance.json").is_file()
+
+    @property
+    def is_judged(self) -> bool:
+        return (self.folder / "evaluations" / "test.json").is_file()
+
+
+def _plan(suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Values) -> list[_Job]:
+    """All runs of an experiment, in the order in which they are trained."""
+    jobs = []
+    for seed in seeds:
+        for setting in suite.settings or [""]:
+            place = folder / setting
+            for row, own in suite.rows.items():
+                if setting not in _option(suite, row, "settings", suite.settings or [""]):
+                    continue
+                values = merge(
+                    suite.config,
+                    suite.settings.get(setting, {}),
+                    _fields(suite, row),
+                    merge(suite.smoke, _option(suite, row, "smoke", {})) if smoke else {},
+                    data,
+                    {"seed": seed},
+                )
+                if teacher := _teacher(suite, row):
+                    values["previous"] = str((place / f"{teacher}-{seed}").absolute())
+                before = own.get("continues")
+                start = place / f"{before}-{seed}" if before else None
+                jobs.append(_Job(row, setting, place / f"{row}-{seed}", values, start))
+    return jobs
+
+
+def _origin(suite: Suite, row: str) -> str | None:
+    """The row whose fields a row has too."""
+    own = suite.rows[row]
+    return own.get("continues") or own.get("previous")
+
+
 def _fields(suite: Suite, row: str) -> Values:
-    """What differs in a row, with what differs in the row that it continues."""
-    fields = dict(suite.rows[row])
-    before = fields.pop("continues", None)
+    """What differs in a row, with what differs in the row that it goes on from."""
+    fields = {key: value for key, value in suite.rows[row].items() if key not in OF_A_ROW}
+    before = _origin(suite, row)
     return merge(_fields(suite, before), fields) if before else fields
+
+
+def _option(suite: Suite, row: str, name: str, default: Any) -> Any:
+    """What a row says beside its fields, or else the row that it goes on from."""
+    before = _origin(suite, row)
+    inherited = _option(suite, before, name, default) if before else default
+    return suite.rows[row].get(name, inherited)
+
+
+def _teacher(suite: Suite, row: str) -> str | None:
+    """The row that teaches a row."""
+    own = suite.rows[row]
+    return _teacher(suite, own["continues"]) if "continues" in own else own.get("previous")
+
+
+def _data_fields(
+    suite: Suite, folder: Path, smoke: bool, settings: list[str], data: Path | None
+) -> Values:
+    """Where the photographs are, if an experiment needs any; made up for the tiny variant."""
+    if suite.config["problem"]["class_path"] != "Photos":
+        if data is not None:
+            raise InputError(f"{suite.name} takes no --data: it makes its own samples")
+        return {}
+    names = _data_sets(suite, settings)
+    if data is None and smoke:
+        made = placeholders.write(folder / "placeholders", names).absolute()
+        return {"problem": {"init_args": {"data": str(made), "complete": False}}}
+    if data is None:
+        raise InputError(
+            f"{suite.name} needs photographs: give --data DIR, a folder that holds "
+            f"{', '.join(names)}; or try it with --smoke, which makes up a few"
+        )
+    # Before the first training, not after it, is the time to hear that the second lacks its data.
+    for name in names:
+        if not (data / name).exists():
+            raise InputError(
+                f"there is no data set {name!r} in {data}: {suite.name} needs {', '.join(names)}"
+            )
+        if wrong := complaints(name, read(data / name)):
+            raise InputError(wrong[0])
+    return {"problem": {"init_args": {"data": str(data.absolute())}}}
+
+
+def _data_sets(suite: Suite, settings: list[str]) -> list[str]:
+    """Names of the data sets that an experiment on photographs reads."""
+    names: dict[str, None] = {}
+    for setting in settings or [""]:
+        values = merge(suite.config, suite.settings.get(setting, {}))["problem"]["init_args"]
+        for part in (*values["training"], values["validation"], *values["benchmarks"]):
+            names[part.partition(":")[0]] = None
+    return list(names)
+
+
+def _check_names(suite: str, what: str, given: list[str] | None, known: Mapping[str, Any]) -> None:
+    for name in given or []:
+        if name not in known:
+            choice = f"choose from {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{suite} has no {what} {name!r}: {choice}")
+
+
+def _check_unchanged(job: _Job) -> None:
+    if not (job.folder / "config.yaml").is_file():
+        return
+    if changed := changed_fields(Run(job.folder), job.config):
+        raise InputError(
+            f"{job.folder} holds a run with another {', '.join(changed)}: choose another --out"
+        )
+
+
+def _finish(job: _Job, tasks: int) -> None:
+    """Train and judge, as far as that has not been done."""
+    if not job.is_trained:
+        for before in (job.start, job.values.get("previous")):
+            if before is not None and not (Path(before) / "provenance.json").is_file():
+                raise InputError(
+                    f"{job.folder} goes on from {before}, which is not trained: train it first"
+                )
+        if job.start is not None:
+            _take_over(job.start, job.folder)
+        with TrainingDisplay("/".join(filter(None, (job.setting, job.folder.name)))) as progress:
+            train_run(job.config, job.folder, resume=job.folder.exists(), progress=progress)
+    if not job.is_judged:
+        evaluate_run(Run(job.folder), tasks)
 
 
 def _take_over(before: Path, folder: Path) -> None:
     """Start a run from where another one ended."""
     if folder.exists():
         return
-    if not (before / "provenance.json").is_file():
-        raise InputError(f"{folder} goes on from {before}, which is not trained: train it first")
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -155,20 +327,47 @@ def _take_over(before: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def _finish(folder: Path, values: Values, tasks: int) -> Run:
-    """A trained and judged run of a configuration."""
-    config = parse(values)
-    if (folder / "config.yaml").is_file() and (changed := changed_fields(Run(folder), config)):
-        raise InputError(
-            f"{folder} holds a run with another {', '.join(changed)}: choose another --out"
-        )
-    if not (folder / "provenance.json").is_file():
-        with TrainingDisplay(folder.name) as progress:
-            train_run(config, folder, resume=folder.exists(), progress=progress)
-    run = Run(folder)
-    if not (folder / "evaluations" / "test.json").is_file():
-        evaluate_run(run, tasks)
-    return run
+def _finished(suite: Suite, jobs: list[_Job]) -> Results:
+    """Runs by row and setting, as far as those of all seeds are trained and judged."""
+    results: Results = {}
+    for row in suite.rows:
+        for setting in suite.settings or [""]:
+            those = [job for job in jobs if (job.row, job.setting) == (row, setting)]
+            if those and all(job.is_trained and job.is_judged for job in those):
+                results.setdefault(row, {})[setting] = [Run(job.folder) for job in those]
+    return results
+
+
+def _write_record(suite: Suite, results: Results, command: str, path: Path) -> None:
+    """Write and show everything a table or figure needs, and where it came from."""
+    by_seed = evaluations(results, suite.show)
+    pooled = {row: pool(several) for row, several in by_seed.items()}
+    reference, best = next(iter(pooled.items()))
+    paper = {row: own["paper"] for row, own in suite.rows.items() if "paper" in own}
+    record: Values = {
+        "experiment": suite.name,
+        "title": suite.title,
+        "paper": suite.paper,
+        "command": command,
+        "unit": best.unit,
+        "higher_is_better": best.higher_is_better,
+        "reference": reference,
+        "tasks": max((len(cell.scores[ENSEMBLE]) for cell in best.cells.values()), default=0),
+        "seeds": len(by_seed[reference]),
+        "rows": rows_of(results, by_seed, pooled, paper),
+    }
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, path)
+    if suite.draw == "tables":
+        from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
+
+        show(tables.table(record))
+    elif suite.draw:
+        show(comparison_table(pooled))
+    else:
+        show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
+    print(f"record: {path}")
 
 
 def merge(*parts: Mapping[str, Any]) -> Values:
@@ -184,83 +383,3 @@ def merge(*parts: Mapping[str, Any]) -> Values:
             else:
                 merged[key] = merge(value) if isinstance(value, Mapping) else value
     return merged
-
-
-def pool(evaluations: list[Evaluation]) -> Evaluation:
-    """One evaluation of several seeds: every task's score is its mean over seeds.
-
-    Raises:
-        InputError: the seeds were judged on different tasks.
-    """
-    first = evaluations[0]
-    cells = {}
-    for name, cell in first.cells.items():
-        others = [evaluation.cells[name] for evaluation in evaluations]
-        if any(other.tasks_hash != cell.tasks_hash for other in others):
-            raise InputError(f"seeds were judged on different tasks of {name!r}")
-        cells[name] = Cell(
-            cell.tasks_hash,
-            {
-                head: torch.tensor([other.scores[head] for other in others]).mean(0).tolist()
-                for head in cell.scores
-            },
-        )
-    return Evaluation(first.unit, first.higher_is_better, cells)
-
-
-def _record(
-    suite: Suite, results: dict[str, list[Run]], pooled: dict[str, Evaluation], smoke: bool
-) -> Values:
-    """Everything a table or figure needs, and where it came from; numbers are rounded."""
-    reference, best = next(iter(pooled.items()))
-    rows: Values = {}
-    for row, evaluation in pooled.items():
-        runs = results[row]
-        by_seed = [run.load_evaluation() for run in runs]
-        cells: Values = {}
-        for name, cell in evaluation.cells.items():
-            heads = {
-                head: {
-                    "mean": _round(cell.mean(head)),
-                    "interval": _round(half_width(torch.tensor(scores))),
-                    "by_seed": [_round(one.cells[name].mean(head)) for one in by_seed],
-                }
-                for head, scores in cell.scores.items()
-            }
-            gap = paired_difference(best.cells[name].scores["ensemble"], cell.scores["ensemble"])
-            cells[name] = {
-                "tasks": cell.tasks_hash,
-                "heads": heads,
-                "reference_minus_this": {
-                    "mean": _round(gap.mean),
-                    "interval": _round(gap.interval),
-                },
-            }
-        facts = [json.loads((run.path / "provenance.json").read_text()) for run in runs]
-        rows[row] = {
-            "config": yaml.safe_load((runs[0].path / "config.yaml").read_text()),
-            "cells": cells,
-            "seconds": [round(f["seconds"], 1) for f in facts],
-            "peak_mib": [f["peak_mib"] for f in facts],
-            "best_step": [f["best_step"] for f in facts],
-            "validation": [_round(f["best"]) for f in facts],
-            "provenance": {
-                k: facts[0][k] for k in ("commit", "torch", "device", "cpus", "threads")
-            },
-        }
-    return {
-        "experiment": suite.name,
-        "title": suite.title,
-        "paper": suite.paper,
-        "command": f"omni reproduce {suite.name}" + (" --smoke" if smoke else ""),
-        "unit": best.unit,
-        "higher_is_better": best.higher_is_better,
-        "reference": reference,
-        "tasks": max((len(cell.scores["ensemble"]) for cell in best.cells.values()), default=0),
-        "seeds": len(results[reference]),
-        "rows": rows,
-    }
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.4g}")

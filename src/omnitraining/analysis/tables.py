@@ -1,0 +1,156 @@
+"""Tables of classification results beside those of the paper: as text, in Markdown, as a figure."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from rich.markup import escape
+from rich.table import Table
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from omnitraining.analysis import accuracies
+
+Record = dict[str, Any]
+Number = tuple[float, float]
+
+MISSING = "–"
+
+
+def table(record: Record) -> Table:
+    """Rows are methods, columns benchmarks and shots; below each mean that of the paper.
+
+    The best of our means in each column is bold. A cell without a run shows a dash.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+    """
+    grid = Table(title=f"{escape(record['command'])}: {_caption(record)}")
+    grid.add_column("")
+    for column in columns(record):
+        grid.add_column(column.replace(" ", "\n", 1), justify="right")
+    for row, cells in _texts(record, "[bold]", "[/bold]").items():
+        grid.add_row(escape(row), *("\n".join(lines) for lines in cells))
+    return grid
+
+
+def markdown(record: Record) -> str:
+    """The same table in Markdown, below a line that says what it is.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+    """
+    title = f"**{record['title']}** (`{record['command']}`; {_caption(record)})."
+    header = ["", *columns(record)]
+    lines = [header, ["---"] * len(header)]
+    for row, cells in _texts(record, "**", "**").items():
+        lines.append([row, *("<br>".join(texts) for texts in cells)])
+    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+
+
+def draw(record: Record, runs: Any, path: Path) -> Path:
+    """One panel per cell: a point per method with its 95 % interval, and the paper's beside it.
+
+    Without numbers of the paper it is the figure of `accuracies`.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+        runs: not needed.
+        path: the picture.
+    """
+    rows = record["rows"]
+    if not any("paper" in row for row in rows.values()):
+        return accuracies.draw(record, runs, path)
+    cells, names = columns(record), list(rows)
+    across = min(len(cells), 4)
+    down = -(-len(cells) // across)
+    height = 0.9 + 0.3 * len(names)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.2 + 2.6 * across, 1.0 + height * down), sharey=True, squeeze=False
+    )
+    styles = (
+        ("here", _ours, {"fmt": "o", "color": "tab:blue"}, -0.13),
+        ("paper", _papers, {"fmt": "D", "color": "tab:orange", "mfc": "white"}, 0.13),
+    )
+    for axis, cell in zip(axes.flat, cells, strict=False):
+        for label, source, style, offset in styles:
+            found = {i: source(rows[name]).get(cell) for i, name in enumerate(names)}
+            points = [(i, value) for i, value in found.items() if value is not None]
+            axis.errorbar(
+                [value[0] for _, value in points],
+                [i + offset for i, _ in points],
+                xerr=[value[1] for _, value in points],
+                markersize=5,
+                capsize=2,
+                label=label,
+                **style,
+            )
+        axis.set_title(cell, fontsize=10)
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(axis="x", alpha=0.3)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    for axis in axes.flat[len(cells) :]:
+        axis.set_visible(False)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top; axes share it
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.suptitle(f"{record['title']}\n{_caption(record)}", fontsize=11)
+    figure.legend(handles, labels, ncol=2, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.3 / (1.0 + height * down), 1, 1))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def columns(record: Record) -> list[str]:
+    """Cells of the table as "cub 5-shot", those of one benchmark side by side."""
+    met = [cell for row in record["rows"].values() for cell in (*_papers(row), *_ours(row))]
+    benchmarks = list(dict.fromkeys(cell.split()[0] for cell in met))
+    return sorted(dict.fromkeys(met), key=lambda cell: benchmarks.index(cell.split()[0]))
+
+
+def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
+    """Lines of text of every cell by row; the best of our means stands between two marks."""
+    rows, cells = record["rows"], columns(record)
+    ours = {row: _ours(results) for row, results in rows.items()}
+    choose = max if record["higher_is_better"] else min
+    best = {
+        cell: choose((found[cell][0] for found in ours.values() if cell in found), default=None)
+        for cell in cells
+    }
+    texts: dict[str, list[list[str]]] = {}
+    for row, results in rows.items():
+        papers = _papers(results)
+        texts[row] = []
+        for cell in cells:
+            number = ours[row].get(cell)
+            text = MISSING if number is None else _number(number)
+            if number is not None and number[0] == best[cell]:
+                text = f"{begin}{text}{end}"
+            beside = [f"paper {_number(papers[cell])}"] if cell in papers else []
+            texts[row].append([text, *beside])
+    return texts
+
+
+def _ours(results: Record) -> dict[str, Number]:
+    """Mean and interval by cell; the number of ways is left out of its name."""
+    found = {}
+    for name, cell in results["cells"].items():
+        head = cell["heads"]["ensemble"]
+        found[re.sub(r" \d+-way", "", name)] = (head["mean"], head["interval"])
+    return found
+
+
+def _papers(results: Record) -> dict[str, Number]:
+    return {cell: (mean, half) for cell, (mean, half) in results.get("paper", {}).items()}
+
+
+def _number(number: Number) -> str:
+    return f"{number[0]:.2f} ± {number[1]:.2f}"
+
+
+def _caption(record: Record) -> str:
+    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
+    return f"{record['unit']}, {record['tasks']} tasks, {seeds}, 95 % intervals over tasks"

@@ -1,0 +1,149 @@
+"""Records of experiments: what the runs of every row and setting say, and where it came from."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+import yaml
+
+from omnitraining.errors import InputError
+from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, half_width, paired_difference
+from omnitraining.runs import Run
+
+Values: TypeAlias = dict[str, Any]
+
+Results: TypeAlias = dict[str, dict[str, list[Run]]]
+"""Finished runs by row and setting, one for each seed; the setting is "" where there is none."""
+
+
+def evaluations(results: Results, show: list[str]) -> dict[str, list[Evaluation]]:
+    """Results by row and seed, with the cells of all settings together.
+
+    Args:
+        results: finished runs.
+        show: benchmarks whose cells are kept; all if empty.
+
+    Raises:
+        InputError: two settings have the same cell.
+    """
+    by_row = {}
+    for row, settings in results.items():
+        columns = {
+            setting: [r.load_evaluation() for r in runs] for setting, runs in settings.items()
+        }
+        seeds = len(next(iter(columns.values())))
+        by_row[row] = [join({s: c[i] for s, c in columns.items()}, show) for i in range(seeds)]
+    return by_row
+
+
+def join(by_setting: dict[str, Evaluation], show: list[str]) -> Evaluation:
+    """One evaluation with the cells of several settings.
+
+    Raises:
+        InputError: two of them have the same cell.
+    """
+    cells: dict[str, Cell] = {}
+    origin: dict[str, str] = {}
+    for setting, evaluation in by_setting.items():
+        for name, cell in evaluation.cells.items():
+            if show and name.split()[0] not in show:
+                continue
+            if name in cells:
+                raise InputError(
+                    f"settings {origin[name]} and {setting} both have results on {name!r}: "
+                    "they must be judged on different benchmarks"
+                )
+            cells[name], origin[name] = cell, setting
+    first = next(iter(by_setting.values()))
+    return Evaluation(first.unit, first.higher_is_better, cells)
+
+
+def pool(evaluations: list[Evaluation]) -> Evaluation:
+    """One evaluation of several seeds: every task's score is its mean over seeds.
+
+    Raises:
+        InputError: the seeds were judged on different tasks.
+    """
+    first = evaluations[0]
+    cells = {}
+    for name, cell in first.cells.items():
+        others = [evaluation.cells[name] for evaluation in evaluations]
+        if any(other.tasks_hash != cell.tasks_hash for other in others):
+            raise InputError(f"seeds were judged on different tasks of {name!r}")
+        cells[name] = Cell(
+            cell.tasks_hash,
+            {
+                head: torch.tensor([other.scores[head] for other in others]).mean(0).tolist()
+                for head in cell.scores
+            },
+        )
+    return Evaluation(first.unit, first.higher_is_better, cells)
+
+
+def rows_of(
+    results: Results,
+    by_seed: dict[str, list[Evaluation]],
+    pooled: dict[str, Evaluation],
+    paper: dict[str, Values],
+) -> Values:
+    """What a table or figure needs of every row; numbers are rounded.
+
+    Args:
+        results: finished runs.
+        by_seed: their evaluations, by row and seed.
+        pooled: the mean of these over seeds; the first row is the reference of differences.
+        paper: mean and interval that the paper prints, by row and cell.
+    """
+    reference = next(iter(pooled.values()))
+    rows: Values = {}
+    for row, evaluation in pooled.items():
+        cells = {}
+        for name, cell in evaluation.cells.items():
+            heads = {
+                head: {
+                    "mean": _round(cell.mean(head)),
+                    "interval": _round(half_width(torch.tensor(scores))),
+                    "by_seed": [_round(one.cells[name].mean(head)) for one in by_seed[row]],
+                }
+                for head, scores in cell.scores.items()
+            }
+            cells[name] = {"tasks": cell.tasks_hash, "heads": heads}
+            rival = reference.cells.get(name)
+            if rival is not None and rival.tasks_hash == cell.tasks_hash:
+                gap = paired_difference(rival.scores[ENSEMBLE], cell.scores[ENSEMBLE])
+                cells[name]["reference_minus_this"] = {
+                    "mean": _round(gap.mean),
+                    "interval": _round(gap.interval),
+                }
+        facts = {setting: _facts(runs) for setting, runs in results[row].items()}
+        rows[row] = {"cells": cells, **facts.get("", {"settings": facts})}
+        if row in paper:
+            rows[row]["paper"] = paper[row]
+    return rows
+
+
+def _facts(runs: list[Run]) -> Values:
+    """How the runs of a row were made."""
+    facts = [json.loads((run.path / "provenance.json").read_text()) for run in runs]
+    return {
+        "config": _without_places(yaml.safe_load((runs[0].path / "config.yaml").read_text())),
+        "seconds": [round(f["seconds"], 1) for f in facts],
+        "peak_mib": [f["peak_mib"] for f in facts],
+        "best_step": [f["best_step"] for f in facts],
+        "validation": [_round(f["best"]) for f in facts],
+        "provenance": {k: facts[0][k] for k in ("commit", "torch", "device", "cpus", "threads")},
+    }
+
+
+def _without_places(config: Values) -> Values:
+    """A configuration without the folders of the machine that it ran on."""
+    if "data" in config["problem"].get("init_args", {}):
+        config["problem"]["init_args"]["data"] = "DIR"
+    if config.get("previous"):
+        config["previous"] = Path(config["previous"]).name
+    return config
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")

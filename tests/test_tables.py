@@ -1,0 +1,641 @@
+"""Tables of several settings: what is trained where, what is shown, and the paper's own tables."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from omnitraining import reproduction
+from omnitraining.analysis import tables
+from omnitraining.cli import main
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.experiment import instantiate, load_run, parse
+from omnitraining.records import join, rows_of
+from omnitraining.reproduction import Suite, find_suite, reproduce
+from omnitraining.runs import Run
+from omnitraining.tasks.classification import placeholders
+from omnitraining.tasks.classification.datasets import read
+from omnitraining.tasks.classification.datasets.standards import STANDARDS
+from tests.reference.tiny import BLOBS, SINUSOIDS, Values
+
+TABLES = ["table2", "table3", "table4", "table5"]
+SMALL: Values = {"init_args": {"waves": 5, "test_steps": 1}}
+WAVES = Suite(
+    name="waves",
+    title="Waves of two kinds",
+    paper="nothing",
+    time="no time",
+    config={**SINUSOIDS, "training": {**SINUSOIDS["training"], "steps": 2}},
+    settings={
+        "few": {"problem": {"init_args": {**SMALL["init_args"], "test_shots": [2, 3]}}},
+        "many": {"problem": {"init_args": {**SMALL["init_args"], "test_shots": [9]}}},
+    },
+    rows={
+        "maml": {"method": "meta-training", "paper": {"K=2 1 steps": [1.5, 0.25]}},
+        "baseline": {"method": "pre-training", "settings": ["many"]},
+    },
+    smoke={},
+    seeds=[0, 1],
+    draw="tables",
+)
+Use = Callable[..., Suite]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+    """Makes an experiment, with some of it replaced, the one that any name finds."""
+
+    def replace(suite: Suite, **changes: Any) -> Suite:
+        changed = dataclasses.replace(suite, **changes)
+        monkeypatch.setattr(reproduction, "find_suite", lambda name: changed)
+        return changed
+
+    return replace
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of WAVES, complete; not to be changed."""
+    folder = tmp_path_factory.mktemp("waves")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduction, "find_suite", lambda name: WAVES)
+        assert reproduce("waves", folder, smoke=True, seeds=[0, 1], settings=["few", "many"])
+    return folder
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "waves"))
+
+
+def runs_in(folder: Path) -> list[str]:
+    return sorted(str(f.parent.relative_to(folder)) for f in folder.rglob("provenance.json"))
+
+
+def record_of(folder: Path, name: str = "waves") -> Values:
+    record: Values = json.loads((folder / f"{name}.json").read_text())
+    return record
+
+
+# --- settings ---
+
+RUNS = ["few/maml-0", "few/maml-1", "many/baseline-0", "many/baseline-1", "many/maml-0",
+        "many/maml-1"]  # fmt: skip
+
+
+def test_a_row_is_trained_once_in_each_of_its_settings_with_each_seed(trained: Path) -> None:
+    assert runs_in(trained) == RUNS
+    for name in RUNS:
+        experiment = load_run(Run(trained / name))
+        assert experiment.seed == int(name[-1])
+        shots = (2, 3) if name.startswith("few/") else (9,)
+        assert experiment.problem.test_shots == shots  # type: ignore[attr-defined]
+
+
+def test_a_record_joins_the_cells_of_the_settings(trained: Path) -> None:
+    rows = record_of(trained)["rows"]
+    assert list(rows["maml"]["cells"]) == ["K=2 1 steps", "K=3 1 steps", "K=9 1 steps"]
+    assert list(rows["baseline"]["cells"]) == ["K=9 1 steps"]
+    for row, cell, setting in (
+        ("maml", "K=3 1 steps", "few"),
+        ("maml", "K=9 1 steps", "many"),
+        ("baseline", "K=9 1 steps", "many"),
+    ):
+        means = [
+            Run(trained / setting / f"{row}-{seed}").load_evaluation().cells[cell].mean()
+            for seed in (0, 1)
+        ]
+        head = rows[row]["cells"][cell]["heads"]["ensemble"]
+        assert head["by_seed"] == pytest.approx(means, rel=1e-3)
+        assert head["mean"] == pytest.approx(sum(means) / 2, rel=1e-3)
+
+
+def test_a_record_says_how_the_runs_of_each_setting_were_made(trained: Path) -> None:
+    rows = record_of(trained)["rows"]
+    assert {row: list(made["settings"]) for row, made in rows.items()} == {
+        "maml": ["few", "many"],
+        "baseline": ["many"],
+    }
+    for setting, facts in rows["maml"]["settings"].items():
+        shots = facts["config"]["problem"]["init_args"]["test_shots"]
+        assert shots == WAVES.settings[setting]["problem"]["init_args"]["test_shots"]
+        assert len(facts["seconds"]) == 2
+
+
+def test_differences_are_taken_where_both_rows_have_results(trained: Path) -> None:
+    rows = record_of(trained)["rows"]
+    maml, baseline = (rows[row]["cells"]["K=9 1 steps"] for row in ("maml", "baseline"))
+    gap = maml["heads"]["ensemble"]["mean"] - baseline["heads"]["ensemble"]["mean"]
+    assert baseline["reference_minus_this"]["mean"] == pytest.approx(gap, abs=2e-3)
+    rows["maml"]["cells"].pop("K=9 1 steps")
+    assert all(cell["reference_minus_this"]["mean"] == 0 for cell in rows["maml"]["cells"].values())
+
+
+def test_differences_on_other_tasks_are_not_taken() -> None:
+    cells = {name: Cell("one", {"ensemble": [1.0, 4.0]}) for name in ("a", "b")}
+    found = {
+        "first": Evaluation("error", False, cells),
+        "second": Evaluation("error", False, {**cells, "b": one_cell("b").cells["b"]}),
+    }
+    rows = rows_of({"first": {}, "second": {}}, {r: [e] for r, e in found.items()}, found, {})
+    gaps = {
+        name: cell.get("reference_minus_this") for name, cell in rows["second"]["cells"].items()
+    }
+    assert gaps == {"a": {"mean": 0.0, "interval": 0.0}, "b": None}
+
+
+def one_cell(name: str) -> Evaluation:
+    return Evaluation("accuracy %", True, {name: Cell("hash", {"ensemble": [1.0, 2.0]})})
+
+
+def test_settings_with_the_same_cell_are_refused() -> None:
+    both = {"here": one_cell("cub 1-shot"), "there": one_cell("cub 1-shot")}
+    with pytest.raises(InputError, match="settings here and there both have results on 'cub 1-sho"):
+        join(both, [])
+    assert join({**both, "there": one_cell("cars 1-shot")}, []).cells.keys() == {
+        "cub 1-shot",
+        "cars 1-shot",
+    }
+
+
+def test_only_some_settings_may_be_trained(tmp_path: Path, use: Use) -> None:
+    use(WAVES)
+    reproduce("waves", tmp_path, seeds=[0], settings=["few"])
+    assert runs_in(tmp_path) == ["few/maml-0"]
+    assert list(record_of(tmp_path)["rows"]) == ["maml"]
+    reproduce("waves", tmp_path, seeds=[0], settings=["many"], only=["maml"])
+    assert runs_in(tmp_path) == ["few/maml-0", "many/maml-0"]
+    cells = record_of(tmp_path)["rows"]["maml"]["cells"]
+    assert list(cells) == ["K=2 1 steps", "K=3 1 steps", "K=9 1 steps"], "the first is kept"
+
+
+def test_the_tiny_variant_is_of_one_seed_and_one_setting(tmp_path: Path, use: Use) -> None:
+    use(WAVES)
+    reproduce("waves", tmp_path, smoke=True)
+    assert runs_in(tmp_path) == ["few/maml-0"]
+
+
+def test_unknown_settings_are_refused(tmp_path: Path, use: Use) -> None:
+    use(WAVES)
+    with pytest.raises(InputError, match="waves has no setting 'x': choose from few, many"):
+        reproduce("waves", tmp_path, settings=["few", "x"])
+    with pytest.raises(InputError, match="waves has no baseline in few"):
+        reproduce("waves", tmp_path, settings=["few"], only=["baseline"])
+    use(WAVES, settings={}, rows={"maml": {"method": "meta-training"}})
+    with pytest.raises(InputError, match="waves has no setting 'x': it has none"):
+        reproduce("waves", tmp_path, settings=["x"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_configuration_is_told_before_anything_is_trained(
+    copy: Path, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(reproduction, "train_run")
+    use(WAVES, config={**WAVES.config, "loss": {"weight": 7.0}})
+    shutil.rmtree(copy / "few")
+    with pytest.raises(InputError, match=r"many/maml-0 holds a run with another loss\.weight"):
+        reproduce("waves", copy, seeds=[0], settings=["few"])
+
+
+# --- what is shown ---
+
+
+def test_experiments_show_different_benchmarks_of_the_same_runs(copy: Path, use: Use) -> None:
+    use(WAVES, name="other", show=["K=9", "K=2"], seeds=[0])
+    before = {f: f.stat().st_mtime_ns for f in copy.rglob("*.safetensors")}
+    reproduce("other", copy)
+    assert before == {f: f.stat().st_mtime_ns for f in copy.rglob("*.safetensors")}
+    rows, all_rows = record_of(copy, "other")["rows"], record_of(copy)["rows"]
+    assert list(rows["maml"]["cells"]) == ["K=2 1 steps", "K=9 1 steps"]
+    heads, of_both = (some["maml"]["cells"]["K=9 1 steps"]["heads"] for some in (rows, all_rows))
+    assert heads["ensemble"]["by_seed"] == of_both["ensemble"]["by_seed"][:1]
+
+
+def test_an_interrupted_experiment_shows_and_keeps_what_is_there(
+    tmp_path: Path,
+    use: Use,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    use(WAVES, seeds=[0])
+    train_run = reproduction.train_run
+
+    def stopped(config: Any, folder: Path, **options: Any) -> Run:
+        if folder == tmp_path / stop:
+            raise KeyboardInterrupt
+        return train_run(config, folder, **options)
+
+    monkeypatch.setattr(reproduction, "train_run", stopped)
+    stop = "few/maml-0"
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("waves", tmp_path)
+    assert not (tmp_path / "waves.json").exists(), "nothing was there"
+    stop = "many/baseline-0"
+    capsys.readouterr()
+    assert main(["reproduce", "waves", "--out", str(tmp_path)]) == 130
+    out = capsys.readouterr().out
+    assert "maml" in out and "baseline" not in out and "paper 1.50 ± 0.25" in out
+    assert list(record_of(tmp_path)["rows"]) == ["maml"] and "figure" not in out
+    assert len(record_of(tmp_path)["rows"]["maml"]["cells"]) == 3
+    stop = ""
+    before = (tmp_path / "few/maml-0/last.safetensors").stat().st_mtime_ns
+    reproduce("waves", tmp_path)
+    assert list(record_of(tmp_path)["rows"]) == ["maml", "baseline"]
+    assert before == (tmp_path / "few/maml-0/last.safetensors").stat().st_mtime_ns
+    assert (tmp_path / "waves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_row_has_results_once_all_its_seeds_are_there(copy: Path) -> None:
+    def there(*seeds: int) -> dict[str, list[str]]:
+        jobs = reproduction._plan(WAVES, copy, list(seeds), False, {})
+        return {row: list(by) for row, by in reproduction._finished(WAVES, jobs).items()}
+
+    assert there(0, 1) == {"maml": ["few", "many"], "baseline": ["many"]}
+    (copy / "few/maml-1/evaluations/test.json").unlink()
+    (copy / "many/baseline-1/provenance.json").unlink()
+    assert there(0, 1) == {"maml": ["many"]}
+    assert there(0) == {"maml": ["few", "many"], "baseline": ["many"]}
+    assert there(0, 1, 2) == {}
+
+
+# --- generations ---
+
+GENERATIONS = Suite(
+    name="generations",
+    title="Two generations",
+    paper="nothing",
+    time="no time",
+    config={**BLOBS, "method": "pre-training", "training": {"steps": 1, "epoch": 1, "threads": 1}},
+    rows={
+        "first": {"pretraining": {"class_path": "RFS", "init_args": {"temperature": 2.0}}},
+        "second": {"previous": "first"},
+        "second+": {"continues": "second", "training": {"steps": 2}},
+    },
+    smoke={},
+    seeds=[3],
+    draw="tables",
+)
+
+
+def test_a_generation_is_taught_by_the_run_of_the_same_seed(tmp_path: Path, use: Use) -> None:
+    use(GENERATIONS)
+    with pytest.raises(InputError, match=r"second-3 goes on from .*first-3, which is not trained"):
+        reproduce("generations", tmp_path, only=["second"])
+    assert not list(tmp_path.iterdir())
+    reproduce("generations", tmp_path)
+    experiments = {row: load_run(Run(tmp_path / f"{row}-3")) for row in GENERATIONS.rows}
+    assert experiments["first"].previous is None
+    for row in ("second", "second+"):
+        assert experiments[row].previous == tmp_path / "first-3"
+        assert experiments[row].pretraining == experiments["first"].pretraining
+        assert experiments[row].pretraining.temperature == 2.0  # type: ignore[attr-defined]
+    facts = record_of(tmp_path, "generations")["rows"]["second"]
+    assert facts["config"]["previous"] == "first-3", "no folder of this machine"
+
+
+def test_a_row_goes_where_the_row_goes_that_it_continues() -> None:
+    rows = {
+        "first": {"settings": ["many"], "smoke": {"seed": 1}},
+        "second": {"previous": "first"},
+        "third": {"continues": "second", "settings": ["few"]},
+    }
+    suite = dataclasses.replace(WAVES, rows=rows)
+    jobs = reproduction._plan(suite, Path("x"), [0], True, {})
+    assert [str(job.folder) for job in jobs] == [
+        "x/few/third-0",
+        "x/many/first-0",
+        "x/many/second-0",
+    ]
+
+
+# --- photographs ---
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+NEEDS = {
+    "table2": ["mini-imagenet", "cub"],
+    "table3": ["mini-imagenet", "cub"],
+    "table4": ["mini-imagenet", "cub", "cars", "places", "plantae"],
+    "table5": ["mini-imagenet", "cub", "cars", "places", "plantae"],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_say_which_data_they_need(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", name]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"omni: {name} needs photographs: give --data DIR, a folder that holds ")
+    listed, _, rest = line.partition("holds ")[2].partition(";")
+    assert set(listed.split(", ")) == set(NEEDS[name]) and "--smoke" in rest
+    assert captured.out == ""
+
+
+def test_data_are_looked_at_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(reproduction, "train_run")
+    data = placeholders.write(tmp_path, ["mini-imagenet"])
+    with pytest.raises(InputError, match=r"mini-imagenet holds 15 classes: mini-imagenet has 100"):
+        reproduce("table2", tmp_path / "out", data=data)
+    (tmp_path / "mini-imagenet").rename(tmp_path / "mini")
+    message = f"there is no data set 'cub' in {tmp_path}: table2 needs cub"
+    with pytest.raises(InputError, match=message):
+        reproduce("table2", tmp_path / "out", data=data, settings=["cub"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_that_make_their_samples_take_no_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="figure5 takes no --data: it makes its own samples"):
+        reproduce("figure5", data=tmp_path)
+
+
+def test_the_command_line_passes_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(reproduction, "reproduce", lambda *values: given.extend(values))
+    options = "--out o --smoke --seeds 1 2 --only a b --settings s t --data d"
+    assert main(["reproduce", "table2", *options.split()]) == 0
+    assert given == ["table2", Path("o"), True, [1, 2], ["a", "b"], ["s", "t"], Path("d")]
+
+
+def small_table(name: str, *rows: str) -> Suite:
+    """A shipped table with a small network, and some of its rows."""
+    suite = find_suite(name)
+    network = {"class_path": "Conv4", "init_args": {"width": 4}}
+    smoke = {**suite.smoke, "backbone": network}
+    return dataclasses.replace(suite, rows={row: suite.rows[row] for row in rows}, smoke=smoke)
+
+
+def test_placeholders_stand_in_for_missing_photographs(tmp_path: Path, use: Use) -> None:
+    suite = use(small_table("table5", "protonet"))
+    record = record_of(reproduce("table5", tmp_path, smoke=True).parent, "table5")
+    assert record["command"] == "omni reproduce table5 --smoke"
+    assert runs_in(tmp_path) == ["cub/protonet-0"]
+    results = record["rows"]["protonet"]
+    assert list(results["cells"]) == ["cub 5-way 1-shot", "cub 5-way 5-shot"]
+    assert results["paper"] == suite.rows["protonet"]["paper"]
+    assert results["settings"]["cub"]["config"]["problem"]["init_args"]["data"] == "DIR"
+    made = yaml.safe_load((tmp_path / "cub/protonet-0/config.yaml").read_text())
+    assert made["problem"]["init_args"]["complete"] is False
+    problem = instantiate(parse(made)).problem
+    assert [part.name for part in problem.training] == [  # type: ignore[attr-defined]
+        f"{name}-train" for name in ("mini-imagenet", "cars", "places", "plantae")
+    ]
+    before = record_of(tmp_path, "table5")
+    reproduce("table5", tmp_path, smoke=True)
+    assert record_of(tmp_path, "table5") == before, "placeholders are the same again"
+
+
+def test_given_data_are_used_in_the_tiny_variant_too(tmp_path: Path, use: Use) -> None:
+    use(small_table("table3", "protonet"))
+    data = placeholders.write(tmp_path / "data", ["mini-imagenet", "cub"])
+    with pytest.raises(InputError, match="mini-imagenet holds 15 classes"):
+        reproduce("table3", tmp_path / "out", smoke=True, data=data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_placeholders_have_the_layout_of_a_data_set_and_differ(tmp_path: Path) -> None:
+    def contents(folder: Path) -> list[tuple[str, bytes, int]]:
+        files = sorted(folder.rglob("*.jpg"))
+        return [(f.name, f.read_bytes(), f.stat().st_mtime_ns) for f in files]
+
+    first = placeholders.write(tmp_path / "a", ["cub", "cars"])
+    assert contents(first) == contents(placeholders.write(tmp_path / "b", ["cub", "cars"]))
+    for name in ("cub", "cars"):
+        data_set = read(first / name)
+        assert {s: len(part.classes) for s, part in data_set.splits.items()} == {
+            "train": 5,
+            "validation": 5,
+            "test": 5,
+        }
+    pixels = set()
+    for file in first.rglob("*.jpg"):
+        with Image.open(file) as image:
+            pixels.add(image.tobytes())
+    assert len(pixels) == 2 * 3 * 5 * 8
+
+
+# --- the shipped tables ---
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_rows_of_shipped_tables_say_fits_together(name: str) -> None:
+    suite = find_suite(name)
+    benchmarks = [
+        benchmark
+        for setting in (suite.settings or {"": {}}).values()
+        for benchmark in reproduction.merge(suite.config, setting)["problem"]["init_args"][
+            "benchmarks"
+        ]
+    ]
+    assert len(benchmarks) == len(set(benchmarks)), "cells of settings would clash"
+    before: list[str] = []
+    for row, own in suite.rows.items():
+        assert {own.get("previous"), own.get("continues")} <= {None, *before}
+        assert set(own.get("settings", [])) <= set(suite.settings)
+        for cell, (mean, half) in own.get("paper", {}).items():
+            benchmark, _, shots = cell.partition(" ")
+            assert benchmark in benchmarks and shots in ("1-shot", "5-shot")
+            assert 20 < mean < 100 and 0 < half < 2
+        before.append(row)
+    with_numbers = [own["paper"] for own in suite.rows.values() if "paper" in own]
+    assert len(with_numbers[0]) == 2 * len(benchmarks)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "images", "epochs"),
+    [
+        ("table2", "mini-imagenet", STANDARDS["mini-imagenet"].images[0], 100),  # type: ignore[index]
+        ("table2", "cub", STANDARDS["cub"].images[0], 400),  # type: ignore[index]
+        ("table3", "", sum(STANDARDS["mini-imagenet"].images), 100),  # type: ignore[arg-type]
+        ("table4", "", STANDARDS["mini-imagenet"].images[0], 100),  # type: ignore[index]
+        (
+            "table5",
+            "plantae",
+            sum(STANDARDS[n].images[0] for n in ("mini-imagenet", "cub", "cars", "places")),  # type: ignore[index]
+            100,
+        ),
+    ],
+)
+def test_lengths_are_the_epochs_of_the_paper(
+    name: str, setting: str, images: int, epochs: int
+) -> None:
+    suite = find_suite(name)
+    length = reproduction.merge(suite.config, suite.settings.get(setting, {}))["training"]
+    assert length["steps"] == epochs * math.ceil(images / 64)
+    assert length["steps"] % length["epoch"] == 0
+
+
+def test_an_unseen_domain_is_not_trained_on() -> None:
+    suite = find_suite("table5")
+    domains = ["mini-imagenet", "cub", "cars", "places", "plantae"]
+    assert list(suite.settings) == domains[1:]
+    for unseen, fields in suite.settings.items():
+        parts = fields["problem"]["init_args"]
+        assert parts["benchmarks"] == [unseen]
+        assert parts["training"] == [name for name in domains if name != unseen]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tiny_variant_of_every_table_runs(name: str, tmp_path: Path) -> None:
+    try:
+        record = record_of(reproduce(name, tmp_path, smoke=True).parent, name)
+        assert list(record["rows"]) == list(find_suite(name).rows)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    finally:
+        shutil.rmtree(tmp_path)  # some gigabytes
+
+
+@pytest.mark.slow
+def test_a_resnet_18_adapts_by_maml() -> None:
+    """The tiny variants have a small network in this row, for the sake of 200 validation tasks."""
+    suite = find_suite("table3")
+    (job,) = (
+        job for job in reproduction._plan(suite, Path("x"), [0], False, {}) if job.row == "maml"
+    )
+    protocol = {"protocol": {"shots": 1, "queries": 1, "batch": 4, "test_shots": [1]}}
+    glyphs = {"benchmarks": ["latin"], "training_classes": 10, "instances": 4, **protocol}
+    values = reproduction.merge(
+        job.values,
+        {"problem": {"class_path": "Glyphs", "init_args": glyphs}},
+        {"backbone": {"init_args": {"channels": 1}}},
+    )
+    experiment = instantiate(parse(values))
+    random = torch.Generator().manual_seed(0)
+    model, problem = experiment.build(), experiment.problem
+    terms = model(problem.minibatch(0, random), problem.episode(0, random))
+    total: Tensor = terms["total"]
+    total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+# --- drawing ---
+
+
+def record(rows: dict[str, dict[str, Any]], higher_is_better: bool = True) -> Values:
+    """A record with the given means and numbers of the paper."""
+    return {
+        "experiment": "table9",
+        "title": "A table",
+        "command": "omni reproduce table9",
+        "unit": "accuracy %",
+        "higher_is_better": higher_is_better,
+        "reference": next(iter(rows)),
+        "tasks": 600,
+        "seeds": 2,
+        "rows": {
+            name: {
+                "cells": {
+                    cell: {"heads": {"ensemble": {"mean": mean, "interval": 0.5}}}
+                    for cell, mean in row["ours"].items()
+                },
+                **({"paper": row["paper"]} if "paper" in row else {}),
+            }
+            for name, row in rows.items()
+        },
+    }
+
+
+PARTIAL = record(
+    {
+        "one": {
+            "ours": {"cub 5-way 1-shot": 50.0, "cub 5-way 5-shot": 70.123},
+            "paper": {"cub 5-shot": [71.0, 0.4], "cub 1-shot": [49.0, 0.6]},
+        },
+        "two": {"ours": {"cub 5-way 1-shot": 40.0, "cars 5-way 1-shot": 30.0}},
+        "three": {"ours": {}, "paper": {"cars 1-shot": [31.0, 0.25]}},
+    }
+)
+
+
+def test_markdown_has_ours_and_the_papers_numbers_the_best_of_ours_bold() -> None:
+    lines = tables.markdown(PARTIAL).splitlines()
+    assert lines == [
+        "**A table** (`omni reproduce table9`; accuracy %, 600 tasks, 2 seeds, 95 % intervals over "
+        "tasks).",
+        "",
+        "|  | cub 5-shot | cub 1-shot | cars 1-shot |",
+        "| --- | --- | --- | --- |",
+        "| one | **70.12 ± 0.50**<br>paper 71.00 ± 0.40 | **50.00 ± 0.50**<br>paper 49.00 ± 0.60 "
+        "| – |",
+        "| two | – | 40.00 ± 0.50 | **30.00 ± 0.50** |",
+        "| three | – | – | –<br>paper 31.00 ± 0.25 |",
+    ]
+
+
+def test_the_best_error_is_the_lowest() -> None:
+    rows = {"one": {"ours": {"K=5": 0.3}}, "two": {"ours": {"K=5": 0.2}}}
+    assert "| two | **0.20 ± 0.50** |" in tables.markdown(record(rows, False))
+
+
+def test_the_printed_table_says_the_same() -> None:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(tables.table(PARTIAL))
+    text = [" ".join(line.replace("│", " ").split()) for line in capture.get().splitlines()]
+    assert "one 70.12 ± 0.50 50.00 ± 0.50 –" in text
+    assert text[text.index("one 70.12 ± 0.50 50.00 ± 0.50 –") + 1] == (
+        "paper 71.00 ± 0.40 paper 49.00 ± 0.60"
+    )
+    assert "two – 40.00 ± 0.50 30.00 ± 0.50" in text and "paper 31.00 ± 0.25" in text
+
+
+def points(path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Values) -> dict[str, Any]:
+    """What is drawn, by panel and label: values along x and along y."""
+    figures = []
+    monkeypatch.setattr(tables.plt, "close", figures.append)
+    assert tables.draw(drawn, {}, path) == path
+    (figure,) = figures
+    return {
+        axis.get_title(): {
+            bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in axis.containers
+        }
+        for axis in figure.axes
+        if axis.get_visible()
+    }
+
+
+def test_the_figure_has_a_point_for_every_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = points(tmp_path / "a.png", monkeypatch, PARTIAL)
+    assert list(found) == ["cub 5-shot", "cub 1-shot", "cars 1-shot"]
+    values = {
+        cell: {label: {round(y): x for x, y in some} for label, some in labels.items()}
+        for cell, labels in found.items()
+    }
+    assert values == {
+        "cub 5-shot": {"here": {0: 70.123}, "paper": {0: 71.0}},
+        "cub 1-shot": {"here": {0: 50.0, 1: 40.0}, "paper": {0: 49.0}},
+        "cars 1-shot": {"here": {1: 30.0}, "paper": {2: 31.0}},
+    }
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 600
+
+
+def test_without_numbers_of_the_paper_it_is_the_figure_of_accuracies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {name: {"ours": {"cub 1-shot": 50.0, "cub 5-shot": 60.0}} for name in ("one", "two")}
+    called = []
+    monkeypatch.setattr(tables.accuracies, "draw", lambda *values: called.append(values))
+    tables.draw(record(rows), {}, tmp_path / "a.png")
+    assert len(called) == 1
