@@ -140,8 +140,9 @@ def _without_places(config: Values) -> Values:
     """A configuration without the folders of the machine that it ran on."""
     if "data" in config["problem"].get("init_args", {}):
         config["problem"]["init_args"]["data"] = "DIR"
-    if config.get("previous"):
-        config["previous"] = Path(config["previous"]).name
+    for name in ("previous", "start"):
+        if config.get(name):
+            config[name] = Path(config[name]).name
     return config
 
 

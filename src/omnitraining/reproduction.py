@@ -29,7 +29,7 @@ from omnitraining.tasks.classification import placeholders
 from omnitraining.tasks.classification.datasets import read
 from omnitraining.tasks.classification.datasets.standards import complaints
 
-OF_A_ROW = ("continues", "previous", "settings", "paper", "smoke")
+OF_A_ROW = ("continues", "previous", "start", "settings", "paper", "smoke")
 """What a row may say beside fields of the configuration."""
 
 
@@ -37,11 +37,15 @@ OF_A_ROW = ("continues", "previous", "settings", "paper", "smoke")
 class Suite:
     """An experiment of several rows.
 
+    A file may say ``like: NAME``: it has what the experiment of that name has, except for what it
+    says itself; its rows are added, and a row that is null is left out.
+
     A row holds fields of the configuration. Beside them it may say
 
     - ``continues: ROW``: it is that row trained on for more steps, which with a constant learning
       rate gives the same weights as training it afresh, at less cost;
     - ``previous: ROW``: it is that row again, taught by its run of the same setting and seed;
+    - ``start: ROW``: it starts from the backbone of that row's run of the same setting and seed;
     - ``settings: [NAME, ...]``: it is trained in these settings only;
     - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints;
     - ``smoke: FIELDS``: its own fields of the tiny variant.
@@ -84,7 +88,20 @@ def suites() -> list[Suite]:
     """All shipped experiments, by name."""
     folder = resources.files("omnitraining") / "experiments"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return [Suite(f.name.removesuffix(".yaml"), **yaml.safe_load(f.read_text())) for f in files]
+    values = {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in files}
+    return [Suite(name, **_complete(name, values)) for name in values]
+
+
+def _complete(name: str, values: dict[str, Values]) -> Values:
+    """What a file says, over what the file says that it names as ``like``."""
+    own = dict(values[name])
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    before = _complete(like, values)
+    rows = {**before["rows"], **own.pop("rows", {})}
+    kept = {row: fields for row, fields in rows.items() if fields is not None}
+    return {**before, **own, "rows": kept}
 
 
 def find_suite(name: str) -> Suite:
@@ -213,6 +230,8 @@ def _plan(suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Value
                 )
                 if teacher := _teacher(suite, row):
                     values["previous"] = str((place / f"{teacher}-{seed}").absolute())
+                if begun := own.get("start"):
+                    values["start"] = str((place / f"{begun}-{seed}").absolute())
                 before = own.get("continues")
                 start = place / f"{before}-{seed}" if before else None
                 jobs.append(_Job(row, setting, place / f"{row}-{seed}", values, start))
@@ -302,7 +321,7 @@ def _check_unchanged(job: _Job) -> None:
 def _finish(job: _Job, tasks: int) -> None:
     """Train and judge, as far as that has not been done."""
     if not job.is_trained:
-        for before in (job.start, job.values.get("previous")):
+        for before in (job.start, job.values.get("previous"), job.values.get("start")):
             if before is not None and not (Path(before) / "provenance.json").is_file():
                 raise InputError(
                     f"{job.folder} goes on from {before}, which is not trained: train it first"
