@@ -116,6 +116,20 @@ def test_one_step_of_omni_training_has_finite_terms_and_reaches_every_parameter(
     assert terms["r_pre"] > 0 and terms["r_meta"] > 0
 
 
+@each_meta
+def test_a_step_in_bfloat16_is_the_step_in_float32_but_for_rounding(
+    meta: MetaTraining, problem: Classification, data: tuple[MiniBatch, Episode]
+) -> None:
+    model = model_of(problem, RFS(), meta)
+    teacher = Teacher(model).train()
+    exact = model(*data, teacher.model)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model(*data, teacher.model)
+    for name, term in terms.items():
+        torch.testing.assert_close(term.float(), exact[name], rtol=0.1, atol=0.01)
+    assert_gradients(model, terms["total"])
+
+
 @few_pairs
 @pytest.mark.parametrize("method", ["joint-training", "ensemble"])
 def test_one_step_of_a_rival_has_finite_terms_and_reaches_every_parameter(

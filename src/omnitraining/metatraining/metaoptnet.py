@@ -127,12 +127,16 @@ class MetaOptNet(MetaTraining):
         features = network.backbone(episode.inputs())
         if self.normalise:
             features = F.normalize(features, dim=-1)
-        embedded = episode.with_inputs(features)
-        support, query = embedded.support_x, embedded.query_x
-        gram, targets = support @ support.mT, F.one_hot(episode.support_y, episode.ways)
-        if self.solver == "ridge":
-            weights = ridge(gram, targets.to(gram.dtype), self.penalty)
-        else:
-            weights = support_vectors(gram, targets.to(gram.dtype), self.cost)
-        logits: Tensor = network.head(query @ (support.mT @ weights))
+        # Solvers take no bfloat16, in which the backbone may compute.
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        with torch.autocast(features.device.type, enabled=False):
+            embedded = episode.with_inputs(features)
+            support, query = embedded.support_x, embedded.query_x
+            targets = F.one_hot(episode.support_y, episode.ways).to(features.dtype)
+            gram = support @ support.mT
+            if self.solver == "ridge":
+                weights = ridge(gram, targets, self.penalty)
+            else:
+                weights = support_vectors(gram, targets, self.cost)
+            logits: Tensor = network.head(query @ (support.mT @ weights))
         return logits

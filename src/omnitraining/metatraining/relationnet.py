@@ -52,7 +52,7 @@ class Relation(nn.Module):
             for x in (left, right)
         )
         left, right = left.unsqueeze(1), right.unsqueeze(2)
-        if self.training:
+        if self.bn1.training:  # not self.training: a teacher's norms alone are in training
             pairs = self.bn1((left + right).flatten(0, 2))
         else:  # with fixed statistics the norm, too, is linear and can go before the pairing
             shift = self.bn1(left.new_zeros(1, self.channels, 1, 1))
