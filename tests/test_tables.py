@@ -24,7 +24,7 @@ from omnitraining.experiment import instantiate, load_run, parse
 from omnitraining.records import join, rows_of
 from omnitraining.reproduction import Suite, find_suite, reproduce
 from omnitraining.runs import Run
-from omnitraining.tasks.classification import placeholders
+from omnitraining.tasks.classification import photos, placeholders
 from omnitraining.tasks.classification.datasets import read
 from omnitraining.tasks.classification.datasets.standards import STANDARDS
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
@@ -403,12 +403,22 @@ def test_placeholders_stand_in_for_missing_photographs(tmp_path: Path, use: Use)
     assert record_of(tmp_path, "table5") == before, "placeholders are the same again"
 
 
-def test_given_data_are_used_in_the_tiny_variant_too(tmp_path: Path, use: Use) -> None:
+def test_given_data_are_used_in_the_tiny_variant_too(
+    tmp_path: Path, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use(small_table("table3", "protonet"))
     data = placeholders.write(tmp_path / "data", ["mini-imagenet", "cub"])
     with pytest.raises(InputError, match="mini-imagenet holds 15 classes"):
         reproduce("table3", tmp_path / "out", smoke=True, data=data)
     assert not (tmp_path / "out").exists()
+    for module in (reproduction, photos):  # as if they were complete
+        monkeypatch.setattr(module, "complaints", lambda name, data_set: [])
+    monkeypatch.chdir(tmp_path)
+    reproduce("table3", tmp_path / "out", smoke=True, data=Path("data"))
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == ["protonet-0"]
+    assert "--smoke --data DIR" in record_of(tmp_path / "out", "table3")["command"]
+    options = yaml.safe_load((tmp_path / "out/protonet-0/config.yaml").read_text())["problem"]
+    assert options["init_args"]["data"] == str(data) and options["init_args"]["complete"]
 
 
 def test_placeholders_have_the_layout_of_a_data_set_and_differ(tmp_path: Path) -> None:
