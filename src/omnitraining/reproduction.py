@@ -378,7 +378,7 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(part, path)
-    if suite.draw == "tables":
+    if suite.draw in ("tables", "pairs"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 
         show(tables.table(record))

@@ -71,7 +71,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
         down, across, figsize=(2.2 + 2.6 * across, 1.0 + height * down), sharey=True, squeeze=False
     )
     styles = (
-        ("here", _ours, {"fmt": "o", "color": "tab:blue"}, -0.13),
+        ("here", ours, {"fmt": "o", "color": "tab:blue"}, -0.13),
         ("paper", _papers, {"fmt": "D", "color": "tab:orange", "mfc": "white"}, 0.13),
     )
     for axis, cell in zip(axes.flat, cells, strict=False):
@@ -106,7 +106,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
 
 def columns(record: Record) -> list[str]:
     """Cells of the table as "cub 5-shot", those of one benchmark side by side."""
-    met = [cell for row in record["rows"].values() for cell in (*_papers(row), *_ours(row))]
+    met = [cell for row in record["rows"].values() for cell in (*_papers(row), *ours(row))]
     benchmarks = list(dict.fromkeys(cell.split()[0] for cell in met))
     return sorted(dict.fromkeys(met), key=lambda cell: benchmarks.index(cell.split()[0]))
 
@@ -114,10 +114,10 @@ def columns(record: Record) -> list[str]:
 def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
     """Lines of text of every cell by row; the best of our means stands between two marks."""
     rows, cells = record["rows"], columns(record)
-    ours = {row: _ours(results) for row, results in rows.items()}
+    means = {row: ours(results) for row, results in rows.items()}
     choose = max if record["higher_is_better"] else min
     best = {
-        cell: choose((found[cell][0] for found in ours.values() if cell in found), default=None)
+        cell: choose((found[cell][0] for found in means.values() if cell in found), default=None)
         for cell in cells
     }
     texts: dict[str, list[list[str]]] = {}
@@ -125,7 +125,7 @@ def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
         papers = _papers(results)
         texts[row] = []
         for cell in cells:
-            number = ours[row].get(cell)
+            number = means[row].get(cell)
             text = MISSING if number is None else _number(number)
             if number is not None and number[0] == best[cell]:
                 text = f"{begin}{text}{end}"
@@ -134,8 +134,12 @@ def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
     return texts
 
 
-def _ours(results: Record) -> dict[str, Number]:
-    """Mean and interval by cell; the number of ways is left out of its name."""
+def ours(results: Record) -> dict[str, Number]:
+    """Mean and interval by cell; the number of ways is left out of its name.
+
+    Args:
+        results: a row of a record.
+    """
     found = {}
     for name, cell in results["cells"].items():
         head = cell["heads"]["ensemble"]

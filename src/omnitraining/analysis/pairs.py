@@ -1,0 +1,125 @@
+"""Every algorithm alone and inside Omni-Training: the counterpart of the paper's Figure 9c."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from omnitraining.analysis.tables import columns, ours
+
+Record = dict[str, Any]
+
+
+def pairs(record: Record) -> dict[str, str]:
+    """Rows of Omni-Training, each with the row of its meta-training algorithm alone.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+    """
+    configs = {row: _config(results) for row, results in record["rows"].items()}
+    found = {}
+    for omni, config in configs.items():
+        for alone, other in configs.items():
+            same = config["metatraining"] == other["metatraining"]
+            bare = config["backbone"] == other["backbone"]
+            methods = config["method"], other["method"]
+            if same and bare and methods == ("omni-training", "meta-training"):
+                found[omni] = alone
+    return found
+
+
+def verdicts(record: Record, rival: str = "baseline") -> list[tuple[str, str, int, int, int]]:
+    """Per row of Omni-Training and rival: cells compared, cells above, and those clearly above.
+
+    Clearly above means that the intervals are disjoint.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+        rival: the row that all are compared with, beside their own algorithm alone.
+    """
+    lines = []
+    for omni, alone in pairs(record).items():
+        for other in (alone, rival):
+            if other not in record["rows"]:
+                continue
+            first, second = ours(record["rows"][omni]), ours(record["rows"][other])
+            gaps = [
+                (first[cell][0] - second[cell][0], first[cell][1] + second[cell][1])
+                for cell in first
+                if cell in second
+            ]
+            above = sum(gap > 0 for gap, _ in gaps)
+            lines.append((omni, other, len(gaps), above, sum(gap > width for gap, width in gaps)))
+    return lines
+
+
+def draw(record: Record, runs: Any, path: Path) -> Path:
+    """A panel per cell: each algorithm alone, hollow, and inside Omni-Training, filled.
+
+    Rows without a partner are hollow points of their own; a line marks the best of all that is not
+    Omni-Training.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+        runs: not needed.
+        path: the picture.
+    """
+    rows, cells = record["rows"], columns(record)
+    inside = {alone: omni for omni, alone in pairs(record).items()}
+    names = [*inside, *(row for row in rows if row not in {*inside, *inside.values()})]
+    across = min(len(cells), 4)
+    down = -(-len(cells) // across)
+    height = 0.9 + 0.24 * len(names)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.4 + 2.5 * across, 1.2 + height * down), sharey=True, squeeze=False
+    )
+    for axis, cell in zip(axes.flat, cells, strict=False):
+        singles = {name: ours(rows[name]).get(cell) for name in names}
+        if there := [number[0] for number in singles.values() if number]:
+            axis.axvline(max(there), color="0.6", linestyle=":", label="best without Omni")
+        for place, name in enumerate(names):
+            partner = ours(rows[inside[name]]).get(cell) if name in inside else None
+            single = singles[name]
+            if single and partner:
+                ends = single[0], partner[0]
+                axis.plot(ends, (place, place), color="tab:blue", linewidth=3, alpha=0.25)
+            for number, fill, label in ((single, "white", "alone"), (partner, "tab:blue", "Omni")):
+                if number:
+                    axis.errorbar(
+                        number[0],
+                        place,
+                        xerr=number[1],
+                        fmt="o",
+                        color="tab:blue",
+                        mfc=fill,
+                        markersize=6,
+                        capsize=2,
+                        label=label,
+                    )
+        axis.set_title(cell, fontsize=10)
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(axis="x", alpha=0.3)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    for axis in axes.flat[len(cells) :]:
+        axis.set_visible(False)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top; axes share it
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.suptitle(f"{record['title']}\naccuracy %, 95 % intervals over tasks", fontsize=11)
+    figure.legend(unique.values(), unique.keys(), ncol=3, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.35 / (1.2 + height * down), 1, 1))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _config(results: Record) -> Record:
+    """The configuration of a row; of its first setting where there are several."""
+    config: Record = results["config"] if "config" in results else next(
+        iter(results["settings"].values())
+    )["config"]  # fmt: skip
+    return config
