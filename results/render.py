@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from omnitraining.analysis import pairs, tables
+
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
@@ -22,7 +24,12 @@ def main() -> int:
     stale = 0
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
         HERE.parent / "README.md": {"glyphs": glyphs, "figure5": sinusoids, "benchmarks": speed},
-        HERE / "README.md": {"glyphs-search": search, "glyphs-paper": paper_recipe},
+        HERE / "README.md": {
+            **{f"glyph-table{number}": algorithms for number in (2, 3, 4, 5)},
+            "glyph-tables-search": search,
+            "glyphs-search": search,
+            "glyphs-paper": paper_recipe,
+        },
     }
     for page, sections in pages.items():
         text = page.read_text()
@@ -64,6 +71,21 @@ def glyphs(record: Record) -> str:
     ]
     lines.append(verdicts(record, "accuracy"))
     return "\n".join(lines)
+
+
+def algorithms(record: Record) -> str:
+    """A counterpart of a table of the paper: all rows, the figure, and who is above whom."""
+    lines = [
+        [omni, other, f"{above} of {cells}", f"{clear} of {cells}"]
+        for omni, other, cells, above, clear in pairs.verdicts(record)
+    ]
+    return "\n".join(
+        [
+            tables.markdown(record),
+            f"![each algorithm alone and inside Omni-Training]({record['experiment']}.png)\n",
+            table(["row", "against", "above", "above, intervals disjoint"], lines),
+        ]
+    )
 
 
 def paper_recipe(record: Record) -> str:
