@@ -23,7 +23,12 @@ Record = dict[str, Any]
 def main() -> int:
     stale = 0
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
-        HERE.parent / "README.md": {"glyphs": glyphs, "figure5": sinusoids, "benchmarks": speed},
+        HERE.parent / "README.md": {
+            "glyphs": glyphs,
+            **{f"glyph-table{number}": summary for number in (2, 3, 4, 5)},
+            "figure5": sinusoids,
+            "benchmarks": speed,
+        },
         HERE / "README.md": {
             **{f"glyph-table{number}": algorithms for number in (2, 3, 4, 5)},
             "glyph-tables-search": search,
@@ -85,6 +90,23 @@ def algorithms(record: Record) -> str:
             f"![each algorithm alone and inside Omni-Training]({record['experiment']}.png)\n",
             table(["row", "against", "above", "above, intervals disjoint"], lines),
         ]
+    )
+
+
+def summary(record: Record) -> str:
+    """In how many cells Omni-Training is above its own algorithm alone, and above Baseline."""
+    found = pairs.verdicts(record)
+    words = []
+    for what, lines in (
+        ("the same meta-training algorithm alone", [v for v in found if v[1] != "baseline"]),
+        ("Baseline", [v for v in found if v[1] == "baseline"]),
+    ):
+        cells, above, clear = (sum(line[i] for line in lines) for i in (2, 3, 4))
+        words.append(f"above {what} in {above} of {cells} cells (intervals disjoint in {clear})")
+    inside = len(pairs.pairs(record))
+    return (
+        f"**{record['title']}** (`{record['command']}`, {record['seeds']} seeds): Omni-Training of "
+        f"{inside} algorithms is {', '.join(words)}. [All rows](results/README.md).\n"
     )
 
 
