@@ -22,7 +22,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiment import instantiate, load_run, parse
 from omnitraining.records import join, rows_of
-from omnitraining.reproduction import Suite, find_suite, reproduce
+from omnitraining.reproduction import Suite, find_suite, reproduce, suites
 from omnitraining.runs import Run
 from omnitraining.tasks.classification import photos, placeholders
 from omnitraining.tasks.classification.datasets import read
@@ -30,6 +30,7 @@ from omnitraining.tasks.classification.datasets.standards import STANDARDS
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
 TABLES = ["table2", "table3", "table4", "table5"]
+ALL = [suite.name for suite in suites() if suite.settings or suite.name in TABLES]
 SMALL: Values = {"init_args": {"waves": 5, "test_steps": 1}}
 WAVES = Suite(
     name="waves",
@@ -504,7 +505,7 @@ def test_an_unseen_domain_is_not_trained_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_tiny_variant_of_every_table_runs(name: str, tmp_path: Path) -> None:
     try:
         record = record_of(reproduce(name, tmp_path, smoke=True).parent, name)
