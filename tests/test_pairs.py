@@ -1,0 +1,77 @@
+"""The figure of algorithms alone and inside Omni-Training, and experiments that are like others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitraining.analysis import pairs
+from omnitraining.reproduction import Suite, find_suite
+
+PROTO, GNN = {"class_path": "ProtoNet"}, {"class_path": "GNN"}
+PLAIN, NOISY = {"class_path": "Conv4"}, {"class_path": "FeatureWise"}
+
+
+def row(method: str, meta: object, *numbers: tuple[float, float], backbone: object = PLAIN) -> Any:
+    names = ("birds 5-way 1-shot", "birds 5-way 5-shot", "cars 5-way 1-shot")
+    cells = {
+        name: {"heads": {"ensemble": {"mean": mean, "interval": interval}}}
+        for name, (mean, interval) in zip(names, numbers, strict=False)
+    }
+    return {
+        "cells": cells,
+        "config": {"method": method, "metatraining": meta, "backbone": backbone},
+    }
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    noisy = row("meta-training", PROTO, (10.0, 1.0), backbone=NOISY)
+    rows = {
+        "ft-proto": noisy,
+        "omni-proto": row("omni-training", PROTO, (60.0, 1.0), (80.0, 1.0), (50.0, 1.0)),
+        "omni-gnn": row("omni-training", GNN, (40.0, 1.0)),
+        "baseline": row("pre-training", PROTO, (59.0, 1.0), (81.0, 1.0), (45.0, 1.0)),
+        "protonet": row("meta-training", PROTO, (55.0, 1.0), (77.0, 2.5)),
+    }
+    return {"title": "birds", "rows": rows, "higher_is_better": True}
+
+
+def test_a_row_is_paired_with_its_algorithm_alone_on_the_same_backbone(record: Any) -> None:
+    assert pairs.pairs(record) == {"omni-proto": "protonet"}
+
+
+def test_verdicts_count_cells_above_and_clearly_above(record: Any) -> None:
+    assert pairs.verdicts(record) == [
+        ("omni-proto", "protonet", 2, 2, 1),  # 60 against 55 ± 2; 80 against 77 ± 3.5
+        ("omni-proto", "baseline", 3, 2, 1),  # 1 above, 1 below, 5 above
+    ]
+
+
+def test_rows_of_several_settings_are_paired_too(record: Any) -> None:
+    for results in record["rows"].values():
+        results["settings"] = {"one": {"config": results.pop("config")}}
+    assert pairs.pairs(record) == {"omni-proto": "protonet"}
+
+
+def test_the_figure_is_drawn_with_cells_missing(record: Any, tmp_path: Path) -> None:
+    assert pairs.draw(record, {}, tmp_path / "pairs.png").stat().st_size > 10_000
+    del record["rows"]["protonet"], record["rows"]["baseline"], record["rows"]["ft-proto"]
+    assert pairs.draw(record, {}, tmp_path / "few.png").is_file()
+
+
+def test_an_experiment_like_another_has_its_rows_but_for_those_that_are_null() -> None:
+    two, four, five = (find_suite(f"glyph-table{number}") for number in (2, 4, 5))
+    assert set(four.rows) - set(two.rows) == {"ft-matching", "ft-relation", "ft-gnn-transductive"}
+    assert set(four.rows) - set(five.rows) == {"maml", "omni-maml"}
+    assert four.config == two.config and four.folder == two.folder
+    assert list(four.settings) == ["latin"] and len(five.settings) == 4
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_the_unseen_script_is_not_trained_on(number: int) -> None:
+    suite: Suite = find_suite(f"glyph-table{number}")
+    for fields in suite.settings.values():
+        options = fields.get("problem", {}).get("init_args", {})
+        if "scripts" not in options.get("training", ["scripts"]):
+            assert not {*options["training"]} & {*options["benchmarks"]}
