@@ -207,10 +207,17 @@ def loss_without_noise(model: Model, problem: Classification) -> float:
 
 
 @pytest.mark.parametrize(
-    "meta", [ProtoNet(), GNN(16, 16), MatchingNet(scale=10.0), RelationNet(channels=4)], ids=name_of
+    ("meta", "steps"),
+    [
+        (ProtoNet(), 30),
+        (MatchingNet(scale=10.0), 30),
+        (RelationNet(channels=4), 40),
+        (GNN(embedding=16, width=16), 80),
+    ],
+    ids=name_of,
 )
 def test_algorithms_learn_through_the_noise_of_feature_wise_transformation(
-    meta: MetaTraining, problem: Classification
+    meta: MetaTraining, steps: int, problem: Classification
 ) -> None:
     model = build_model(
         "meta-training", lambda: FeatureWise(backbone), problem, metatraining=meta
@@ -219,7 +226,7 @@ def test_algorithms_learn_through_the_noise_of_feature_wise_transformation(
     first, second = (model(*samples(problem, torch.Generator())) for _ in range(2))
     assert first["l_meta"] != second["l_meta"]  # there is noise
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    for step in range(80):
+    for step in range(steps):
         loss = model(*samples(problem, torch.Generator().manual_seed(step)))["total"]
         optimiser.zero_grad()
         assert_gradients(model, loss)
