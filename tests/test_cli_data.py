@@ -11,6 +11,8 @@ from PIL import Image
 from omnitraining.cli import main
 from omnitraining.tasks.classification import datasets, decoding
 from omnitraining.tasks.classification.datasets import standards
+from omnitraining.tasks.classification.photos import Photos, with_split
+from omnitraining.tasks.classification.problem import Protocol
 from tests.reference import layouts
 
 SPLITS = {"train": 6, "val": 5, "test": 5}
@@ -192,14 +194,27 @@ def test_every_layout_is_checked_and_prepared(
     assert counts == {split: len(members) for split, members in expected.items()}
     assert all("a 5-way 5-shot 16-query episode" in line for line in out if "warning" in line)
     code, out, err = omni("prepare", folder, "--size", 32)
-    assert code == 0 and err == [] and len(out) == len(expected)
-    for line, (split, members) in zip(out, expected.items(), strict=True):
-        listing = datasets.read(folder).splits[split]
+    # What has no split is prepared in the parts that training splits it into.
+    splits = {s: part for s, part in with_split(datasets.read(folder)).splits.items()
+              if s != "all" or "train" in expected}  # fmt: skip
+    assert code == 0 and err == [] and len(out) == len(splits)
+    for line, (split, listing) in zip(out, splits.items(), strict=True):
+        members = expected.get(split, expected.get("all"))
         images = np.fromfile(line.rsplit(" in ", 1)[1], np.uint8).reshape(-1, 3, 36, 36)
         assert line.startswith(f"{split}: {len(images)} images of 36 x 36 pixels")
         for pixels, label in zip(images, listing.labels, strict=True):
             number = members[listing.classes[label]]
             assert layouts.nearest(pixels.transpose(1, 2, 0), 8) == number
+
+
+def test_what_is_prepared_is_not_decoded_again_for_training(
+    omni: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.write_layout("class-folders", tmp_path / "own", classes=10, images=4)
+    assert omni("prepare", tmp_path / "own", "--size", 16)[0] == 0
+    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
+    protocol = Protocol(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
+    Photos(tmp_path, ("own",), "own", ("own",), protocol, size=16)
 
 
 def test_data_of_another_split_must_be_mended(omni: Runs, tmp_path: Path) -> None:

@@ -144,3 +144,9 @@ def test_a_run_that_cannot_teach_is_refused_in_one_line(
 def test_an_algorithm_without_generations_is_refused(first: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Baseline has no generations: 'previous' is for RFS"):
         train_run(config(BLOBS, previous=str(first.path)), tmp_path / "second")
+
+
+def test_meta_training_has_nothing_that_a_previous_run_could_teach(first: Run) -> None:
+    choice = config(BLOBS, method="meta-training", previous=str(first.path))
+    with pytest.raises(InputError, match="meta-training has no pre-training that a previous run"):
+        instantiate(choice).build()

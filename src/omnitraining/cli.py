@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 for wrong input, or 130 if interrupted."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
@@ -261,8 +263,6 @@ def _check_data(path: Path, name: str | None) -> int:
 
 
 def _prepare_data(path: Path, size: int, cache: Path | None, skip_damaged: bool) -> int:
-    import warnings
-
     from omnitraining.tasks.classification import datasets, decoding
     from omnitraining.tasks.classification.photos import with_split
 

@@ -314,9 +314,16 @@ def _with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:
 def read_config(path: Path, options: list[str]) -> Namespace:
     """A configuration file with fields overridden from the command line.
 
+    Args:
+        path: the file; the name of a shipped one will do.
+        options: fields as the command line has them, ``--seed 1``.
+
     Raises:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
     """
+    shipped = Path(__file__).parent / "configs" / path
+    if not path.is_file() and shipped.is_file():
+        path = shipped
     if not path.is_file():
         raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
     values = _read(path)

@@ -247,6 +247,8 @@ def build_model(
     """
     if previous is not None and "pre" not in previous.networks:
         raise InputError("the run named as previous has no pre-flow, which is what teaches")
+    if previous is not None and method == "meta-training":
+        raise InputError("meta-training has no pre-training that a previous run could teach")
     flows: dict[str, nn.Module]
     trunk: nn.Module = nn.Identity()
     if method == "pre-training":

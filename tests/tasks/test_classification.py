@@ -544,3 +544,14 @@ def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> N
     assert hard.validate(network, Inference(vote=("pre",))) == pytest.approx(
         (heads["pre"].argmax(-1) == labels).float().mean().item() * 100
     )
+
+
+def test_validation_has_fewer_ways_where_there_are_fewer_classes() -> None:
+    wide = Protocol(ways=5, shots=2, queries=3, batch=8, test_ways=4, test_shots=(1,))
+    tests = {"three": blobs(3, 12, "d"), "eight": blobs(8, 12, "e")}
+    problem = Classification(blobs(8, 12, "a"), blobs(2, 12, "b"), tests, wide)
+    assert problem.test_outputs == {2, 3, 4} and problem.meta_outputs == 5
+    model = build_model("joint-training", lambda: Conv4(1, 4), problem).eval()
+    assert 0 <= problem.validate(model, Inference(vote_weights="validation")) <= 100
+    cells = problem.evaluate(model, Inference(vote_weights="validation"), tasks=5).cells
+    assert list(cells) == ["three 3-way 1-shot", "eight 4-way 1-shot"]

@@ -42,7 +42,8 @@ class Protocol:
         shots: support images per class in training and validation.
         queries: query images per class.
         batch: images of a mini-batch.
-        test_ways: classes per test task, capped at the classes a benchmark has.
+        test_ways: classes per test task. Tasks of validation and test have fewer where there are
+            fewer classes.
         test_shots: support images per class at test.
     """
 
@@ -104,14 +105,15 @@ class Classification(Problem):
             for images in self.training
         ]
         # Before training, not after it, is the time to hear that a test set is too small.
-        self._sampler(validation, protocol.ways)
+        self._sampler(validation, self._ways(validation, protocol.ways))
         for images in self.benchmarks.values():
-            self._sampler(images, self._test_ways(images))
+            self._sampler(images, self._ways(images, protocol.test_ways))
         self.views = views or PlainViews(*_levels(self.domains))
 
     @property
     def test_outputs(self) -> frozenset[int]:
-        return frozenset(map(self._test_ways, self.benchmarks.values()))
+        tests = {self._ways(images, self.protocol.test_ways) for images in self.benchmarks.values()}
+        return frozenset({*tests, self._ways(self.validation, self.protocol.ways)})
 
     def example(self) -> Tensor:
         return self.views.test(self.training[0].images[:2])
@@ -139,8 +141,9 @@ class Classification(Problem):
     def validate(self, model: Model, inference: Inference) -> float:
         """Ensemble accuracy on the validation tasks, in the shape of the training episodes."""
         protocol = self.protocol
+        ways = self._ways(self.validation, protocol.ways)
         heads, labels, _ = self._probabilities(
-            model, inference, self.validation, protocol.ways, protocol.shots, VALIDATION_TASKS, {}
+            model, inference, self.validation, ways, protocol.shots, VALIDATION_TASKS, {}
         )
         mean = torch.stack([heads[flow] for flow in inference.voters(tuple(heads))]).mean(0)
         return (mean.argmax(-1) == labels).float().mean().item() * 100
@@ -150,7 +153,7 @@ class Classification(Problem):
         evaluation = Evaluation("accuracy %", higher_is_better=True)
         weights = self._vote_weights(model, inference)
         for name, images in self.benchmarks.items():
-            ways = self._test_ways(images)
+            ways = self._ways(images, self.protocol.test_ways)
             known: dict[nn.Module, Tensor] = {}
             for shots in self.protocol.test_shots:
                 heads, labels, drawn = self._probabilities(
@@ -166,8 +169,9 @@ class Classification(Problem):
                 evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
         return evaluation
 
-    def _test_ways(self, images: LabelledImages) -> int:
-        return min(self.protocol.test_ways, len(images.classes))
+    def _ways(self, images: LabelledImages, wanted: int) -> int:
+        """As many ways as wanted, if there are so many classes; two at least."""
+        return max(2, min(wanted, len(images.classes)))
 
     def _sampler(self, images: LabelledImages, ways: int) -> EpisodeSampler:
         """Tasks of fewer shots are the first support samples of tasks of the most shots."""
@@ -183,7 +187,7 @@ class Classification(Problem):
             return chosen
         grid, known = simplex_grid(len(voters)), dict[nn.Module, Tensor]()
         for shots in self.protocol.test_shots:
-            ways = self.protocol.test_ways
+            ways = self._ways(self.validation, self.protocol.test_ways)
             heads, labels, _ = self._probabilities(
                 model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
             )
