@@ -3,12 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-from omnitraining.analysis.tables import columns, ours
+from omnitraining.analysis.tables import columns, finish, ours, panels
 
 Record = dict[str, Any]
 
@@ -70,13 +65,8 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     rows, cells = record["rows"], columns(record)
     inside = {alone: omni for omni, alone in pairs(record).items()}
     names = [*inside, *(row for row in rows if row not in {*inside, *inside.values()})]
-    across = min(len(cells), 4)
-    down = -(-len(cells) // across)
-    height = 0.9 + 0.24 * len(names)
-    figure, axes = plt.subplots(
-        down, across, figsize=(2.4 + 2.5 * across, 1.2 + height * down), sharey=True, squeeze=False
-    )
-    for axis, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panels(cells, names)
+    for axis, cell in zip(axes, cells, strict=True):
         singles = {name: ours(rows[name]).get(cell) for name in names}
         if there := [number[0] for number in singles.values() if number]:
             axis.axvline(max(there), color="0.6", linestyle=":", label="best without Omni")
@@ -99,22 +89,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
                         capsize=2,
                         label=label,
                     )
-        axis.set_title(cell, fontsize=10)
-        axis.set_yticks(range(len(names)), names)
-        axis.grid(axis="x", alpha=0.3)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-    for axis in axes.flat[len(cells) :]:
-        axis.set_visible(False)
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top; axes share it
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.suptitle(f"{record['title']}\naccuracy %, 95 % intervals over tasks", fontsize=11)
-    figure.legend(unique.values(), unique.keys(), ncol=3, loc="lower center", frameon=False)
-    figure.tight_layout(rect=(0, 0.35 / (1.2 + height * down), 1, 1))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return finish(figure, f"{record['title']}\naccuracy %, 95 % intervals over tasks", path)
 
 
 def _config(results: Record) -> Record:

@@ -10,6 +10,8 @@ from rich.table import Table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from omnitraining.analysis import accuracies
 
@@ -64,17 +66,11 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     if not any("paper" in row for row in rows.values()):
         return accuracies.draw(record, runs, path)
     cells, names = columns(record), list(rows)
-    across = min(len(cells), 4)
-    down = -(-len(cells) // across)
-    height = 0.9 + 0.3 * len(names)
-    figure, axes = plt.subplots(
-        down, across, figsize=(2.2 + 2.6 * across, 1.0 + height * down), sharey=True, squeeze=False
-    )
-    styles = (
-        ("here", ours, {"fmt": "o", "color": "tab:blue"}, -0.13),
-        ("paper", _papers, {"fmt": "D", "color": "tab:orange", "mfc": "white"}, 0.13),
-    )
-    for axis, cell in zip(axes.flat, cells, strict=False):
+    figure, axes = panels(cells, names)
+    here: dict[str, Any] = {"fmt": "o", "color": "tab:blue"}
+    there: dict[str, Any] = {"fmt": "D", "color": "tab:orange", "mfc": "white"}
+    styles = (("here", ours, here, -0.13), ("paper", _papers, there, 0.13))
+    for axis, cell in zip(axes, cells, strict=True):
         for label, source, style, offset in styles:
             found = {i: source(rows[name]).get(cell) for i, name in enumerate(names)}
             points = [(i, value) for i, value in found.items() if value is not None]
@@ -87,18 +83,37 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
                 label=label,
                 **style,
             )
+    return finish(figure, f"{record['title']}\n{_caption(record)}", path)
+
+
+def panels(cells: list[str], names: list[str]) -> tuple[Figure, list[Axes]]:
+    """A panel per cell, at most four side by side, with a line per name; the first is on top."""
+    across = min(len(cells), 4)
+    down = -(-len(cells) // across)
+    size = 2.4 + 2.5 * across, 1.2 + (0.9 + 0.25 * len(names)) * down
+    figure, grid = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
+    for axis, cell in zip(grid.flat, cells, strict=False):
         axis.set_title(cell, fontsize=10)
         axis.set_yticks(range(len(names)), names)
         axis.grid(axis="x", alpha=0.3)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    for axis in axes.flat[len(cells) :]:
+    for axis in grid.flat[len(cells) :]:
         axis.set_visible(False)
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top; axes share it
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.suptitle(f"{record['title']}\n{_caption(record)}", fontsize=11)
-    figure.legend(handles, labels, ncol=2, loc="lower center", frameon=False)
-    figure.tight_layout(rect=(0, 0.3 / (1.0 + height * down), 1, 1))
+    grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    return figure, list(grid.flat[: len(cells)])
+
+
+def finish(figure: Figure, title: str, path: Path) -> Path:
+    """Title, one legend for all panels, file."""
+    labels = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.suptitle(title, fontsize=11)
+    figure.legend(labels.values(), labels.keys(), ncol=4, loc="lower center", frameon=False)
+    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
