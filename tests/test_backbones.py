@@ -852,8 +852,8 @@ class Outputs(Maps):
 @pytest.mark.parametrize(
     ("backbone", "words"),
     [
-        (Maps, r"Maps returns \[2, 4, 16, 16\] for .* wrap it in a module that returns features"),
-        (Outputs, r"Outputs returns SimpleNamespace for .* wrap it in a module that returns features"),
+        (Maps, r"Maps returns \[2, 4, 16, 16\] for .* wrap it in a module"),
+        (Outputs, r"Outputs returns SimpleNamespace for .* wrap it in a module"),
     ],
 )
 def test_a_backbone_that_returns_no_features_is_refused(
