@@ -103,10 +103,11 @@ def summary(record: Record) -> str:
     ):
         cells, above, clear = (sum(line[i] for line in lines) for i in (2, 3, 4))
         words.append(f"above {what} in {above} of {cells} cells (intervals disjoint in {clear})")
-    inside = len(pairs.pairs(record))
+    count = len(pairs.pairs(record))
+    inside = f"{count} algorithm{'s' * (count > 1)}"
     return (
         f"**{record['title']}** (`{record['command']}`, {record['seeds']} seeds): Omni-Training of "
-        f"{inside} algorithms is {', '.join(words)}. [All rows](results/README.md).\n"
+        f"{inside} is, at equal steps, {', '.join(words)}. [All rows](results/README.md).\n"
     )
 
 
