@@ -327,8 +327,9 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     if not path.is_file():
         raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
     values = _read(path)
-    parse(values, str(path))  # errors of the file are told as such
-    start = parse(_with_classes(values, options), "command line")
+    start = parse(values, str(path))
+    if (changed := _with_classes(values, options)) != values:
+        start = parse(changed, "command line")
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
         return config

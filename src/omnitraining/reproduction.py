@@ -189,14 +189,14 @@ class _Job:
         setting: of the experiment; "" if it has none.
         folder: of the run.
         values: what to train, not yet checked.
-        start: run that this one continues, if any.
+        continues: run that is trained on to become this one, if any.
     """
 
     row: str
     setting: str
     folder: Path
     values: Values
-    start: Path | None
+    continues: Path | None
 
     @cached_property
     def config(self) -> Namespace:
@@ -233,8 +233,8 @@ def _plan(suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Value
                 if begun := own.get("start"):
                     values["start"] = str((place / f"{begun}-{seed}").absolute())
                 before = own.get("continues")
-                start = place / f"{before}-{seed}" if before else None
-                jobs.append(_Job(row, setting, place / f"{row}-{seed}", values, start))
+                continues = place / f"{before}-{seed}" if before else None
+                jobs.append(_Job(row, setting, place / f"{row}-{seed}", values, continues))
     return jobs
 
 
@@ -321,13 +321,13 @@ def _check_unchanged(job: _Job) -> None:
 def _finish(job: _Job, tasks: int) -> None:
     """Train and judge, as far as that has not been done."""
     if not job.is_trained:
-        for before in (job.start, job.values.get("previous"), job.values.get("start")):
+        for before in (job.continues, job.values.get("previous"), job.values.get("start")):
             if before is not None and not (Path(before) / "provenance.json").is_file():
                 raise InputError(
                     f"{job.folder} goes on from {before}, which is not trained: train it first"
                 )
-        if job.start is not None:
-            _take_over(job.start, job.folder)
+        if job.continues is not None:
+            _take_over(job.continues, job.folder)
         with TrainingDisplay("/".join(filter(None, (job.setting, job.folder.name)))) as progress:
             train_run(job.config, job.folder, resume=job.folder.exists(), progress=progress)
     if not job.is_judged:

@@ -93,8 +93,7 @@ def _canonical_order(episode: Episode) -> Tensor:
     support, labels = episode.support_x, episode.support_y
     middle = support.mean(1, keepdim=True).mT
     agreement = (support @ middle).squeeze(-1)  # [T, S]
-    members = F.one_hot(labels, episode.ways).to(support.dtype).mT
-    prototypes = (members @ agreement.unsqueeze(-1)).squeeze(-1) / members.sum(-1)  # [T, N]
+    prototypes = (episode.prototypes() @ middle).squeeze(-1)  # [T, N]
     by_sample = agreement.argsort(dim=1, stable=True)
     of_class = prototypes.gather(1, labels).gather(1, by_sample)
     return by_sample.gather(1, of_class.argsort(dim=1, stable=True))

@@ -45,8 +45,8 @@ def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int 
     size = samples * ways
     # Unknowns: A, class by class, and a multiplier per sample that keeps its row sum at zero.
     # A free entry is stationary, (K A)_in + multiplier_i = target_in; any other is at its bound.
-    block = torch.block_diag(*torch.ones(ways, 1, 1, dtype=gram.dtype, device=gram.device))
-    kernel = torch.einsum("nm,tij->tnimj", block, gram).reshape(tasks, size, size)
+    classes = torch.eye(ways, dtype=gram.dtype, device=gram.device)
+    kernel = torch.einsum("nm,tij->tnimj", classes, gram).reshape(tasks, size, size)
     sums = torch.eye(samples, dtype=gram.dtype, device=gram.device).repeat(1, ways)
     sums = sums.expand(tasks, -1, -1)
     is_free = free.mT.reshape(tasks, size, 1).to(gram.dtype)

@@ -46,7 +46,7 @@ class Relation(nn.Module):
         maps = (tasks, -1, self.channels, self.side, self.side)
         left = F.conv2d(classes.reshape(maps).flatten(0, 1), of_class, padding=1)
         right = F.conv2d(query.reshape(maps).flatten(0, 1), of_query, self.conv1.bias, padding=1)
-        # Channels come last in memory, where pooling is five times as fast.
+        # Channels come last in memory, where pooling is much faster.
         left, right = (
             x.contiguous(memory_format=torch.channels_last).unflatten(0, (tasks, -1))
             for x in (left, right)
