@@ -1,49 +1,93 @@
-"""Omni-Training: one network, three flows, trained by pre-training and meta-training at once."""
+"""Omni-Training: one network, three flows, trained by pre-training and meta-training at once.
 
-from omnitraining.backbones import (
-    MLP,
-    Conv4,
-    FeatureWise,
-    ResNet10,
-    ResNet12,
-    ResNet18,
-    ViT,
-    WideResNet,
-)
-from omnitraining.batches import Episode, MiniBatch
-from omnitraining.errors import InputError
-from omnitraining.evaluation import Evaluation, Inference, paired_difference
-from omnitraining.metatraining import (
-    GNN,
-    MAML,
-    MatchingNet,
-    MetaOptNet,
-    MetaTraining,
-    ProtoNet,
-    RelationNet,
-)
-from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
-from omnitraining.omninet import OmniNet
-from omnitraining.pretraining import (
-    RFS,
-    Baseline,
-    BaselinePP,
-    CosineHead,
-    L2Regression,
-    LogisticHead,
-    NegMargin,
-    PreTraining,
-    SGDHead,
-)
-from omnitraining.runs import Run
-from omnitraining.tasks.base import Problem
-from omnitraining.tasks.classification.glyph_problem import Glyphs
-from omnitraining.tasks.classification.images import LabelledImages
-from omnitraining.tasks.classification.photos import Photos
-from omnitraining.tasks.classification.problem import Classification, Protocol
-from omnitraining.tasks.regression.sinusoids import Sinusoids
-from omnitraining.teacher import Teacher
-from omnitraining.training import Training, train
+Names are imported when they are first used, so that the command line answers without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnitraining.backbones import (
+        MLP,
+        Conv4,
+        FeatureWise,
+        ResNet10,
+        ResNet12,
+        ResNet18,
+        ViT,
+        WideResNet,
+    )
+    from omnitraining.batches import Episode, MiniBatch
+    from omnitraining.errors import InputError
+    from omnitraining.evaluation import Evaluation, Inference, paired_difference
+    from omnitraining.metatraining import (
+        GNN,
+        MAML,
+        MatchingNet,
+        MetaOptNet,
+        MetaTraining,
+        ProtoNet,
+        RelationNet,
+    )
+    from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
+    from omnitraining.omninet import OmniNet
+    from omnitraining.pretraining import (
+        RFS,
+        Baseline,
+        BaselinePP,
+        CosineHead,
+        L2Regression,
+        LogisticHead,
+        NegMargin,
+        PreTraining,
+        SGDHead,
+    )
+    from omnitraining.runs import Run
+    from omnitraining.tasks.base import Problem
+    from omnitraining.tasks.classification.glyph_problem import Glyphs
+    from omnitraining.tasks.classification.images import LabelledImages
+    from omnitraining.tasks.classification.photos import Photos
+    from omnitraining.tasks.classification.problem import Classification, Protocol
+    from omnitraining.tasks.regression.sinusoids import Sinusoids
+    from omnitraining.teacher import Teacher
+    from omnitraining.training import Training, train
+
+_PLACES = {
+    "backbones": "MLP Conv4 FeatureWise ResNet10 ResNet12 ResNet18 ViT WideResNet",
+    "batches": "Episode MiniBatch",
+    "errors": "InputError",
+    "evaluation": "Evaluation Inference paired_difference",
+    "metatraining": "GNN MAML MatchingNet MetaOptNet MetaTraining ProtoNet RelationNet",
+    "model": "Model OmniLoss OmniNetOptions build_model",
+    "omninet": "OmniNet",
+    "pretraining": "RFS Baseline BaselinePP CosineHead L2Regression LogisticHead NegMargin "
+    "PreTraining SGDHead",
+    "runs": "Run",
+    "tasks.base": "Problem",
+    "tasks.classification.glyph_problem": "Glyphs",
+    "tasks.classification.images": "LabelledImages",
+    "tasks.classification.photos": "Photos",
+    "tasks.classification.problem": "Classification Protocol",
+    "tasks.regression.sinusoids": "Sinusoids",
+    "teacher": "Teacher",
+    "training": "Training train",
+}
+"""The public names, by the module that holds them."""
+
+_MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'omnitraining' has no attribute {name!r}")
+    found = getattr(import_module(f"omnitraining.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
 
 __all__ = [
     "GNN",
