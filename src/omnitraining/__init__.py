@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         ViT,
         WideResNet,
     )
-    from omnitraining.batches import Episode, MiniBatch
+    from omnitraining.batches import Episode, MiniBatch, Samples
     from omnitraining.errors import InputError
     from omnitraining.evaluation import Evaluation, Inference, paired_difference
     from omnitraining.metatraining import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
     from omnitraining.omninet import OmniNet
     from omnitraining.pretraining import (
+        REINFORCE,
         RFS,
         Baseline,
         BaselinePP,
@@ -43,32 +44,38 @@ if TYPE_CHECKING:
         SGDHead,
     )
     from omnitraining.runs import Run
-    from omnitraining.tasks.base import Problem
+    from omnitraining.tasks.base import Problem, Supervised
     from omnitraining.tasks.classification.glyph_problem import Glyphs
     from omnitraining.tasks.classification.images import LabelledImages
     from omnitraining.tasks.classification.photos import Photos
     from omnitraining.tasks.classification.problem import Classification, Protocol
     from omnitraining.tasks.regression.sinusoids import Sinusoids
+    from omnitraining.tasks.reinforcement.environment import Environment
+    from omnitraining.tasks.reinforcement.navigation import Navigation
+    from omnitraining.tasks.reinforcement.problem import Reinforcement
     from omnitraining.teacher import Teacher
     from omnitraining.training import Training, train
 
 _PLACES = {
     "backbones": "MLP Conv4 FeatureWise ResNet10 ResNet12 ResNet18 ViT WideResNet",
-    "batches": "Episode MiniBatch",
+    "batches": "Episode MiniBatch Samples",
     "errors": "InputError",
     "evaluation": "Evaluation Inference paired_difference",
     "metatraining": "GNN MAML MatchingNet MetaOptNet MetaTraining ProtoNet RelationNet",
     "model": "Model OmniLoss OmniNetOptions build_model",
     "omninet": "OmniNet",
-    "pretraining": "RFS Baseline BaselinePP CosineHead L2Regression LogisticHead NegMargin "
+    "pretraining": "REINFORCE RFS Baseline BaselinePP CosineHead L2Regression LogisticHead NegMargin "
     "PreTraining SGDHead",
     "runs": "Run",
-    "tasks.base": "Problem",
+    "tasks.base": "Problem Supervised",
     "tasks.classification.glyph_problem": "Glyphs",
     "tasks.classification.images": "LabelledImages",
     "tasks.classification.photos": "Photos",
     "tasks.classification.problem": "Classification Protocol",
     "tasks.regression.sinusoids": "Sinusoids",
+    "tasks.reinforcement.environment": "Environment",
+    "tasks.reinforcement.navigation": "Navigation",
+    "tasks.reinforcement.problem": "Reinforcement",
     "teacher": "Teacher",
     "training": "Training train",
 }
@@ -93,12 +100,14 @@ __all__ = [
     "GNN",
     "MAML",
     "MLP",
+    "REINFORCE",
     "RFS",
     "Baseline",
     "BaselinePP",
     "Classification",
     "Conv4",
     "CosineHead",
+    "Environment",
     "Episode",
     "Evaluation",
     "FeatureWise",
@@ -113,6 +122,7 @@ __all__ = [
     "MetaTraining",
     "MiniBatch",
     "Model",
+    "Navigation",
     "NegMargin",
     "OmniLoss",
     "OmniNet",
@@ -122,13 +132,16 @@ __all__ = [
     "Problem",
     "ProtoNet",
     "Protocol",
+    "Reinforcement",
     "RelationNet",
     "ResNet10",
     "ResNet12",
     "ResNet18",
     "Run",
     "SGDHead",
+    "Samples",
     "Sinusoids",
+    "Supervised",
     "Teacher",
     "Training",
     "ViT",

@@ -1,6 +1,7 @@
 """What one training step sees: a mini-batch for pre-training, an episode for meta-training."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,13 @@ def channels_last(x: Tensor) -> Tensor:
     if x.dim() != 4 or (x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
+def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Mean feature of each class [T, N, D] of features [T, S, D] with labels [T, S]."""
+    members = F.one_hot(labels, ways).to(features.dtype)  # [T, S, N]
+    means: Tensor = members.mT @ features / members.sum(1).unsqueeze(-1)
+    return means
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,8 @@ class Episode:
         return replace(self, support_x=parts[0], query_x=parts[1])
 
     def prototypes(self) -> Tensor:
-        """Mean support sample of each class [T, N, ...]; `support_x` must hold features."""
-        members = F.one_hot(self.support_y, self.ways).to(self.support_x.dtype)  # [T, S, N]
-        prototypes: Tensor = members.mT @ self.support_x / members.sum(1).unsqueeze(-1)
-        return prototypes
+        """Mean support sample of each class [T, N, D]; `support_x` must hold features."""
+        return class_means(self.support_x, self.support_y, self.ways)
 
     def split(self, size: int) -> list["Episode"]:
         """The tasks in parts of so many, for algorithms whose heads need room."""
@@ -81,3 +87,20 @@ class Episode:
             self.query_y[tasks],
             self.ways,
         )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the flows learn from in one step.
+
+    Attributes:
+        batch: of the pre-flow, and of the joint-flow where it has none of its own.
+        episode: of the meta-flow, and of the joint-flow likewise.
+        joint: mini-batch and episode of the joint-flow, where every flow makes its own by acting.
+        report: means worth showing beside the losses, by name.
+    """
+
+    batch: MiniBatch
+    episode: Episode
+    joint: tuple[MiniBatch, Episode] | None = None
+    report: Mapping[str, Tensor] = field(default_factory=dict)

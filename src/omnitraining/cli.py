@@ -121,7 +121,7 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--shots", type=int, nargs="+", default=[], help="support samples per class"
     )
-    parser.add_argument("--tasks", type=int, default=600, help="test tasks per cell (default: 600)")
+    parser.add_argument("--tasks", type=int, help="test tasks per cell (default: all, mostly 600)")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     options = parser.parse_args(arguments)
 
@@ -130,7 +130,7 @@ def _evaluate(arguments: list[str]) -> int:
     from omnitraining.runs import Run
 
     run = Run(options.run)
-    name = "test" if not options.shots and options.tasks == 600 else "custom"
+    name = "test" if not options.shots and options.tasks is None else "custom"
     evaluation = experiment.evaluate_run(run, options.tasks, tuple(options.shots), name)
     show(evaluation_table(run.name, evaluation))
     if options.json:

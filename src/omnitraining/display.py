@@ -160,6 +160,7 @@ def listing_table() -> Table:
     )
     titles = {
         "problem": "problems",
+        "environment": "environments of Reinforcement",
         "pretraining": "pre-training",
         "metatraining": "meta-training",
         "backbone": "backbones",

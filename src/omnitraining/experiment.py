@@ -183,7 +183,8 @@ def _try_out(experiment: Experiment, model: Model) -> None:
             "and protocol.test_ways alike, or leave that benchmark out"
         )
     try:
-        model.eval()(problem.minibatch(0, random), problem.episode(0, random))
+        samples = problem.samples(0, random, model.eval())
+        model(samples.batch, samples.episode, joint=samples.joint)
     except RuntimeError as error:
         parts = (problem, experiment.pretraining, experiment.metatraining)
         raise InputError(
@@ -218,20 +219,21 @@ def _check_unchanged(run: Run, config: Namespace) -> None:
 
 
 def evaluate_run(
-    run: Run, tasks: int = 600, shots: tuple[int, ...] = (), name: str = "test"
+    run: Run, tasks: int | None = None, shots: tuple[int, ...] = (), name: str = "test"
 ) -> Evaluation:
     """Judge a run on the fixed test tasks and keep the result in its folder.
 
     Args:
         run: the run folder.
-        tasks: test tasks per cell, from 2 to 600.
+        tasks: test tasks per cell, from 2 to those that the problem has, which is the default.
         shots: support samples; as configured if not given.
         name: of the record in ``evaluations/``.
     """
-    if not 2 <= tasks <= 600:
-        raise InputError(f"--tasks is {tasks}: it must be from 2 to 600")
     experiment = load_run(run)
     problem = experiment.problem
+    tasks = problem.test_tasks if tasks is None else tasks
+    if not 2 <= tasks <= problem.test_tasks:
+        raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
     if shots:
         problem.set_test_shots(shots)
     if experiment.training.threads:

@@ -11,6 +11,8 @@ from omnitraining import backbones, metatraining, pretraining
 from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.regression.sinusoids import Sinusoids
+from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.problem import Reinforcement
 
 _KINDS = {
     "int": "an integer",
@@ -31,7 +33,13 @@ def known_classes() -> dict[str, dict[str, type]]:
         return {n: c for n, c in found.items() if issubclass(c, kind) and not inspect.isabstract(c)}
 
     return {
-        "problem": {"Glyphs": Glyphs, "Photos": Photos, "Sinusoids": Sinusoids},
+        "problem": {
+            "Glyphs": Glyphs,
+            "Photos": Photos,
+            "Sinusoids": Sinusoids,
+            "Reinforcement": Reinforcement,
+        },
+        "environment": {"Navigation": Navigation},
         "pretraining": exported(pretraining, pretraining.PreTraining),
         "metatraining": exported(metatraining, metatraining.MetaTraining),
         "backbone": exported(backbones, nn.Module),

@@ -5,7 +5,7 @@ Joint-Training a joint-flow on a plain backbone, Ensemble a pre- and a meta-flow
 and Omni-Training the three flows of an Omni-Net. The loss of a flow does not depend on the method.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -20,6 +20,8 @@ from omnitraining.network import Network
 from omnitraining.omninet import BranchInit, OmniNet
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.tasks.base import Problem
+
+FLOWS = ("pre", "meta", "joint")
 
 Method = Literal["omni-training", "pre-training", "meta-training", "joint-training", "ensemble"]
 
@@ -134,7 +136,12 @@ class Model(nn.Module):
                 self.networks["joint_meta"] = Network(backbone, other)
 
     def forward(
-        self, batch: MiniBatch, episode: Episode, teacher: "Model | None" = None, step: int = 0
+        self,
+        batch: MiniBatch,
+        episode: Episode,
+        teacher: "Model | None" = None,
+        step: int = 0,
+        joint: tuple[MiniBatch, Episode] | None = None,
     ) -> dict[str, Tensor]:
         """The loss terms of one step, by name; "total" is their sum (eq. 15).
 
@@ -143,41 +150,66 @@ class Model(nn.Module):
             episode: task for meta-training.
             teacher: the EMA model; without it there is no self-distillation.
             step: training step, for the warm-up of lambda.
+            joint: mini-batch and episode of the joint-flow, where they are not the same ones.
         """
         terms: dict[str, Tensor] = {}
-        options, networks = self.loss, cast(Mapping[str, Network], self.networks)
-        weight = options.weight_at(step)
-        answers = self._previous_answers(batch)
-        teacher = teacher if weight > 0 else None
-        if teacher is not None:
+        options, weight = self.loss, self.loss.weight_at(step)
+        outputs = self.outputs(batch, episode, joint)
+        targets: dict[str, Tensor] = {}
+        if teacher is not None and weight > 0:
+            distilled = [f for f, on in (("pre", options.r_pre), ("meta", options.r_meta)) if on]
             with torch.no_grad():
-                inputs, task = teacher._through_trunk(batch, episode)
-        batch, episode = self._through_trunk(batch, episode)
+                targets = teacher.outputs(batch, episode, flows=distilled)
+        answers = self._previous_answers(batch)
         j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
-        if "pre" in networks and options.l_pre:
-            outputs = networks["pre"](batch.x)
-            j_pre = terms["l_pre"] = self._pre_loss(outputs, batch, answers)  # eq. 8
-            if teacher is not None and options.r_pre:
-                with torch.no_grad():
-                    target = teacher.network("pre")(inputs.x)
-                terms["r_pre"] = options.distillation(outputs, target)  # eq. 10
+        if "pre" in outputs:
+            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, answers)  # eq. 8
+            if "pre" in targets:
+                terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
                 j_pre = losses.regularised_loss(j_pre, terms["r_pre"], weight)  # eq. 11
-        if "meta" in networks and options.l_meta:
-            outputs = self.metatraining.predict(networks["meta"], episode)
-            j_meta = terms["l_meta"] = self.metatraining.loss(outputs, episode.query_y)  # eq. 12
-            if teacher is not None and options.r_meta:
-                with torch.no_grad():
-                    target = self.metatraining.predict(teacher.network("meta"), task)
-                terms["r_meta"] = options.distillation(outputs, target)  # eq. 13
+        if "meta" in outputs:
+            j_meta = terms["l_meta"] = self.metatraining.loss(
+                outputs["meta"], episode.query_y
+            )  # eq. 12
+            if "meta" in targets:
+                terms["r_meta"] = options.distillation(outputs["meta"], targets["meta"])  # eq. 13
                 j_meta = losses.regularised_loss(j_meta, terms["r_meta"], weight)  # eq. 14
-        if "joint_pre" in networks and options.l_joint:
-            outputs = networks["joint_pre"](batch.x)
-            terms["l_joint_pre"] = self._pre_loss(outputs, batch, answers)
-            outputs = self.metatraining.predict(networks["joint_meta"], episode)
-            terms["l_joint_meta"] = self.metatraining.loss(outputs, episode.query_y)
+        if "joint_pre" in outputs:
+            batch, episode = joint or (batch, episode)
+            terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], batch, answers)
+            terms["l_joint_meta"] = self.metatraining.loss(outputs["joint_meta"], episode.query_y)
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
         return terms
+
+    def outputs(
+        self,
+        batch: MiniBatch,
+        episode: Episode,
+        joint: tuple[MiniBatch, Episode] | None = None,
+        flows: Collection[str] = FLOWS,
+    ) -> dict[str, Tensor]:
+        """H o F of every trained flow on its samples, by the names of `networks`.
+
+        Args:
+            batch: mini-batch for pre-training.
+            episode: task for meta-training; outputs are those of its queries.
+            joint: of the joint-flow, where they are not the same ones.
+            flows: the flows that are asked for.
+        """
+        networks = cast(Mapping[str, Network], self.networks)
+        trained = [flow for flow in self.trained_flows if flow in flows]
+        outputs: dict[str, Tensor] = {}
+        batch, episode = self._through_trunk(batch, episode)
+        if "pre" in trained:
+            outputs["pre"] = networks["pre"](batch.x)
+        if "meta" in trained:
+            outputs["meta"] = self.metatraining.predict(networks["meta"], episode)
+        if "joint" in trained:
+            batch, episode = joint or (batch, episode)
+            outputs["joint_pre"] = networks["joint_pre"](batch.x)
+            outputs["joint_meta"] = self.metatraining.predict(networks["joint_meta"], episode)
+        return outputs
 
     def _pre_loss(self, outputs: Tensor, batch: MiniBatch, answers: Tensor | None) -> Tensor:
         if answers is None:

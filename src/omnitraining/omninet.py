@@ -156,6 +156,21 @@ class OmniNet(nn.Module):
         return plain.train(source.training)
 
 
+@torch.no_grad()
+def plain(module: nn.Module) -> nn.Module:
+    """A copy of a module in which every Omni-Layer is a layer of its own with effective weights."""
+    copied = copy.deepcopy(module)
+    for layer in [m for m in copied.modules() if parametrize.is_parametrized(m)]:
+        weights = {name: getattr(layer, name).clone() for name in layer.parametrizations}
+        del layer.parametrizations
+        # torch derives a class for each parametrized layer; copies share it, so that its own
+        # remove_parametrizations would change the original too.
+        layer.__class__ = type(layer).__bases__[0]
+        for name, weight in weights.items():
+            layer.register_parameter(name, nn.Parameter(weight))
+    return copied
+
+
 def _branch_off(
     joint: nn.Module, treatments: dict[str, Treatment], rank: int | None, init: BranchInit
 ) -> nn.Module:

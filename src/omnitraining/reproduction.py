@@ -167,7 +167,7 @@ def reproduce(
     command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
     try:
         for job in chosen:
-            _finish(job, 20 if smoke else 600)
+            _finish(job, 20 if smoke else None)
     finally:  # an interrupted experiment shows what is there
         results = _finished(suite, jobs)
         if results:
@@ -318,7 +318,7 @@ def _check_unchanged(job: _Job) -> None:
         )
 
 
-def _finish(job: _Job, tasks: int) -> None:
+def _finish(job: _Job, tasks: int | None) -> None:
     """Train and judge, as far as that has not been done."""
     if not job.is_trained:
         for before in (job.continues, job.values.get("previous"), job.values.get("start")):

@@ -9,12 +9,14 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from omnitraining.batches import Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.model import Model
 from omnitraining.runs import Metrics, Run, load_checkpoint, peak_memory, save_checkpoint
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
+from omnitraining.trpo import TRPO
 
 REPORT_EVERY = 50  # steps, but at least once an epoch
 
@@ -24,10 +26,11 @@ class Training:
     """How long and how to optimise.
 
     Args:
-        steps: optimiser steps; each sees one mini-batch and one episode.
+        steps: optimiser steps; each sees one mini-batch and one episode. 0 leaves the model as
+            it was made, to be judged as such.
         epoch: steps between validations and checkpoints.
-        optimiser: ``"adam"`` or ``"sgd"``, both plain.
-        lr: learning rate at the start.
+        optimiser: ``"adam"`` or ``"sgd"``, both plain; or ``"trpo"``, for policies.
+        lr: learning rate at the start; of ``"trpo"``, the KL divergence that a step may reach.
         schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0.
         weight_decay: decoupled weight decay.
         precision: ``"float32"``, or ``"bfloat16"`` by autocast, where the hardware has it.
@@ -37,7 +40,7 @@ class Training:
 
     steps: int = 3000
     epoch: int = 250
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Literal["adam", "sgd", "trpo"] = "adam"
     lr: float = 1e-3
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_decay: float = 0.0
@@ -46,9 +49,9 @@ class Training:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epoch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training.{name} is {getattr(self, name)}: it must be 1 or more")
+        for name, least in (("steps", 0), ("epoch", 1)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"training.{name} is {value}: it must be {least} or more")
         if not self.lr > 0:
             raise InputError(f"training.lr is {self.lr}: it must be greater than 0")
         if self.weight_decay < 0:
@@ -69,6 +72,8 @@ class Training:
     def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
         if self.optimiser == "sgd":
             return torch.optim.SGD(model.parameters(), self.lr, weight_decay=self.weight_decay)
+        if self.optimiser == "trpo":
+            return TRPO(model.parameters(), self.lr)
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
 
 
@@ -148,31 +153,8 @@ def train(
     sums: dict[str, Tensor] = {}
     reported = facts["step"]
     with closing(Metrics(run, resume_at=facts["step"])) as metrics:
-        for step in range(facts["step"], training.steps):
-            random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
-            for group in optimiser.param_groups:
-                group["lr"] = training.lr_at(step)
-            for module in scheduled:
-                module.at_step(step, training.steps)
-            batch, episode = problem.minibatch(step, random), problem.episode(step, random)
-            with torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16"):
-                terms = model(batch, episode, teacher.model, step)
-            optimiser.zero_grad()
-            terms["total"].backward()
-            optimiser.step()
-            teacher.update()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.detach()
-            done = step + 1
-            ends_epoch = done % training.epoch == 0 or done == training.steps
-            if done % REPORT_EVERY == 0 or ends_epoch:
-                means = _means(sums, done - reported, done)
-                metrics.write(done, means)
-                progress.step(done, training.steps, means)
-                sums, reported = {}, done
-            if not ends_epoch:
-                continue
+
+        def conclude_epoch(done: int) -> None:
             _check_weights(model, done)
             scores = {
                 name: problem.validate(judged.eval(), inference)
@@ -182,15 +164,77 @@ def train(
             weights, score = max(scores.items(), key=lambda item: item[1])
             metrics.write(done, {f"validation_{name}": value for name, value in scores.items()})
             if score > facts["best"]:
-                facts |= {"best": score, "best_step": done, "best_weights": weights}
+                facts.update(best=score, best_step=done, best_weights=weights)
             model.train()
             teacher.train()
-            facts |= {"step": done, "seconds": before + time.monotonic() - start}
+            facts.update(step=done, seconds=before + time.monotonic() - start)
             # The last one comes last: a run killed before it is as if this epoch had not been.
             for which in ("best", "last") if facts["best_step"] == done else ("last",):
                 save_checkpoint(run.checkpoint(which), modules, optimiser, facts)
             progress.validated(done, score, facts["best"])
+
+        if training.steps == 0:
+            conclude_epoch(0)
+        for step in range(facts["step"], training.steps):
+            random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
+            for group in optimiser.param_groups:
+                group["lr"] = training.lr_at(step)
+            for module in scheduled:
+                module.at_step(step, training.steps)
+            samples = _samples(problem, model, random, step)
+            autocast = torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16")
+            terms = _update(model, teacher, optimiser, samples, step, autocast)
+            for name, term in {**terms, **samples.report}.items():
+                sums[name] = sums.get(name, 0.0) + term.detach()
+            done = step + 1
+            ends_epoch = done % training.epoch == 0 or done == training.steps
+            if done % REPORT_EVERY == 0 or ends_epoch:
+                means = _means(sums, done - reported, done)
+                metrics.write(done, means)
+                progress.step(done, training.steps, means)
+                sums, reported = {}, done
+            if ends_epoch:
+                conclude_epoch(done)
     return facts | {"peak_mib": peak_memory()}
+
+
+def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> Samples:
+    try:
+        return problem.samples(step, random, model)
+    except InputError as error:
+        raise InputError(
+            f"{error}, in training step {step}; the last good checkpoint is kept"
+        ) from error
+
+
+def _update(
+    model: Model,
+    teacher: Teacher[Model],
+    optimiser: torch.optim.Optimizer,
+    samples: Samples,
+    step: int,
+    autocast: torch.autocast,
+) -> dict[str, Tensor]:
+    """One step of the optimiser and of the teacher; returns the loss terms before it."""
+    parts = samples.batch, samples.episode
+
+    def losses() -> dict[str, Tensor]:
+        with autocast:
+            terms: dict[str, Tensor] = model(*parts, teacher.model, step, samples.joint)
+        return terms
+
+    terms = losses()
+    if isinstance(optimiser, TRPO):
+        optimiser.step(
+            lambda: losses()["total"], lambda: model.outputs(*parts, joint=samples.joint)
+        )
+    else:
+        optimiser.zero_grad()
+        terms["total"].backward()
+        optimiser.step()
+    teacher.update()
+    return terms
 
 
 def find_device(name: str) -> torch.device:

@@ -6,12 +6,12 @@ from torch import Tensor
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.model import Model
-from omnitraining.tasks.base import Problem
+from omnitraining.tasks.base import Supervised
 
 INPUTS = 6
 
 
-class Toy(Problem):
+class Toy(Supervised):
     """Classes are points in the first two of six inputs; the other four are noise.
 
     In regression the targets are those points.

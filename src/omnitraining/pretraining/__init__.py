@@ -6,9 +6,11 @@ from omnitraining.pretraining.baseline_pp import BaselinePP
 from omnitraining.pretraining.l2_regression import L2Regression
 from omnitraining.pretraining.linear_heads import CosineHead, LinearHead, LogisticHead, SGDHead
 from omnitraining.pretraining.neg_margin import NegMargin
+from omnitraining.pretraining.reinforce import REINFORCE
 from omnitraining.pretraining.rfs import RFS
 
 __all__ = [
+    "REINFORCE",
     "RFS",
     "Baseline",
     "BaselinePP",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from omnitraining.batches import Episode, MiniBatch
+from omnitraining.batches import Episode, MiniBatch, Samples
 
 if TYPE_CHECKING:
     from omnitraining.evaluation import Evaluation, Inference
@@ -21,11 +21,13 @@ class Problem(ABC):
         meta_outputs: outputs of the meta-training head.
         one_joint_head: whether both heads answer the same question, so that the joint-flow needs
             only one.
+        test_tasks: how many fixed test tasks there are.
     """
 
     pre_outputs: int
     meta_outputs: int
     one_joint_head: bool
+    test_tasks: int = 600
 
     @property
     def test_outputs(self) -> frozenset[int]:
@@ -45,12 +47,8 @@ class Problem(ABC):
         """Choose the support samples (per class) of the test tasks."""
 
     @abstractmethod
-    def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
-        """Samples drawn independently from the training set, for a step counted from 0."""
-
-    @abstractmethod
-    def episode(self, step: int, random: torch.Generator) -> Episode:
-        """A task drawn from the training set, for a step counted from 0."""
+    def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
+        """What the flows of a model learn from in a step counted from 0."""
 
     @abstractmethod
     def validate(self, model: "Model", inference: "Inference") -> float:
@@ -59,3 +57,18 @@ class Problem(ABC):
     @abstractmethod
     def evaluate(self, model: "Model", inference: "Inference", tasks: int) -> "Evaluation":
         """Results on the first ``tasks`` fixed test tasks of every cell."""
+
+
+class Supervised(Problem):
+    """A problem whose samples do not depend on the model: all flows learn from the same."""
+
+    @abstractmethod
+    def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        """Samples drawn independently from the training set, for a step counted from 0."""
+
+    @abstractmethod
+    def episode(self, step: int, random: torch.Generator) -> Episode:
+        """A task drawn from the training set, for a step counted from 0."""
+
+    def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
+        return Samples(self.minibatch(step, random), self.episode(step, random))

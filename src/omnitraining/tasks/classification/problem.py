@@ -20,7 +20,7 @@ from omnitraining.metatraining import MetaTraining
 from omnitraining.model import Model
 from omnitraining.network import KnownFeatures, Network
 from omnitraining.pretraining import PreTraining
-from omnitraining.tasks.base import Problem
+from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.domains import Domains
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
@@ -65,7 +65,7 @@ class Protocol:
             raise InputError(f"protocol.test_shots is {self.test_shots}: give numbers of 1 or more")
 
 
-class Classification(Problem):
+class Classification(Supervised):
     """Few-shot classification from labelled images.
 
     Test and validation tasks are drawn once, from fixed seeds: every method sees the same ones.

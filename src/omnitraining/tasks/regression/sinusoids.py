@@ -19,7 +19,7 @@ from omnitraining.evaluation import (
 from omnitraining.metatraining import MAML
 from omnitraining.model import Model
 from omnitraining.pretraining import L2Regression
-from omnitraining.tasks.base import Problem
+from omnitraining.tasks.base import Supervised
 
 POINTS = 50
 VALIDATION_TASKS = 600
@@ -49,7 +49,7 @@ class Waves:
         return self.amplitude * torch.sin(x + self.phase)
 
 
-class Sinusoids(Problem):
+class Sinusoids(Supervised):
     """Regress a wave from K points in a few gradient steps.
 
     Training visits each of the training waves once, in order; an episode takes ``support`` and

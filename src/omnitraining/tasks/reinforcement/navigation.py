@@ -1,0 +1,56 @@
+"""2D Navigation (paper 6.3): walk from the centre of a square to a goal that is not shown."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from omnitraining.errors import InputError
+from omnitraining.tasks.reinforcement.environment import Environment
+
+
+class Navigation(Environment):
+    """A point at (0, 0) that moves by at most 0.1 per axis and step; goals in [-0.5, 0.5]^2.
+
+    A trajectory ends when both coordinates are within 0.01 of the goal.
+
+    Args:
+        reward: ``"squared"``, minus the squared distance to the goal, as the paper says, or
+            ``"distance"``, minus the distance, with which MAML's published returns were made.
+        scale: what an action of 1 moves by. At 1 a young policy, of deviation 1, nearly always
+            moves by the most it can, so that learning is slow.
+        horizon: steps of a trajectory.
+    """
+
+    states = actions = 2
+
+    def __init__(
+        self,
+        reward: Literal["squared", "distance"] = "squared",
+        scale: float = 0.1,
+        horizon: int = 100,
+    ) -> None:
+        if scale <= 0 or horizon < 1:
+            raise InputError(
+                f"environment.scale is {scale} and environment.horizon {horizon}: the first must "
+                "be greater than 0, the second 1 or more"
+            )
+        self.reward, self.scale, self.horizon = reward, scale, horizon
+        self.name = "navigation" if reward == "squared" else "navigation-distance"
+
+    def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        """Goals [count, 2]."""
+        return torch.rand(count, 2, generator=random) - 0.5
+
+    def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        self.goals = tasks
+        self.positions = torch.zeros_like(tasks)
+        return self.positions
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.positions = self.positions + (self.scale * actions).clamp_(-0.1, 0.1)
+        offsets = self.positions - self.goals
+        rewards = -offsets.square().sum(-1)
+        if self.reward == "distance":
+            rewards = -(-rewards).sqrt()
+        return self.positions, rewards, (offsets.abs() < 0.01).all(-1)

@@ -1,0 +1,217 @@
+"""Few-shot reinforcement learning (paper 6.3): act, adapt by the policy gradient, act again."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from omnitraining.adaptation import Weights, descended
+from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.errors import InputError
+from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference, tasks_hash
+from omnitraining.metatraining import MAML
+from omnitraining.model import Model
+from omnitraining.network import Network
+from omnitraining.policy import policy_gradient
+from omnitraining.pretraining import REINFORCE
+from omnitraining.tasks.base import Problem
+from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
+from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
+from omnitraining.tasks.reinforcement.trajectories import Policy, Trajectories, rollout
+
+VALIDATION_SEED, TEST_SEED = 1, 2
+AT_ONCE = 200
+"""Test tasks whose trajectories are in memory at a time."""
+
+
+class Reinforcement(Problem):
+    """Adapt a policy to an unseen task in a few policy-gradient steps.
+
+    In every training step each flow acts with its own policy in the same new tasks. The pre-flow
+    learns from its trajectories in all of them (eq. 18). The meta-flow adapts to each task by one
+    gradient step on its trajectories there (the support set), acts again with the adapted policy
+    (the query set), and learns to do well after adaptation (eq. 19). The joint-flow does both,
+    from the same first trajectories.
+
+    At test every flow acts, adapts, acts again, and so on; the result after k steps is the mean
+    return of the trajectories sampled after the k-th step, from which the next step learns. There
+    is no vote: the ensemble stands for the flow, among those of ``inference.vote``, that has the
+    best return on the validation tasks.
+
+    Args:
+        environment: the world and its distribution of tasks.
+        tasks: per training step.
+        trajectories: per task and policy.
+        discount: gamma of returns.
+        trace: lambda of generalised advantages.
+        test_steps: gradient steps at test; results are reported after each.
+        halve_rate: halve the learning rate at test after the first step, as MAML's own
+            protocol does; the paper says 0.1 throughout.
+        test_tasks: how many.
+        validation_tasks: how many.
+        validation_steps: gradient steps on them; the score is the mean return after each.
+    """
+
+    one_joint_head = True
+
+    def __init__(
+        self,
+        environment: Environment,
+        tasks: int = 20,
+        trajectories: int = 20,
+        discount: float = 0.99,
+        trace: float = 1.0,
+        test_steps: int = 4,
+        halve_rate: bool = False,
+        test_tasks: int = 2000,
+        validation_tasks: int = 40,
+        validation_steps: int = 2,
+    ) -> None:
+        numbers = {
+            "tasks": tasks,
+            "trajectories": trajectories,
+            "test_steps": test_steps,
+            "test_tasks": test_tasks,
+            "validation_tasks": validation_tasks,
+            "validation_steps": validation_steps,
+        }
+        for name, number in numbers.items():
+            if number < 1:
+                raise InputError(f"problem.{name} is {number}: it must be 1 or more")
+        for name, share in {"discount": discount, "trace": trace}.items():
+            if not 0 <= share <= 1:
+                raise InputError(f"problem.{name} is {share}: it must be from 0 to 1")
+        self.environment = environment
+        self.tasks, self.trajectories = tasks, trajectories
+        self.discount, self.trace = discount, trace
+        self.test_steps, self.halve_rate, self.test_tasks = test_steps, halve_rate, test_tasks
+        self.validation_tasks, self.validation_steps = validation_tasks, validation_steps
+        self.pre_outputs = self.meta_outputs = environment.actions
+        self.device = torch.device("cpu")
+
+    def example(self) -> Tensor:
+        return torch.zeros(2, self.environment.states)
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        """Choose the trajectories per gradient step at test."""
+        if len(shots) != 1 or shots[0] < 1:
+            raise InputError(f"--shots is {shots}: give one number of trajectories, 1 or more")
+        (self.trajectories,) = shots
+
+    def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
+        """Trajectories of every flow in the same new tasks; empty for flows that are not there."""
+        tasks = checked_tasks(self.environment, self.tasks, random).to(self.device)
+        nothing = MiniBatch(*[torch.empty(0)] * 2), Episode(*[torch.empty(0)] * 4)
+        drawn: dict[str, tuple[MiniBatch, Episode]] = {}
+        report: dict[str, Tensor] = {}
+        meta = _algorithms(model)[1]
+        for flow, network in _policies(model).items():
+            before = self._act(tasks, one_policy(network), random)
+            report[f"return_{flow}"] = before.returns().mean()
+            x, y = before.samples(self.discount, self.trace)
+            batch, (_, episode) = MiniBatch(x.flatten(0, 1), y.flatten(0, 1)), nothing
+            if flow != "pre":
+                weights = copies(network, self.tasks)
+                weights = descended(network, weights, x, y, meta.inner_loss, meta.lr)
+                after = self._act(tasks, policies(network, weights), random)
+                report[f"return_{flow}_adapted"] = after.returns().mean()
+                episode = Episode(x, y, *after.samples(self.discount, self.trace))
+            drawn[flow] = batch, episode
+        return Samples(
+            drawn.get("pre", nothing)[0],
+            drawn.get("meta", nothing)[1],
+            drawn.get("joint"),
+            report,
+        )
+
+    def validate(self, model: Model, inference: Inference) -> float:
+        """Mean return of the best voting flow over the steps on the validation tasks."""
+        returns = self._validation_returns(model, inference)
+        return max(returns.values())
+
+    def evaluate(self, model: Model, inference: Inference, tasks: int = 2000) -> Evaluation:
+        """Mean return per task of every flow and of the chosen one, per number of steps."""
+        goals = self._fixed_tasks(TEST_SEED, self.test_tasks)[:tasks]
+        returns = self.returns(model, goals, self.test_steps)
+        chosen = self.chosen_flow(model, inference)
+        identity = tasks_hash(f"{self.environment.name} {self.trajectories}", goals)
+        evaluation = Evaluation("return", higher_is_better=True)
+        for step in range(self.test_steps + 1):
+            scores = {flow: values[step].tolist() for flow, values in returns.items()}
+            scores[ENSEMBLE] = scores[chosen]
+            evaluation.cells[f"{self.environment.name} {step} steps"] = Cell(identity, scores)
+        return evaluation
+
+    def chosen_flow(self, model: Model, inference: Inference) -> str:
+        """The voting flow with the best return on the validation tasks."""
+        voters = inference.voters(model.trained_flows)
+        if len(voters) == 1:
+            return voters[0]
+        returns = self._validation_returns(model, inference)
+        return max(returns, key=lambda flow: returns[flow])
+
+    def returns(self, model: Model, tasks: Tensor, steps: int) -> dict[str, Tensor]:
+        """Mean return of every flow in tasks [N, ...] after 0, 1, ... gradient steps.
+
+        Returns:
+            By flow, [steps + 1, N].
+        """
+        found = {}
+        for flow in _policies(model):
+            parts = [
+                torch.stack([t.returns() for t, _ in self.adaptation(model, flow, some, steps)])
+                for some in tasks.split(AT_ONCE)
+            ]
+            found[flow] = torch.cat(parts, 1)
+        return found
+
+    def adaptation(
+        self, model: Model, flow: str, tasks: Tensor, steps: int
+    ) -> Iterator[tuple[Trajectories, Weights]]:
+        """A flow in tasks [N, ...]: what it does after 0, 1, ... steps, and its weights then."""
+        network = _policies(model)[flow]
+        pre, meta = _algorithms(model)
+        lr = pre.lr if flow == "pre" else meta.lr
+        random = torch.Generator().manual_seed(TEST_SEED)
+        tasks = tasks.to(self.device)
+        weights = copies(network, len(tasks))
+        for step in range(steps + 1):
+            trajectories = self._act(tasks, policies(network, weights), random)
+            yield trajectories, weights
+            if step < steps:
+                x, y = trajectories.samples(self.discount, self.trace)
+                rate = lr / 2 if self.halve_rate and step > 0 else lr
+                weights = descended(network, weights, x, y, policy_gradient, rate)
+
+    def _act(self, tasks: Tensor, policy: Policy, random: torch.Generator) -> Trajectories:
+        return rollout(self.environment, tasks, policy, self.trajectories, random)
+
+    def _fixed_tasks(self, seed: int, count: int) -> Tensor:
+        random = torch.Generator().manual_seed(seed * 1_000_003)
+        return checked_tasks(self.environment, count, random)
+
+    def _validation_returns(self, model: Model, inference: Inference) -> dict[str, float]:
+        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
+        returns = self.returns(model, tasks, self.validation_steps)
+        voters = inference.voters(model.trained_flows)
+        return {flow: returns[flow][1:].mean().item() for flow in voters}
+
+
+def _policies(model: Model) -> dict[str, Network]:
+    """The networks of the trained flows."""
+    names = {"pre": "pre", "joint": "joint_meta", "meta": "meta"}
+    return {flow: model.network(names[flow]) for flow in model.trained_flows}
+
+
+def _algorithms(model: Model) -> tuple[REINFORCE, MAML]:
+    pre, meta = model.pretraining, model.metatraining
+    fits = isinstance(meta, MAML) and meta.task == "reinforcement" and meta.steps == 1
+    if not isinstance(pre, REINFORCE) or not isinstance(meta, MAML) or not fits:
+        raise InputError(
+            "Reinforcement needs pretraining REINFORCE, and metatraining MAML with task "
+            "reinforcement and steps 1"
+        )
+    return pre, meta
