@@ -3,6 +3,7 @@
 theta' = theta - lr * grad_theta E_S l(y, H o F(x; theta))      (below eq. 19, any number of steps)
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -104,6 +105,73 @@ def adapted_outputs(
         )
         outputs: Tensor = together(*sets, state)
         return outputs
+
+
+@torch.no_grad()
+def descended(
+    network: nn.Module,
+    weights: Weights,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    lr: float,
+) -> Weights:
+    """T networks of one architecture, each after one gradient step on its own samples.
+
+    For networks whose next samples depend on their weights, as policies; `adapted_outputs` keeps
+    the samples. No gradient flows through.
+
+    Args:
+        network: backbone and head, without norms that need batch statistics.
+        weights: of each network, by the names of ``network``'s parameters [T, ...].
+        x: inputs [T, S, ...].
+        y: targets [T, S, ...].
+        loss: mean loss of outputs and targets of one task.
+        lr: learning rate.
+    """
+
+    def support_loss(fast: Weights, x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(network, fast, (x,)), y)
+
+    slopes = vmap(grad(support_loss))(weights, x, y)
+    return {name: w - lr * slopes[name] for name, w in weights.items()}
+
+
+def adapted(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    steps: int,
+    lr: float,
+) -> nn.Module:
+    """A copy of a network after gradient steps on one support set, ready to be kept.
+
+    The steps are those of `adapted_outputs`. There, batch norm sees the statistics of the queries;
+    here it keeps those of the support set, so that every query is judged by itself.
+
+    Args:
+        network: backbone and head.
+        x: support inputs [S, ...].
+        y: their targets [S, ...].
+        loss: mean loss of outputs and targets.
+        steps: gradient steps.
+        lr: learning rate.
+    """
+    changed = copy.deepcopy(network).requires_grad_().eval()
+    optimiser = torch.optim.SGD(changed.parameters(), lr)
+    with torch.enable_grad(), _batch_statistics(changed):
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss(changed(x), y).backward()
+            optimiser.step()
+    norms = [m for m in changed.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0
+    with torch.no_grad(), _batch_statistics(changed):
+        changed(x)
+    return changed.requires_grad_(False)
 
 
 def _has_norms(network: nn.Module) -> bool:

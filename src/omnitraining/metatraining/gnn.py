@@ -187,3 +187,11 @@ class GNN(MetaTraining):
         graphs = queries // episode.ways if self.form == "transductive" else queries
         parts = embedded.split(max(1, GRAPHS_AT_ONCE // graphs))
         return torch.cat([network.head(part) for part in parts])
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        if self.form == "transductive":
+            raise InputError(
+                "a transductive GNN judges queries together, one of each class, and cannot judge "
+                "queries of unknown classes: choose flow 'pre', or train it with form: inductive"
+            )
+        return super().fit(head, support, labels, ways)

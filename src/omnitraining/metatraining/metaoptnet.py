@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode
+from omnitraining.heads import LinearClassifier
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -124,19 +125,27 @@ class MetaOptNet(MetaTraining):
         return cross_entropy(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        features = network.backbone(episode.inputs())
+        embedded = episode.with_inputs(network.backbone(episode.inputs()))
+        head = self.fit(network.head, embedded.support_x, episode.support_y, episode.ways)
+        with torch.autocast(embedded.query_x.device.type, enabled=False):
+            logits: Tensor = head(_at_least_float32(embedded.query_x))
+        return logits
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         if self.normalise:
-            features = F.normalize(features, dim=-1)
+            support = F.normalize(support, dim=-1)
         # Solvers take no bfloat16, in which the backbone may compute.
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
-        with torch.autocast(features.device.type, enabled=False):
-            embedded = episode.with_inputs(features)
-            support, query = embedded.support_x, embedded.query_x
-            targets = F.one_hot(episode.support_y, episode.ways).to(features.dtype)
+        support = _at_least_float32(support)
+        with torch.autocast(support.device.type, enabled=False):
+            targets = F.one_hot(labels, ways).to(support.dtype)
             gram = support @ support.mT
             if self.solver == "ridge":
                 weights = ridge(gram, targets, self.penalty)
             else:
                 weights = support_vectors(gram, targets, self.cost)
-            logits: Tensor = network.head(query @ (support.mT @ weights))
-        return logits
+            linear = LinearClassifier((support.mT @ weights).mT, normalise=self.normalise)
+        return nn.Sequential(linear, head)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

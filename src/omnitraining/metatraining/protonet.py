@@ -6,10 +6,31 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnitraining.batches import Episode
+from omnitraining.batches import Episode, class_means
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
+
+
+class Prototypes(nn.Module):
+    """Logits [T, Q, N] of features [T, Q, D] by their distance to prototypes [T, N, D]."""
+
+    def __init__(
+        self, prototypes: Tensor, metric: Literal["euclidean", "cosine"], scale: float
+    ) -> None:
+        super().__init__()
+        self.metric, self.scale = metric, scale
+        self.register_buffer("prototypes", prototypes)
+        self.prototypes: Tensor
+
+    def forward(self, query: Tensor) -> Tensor:
+        if self.metric == "cosine":
+            directions = F.normalize(self.prototypes, dim=-1)
+            return self.scale * F.normalize(query, dim=-1) @ directions.mT
+        # -|q - c|^2 expanded, so that it is one matrix product
+        squares = query.square().sum(-1, keepdim=True)
+        squares = squares + self.prototypes.square().sum(-1).unsqueeze(1)
+        return self.scale * (2 * query @ self.prototypes.mT - squares)
 
 
 @dataclass(frozen=True)
@@ -34,13 +55,12 @@ class ProtoNet(MetaTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         # One forward pass: batch norm sees support and query together, as in [13].
-        features: Tensor = network(episode.inputs())
+        embedded = episode.with_inputs(network(episode.inputs()))
+        head = self.fit(network.head, embedded.support_x, episode.support_y, episode.ways)
+        logits: Tensor = head(embedded.query_x)
+        return logits
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         if self.metric == "cosine":
-            features = F.normalize(features, dim=-1)
-        embedded = episode.with_inputs(features)
-        prototypes, query = embedded.prototypes(), embedded.query_x
-        if self.metric == "cosine":
-            return self.scale * query @ F.normalize(prototypes, dim=-1).mT
-        # -|q - c|^2 expanded, so that it is one matrix product
-        squares = query.square().sum(-1, keepdim=True) + prototypes.square().sum(-1).unsqueeze(1)
-        return self.scale * (2 * query @ prototypes.mT - squares)
+            support = F.normalize(support, dim=-1)
+        return Prototypes(class_means(support, labels, ways), self.metric, self.scale)

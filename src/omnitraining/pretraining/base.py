@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
+from omnitraining.heads import SupportSets
 from omnitraining.network import Network
 
 
@@ -43,3 +44,30 @@ class PreTraining(ABC):
             network: backbone and the head of training.
             episode: T new tasks.
         """
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """A head for new tasks: a module from query features [T, Q, D] to outputs [T, Q, N].
+
+        What it returns predicts as `predict` does. This one keeps the support set and reads it
+        anew with every query set; algorithms override it that can solve for their head once.
+
+        Args:
+            head: of training.
+            support: features [T, S, D].
+            labels: class indices [T, S].
+            ways: number of classes N.
+
+        Raises:
+            InputError: the algorithm cannot predict queries of unknown classes.
+        """
+        return SupportSets(self, head, support, labels, ways)
+
+    def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
+        """A copy of a network adapted to one task; for algorithms that change the features.
+
+        Args:
+            network: backbone and head of training.
+            x: support inputs [S, ...].
+            y: labels [S], or values [S, D].
+        """
+        raise InputError(f"{type(self).__name__} does not adapt networks: it fits heads")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation import adapted, adapted_outputs
 from omnitraining.batches import Episode
 from omnitraining.losses import squared_error
 from omnitraining.network import Network
@@ -33,3 +33,6 @@ class L2Regression(PreTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         return adapted_outputs(network, episode, self.loss, (self.steps,), self.lr)[0]
+
+    def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
+        return adapted(network, x, y, self.loss, self.steps, self.lr)

@@ -8,24 +8,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode
+from omnitraining.heads import LinearClassifier
 
 
 class LinearHead(ABC):
     """A way to fit H_new on the features of a support set, the backbone frozen."""
 
     @abstractmethod
-    def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """Logits of the queries under heads fitted on the support sets.
+    def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """Heads fitted on the support sets: a module from features [T, Q, D] to logits [T, Q, N].
 
         Args:
             support: features [T, S, D].
             labels: class indices [T, S].
-            query: features [T, Q, D].
             ways: number of classes N.
-
-        Returns:
-            Logits [T, Q, N].
         """
+
+    def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Logits [T, Q, N] of the queries [T, Q, D] under heads fitted on the support sets."""
+        logits: Tensor = self.fit(support, labels, ways)(query)
+        return logits
 
     def predict(self, backbone: nn.Module, episode: Episode) -> Tensor:
         """Logits of the queries of new tasks on the features of a frozen backbone."""
@@ -66,7 +68,7 @@ class LogisticHead(LinearHead):
     penalty: float = 0.01
     iterations: int = 100
 
-    def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         # Classes come before samples: a softmax along the last, short axis is four times slower.
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
         gram, samples = x @ x.mT, x.shape[1]
@@ -80,7 +82,7 @@ class LogisticHead(LinearHead):
             following = ahead - slope / curvature
             ahead = following + momentum * (following - weight)
             weight = following
-        return F.normalize(query, dim=-1) @ (weight @ x).mT
+        return LinearClassifier(weight @ x, normalise=True)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class SGDHead(LinearHead):
     seed: int = 0
 
     @torch.no_grad()
-    def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         tasks, samples, dim = support.shape
         random = torch.Generator().manual_seed(self.seed)
         start = (torch.rand(tasks, dim + 1, ways, generator=random) * 2 - 1) * dim**-0.5
@@ -123,8 +125,7 @@ class SGDHead(LinearHead):
                 )
                 velocity = slope if velocity is None else velocity.mul_(0.9).add_(slope, alpha=0.1)
                 weight.sub_(velocity, alpha=self.lr)
-        logits: Tensor = _with_bias(query) @ weight.mT
-        return logits
+        return LinearClassifier(weight[..., :dim], weight[..., dim])
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class CosineHead(LinearHead):
     lr: float = 0.1
     steps: int = 30
 
-    def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
         weight = F.normalize(target @ x / target.sum(-1, keepdim=True), dim=-1)  # [T, N, D]
         for _ in range(self.steps):
@@ -152,7 +153,7 @@ class CosineHead(LinearHead):
             slope = self.scale * residual @ x / x.shape[1]
             along = slope - (slope * weight).sum(-1, keepdim=True) * weight
             weight = F.normalize(weight - self.lr * along, dim=-1)
-        return self.scale * F.normalize(query, dim=-1) @ weight.mT
+        return LinearClassifier(weight, normalise=True, scale=self.scale)
 
 
 def _with_bias(features: Tensor) -> Tensor:

@@ -46,3 +46,6 @@ class RFS(PreTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         return self.new_head.predict(network.backbone, episode)
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        return self.new_head.fit(support, labels, ways)
