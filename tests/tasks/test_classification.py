@@ -488,7 +488,7 @@ def test_chosen_weights_are_the_nearest_to_equal_that_do_best(
     """The pre-flow is right at 0.62, the meta-flow wrong at 0.9: at 10 : 3 they part."""
     heads = {"pre": torch.tensor([[[0.62, 0.38]]]), "meta": torch.tensor([[[0.1, 0.9]]])}
     answer = heads, torch.tensor([[0]]), ""
-    monkeypatch.setattr(data, "_probabilities", lambda *_: answer)
+    monkeypatch.setattr(data, "probabilities", lambda *_: answer)
     network = model(data, "ensemble")
     weights = data._vote_weights(network, Inference(vote_weights="validation"))
     for shots in (1, 2):
@@ -501,7 +501,7 @@ def test_chosen_weights_do_best_on_validation_tasks(hard: Classification) -> Non
     network, inference = model(hard), Inference(vote_weights="validation")
     weights = hard._vote_weights(network, inference)
     for shots in (1, 2):
-        heads, labels, _ = hard._probabilities(
+        heads, labels, _ = hard.probabilities(
             network, inference, hard.validation, 3, shots, module.VALIDATION_TASKS, {}
         )
         vote = sum(weight * heads[flow] for flow, weight in weights[shots].items())
@@ -535,7 +535,7 @@ def test_only_flows_that_vote_count(hard: Classification) -> None:
 
 def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> None:
     network = model(hard)
-    heads, labels, _ = hard._probabilities(
+    heads, labels, _ = hard.probabilities(
         network, Inference(), hard.validation, 3, 2, module.VALIDATION_TASKS, {}
     )
     vote = sum(heads.values()) / 3

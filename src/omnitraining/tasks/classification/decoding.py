@@ -54,20 +54,22 @@ def resized_side(size: int) -> int:
     return int(1.15 * size)
 
 
-def decode(item: Item, side: int) -> NDArray[np.uint8]:
+def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
     """One image as RGB of 8 bits, [3, side, side], resized bilinearly with antialiasing.
 
     Of an animation it is the first frame; 16 bits are scaled to 8; what is transparent becomes
     white; colour profiles are not applied.
 
     Args:
-        item: an image file of any kind that Pillow reads, or an array.
+        item: an image file of any kind that Pillow reads, an array, or an image of Pillow.
         side: of the square in pixels; the aspect is not kept.
 
     Raises:
         InputError: the file is missing, empty, damaged, no image, or larger than ``MAX_PIXELS``;
             or the array is not uint8 [H, W, 3] or [H, W].
     """
+    if isinstance(item, Image.Image):
+        return _square(item, side)
     if not isinstance(item, Path):
         grey_or_rgb = item.ndim == 2 or (item.ndim == 3 and item.shape[2] == 3)
         if item.dtype != np.uint8 or not grey_or_rgb or not item.size:

@@ -142,7 +142,7 @@ class Classification(Supervised):
         """Ensemble accuracy on the validation tasks, in the shape of the training episodes."""
         protocol = self.protocol
         ways = self._ways(self.validation, protocol.ways)
-        heads, labels, _ = self._probabilities(
+        heads, labels, _ = self.probabilities(
             model, inference, self.validation, ways, protocol.shots, VALIDATION_TASKS, {}
         )
         mean = torch.stack([heads[flow] for flow in inference.voters(tuple(heads))]).mean(0)
@@ -156,7 +156,7 @@ class Classification(Supervised):
             ways = self._ways(images, self.protocol.test_ways)
             known: dict[nn.Module, Tensor] = {}
             for shots in self.protocol.test_shots:
-                heads, labels, drawn = self._probabilities(
+                heads, labels, drawn = self.probabilities(
                     model, inference, images, ways, shots, tasks, known
                 )
                 vote = [weight * heads[flow] for flow, weight in weights[shots].items()]
@@ -188,7 +188,7 @@ class Classification(Supervised):
         grid, known = simplex_grid(len(voters)), dict[nn.Module, Tensor]()
         for shots in self.protocol.test_shots:
             ways = self._ways(self.validation, self.protocol.test_ways)
-            heads, labels, _ = self._probabilities(
+            heads, labels, _ = self.probabilities(
                 model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
             )
             votes = torch.stack([heads[flow] for flow in voters], -1)
@@ -200,7 +200,7 @@ class Classification(Supervised):
         return chosen
 
     @torch.no_grad()
-    def _probabilities(
+    def probabilities(
         self,
         model: Model,
         inference: Inference,
@@ -223,7 +223,7 @@ class Classification(Supervised):
         for flow in model.trained_flows:
             logits = [
                 self._logits(model.network(name), by, images, tasks, known)
-                for name, by in _heads(model, flow, inference)
+                for name, by in new_heads(model, flow, inference)
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
         labels = torch.arange(ways).repeat_interleave(self.protocol.queries).expand(count, -1)
@@ -241,7 +241,7 @@ class Classification(Supervised):
         backbones = {
             model.network(name).backbone
             for flow in model.trained_flows
-            for name, algorithm in _heads(model, flow, inference)
+            for name, algorithm in new_heads(model, flow, inference)
             if algorithm.needs_only_features
         } - known.keys()
         features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
@@ -277,7 +277,7 @@ class Classification(Supervised):
         return torch.cat(outputs)
 
 
-def _heads(
+def new_heads(
     model: Model, flow: str, inference: Inference
 ) -> list[tuple[str, PreTraining | MetaTraining]]:
     """The new heads of a flow: which network each stands on and which algorithm fits it."""
