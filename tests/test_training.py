@@ -330,7 +330,7 @@ def test_the_optimiser_steps_at_the_scheduled_learning_rate(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": 0}, "training.steps is 0: it must be 1 or more"),
+        ({"steps": -1}, "training.steps is -1: it must be 0 or more"),
         ({"epoch": -1}, "training.epoch is -1: it must be 1 or more"),
         ({"lr": 0.0}, "training.lr is 0.0: it must be greater than 0"),
         ({"lr": math.nan}, "training.lr is nan: it must be greater than 0"),

@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     from omnitraining.tasks.classification.problem import Classification, Protocol
     from omnitraining.tasks.regression.sinusoids import Sinusoids
     from omnitraining.tasks.reinforcement.environment import Environment
+    from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
+    from omnitraining.tasks.reinforcement.half_cheetah import (
+        HalfCheetahDirection,
+        HalfCheetahVelocity,
+    )
     from omnitraining.tasks.reinforcement.navigation import Navigation
     from omnitraining.tasks.reinforcement.problem import Reinforcement
     from omnitraining.teacher import Teacher
@@ -64,8 +69,8 @@ _PLACES = {
     "metatraining": "GNN MAML MatchingNet MetaOptNet MetaTraining ProtoNet RelationNet",
     "model": "Model OmniLoss OmniNetOptions build_model",
     "omninet": "OmniNet",
-    "pretraining": "REINFORCE RFS Baseline BaselinePP CosineHead L2Regression LogisticHead NegMargin "
-    "PreTraining SGDHead",
+    "pretraining": "REINFORCE RFS Baseline BaselinePP CosineHead L2Regression LogisticHead "
+    "NegMargin PreTraining SGDHead",
     "runs": "Run",
     "tasks.base": "Problem Supervised",
     "tasks.classification.glyph_problem": "Glyphs",
@@ -74,6 +79,8 @@ _PLACES = {
     "tasks.classification.problem": "Classification Protocol",
     "tasks.regression.sinusoids": "Sinusoids",
     "tasks.reinforcement.environment": "Environment",
+    "tasks.reinforcement.gymnasium_tasks": "GymnasiumTasks",
+    "tasks.reinforcement.half_cheetah": "HalfCheetahDirection HalfCheetahVelocity",
     "tasks.reinforcement.navigation": "Navigation",
     "tasks.reinforcement.problem": "Reinforcement",
     "teacher": "Teacher",
@@ -112,6 +119,9 @@ __all__ = [
     "Evaluation",
     "FeatureWise",
     "Glyphs",
+    "GymnasiumTasks",
+    "HalfCheetahDirection",
+    "HalfCheetahVelocity",
     "Inference",
     "InputError",
     "L2Regression",

@@ -11,6 +11,11 @@ from omnitraining import backbones, metatraining, pretraining
 from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.regression.sinusoids import Sinusoids
+from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
+from omnitraining.tasks.reinforcement.half_cheetah import (
+    HalfCheetahDirection,
+    HalfCheetahVelocity,
+)
 from omnitraining.tasks.reinforcement.navigation import Navigation
 from omnitraining.tasks.reinforcement.problem import Reinforcement
 
@@ -39,7 +44,12 @@ def known_classes() -> dict[str, dict[str, type]]:
             "Sinusoids": Sinusoids,
             "Reinforcement": Reinforcement,
         },
-        "environment": {"Navigation": Navigation},
+        "environment": {
+            "Navigation": Navigation,
+            "HalfCheetahVelocity": HalfCheetahVelocity,
+            "HalfCheetahDirection": HalfCheetahDirection,
+            "GymnasiumTasks": GymnasiumTasks,
+        },
         "pretraining": exported(pretraining, pretraining.PreTraining),
         "metatraining": exported(metatraining, metatraining.MetaTraining),
         "backbone": exported(backbones, nn.Module),

@@ -16,7 +16,7 @@ flow's effective parameters would be as exact, but flows would no longer be modu
 
 import copy
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -161,7 +161,8 @@ def plain(module: nn.Module) -> nn.Module:
     """A copy of a module in which every Omni-Layer is a layer of its own with effective weights."""
     copied = copy.deepcopy(module)
     for layer in [m for m in copied.modules() if parametrize.is_parametrized(m)]:
-        weights = {name: getattr(layer, name).clone() for name in layer.parametrizations}
+        branched = cast(nn.ModuleDict, layer.parametrizations)
+        weights = {name: getattr(layer, name).clone() for name in branched}
         del layer.parametrizations
         # torch derives a class for each parametrized layer; copies share it, so that its own
         # remove_parametrizations would change the original too.

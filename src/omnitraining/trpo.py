@@ -1,4 +1,4 @@
-"""Trust-region policy optimisation (Schulman et al. 2015), the outer optimiser of MAML's own code."""
+"""Trust-region policy optimisation (Schulman et al. 2015), as MAML's own code meta-trains."""
 
 from collections.abc import Callable, Iterable
 

@@ -104,7 +104,8 @@ class Reinforcement(Problem):
     def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
         """Trajectories of every flow in the same new tasks; empty for flows that are not there."""
         tasks = checked_tasks(self.environment, self.tasks, random).to(self.device)
-        nothing = MiniBatch(*[torch.empty(0)] * 2), Episode(*[torch.empty(0)] * 4)
+        empty = torch.empty(0)
+        nothing = MiniBatch(empty, empty), Episode(empty, empty, empty, empty)
         drawn: dict[str, tuple[MiniBatch, Episode]] = {}
         report: dict[str, Tensor] = {}
         meta = _algorithms(model)[1]

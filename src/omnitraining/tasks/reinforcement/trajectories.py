@@ -117,7 +117,8 @@ def rollout(
 
 def _by_task(steps: Tensor, tasks: int) -> Tensor:
     """[H, T * M, ...] as [T, M, H, ...]."""
-    return steps.transpose(0, 1).unflatten(0, (tasks, -1)).contiguous()
+    by_task: Tensor = steps.transpose(0, 1).unflatten(0, (tasks, -1)).contiguous()
+    return by_task
 
 
 def _check_shapes(
