@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from omnitraining.batches import Episode, MiniBatch, Samples
     from omnitraining.errors import InputError
     from omnitraining.evaluation import Evaluation, Inference, paired_difference
+    from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
     from omnitraining.metatraining import (
         GNN,
         MAML,
@@ -66,6 +67,7 @@ _PLACES = {
     "batches": "Episode MiniBatch Samples",
     "errors": "InputError",
     "evaluation": "Evaluation Inference paired_difference",
+    "learner": "FewShotClassifier FewShotRegressor load",
     "metatraining": "GNN MAML MatchingNet MetaOptNet MetaTraining ProtoNet RelationNet",
     "model": "Model OmniLoss OmniNetOptions build_model",
     "omninet": "OmniNet",
@@ -118,6 +120,8 @@ __all__ = [
     "Episode",
     "Evaluation",
     "FeatureWise",
+    "FewShotClassifier",
+    "FewShotRegressor",
     "Glyphs",
     "GymnasiumTasks",
     "HalfCheetahDirection",
@@ -157,6 +161,7 @@ __all__ = [
     "ViT",
     "WideResNet",
     "build_model",
+    "load",
     "paired_difference",
     "train",
 ]

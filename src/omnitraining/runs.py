@@ -134,7 +134,7 @@ def save_checkpoint(
     """Write modules, optimiser state and plain facts as one safetensors file, atomically."""
     tensors = {}
     for prefix, module in modules.items():
-        for name, tensor in _tensors(module).items():
+        for name, tensor in unique_tensors(module).items():
             tensors[f"{prefix}.{name}"] = tensor.detach().contiguous().cpu().clone()
     for index, state in optimiser.state_dict()["state"].items():
         for name, value in state.items():
@@ -162,7 +162,7 @@ def load_checkpoint(
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"checkpoint {path} is truncated or damaged: {error}") from error
     for prefix, module in modules.items():
-        for name, tensor in _tensors(module).items():
+        for name, tensor in unique_tensors(module).items():
             stored = tensors.get(f"{prefix}.{name}")
             if stored is None or stored.shape != tensor.shape:
                 raise InputError(f"checkpoint {path} is of another model: {prefix}.{name} differs")
@@ -180,7 +180,7 @@ def load_checkpoint(
     return dict(facts)
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each once however many flows share it."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 

@@ -197,7 +197,7 @@ def test_chosen_vote_weights_are_convex_and_the_best_on_validation_waves() -> No
     data, inference = problem(), Inference(vote_weights="validation")
     network = model(data)
     nn.init.normal_(network.networks["pre"].head.weight, std=9.0)  # one flow to mistrust
-    weights = data._vote_weights(network, inference, shots=5)
+    weights = data.vote_weights(network, inference, shots=5)
     assert weights.shape == (STEPS + 1, 3) and weights.min() >= 0
     torch.testing.assert_close(weights.sum(1), torch.ones(STEPS + 1))
     waves, grid, truth = fixed_waves(VALIDATION_SEED)

@@ -1,1 +1,16 @@
 """From a trained model to a fitted few-shot predictor: fit, predict, save, load."""
+
+from omnitraining.learner.classifier import FewShotClassifier
+from omnitraining.learner.predictor import FlowPredictor, Predictor
+from omnitraining.learner.regressor import FewShotRegressor
+from omnitraining.learner.sources import load
+from omnitraining.learner.trained import Trained
+
+__all__ = [
+    "FewShotClassifier",
+    "FewShotRegressor",
+    "FlowPredictor",
+    "Predictor",
+    "Trained",
+    "load",
+]

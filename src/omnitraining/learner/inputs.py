@@ -193,7 +193,7 @@ def _as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
     if levels.dtype == np.uint8:
         return np.asarray(levels, np.uint8)
     if levels.dtype == bool:
-        return np.asarray(levels * 255, np.uint8)
+        return np.asarray(255 * levels.astype(np.uint8), np.uint8)
     if levels.dtype.kind not in "iuf":
         raise InputError(f"{name}: levels are {levels.dtype}: give numbers")
     top = 1 if levels.dtype.kind == "f" else 255
@@ -209,11 +209,11 @@ def _as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
 def _channels_first(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """Images [B, H, W], [B, H, W, C] or [B, C, H, W] as [B, C, H, W]."""
     if pixels.ndim == 3:
-        return pixels[:, None]
+        return np.expand_dims(pixels, 1)
     if pixels.ndim == 4 and pixels.shape[1] in CHANNELS and pixels.shape[3] not in CHANNELS:
         return pixels
     if pixels.ndim == 4 and pixels.shape[3] in CHANNELS and pixels.shape[1] not in CHANNELS:
-        return pixels.transpose(0, 3, 1, 2)
+        return np.moveaxis(pixels, 3, 1)
     raise InputError(
         f"{name} of shape {list(pixels.shape)}: give [B, H, W], [B, H, W, C] or [B, C, H, W] with "
         "C = 1, 3 or 4"

@@ -185,18 +185,13 @@ class Classification(Supervised):
         chosen = dict.fromkeys(self.protocol.test_shots, equal)
         if inference.vote_weights == "equal" or len(voters) == 1:
             return chosen
-        grid, known = simplex_grid(len(voters)), dict[nn.Module, Tensor]()
+        known: dict[nn.Module, Tensor] = {}
         for shots in self.protocol.test_shots:
             ways = self._ways(self.validation, self.protocol.test_ways)
             heads, labels, _ = self.probabilities(
                 model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
             )
-            votes = torch.stack([heads[flow] for flow in voters], -1)
-            hits = torch.stack([((votes @ w).argmax(-1) == labels).float().mean() for w in grid])
-            best = grid[hits == hits.max()]
-            # of all weights that tie for the best, the nearest to the mean
-            nearest = best[(best - 1 / len(voters)).square().sum(1).argmin()]
-            chosen[shots] = dict(zip(voters, nearest.tolist(), strict=True))
+            chosen[shots] = best_weights({flow: heads[flow] for flow in voters}, labels)
         return chosen
 
     @torch.no_grad()
@@ -275,6 +270,21 @@ class Classification(Supervised):
             )
             outputs.append(algorithm.predict(network, episode).float().cpu())
         return torch.cat(outputs)
+
+
+def best_weights(heads: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
+    """The convex combination of flows that is right most often; of those that tie, the most equal.
+
+    Args:
+        heads: probabilities [T, Q, N] by flow.
+        labels: [T, Q].
+    """
+    votes = torch.stack([*heads.values()], -1)
+    grid = simplex_grid(len(heads))
+    hits = torch.stack([((votes @ w).argmax(-1) == labels).float().mean() for w in grid])
+    best = grid[hits == hits.max()]
+    nearest = best[(best - 1 / len(heads)).square().sum(1).argmin()]
+    return dict(zip(heads, nearest.tolist(), strict=True))
 
 
 def new_heads(

@@ -130,7 +130,7 @@ class Sinusoids(Supervised):
         for shots in self.test_shots:
             episode = self._tasks(TEST_SEED, tasks, shots)
             outputs = self._outputs(model, episode)
-            weights = self._vote_weights(model, inference, shots)
+            weights = self.vote_weights(model, inference, shots)
             identity = tasks_hash("sinusoids", episode.support_x, episode.query_y)
             voters = inference.voters(model.trained_flows)
             for step in range(1, self.test_steps + 1):
@@ -151,7 +151,7 @@ class Sinusoids(Supervised):
         """Predictions [steps + 1, 50] of each flow and the vote for one test wave (Figure 6)."""
         episode = self._tasks(TEST_SEED, wave + 1, shots)[wave:]
         outputs = self._outputs(model, episode)
-        weights = self._vote_weights(model, inference, shots)
+        weights = self.vote_weights(model, inference, shots)
         votes = torch.stack([outputs[f] for f in inference.voters(model.trained_flows)], -1)
         outputs[ENSEMBLE] = torch.einsum("stqov,sv->stqo", votes, weights)
         return {head: part[:, 0, :, 0] for head, part in outputs.items()} | {
@@ -187,7 +187,7 @@ class Sinusoids(Supervised):
             ).detach()
         return outputs
 
-    def _vote_weights(self, model: Model, inference: Inference, shots: int) -> Tensor:
+    def vote_weights(self, model: Model, inference: Inference, shots: int) -> Tensor:
         """Weights of the voting flows after each number of steps [steps + 1, V]."""
         voters = inference.voters(model.trained_flows)
         if inference.vote_weights == "equal" or len(voters) == 1:

@@ -1,0 +1,95 @@
+"""Where trained models come from: shipped with the library, a run folder, a file, or the hub."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import Tensor
+
+from omnitraining.errors import InputError
+from omnitraining.learner.trained import Trained
+from omnitraining.runs import Run
+
+if TYPE_CHECKING:
+    from omnitraining.learner.classifier import FewShotClassifier
+    from omnitraining.learner.regressor import FewShotRegressor
+
+Source: TypeAlias = str | Path | Trained
+MODELS = Path(__file__).parents[1] / "models"
+WEIGHTS = "weights.safetensors"
+
+
+def load(source: Source, **options: object) -> "FewShotClassifier | FewShotRegressor":
+    """A learner of a trained model, ready to be fitted; or as it was saved.
+
+    Args:
+        source: name of a shipped model ("glyphs"); a run folder; a file that a learner saved, or a
+            folder that holds it as weights.safetensors; or "owner/name" on the Hugging Face hub.
+        options: of `FewShotClassifier` or `FewShotRegressor`, as ``flow="meta"``. With a learner
+            that was fitted before it was saved, it is fitted again with them.
+
+    Raises:
+        InputError: there is no such model, it is damaged or of a newer version.
+    """
+    from omnitraining.learner.classifier import FewShotClassifier
+    from omnitraining.learner.regressor import FewShotRegressor
+
+    path = None if isinstance(source, Trained) else _file(source)
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {}
+    if path is None:
+        trained = find(source)
+    else:
+        trained, tensors, facts = Trained.from_bytes(path.read_bytes(), str(path))
+    kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
+    try:
+        return kind._restored(trained, tensors, {**facts, **options})
+    except TypeError as error:
+        raise InputError(f"{kind.__name__}: {error}") from error
+
+
+def find(source: Source) -> Trained:
+    """The trained model of a source.
+
+    Raises:
+        InputError: as in `load`.
+    """
+    if isinstance(source, Trained):
+        return source
+    path = _file(source)
+    if path is not None:
+        return Trained.from_bytes(path.read_bytes(), str(path))[0]
+    return Trained.from_run(Run(source))
+
+
+def _file(source: str | Path) -> Path | None:
+    """The file of a source; None if it is a run folder."""
+    name, path = str(source), Path(source)
+    if (MODELS / name / WEIGHTS).is_file() and name == Path(name).name:
+        return MODELS / name / WEIGHTS
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        path = _downloaded(name)
+    if path.is_file():
+        return path
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
+    if (path / "config.yaml").is_file():
+        return None
+    shipped = ", ".join(sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()))
+    what = "holds neither a run nor a saved learner" if path.exists() else "does not exist"
+    raise InputError(
+        f"{source} {what}: give a shipped model ({shipped}), a run folder, a saved learner, or "
+        "owner/name on the Hugging Face hub"
+    )
+
+
+def _downloaded(name: str) -> Path:
+    try:
+        hub = import_module("omnitraining.hub")
+    except ImportError as error:
+        raise InputError(
+            f"{name} is no folder or file here, and this version cannot read from the hub"
+        ) from error
+    found: Path = hub.download(name)
+    return found

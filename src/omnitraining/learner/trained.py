@@ -1,0 +1,304 @@
+"""A trained model without its data: what learners start from, and how it is kept in a file.
+
+A file is one safetensors file: tensors, and in its metadata one JSON text, "learner". Nothing in
+it is a pickle. `Trained` needs no training data once it has been made from a run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from omnitraining.batches import Samples
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Evaluation, Inference
+from omnitraining.experiment import Experiment, instantiate, load_run, parse
+from omnitraining.learner.calibration import Calibration, calibrate
+from omnitraining.learner.inputs import ImageInputs
+from omnitraining.model import Model
+from omnitraining.omninet import plain
+from omnitraining.runs import Run, load_checkpoint, unique_tensors
+from omnitraining.tasks.base import Problem
+from omnitraining.tasks.classification.caching import written_whole
+from omnitraining.tasks.classification.problem import Classification
+from omnitraining.tasks.regression.sinusoids import Sinusoids
+from omnitraining.training import find_device
+
+VERSION = 1
+"""Of the files below; raise it with any change that older versions cannot read."""
+
+_NOT_KEPT = ("problem", "training", "seed", "previous", "start")
+
+
+class Blueprint(Problem):
+    """A problem without data: the sizes that decide the architecture of a model.
+
+    Args:
+        shape: of one input, without the batch.
+        pre_outputs: outputs of the pre-training head.
+        meta_outputs: outputs of the meta-training head.
+        one_joint_head: whether both heads of the joint-flow are one.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], pre_outputs: int, meta_outputs: int, one_joint_head: bool
+    ) -> None:
+        self.shape = shape
+        self.pre_outputs, self.meta_outputs = pre_outputs, meta_outputs
+        self.one_joint_head = one_joint_head
+
+    def example(self) -> Tensor:
+        return torch.zeros(2, *self.shape)
+
+    def to(self, device: torch.device) -> None:
+        pass
+
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        raise self._no_data()
+
+    def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
+        raise self._no_data()
+
+    def validate(self, model: Model, inference: Inference) -> float:
+        raise self._no_data()
+
+    def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
+        raise self._no_data()
+
+    def _no_data(self) -> InputError:
+        return InputError("a saved learner has no data to train on or to be judged on")
+
+
+@dataclass(frozen=True)
+class CurveVotes:
+    """Weights of the voting flows in regression, by number of support points and of steps.
+
+    Attributes:
+        shots: support points that were measured.
+        flows: that vote.
+        weights: of each flow [len(shots)][steps + 1][len(flows)].
+    """
+
+    shots: tuple[int, ...]
+    flows: tuple[str, ...]
+    weights: list[list[list[float]]]
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps at test."""
+        return len(self.weights[0]) - 1
+
+    def vote(self, points: int, steps: int) -> dict[str, float]:
+        """Weights by flow, of the measured number of points that is nearest."""
+        nearest = min(range(len(self.shots)), key=lambda i: abs(self.shots[i] - points))
+        weights = self.weights[nearest][min(steps, self.steps)]
+        return dict(zip(self.flows, weights, strict=True))
+
+
+class Trained:
+    """A trained model, what it takes, and what its validation tasks said.
+
+    Attributes:
+        model: with the weights of the best checkpoint.
+        config: fields of `Experiment`, with a `Blueprint` for a problem.
+        inputs: what it takes, of images; None in regression.
+        votes: calibration of a classifier, or the votes of a regression.
+        name: of the run or file.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: Mapping[str, Any],
+        inputs: ImageInputs | None,
+        votes: Calibration | CurveVotes,
+        name: str,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.config, self.inputs, self.votes, self.name = dict(config), inputs, votes, name
+        self.inference = Inference(**_tuples(self.config["inference"]))
+        backbones = {model.network(n).backbone for n in model.networks}
+        self._plain = {backbone: plain(backbone).eval() for backbone in backbones}
+
+    def __repr__(self) -> str:
+        return f"<trained model {self.name}>"
+
+    def __deepcopy__(self, _: object) -> "Trained":
+        return self  # nothing in it changes, so that clones of a learner can share it
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revived, (self.to_bytes({}, {}), self.name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.model.parameters()).device
+
+    @property
+    def model_ways(self) -> int:
+        """Classes of a training task."""
+        ways: int = self.config["problem"]["init_args"]["meta_outputs"]
+        return ways
+
+    @property
+    def calibration(self) -> Calibration:
+        """What validation tasks said about a classifier."""
+        return cast(Calibration, self.votes)
+
+    def plain_backbone(self, network: str) -> nn.Module:
+        """The backbone of a network, with its effective weights in plain layers."""
+        return self._plain[self.model.network(network).backbone]
+
+    @classmethod
+    def from_run(cls, run: Run) -> "Trained":
+        """The best checkpoint of a run; its validation tasks are measured once and remembered.
+
+        Raises:
+            InputError: the run or its data cannot be loaded, or it is of another kind of task.
+        """
+        experiment = load_run(run)
+        problem = experiment.problem
+        if not isinstance(problem, Classification | Sinusoids):
+            raise InputError(
+                f"run {run.path} is of {type(problem).__name__}: learners classify images or fit "
+                "curves"
+            )
+        model = experiment.load(run).cpu()
+        config = yaml.safe_load((run.path / "config.yaml").read_text())
+        blueprint = {
+            "shape": [*problem.example().shape[1:]],
+            "pre_outputs": problem.pre_outputs,
+            "meta_outputs": problem.meta_outputs,
+            "one_joint_head": problem.one_joint_head,
+        }
+        config = {key: value for key, value in config.items() if key not in _NOT_KEPT}
+        config["problem"] = {
+            "class_path": f"{Blueprint.__module__}.{Blueprint.__qualname__}",
+            "init_args": blueprint,
+        }
+        votes: Calibration | CurveVotes
+        if isinstance(problem, Classification):
+            inputs = ImageInputs.of(problem)
+            votes = _remembered(run, experiment, model)
+        else:
+            inputs, votes = None, _curve_votes(problem, model, experiment.inference)
+        return cls(model.to(find_device("auto")), config, inputs, votes, run.name)
+
+    def to_bytes(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+        """The content of a file: the model, and tensors and facts of a fit, if there is one."""
+        weights = {f"model.{name}": x for name, x in unique_tensors(self.model).items()}
+        stored = {
+            n: x.detach().cpu().contiguous().clone() for n, x in {**weights, **tensors}.items()
+        }
+        text = {
+            "version": VERSION,
+            "omnitraining": version("omnitraining"),
+            "name": self.name,
+            "config": self.config,
+            "inputs": self.inputs.as_json() if self.inputs else None,
+            "votes": asdict(self.votes),
+            "fit": dict(facts),
+        }
+        return save_tensors(stored, metadata={"learner": json.dumps(text)})
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, source: str
+    ) -> tuple["Trained", dict[str, Tensor], dict[str, Any]]:
+        """What `to_bytes` wrote.
+
+        Raises:
+            InputError: the bytes are damaged, something else, or of a newer version; the message
+                names the source.
+        """
+        text, tensors = _opened(data, source)
+        try:
+            experiment = _experiment(text["config"])
+            model = experiment.build()
+            inputs = ImageInputs(**_tuples(text["inputs"])) if text["inputs"] else None
+            kind = Calibration if inputs else CurveVotes
+            votes = kind(**_tuples(text["votes"], "shots", "flows"))
+            facts, name = dict(text["fit"]), text["name"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{source} is damaged: {error!r}") from error
+        for name_, tensor in unique_tensors(model).items():
+            stored = tensors.pop(f"model.{name_}", None)
+            if stored is None or stored.shape != tensor.shape:
+                raise InputError(f"{source} is damaged: model.{name_} is missing or differs")
+            with torch.no_grad():
+                tensor.copy_(stored)
+        made = cls(model.to(find_device("auto")), text["config"], inputs, votes, name)
+        return made, tensors, facts
+
+
+def save_file(path: Path, data: bytes) -> None:
+    """Write a learner's file, whole or not at all."""
+    with written_whole(path) as file:
+        file.write(data)
+
+
+def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON text and the tensors of a file."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        text = json.loads(metadata["learner"])
+        found = text["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{source} is not a learner: give a file that a learner saved") from error
+    if found > VERSION:
+        raise InputError(
+            f"{source} is of version {found}, written by omnitraining {text.get('omnitraining')}: "
+            f"this omnitraining {version('omnitraining')} reads up to version {VERSION}; update it"
+        )
+    try:
+        return text, load_tensors(data)
+    except SafetensorError as error:
+        raise InputError(f"{source} is truncated or damaged: {error}") from error
+
+
+def _experiment(config: Mapping[str, Any]) -> Experiment:
+    return instantiate(parse(config, "saved learner"))
+
+
+def _revived(data: bytes, name: str) -> Trained:
+    return Trained.from_bytes(data, name)[0]
+
+
+def _tuples(values: Mapping[str, Any], *only: str) -> dict[str, Any]:
+    """Values in which lists, or only those named, are tuples again."""
+    return {
+        key: tuple(value) if isinstance(value, list) and (key in only or not only) else value
+        for key, value in values.items()
+    }
+
+
+def _remembered(run: Run, experiment: Experiment, model: Model) -> Calibration:
+    """The calibration of a run, from its folder, where it is kept for its best checkpoint."""
+    path, best = run.path / "calibration.json", load_checkpoint(run.checkpoint("best"), {})
+    key = {name: best[name] for name in ("best_step", "best_weights")}
+    try:
+        record = json.loads(path.read_text())
+        if record.pop("of") == key:
+            return Calibration.from_json(record)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet, or of another checkpoint
+    problem = cast(Classification, experiment.problem)
+    measured = calibrate(problem, model, experiment.inference)
+    run.write_json("calibration.json", {"of": key, **measured.as_json()})
+    return measured
+
+
+def _curve_votes(problem: Sinusoids, model: Model, inference: Inference) -> CurveVotes:
+    voters = inference.voters(model.trained_flows)
+    weights = [problem.vote_weights(model, inference, k).tolist() for k in problem.test_shots]
+    return CurveVotes(problem.test_shots, voters, weights)
