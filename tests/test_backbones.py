@@ -645,7 +645,7 @@ LAST_NORMS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "conv4": (lambda: Conv4(1, 4), ["1", "5", "9", "13"]),
     "resnet10": (
         ResNet10,
-        ["layer1.0.bn2"] + [f"layer{i}.0.{n}" for i in (2, 3, 4) for n in ("bn2", "shortcut.1")],
+        ["layer1.0.bn2"] + [f"layer{i}.0.{n}" for i in (2, 3, 4) for n in ("bn2", "downsample.1")],
     ),
     "resnet12": (
         ResNet12,
@@ -654,8 +654,7 @@ LAST_NORMS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "wide resnet": (lambda: WideResNet(10, 1), [f"{block}.bn2" for block in WIDE]),
     "the user's": (
         Pretrained,
-        ["bn1"]
-        + [f"layer{i}.0.{n}" for i in (1, 2) for n in ("bn1", "bn2", "bn3", "downsample.1")],
+        [f"layer{i}.0.{n}" for i in (1, 2) for n in ("bn3", "downsample.1")],
     ),
 }
 

@@ -323,7 +323,7 @@ def test_modules_before_shared_until_are_one_module_in_all_flows() -> None:
     branches = 3 * 64 + 2 * 64**2 + (64 * 128 + 128**2 + 64 * 128)  # stem, stages 1 and 2
     norms = 2 * (64 + 2 * 64 + 3 * 128)
     assert size(part) == size(whole) - 2 * (branches + norms)
-    for path in ("conv1", "bn1", "layer1.0.bn2", "layer2.0.conv1", "layer2.0.shortcut.1"):
+    for path in ("conv1", "bn1", "layer1.0.bn2", "layer2.0.conv1", "layer2.0.downsample.1"):
         layers = [getattr(net, flow).get_submodule(path) for flow in FLOWS]
         assert layers[0] is layers[1] is layers[2]
     for path in ("layer3.0.conv1", "layer3.0.bn1", "layer4.0.bn2"):

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from omnitraining.errors import InputError
 
+SHORTCUTS = ("shortcut", "downsample")  # what the shortcut of a residual block is called
+
 
 class FeatureWise(nn.Module):
     """A backbone whose batch norms give ``x (1 + eps softplus(gamma)) + eps' softplus(beta)``.
@@ -18,8 +20,9 @@ class FeatureWise(nn.Module):
     domains.
 
     Noise is added to the last batch norm of each residual block and to that of its shortcut, as
-    in [79]; residual blocks are told by a child called ``shortcut``, as ours have. In a backbone
-    without such blocks it is added to every `BatchNorm2d`: in Conv4 again as in [79].
+    in [79]; residual blocks are told by a child called ``shortcut`` or, as in torchvision,
+    ``downsample``. In a backbone without such blocks it is added to every `BatchNorm2d`: in Conv4
+    again as in [79].
 
     The backbone inside is an ordinary one: hooks are on its norms during a forward pass alone.
     As this module is not sequential, Omni-Training runs the layers before ``shared_until`` once
@@ -76,9 +79,11 @@ def noisy_norms(backbone: nn.Module) -> list[nn.BatchNorm2d]:
     """The batch norms that `FeatureWise` adds noise to."""
     in_blocks = []
     for block in backbone.modules():
-        shortcut = getattr(block, "shortcut", None)
-        if isinstance(shortcut, nn.Module):
-            in_blocks += _norms(block.children())[-1:] + _norms(shortcut.modules())
+        name = next((name for name in SHORTCUTS if hasattr(block, name)), None)
+        if name is not None:
+            shortcut = getattr(block, name)  # None in a block of torchvision that projects nothing
+            in_blocks += _norms(block.children())[-1:]
+            in_blocks += _norms(shortcut.modules()) if shortcut is not None else []
     return in_blocks or _norms(backbone.modules())
 
 

@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected where the channel counts differ."""
+    """Two 3x3 convolutions and a shortcut, projected where the channel counts differ.
+
+    Parts have torchvision's names, so that weights go both ways, less its classifier ``fc``.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -14,14 +17,14 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
+        self.downsample = nn.Sequential()
         if inputs != outputs:
-            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(outputs))
+            self.downsample.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.downsample.append(nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(x), inplace=True)
+        return F.relu(self.bn2(self.conv2(hidden)) + self.downsample(x), inplace=True)
 
 
 class ResNet(nn.Module):
