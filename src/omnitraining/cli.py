@@ -4,6 +4,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ COMMANDS = {
     "evaluate": "judge a run on the fixed test tasks",
     "compare": "table of several runs, with paired differences from the first",
     "reproduce": "run a whole experiment: train, judge, table, figure",
+    "adapt": "learn new classes from a few images of each, into a file",
+    "predict": "label images with what 'omni adapt' has learned",
     "data": "check a data set on disk, or decode its images ahead of training",
     "list": "what there is: experiments, algorithms, backbones, problems",
     "doctor": "check this installation and machine",
@@ -73,10 +76,14 @@ def _run(arguments: list[str]) -> int:
         "list": _list,
         "doctor": _doctor,
     }
-    return handlers[command](rest)
+    if command in handlers:
+        return handlers[command](rest)
+    code: int = import_module(f"omnitraining.commands.{command}").main(rest)
+    return code
 
 
-def _parser(command: str, epilog: str = "") -> _Parser:
+def command_parser(command: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The parser of a command, whose errors are one line."""
     return _Parser(
         prog=f"omni {command}",
         description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
@@ -87,7 +94,7 @@ def _parser(command: str, epilog: str = "") -> _Parser:
 
 
 def _train(arguments: list[str]) -> int:
-    parser = _parser(
+    parser = command_parser(
         "train",
         "Every field of the configuration is an option too, as in\n"
         "  omni train glyphs.yaml --training.steps 500 --loss.weight 1 --seed 2\n"
@@ -116,7 +123,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    parser = _parser("evaluate")
+    parser = command_parser("evaluate")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
         "--shots", type=int, nargs="+", default=[], help="support samples per class"
@@ -139,7 +146,9 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    parser = _parser("compare", "Runs must have been judged on the same tasks (omni evaluate RUN).")
+    parser = command_parser(
+        "compare", "Runs must have been judged on the same tasks (omni evaluate RUN)."
+    )
     parser.add_argument(
         "runs", type=Path, nargs="+", help="run folders; the first is the reference"
     )
@@ -156,7 +165,7 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _reproduce(arguments: list[str]) -> int:
-    parser = _parser(
+    parser = command_parser(
         "reproduce",
         "Runs that are there already are kept, and broken ones resumed, so a command\n"
         "that was stopped goes on when given again.",
@@ -174,6 +183,13 @@ def _reproduce(arguments: list[str]) -> int:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of data sets, as DIR/cub ('omni data')"
     )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=1.0,
+        metavar="FRACTION",
+        help="train for a fraction of the stated budget (default: 1)",
+    )
     options = parser.parse_args(arguments)
 
     from omnitraining.reproduction import reproduce
@@ -186,12 +202,13 @@ def _reproduce(arguments: list[str]) -> int:
         options.only,
         options.settings,
         options.data,
+        options.budget,
     )
     return 0
 
 
 def _data(arguments: list[str]) -> int:
-    parser = _parser(
+    parser = command_parser(
         "data",
         "PATH is a folder with one folder of images per class, or with train, val and test that\n"
         "hold those; a CSV table or JSON list of images; or CUB, Cars, Places, Plantae or\n"
@@ -284,7 +301,7 @@ def _prepare_data(path: Path, size: int, cache: Path | None, skip_damaged: bool)
 
 
 def _list(arguments: list[str]) -> int:
-    _parser("list").parse_args(arguments)
+    command_parser("list").parse_args(arguments)
 
     from omnitraining.display import listing_table, show
 
@@ -293,7 +310,7 @@ def _list(arguments: list[str]) -> int:
 
 
 def _doctor(arguments: list[str]) -> int:
-    _parser("doctor").parse_args(arguments)
+    command_parser("doctor").parse_args(arguments)
 
     from omnitraining.doctor import examine
 

@@ -124,6 +124,7 @@ def reproduce(
     only: list[str] | None = None,
     settings: list[str] | None = None,
     data: Path | None = None,
+    budget: float = 1.0,
 ) -> Path:
     """Run an experiment; runs that are there are kept, unfinished ones resumed.
 
@@ -138,6 +139,7 @@ def reproduce(
         only: train only these rows, and draw no figure.
         settings: train only in these settings.
         data: folder of data sets, for experiments on photographs.
+        budget: fraction of the training that the experiment states, as `within_budget` cuts it.
 
     Returns:
         The record.
@@ -149,10 +151,14 @@ def reproduce(
     suite = find_suite(name)
     _check_names(name, "row", only, suite.rows)
     _check_names(name, "setting", settings, suite.settings)
-    folder = folder or Path("runs") / ((suite.folder or name) + ("-smoke" if smoke else ""))
+    if not 0 < budget <= 1:
+        raise InputError(f"--budget is {budget}: it must be greater than 0 and at most 1")
+    part = f"-budget-{budget:g}" * (budget < 1) + "-smoke" * smoke
+    folder = folder or Path("runs") / ((suite.folder or name) + part)
     used = seeds or suite.seeds[: 1 if smoke else None]
     settings = settings or [*suite.settings][: 1 if smoke else None]
-    jobs = _plan(suite, folder, used, smoke, _data_fields(suite, folder, smoke, settings, data))
+    data_fields = _data_fields(suite, folder, smoke, settings, data)
+    jobs = _plan(suite, folder, used, smoke, data_fields, budget)
     chosen = [
         job
         for job in jobs
@@ -165,6 +171,7 @@ def reproduce(
     print(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}", flush=True)
     path = folder / f"{name}.json"
     command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
+    command += f" --budget {budget:g}" * (budget < 1)
     try:
         for job in chosen:
             _finish(job, 20 if smoke else None)
@@ -211,7 +218,9 @@ class _Job:
         return (self.folder / "evaluations" / "test.json").is_file()
 
 
-def _plan(suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Values) -> list[_Job]:
+def _plan(
+    suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Values, budget: float
+) -> list[_Job]:
     """All runs of an experiment, in the order in which they are trained."""
     jobs = []
     for seed in seeds:
@@ -228,6 +237,7 @@ def _plan(suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Value
                     data,
                     {"seed": seed},
                 )
+                values = within_budget(values, budget)
                 if teacher := _teacher(suite, row):
                     values["previous"] = str((place / f"{teacher}-{seed}").absolute())
                 if begun := own.get("start"):
@@ -236,6 +246,29 @@ def _plan(suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Value
                 continues = place / f"{before}-{seed}" if before else None
                 jobs.append(_Job(row, setting, place / f"{row}-{seed}", values, continues))
     return jobs
+
+
+def within_budget(values: Values, budget: float) -> Values:
+    """A configuration that trains for a fraction of what it would.
+
+    In reinforcement learning half of the cut is in tasks per step and half in steps, so that the
+    simulated steps are that fraction, and test tasks are cut by the fraction; elsewhere the cut
+    is in steps.
+    """
+    if budget == 1:
+        return values
+    training, problem = values["training"], values["problem"].get("init_args", {})
+    acting = "tasks" in problem and values["problem"]["class_path"] == "Reinforcement"
+    share = budget**0.5 if acting else budget
+    steps = {name: max(1, round(share * training[name])) for name in ("steps", "epoch")}
+    fields: Values = {"training": steps if training["steps"] else {}}
+    if acting:
+        fewer = {
+            "tasks": max(1, round(share * problem["tasks"])),
+            "test_tasks": max(2, round(budget * problem.get("test_tasks", 2000))),
+        }
+        fields["problem"] = {"init_args": fewer}
+    return merge(values, fields)
 
 
 def _origin(suite: Suite, row: str) -> str | None:
