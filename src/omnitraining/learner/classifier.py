@@ -20,9 +20,6 @@ from omnitraining.learner.sources import Source, find
 from omnitraining.learner.trained import Trained, save_file
 from omnitraining.tasks.classification.problem import EMBED_BATCH
 
-UNKNOWN = "none of these"
-"""How a rejected image is called where a table needs a word; in Python its label is None."""
-
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Tells classes of images apart that were never trained on, from a few images of each.
@@ -46,7 +43,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: labels, sorted.
+        counts_: support images by label.
         predictor_: the fitted `Predictor`, an `nn.Module`.
+        threshold_: familiarity from which an image is accepted, if ``reject`` is given.
     """
 
     def __init__(
@@ -96,7 +95,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Images) -> NDArray[Any]:  # noqa: N803
         """The label of each image; None where ``reject`` says that it is none of the classes."""
-        probabilities, familiarity = self._judge(X)
+        return self.decide(*self.judge(X))
+
+    def decide(
+        self, probabilities: NDArray[np.float64], familiarity: NDArray[np.float64]
+    ) -> NDArray[Any]:
+        """The labels that `predict` gives to images of which `judge` said this."""
         labels: NDArray[Any] = self.classes_[probabilities.argmax(1)]
         if self.reject is None:
             return labels
@@ -107,11 +111,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
         """Calibrated probabilities [B, N], in the order of `classes_`, given it is one of them."""
-        return self._judge(X)[0]
+        return self.judge(X)[0]
 
     def familiarity(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
         """How alike each image is to the most similar class, at most 1; see `Predictor.judge`."""
-        return self._judge(X)[1]
+        return self.judge(X)[1]
 
     def score(
         self,
@@ -191,11 +195,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # Nothing is changed before all that can fail has been done.
         predictor = fitted(trained, support, self.flow)
         self.classes_, self.predictor_ = classes, predictor
+        self.counts_ = dict(zip(classes.tolist(), np.bincount(indices).tolist(), strict=True))
         self._trained, self._kept, self._labels = trained, dict(kept), labels
         self._fitted_with = self.model, self.flow
 
     @torch.no_grad()
-    def _judge(self, X: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
+    def judge(self, X: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
+        """Probabilities [B, N] and familiarity [B] from one pass; see `Predictor.judge`."""
         check_is_fitted(self)
         predictor: Predictor = self.predictor_
         found = [predictor.judge(part) for part in self.levels(X).split(EMBED_BATCH)]
