@@ -29,7 +29,7 @@ from omnitraining.tasks.classification.problem import (
 VOTE = "vote"  # as the run's inference has it, beside "ensemble", the mean of all trained flows
 SHOTS = (1, 2, 5, 10)
 IMAGES = 40  # of each validation class, so that embedding them takes seconds, not hours
-QUANTILES = 201
+QUANTILES = 101
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def calibrate(problem: Classification, model: Model, inference: Inference) -> Ca
         for head, weights in head_weights(model, vote).items():
             mixed = torch.stack([w * heads[flow] for flow, w in weights.items()]).sum(0)
             temperatures.setdefault(head, []).append(fit_temperature(mixed, labels))
-            cosines = _familiarity(model, inference, known, tasks, weights)
-            if cosines is not None:
+            familiar = _familiarity(model, inference, known, tasks, weights)
+            if familiar is not None:
                 levels = torch.linspace(0, 1, QUANTILES, dtype=torch.float64)
-                quantiles = cosines.flatten().double().quantile(levels).tolist()
-                familiarity.setdefault(head, []).append(quantiles)
+                quantiles = familiar.flatten().double().quantile(levels).tolist()
+                familiarity.setdefault(head, []).append([round(value, 6) for value in quantiles])
     problem.set_test_shots(asked)
     return Calibration(shots, votes, temperatures, familiarity)
 

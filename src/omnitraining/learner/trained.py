@@ -166,32 +166,54 @@ class Trained:
             InputError: the run or its data cannot be loaded, or it is of another kind of task.
         """
         experiment = load_run(run)
-        problem = experiment.problem
-        if not isinstance(problem, Classification | Sinusoids):
-            raise InputError(
-                f"run {run.path} is of {type(problem).__name__}: learners classify images or fit "
-                "curves"
-            )
         model = experiment.load(run).cpu()
         config = yaml.safe_load((run.path / "config.yaml").read_text())
-        blueprint = {
+        if not isinstance(experiment.problem, Classification):
+            return cls.of(experiment, model, config, run.name)
+        return cls.of(experiment, model, config, run.name, _remembered(run, experiment, model))
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        model: Model,
+        config: Mapping[str, Any],
+        name: str,
+        calibration: Calibration | None = None,
+    ) -> "Trained":
+        """A trained model of an experiment, without its data.
+
+        Args:
+            experiment: its problem has the validation tasks.
+            model: what was trained, on the CPU.
+            config: the fields of the experiment.
+            name: of the model.
+            calibration: measured before; it is measured now if not given.
+
+        Raises:
+            InputError: the problem is neither of images nor of curves.
+        """
+        problem = experiment.problem
+        votes: Calibration | CurveVotes
+        if isinstance(problem, Classification):
+            inputs = ImageInputs.of(problem)
+            votes = calibration or calibrate(problem, model, experiment.inference)
+        elif isinstance(problem, Sinusoids):
+            inputs, votes = None, _curve_votes(problem, model, experiment.inference)
+        else:
+            raise InputError(
+                f"{name} is of {type(problem).__name__}: learners classify images or fit curves"
+            )
+        kept = {key: value for key, value in config.items() if key not in _NOT_KEPT}
+        sizes = {
             "shape": [*problem.example().shape[1:]],
             "pre_outputs": problem.pre_outputs,
             "meta_outputs": problem.meta_outputs,
             "one_joint_head": problem.one_joint_head,
         }
-        config = {key: value for key, value in config.items() if key not in _NOT_KEPT}
-        config["problem"] = {
-            "class_path": f"{Blueprint.__module__}.{Blueprint.__qualname__}",
-            "init_args": blueprint,
-        }
-        votes: Calibration | CurveVotes
-        if isinstance(problem, Classification):
-            inputs = ImageInputs.of(problem)
-            votes = _remembered(run, experiment, model)
-        else:
-            inputs, votes = None, _curve_votes(problem, model, experiment.inference)
-        return cls(model.to(find_device("auto")), config, inputs, votes, run.name)
+        blueprint = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
+        kept["problem"] = {"class_path": blueprint, "init_args": sizes}
+        return cls(model.to(find_device("auto")), kept, inputs, votes, name)
 
     def to_bytes(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
         """The content of a file: the model, and tensors and facts of a fit, if there is one."""
