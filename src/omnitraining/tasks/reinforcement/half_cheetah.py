@@ -21,10 +21,10 @@ SECONDS = 0.05
 
 
 class HalfCheetah(Environment):
-    """The body that its tasks share: states as in HalfCheetah-v5, actions clipped to +-1, never an end before H.
+    """The body that its tasks share; no trajectory ends before its last step.
 
-    Starts are those of HalfCheetah-v5 too: positions uniform within 0.1 of rest, velocities
-    normal with deviation 0.1.
+    States are those of HalfCheetah-v5, as are starts: positions uniform within 0.1 of rest,
+    velocities normal with deviation 0.1. Actions are clipped to +-1.
 
     Args:
         control_cost: weight of the squared action in the reward. The paper names none; both code

@@ -19,7 +19,11 @@ from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
 from omnitraining.tasks.reinforcement.trajectories import Policy, Trajectories, rollout
 
-VALIDATION_SEED, TEST_SEED = 1, 2
+VALIDATION_SEED, TEST_SEED = 2**32 - 1, 2**32 - 2
+"""Not the seed of any training step, whose tasks are drawn from the same distribution.
+
+A run would need the seed 4294; torch reads no more than 32 bits."""
+
 AT_ONCE = 200
 """Test tasks whose trajectories are in memory at a time."""
 
@@ -133,17 +137,18 @@ class Reinforcement(Problem):
         returns = self._validation_returns(model, inference)
         return max(returns.values())
 
-    def evaluate(self, model: Model, inference: Inference, tasks: int = 2000) -> Evaluation:
+    def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the chosen one, per number of steps."""
         goals = self._fixed_tasks(TEST_SEED, self.test_tasks)[:tasks]
         returns = self.returns(model, goals, self.test_steps)
         chosen = self.chosen_flow(model, inference)
-        identity = tasks_hash(f"{self.environment.name} {self.trajectories}", goals)
+        world = self.environment
+        identity = tasks_hash(f"{world.name} {world.horizon} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
         for step in range(self.test_steps + 1):
             scores = {flow: values[step].tolist() for flow, values in returns.items()}
             scores[ENSEMBLE] = scores[chosen]
-            evaluation.cells[f"{self.environment.name} {step} steps"] = Cell(identity, scores)
+            evaluation.cells[f"{world.name} {step} steps"] = Cell(identity, scores)
         return evaluation
 
     def chosen_flow(self, model: Model, inference: Inference) -> str:
@@ -162,21 +167,20 @@ class Reinforcement(Problem):
         """
         found = {}
         for flow in _policies(model):
-            parts = [
-                torch.stack([t.returns() for t, _ in self.adaptation(model, flow, some, steps)])
-                for some in tasks.split(AT_ONCE)
-            ]
+            random, parts = torch.Generator().manual_seed(TEST_SEED), []
+            for some in tasks.split(AT_ONCE):
+                after = self.adaptation(model, flow, some, steps, random)
+                parts.append(torch.stack([acted.returns() for acted, _ in after]))
             found[flow] = torch.cat(parts, 1)
         return found
 
     def adaptation(
-        self, model: Model, flow: str, tasks: Tensor, steps: int
+        self, model: Model, flow: str, tasks: Tensor, steps: int, random: torch.Generator
     ) -> Iterator[tuple[Trajectories, Weights]]:
         """A flow in tasks [N, ...]: what it does after 0, 1, ... steps, and its weights then."""
         network = _policies(model)[flow]
         pre, meta = _algorithms(model)
         lr = pre.lr if flow == "pre" else meta.lr
-        random = torch.Generator().manual_seed(TEST_SEED)
         tasks = tasks.to(self.device)
         weights = copies(network, len(tasks))
         for step in range(steps + 1):
@@ -191,8 +195,7 @@ class Reinforcement(Problem):
         return rollout(self.environment, tasks, policy, self.trajectories, random)
 
     def _fixed_tasks(self, seed: int, count: int) -> Tensor:
-        random = torch.Generator().manual_seed(seed * 1_000_003)
-        return checked_tasks(self.environment, count, random)
+        return checked_tasks(self.environment, count, torch.Generator().manual_seed(seed))
 
     def _validation_returns(self, model: Model, inference: Inference) -> dict[str, float]:
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
