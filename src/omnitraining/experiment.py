@@ -173,6 +173,7 @@ def _try_out(experiment: Experiment, model: Model) -> None:
             "loss.l_meta must be true"
         )
     experiment.inference.voters(model.trained_flows)
+    experiment.training.make_optimiser(model)
     problem, random = experiment.problem, torch.Generator().manual_seed(0)
     meta = type(experiment.metatraining)
     other = sorted(problem.test_outputs - {problem.meta_outputs})

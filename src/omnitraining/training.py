@@ -13,6 +13,7 @@ from omnitraining.batches import Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.model import Model
+from omnitraining.policy import GaussianHead
 from omnitraining.runs import Metrics, Run, load_checkpoint, peak_memory, save_checkpoint
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
@@ -73,6 +74,8 @@ class Training:
         if self.optimiser == "sgd":
             return torch.optim.SGD(model.parameters(), self.lr, weight_decay=self.weight_decay)
         if self.optimiser == "trpo":
+            if not any(isinstance(module, GaussianHead) for module in model.modules()):
+                raise InputError("training.optimiser is 'trpo', which is for policies alone")
             return TRPO(model.parameters(), self.lr)
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
 

@@ -5,9 +5,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from omnitraining.adaptation import Weights
+from omnitraining.backbones import MLP
+from omnitraining.network import Network
 from omnitraining.omninet import plain
 from omnitraining.policy import GaussianHead
 from omnitraining.tasks.reinforcement.trajectories import Policy
+
+PER_STATE = (Network, MLP, nn.Sequential, nn.Linear, nn.Tanh, nn.ReLU, GaussianHead)
+"""Modules known to treat the last dimension alone, whatever comes before it."""
 
 
 def copies(network: nn.Module, tasks: int) -> Weights:
@@ -32,8 +37,8 @@ def policies(network: nn.Module, weights: Weights) -> Policy:
     effective: Weights = vmap(lambda own: functional_call(_Folding(network, folded), own, ()))(
         {f"network.{name}": weight for name, weight in weights.items()}
     )
-    owners = [m for m in folded.modules() if list(m.parameters(recurse=False))]
-    if all(type(module) in (nn.Linear, GaussianHead) for module in owners):
+    tied = len(list(folded.named_parameters(remove_duplicate=False))) > len(effective)
+    if all(type(module) in PER_STATE for module in folded.modules()) and not tied:
         return _side_by_side(folded, effective)
     return lambda states: vmap(lambda own, s: functional_call(folded, own, (s,)))(effective, states)
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from omnitraining.adaptation import Weights, descended
 from omnitraining.batches import Episode, MiniBatch, Samples
@@ -217,5 +219,11 @@ def _algorithms(model: Model) -> tuple[REINFORCE, MAML]:
         raise InputError(
             "Reinforcement needs pretraining REINFORCE, and metatraining MAML with task "
             "reinforcement and steps 1"
+        )
+    mixing = next((m for m in model.modules() if isinstance(m, (_BatchNorm, _DropoutNd))), None)
+    if mixing is not None:
+        raise InputError(
+            f"there is {type(mixing).__name__} in the backbone: Reinforcement needs one whose "
+            "outputs depend on nothing but a state and the weights, as MLP"
         )
     return pre, meta

@@ -27,8 +27,8 @@ class Trajectories:
     Attributes:
         states: where the policy was [T, M, H, S].
         actions: what it did there [T, M, H, A].
-        rewards: what it got for it [T, M, H]; 0 after the end.
-        valid: steps before the end [T, M, H].
+        rewards: what it got for it [T, M, H].
+        valid: steps before the end [T, M, H]; after it, everything else is 0.
         log_probabilities: of the actions under the policy that acted [T, M, H].
     """
 
@@ -75,7 +75,7 @@ def rollout(
         random: source of starts and actions, on the CPU.
 
     Raises:
-        InputError: a state or reward is not finite, or has a wrong shape.
+        InputError: a state, action or reward is not finite, or has a wrong shape.
     """
     count, horizon = len(tasks) * trajectories, environment.horizon
     device, seed = tasks.device, torch.randint(2**62, (), generator=random).item()
@@ -104,13 +104,13 @@ def rollout(
         rewards[t], ends[t] = reward, end
     valid = torch.ones_like(ends)
     valid[1:] = ends[:-1].cumsum(0) == 0
-    _check_finite(environment, states, rewards, valid, trajectories)
+    _check_finite(environment, states, actions, rewards, valid, trajectories)
     parts = (
         torch.where(valid.unsqueeze(-1), states, 0.0),
-        actions,
+        torch.where(valid.unsqueeze(-1), actions, 0.0),
         torch.where(valid, rewards, 0.0),
         valid,
-        log_probability(outputs, actions),
+        torch.where(valid, log_probability(outputs, actions), 0.0),
     )
     return Trajectories(*(_by_task(part, len(tasks)) for part in parts))
 
@@ -134,15 +134,23 @@ def _check_shapes(
 
 
 def _check_finite(
-    environment: Environment, states: Tensor, rewards: Tensor, valid: Tensor, trajectories: int
+    environment: Environment,
+    states: Tensor,
+    actions: Tensor,
+    rewards: Tensor,
+    valid: Tensor,
+    trajectories: int,
 ) -> None:
-    for what, bad in (
-        ("state", ~states.isfinite().all(-1) & valid),
-        ("reward", ~rewards.isfinite() & valid),
+    known = states.isfinite().all(-1)
+    way_out = ": the policy diverged; lower training.lr, or the lr of the algorithms"
+    for what, bad, why in (
+        ("an action", ~actions.isfinite().all(-1) & known & valid, way_out),
+        ("a state", ~known & valid, ""),
+        ("a reward", ~rewards.isfinite() & valid, ""),
     ):
         if bad.any():
             step, copy = (int(i) for i in bad.nonzero()[0])
             raise InputError(
-                f"{environment.name}: a {what} of task {copy // trajectories} (counted from 0) is "
-                f"not finite at step {step}"
+                f"{environment.name}: {what} of task {copy // trajectories} (counted from 0) is "
+                f"not finite at step {step}{why}"
             )
