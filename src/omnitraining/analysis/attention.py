@@ -137,8 +137,7 @@ def attention_maps(
     for found, gradient in reversed(list(zip(maps, gradients, strict=True))):
         if gradient is not None and found.places(gradient).any():
             evidence = found.places(found.output) * found.places(gradient)
-            total: Tensor = evidence.sum(1).detach()
-            return total
+            return evidence.sum(1).detach()
     raise InputError("the score does not depend on any map of places: its gradient there is zero")
 
 
@@ -168,7 +167,8 @@ class _Map:
         rows, columns = self.size
         if values.dim() == 4:
             return values
-        return values[:, -rows * columns :].mT.unflatten(-1, (rows, columns))
+        maps: Tensor = values[:, -rows * columns :].mT.unflatten(-1, (rows, columns))
+        return maps
 
 
 @contextmanager
