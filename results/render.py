@@ -34,7 +34,9 @@ def main() -> int:
             "glyph-tables-search": search,
             "glyphs-search": search,
             "glyphs-paper": paper_recipe,
+            "calibration": calibration,
         },
+        HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
     }
     for page, sections in pages.items():
         text = page.read_text()
@@ -108,6 +110,43 @@ def summary(record: Record) -> str:
     return (
         f"**{record['title']}** (`{record['command']}`, {record['seeds']} seeds): Omni-Training of "
         f"{inside} is, at equal steps, {', '.join(words)}. [All rows](results/README.md).\n"
+    )
+
+
+def trust(record: Record) -> str:
+    """What the vote of the shipped model may be trusted with, task by task."""
+    lines = []
+    for cell, heads in record["probabilities"].items():
+        vote, strangers = heads["vote"], record["strangers"][cell]
+        lines.append(
+            [cell, f"{vote['accuracy']:.1f}", f"{vote['error before']:.1f}",
+             f"{vote['error after']:.1f}", f"{strangers['auroc']:.3f}",
+             f"{strangers['known accepted']:.0f}", f"{strangers['strangers rejected']:.0f}"]
+        )  # fmt: skip
+    accepted = f"{record['accepted']:.0%}"
+    return (
+        table(
+            ["tasks", "accuracy %", "calibration error before", "after", "AUROC of strangers",
+             f"known accepted % ({accepted} wanted)", "strangers rejected %"],
+            lines,
+        )
+        + f"\n`{record['command']}`\n"
+    )  # fmt: skip
+
+
+def calibration(record: Record) -> str:
+    """The same, and the calibration error of each flow, averaged over tasks."""
+    cells = record["probabilities"].values()
+    heads = [
+        [head, *(f"{sum(c[head][key] for c in cells) / len(cells):.1f}"
+                 for key in ("accuracy", "error before", "error after"))]
+        for head in next(iter(cells))
+    ]  # fmt: skip
+    return (
+        f"**{record['title']}** ({record['tasks']} tasks per row; percentage points).\n\n"
+        + trust(record)
+        + "\nMean over these rows, by the flow that predicts:\n\n"
+        + table(["head", "accuracy %", "calibration error before", "after"], heads)
     )
 
 

@@ -43,10 +43,15 @@ def load(source: Source, **options: object) -> "FewShotClassifier | FewShotRegre
     else:
         trained, tensors, facts = Trained.from_bytes(path.read_bytes(), str(path))
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
-    try:
-        return kind._restored(trained, tensors, {**facts, **options})
-    except TypeError as error:
-        raise InputError(f"{kind.__name__}: {error}") from error
+    allowed = [name for name in kind._get_param_names() if name != "model"]
+    for name in options:
+        if name not in allowed:
+            raise InputError(
+                f"{kind.__name__} has no option {name!r}: choose from {', '.join(allowed)}"
+            )
+    learner: FewShotClassifier | FewShotRegressor
+    learner = kind._restored(trained, tensors, {**facts, **options})
+    return learner
 
 
 def find(source: Source) -> Trained:
