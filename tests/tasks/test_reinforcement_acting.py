@@ -1,0 +1,129 @@
+"""Policies that act side by side do what each network does by itself."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from omnitraining.adaptation import descended
+from omnitraining.backbones import MLP
+from omnitraining.network import Network
+from omnitraining.omninet import FLOWS, OmniNet, plain
+from omnitraining.policy import GaussianHead, policy_gradient
+from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
+
+pytestmark = pytest.mark.usefixtures("float64")
+TASKS = 3
+
+
+class Own(nn.Module):
+    """A backbone of a class that nothing is known of: its layers may mix states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x.flatten(1)))) + x.mean(0).sum()
+
+
+def tied() -> nn.Sequential:
+    made = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.Linear(2, 4))
+    made[2].weight = made[0].weight
+    return made
+
+
+def omni(flow: str, rank: int | None = None) -> nn.Module:
+    net = OmniNet(MLP(2, (6, 4)), rank=rank, branch_init="random")
+    return getattr(net, flow)
+
+
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: MLP(2, (6, 4)),
+    "no bias": lambda: nn.Sequential(nn.Linear(2, 4, bias=False), nn.ReLU()),
+    "layer norm": lambda: nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4)),
+    "own class": Own,
+    "tied": tied,
+    **{f"{flow}-flow": (lambda f=flow: omni(f)) for flow in FLOWS},
+    **{f"{flow}-flow, rank 2": (lambda f=flow: omni(f, 2)) for flow in FLOWS},
+}
+SIDE_BY_SIDE = {"mlp", "no bias"} | {name for name in BACKBONES if "flow" in name}
+each_backbone = pytest.mark.parametrize("kind", BACKBONES)
+
+
+def network_of(kind: str) -> Network:
+    return Network(BACKBONES[kind](), GaussianHead(4, 3))
+
+
+def different(network: nn.Module) -> dict[str, Tensor]:
+    return {n: w + torch.randn_like(w) for n, w in copies(network, TASKS).items()}
+
+
+def one_by_one(network: nn.Module, weights: dict[str, Tensor], states: Tensor) -> Tensor:
+    own = [{name: w[task] for name, w in weights.items()} for task in range(TASKS)]
+    parts = [functional_call(network, w, (s,)) for w, s in zip(own, states, strict=True)]
+    return torch.stack(parts).detach()
+
+
+@each_backbone
+def test_policies_are_the_networks_one_by_one(kind: str) -> None:
+    network, states = network_of(kind), torch.randn(TASKS, 5, 2)
+    weights = different(network)
+    policy = policies(network, weights)
+    outputs = policy(states)
+    assert outputs.shape == (TASKS, 5, 6)
+    torch.testing.assert_close(outputs.detach(), one_by_one(network, weights, states))
+    assert isinstance(policy, nn.Module) == (kind in SIDE_BY_SIDE)
+
+
+@each_backbone
+def test_copies_of_a_network_act_as_the_network(kind: str) -> None:
+    network, states = network_of(kind), torch.randn(TASKS, 5, 2)
+    if kind != "own class":  # which mixes the states that it sees at once
+        torch.testing.assert_close(
+            policies(network, copies(network, TASKS))(states), one_policy(network)(states)
+        )
+    torch.testing.assert_close(one_policy(network)(states[:1])[0], network(states[0]))
+
+
+@each_backbone
+def test_a_gradient_step_of_many_networks_is_that_of_each(kind: str) -> None:
+    network = network_of(kind)
+    x, y = torch.randn(TASKS, 7, 2), torch.randn(TASKS, 7, 5)
+    weights = different(network)
+    after = descended(network, weights, x, y, policy_gradient, 0.3)
+    for task in range(TASKS):
+        own = {name: w[task].clone().requires_grad_() for name, w in weights.items()}
+        loss = policy_gradient(functional_call(network, own, (x[task],)), y[task])
+        slopes = torch.autograd.grad(loss, [*own.values()])
+        for (name, before), slope in zip(own.items(), slopes, strict=True):
+            torch.testing.assert_close(after[name][task], (before - 0.3 * slope).detach())
+
+
+def test_acting_leaves_the_network_and_its_weights_as_they_are() -> None:
+    network = network_of("pre-flow")
+    before = {n: p.clone() for n, p in network.named_parameters()}
+    weights = different(network)
+    kept = {n: w.clone() for n, w in weights.items()}
+    policies(network, weights)(torch.randn(TASKS, 5, 2))
+    assert all(torch.equal(p, before[n]) for n, p in network.named_parameters())
+    assert all(torch.equal(w, kept[n]) for n, w in weights.items())
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_plain_copy_of_a_flow_is_its_export(flow: str, rank: int | None) -> None:
+    net = OmniNet(MLP(2, (6, 4)), rank=rank, branch_init="random")
+    exported, copied = net.export(flow), plain(getattr(net, flow))
+    assert type(copied) is type(exported) is MLP
+    ours, theirs = copied.state_dict(), exported.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
+    # Both are free of the Omni-Net, which still has its branches.
+    with torch.no_grad():
+        copied[0].weight += 1
+    assert not torch.allclose(getattr(net, flow)[0].weight, copied[0].weight)
+    assert any("parametrizations" in name for name, _ in net.named_parameters())

@@ -1,0 +1,118 @@
+"""Gaussian policies against torch.distributions, and the policy gradient against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from omnitraining.policy import (
+    LOG_STD_FLOOR,
+    GaussianHead,
+    divergence,
+    log_probability,
+    policy_gradient,
+    policy_targets,
+    surrogate,
+)
+from omnitraining.tasks.reinforcement.environment import Environment
+from omnitraining.tasks.reinforcement.trajectories import rollout
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def distribution(outputs: Tensor) -> Independent:
+    mean, log_std = outputs.chunk(2, -1)
+    return Independent(Normal(mean, log_std.exp()), 1)
+
+
+def test_a_new_head_has_deviation_1_and_no_bias() -> None:
+    head = GaussianHead(5, 3)
+    mean, log_std = head(torch.zeros(2, 7, 5)).chunk(2, -1)
+    assert mean.shape == (2, 7, 3) and (mean == 0).all() and (log_std == 0).all()
+    assert head.mean.weight.abs().max() <= math.sqrt(6 / 8)  # Xavier: sqrt(6 / (in + out))
+
+
+def test_the_deviation_has_a_floor() -> None:
+    head = GaussianHead(2, 1)
+    torch.nn.init.constant_(head.log_std, -100.0)
+    assert head(torch.zeros(1, 2))[0, 1] == LOG_STD_FLOOR == pytest.approx(math.log(1e-6))
+
+
+def test_log_probabilities_are_those_of_a_diagonal_normal_distribution() -> None:
+    outputs, actions = torch.randn(4, 5, 6), torch.randn(4, 5, 3)
+    torch.testing.assert_close(
+        log_probability(outputs, actions), distribution(outputs).log_prob(actions)
+    )
+
+
+def test_the_divergence_is_that_of_diagonal_normal_distributions() -> None:
+    old, new = torch.randn(4, 5, 6), torch.randn(4, 5, 6)
+    expected = kl_divergence(distribution(old), distribution(new)).mean()
+    torch.testing.assert_close(divergence(old, new), expected)
+    assert divergence(old, old) == 0
+
+
+def test_the_surrogate_has_the_gradient_of_the_policy_that_acted() -> None:
+    outputs, actions = torch.randn(3, 4, 4, requires_grad=True), torch.randn(3, 4, 2)
+    old = log_probability(outputs, actions).detach()
+    targets = policy_targets(actions, torch.randn(3, 4), old)
+    assert targets.shape == (3, 4, 4)
+    slopes = [
+        torch.autograd.grad(loss(outputs, targets), outputs)[0]
+        for loss in (policy_gradient, surrogate)
+    ]
+    torch.testing.assert_close(*slopes)
+
+
+def test_the_surrogate_weighs_the_actions_of_an_older_policy() -> None:
+    """Its value is E_new A, whichever policy acted: here over all actions, by quadrature."""
+    actions = torch.linspace(-12, 12, 4001).unsqueeze(-1)
+    width = 24 / 4000
+    old, new = (torch.tensor([m, s]).expand(4001, 2) for m, s in ((0.3, 0.2), (-0.5, -0.1)))
+    chance = log_probability(old, actions).exp() * width
+    gains = -(actions.squeeze(-1) - 1).square()  # E_new of it is -((mean - 1)^2 + std^2)
+    # The mean over the grid stands for the integral over actions of the old policy.
+    targets = policy_targets(actions, gains * chance * 4001, log_probability(old, actions))
+    expected = 1.5**2 + math.exp(-0.1) ** 2
+    assert surrogate(new, targets).item() == pytest.approx(expected, rel=1e-6)
+
+
+class Bandit(Environment):
+    """One step, no state to speak of; the reward of an action a is -(a - task)^2."""
+
+    states, actions, horizon, name = 1, 1, 1, "bandit"
+
+    def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        return torch.full((count,), 0.7)
+
+    def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        self.arms = tasks
+        return torch.zeros(len(tasks), 1)
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rewards = -(actions[:, 0] - self.arms).square()
+        return torch.zeros_like(actions), rewards, torch.ones(len(actions), dtype=torch.bool)
+
+
+def test_the_policy_gradient_of_a_bandit_is_its_closed_form() -> None:
+    """E r = -(d^2 + s^2) with d = mean - task; slopes -2 d and, of the log of s, -2 s^2.
+
+    Advantages are rewards minus their mean (the linear baseline of one state), over their
+    deviation: Var r = 4 d^2 s^2 + 2 s^4.
+    """
+    mean, log_std, arm = 0.2, -0.4, 0.7
+    policy = torch.tensor([mean, log_std], requires_grad=True)
+    random = torch.Generator().manual_seed(0)
+    tasks = torch.full((1,), arm)
+    acted = rollout(
+        Bandit(), tasks, lambda s: policy.detach().expand(*s.shape[:2], 2), 400_000, random
+    )
+    _, y = acted.samples(0.99, 1.0)
+    loss = policy_gradient(policy.expand(1, 400_000, 2), y)
+    (slope,) = torch.autograd.grad(loss, policy)
+    d, variance = mean - arm, math.exp(2 * log_std)
+    deviation = math.sqrt(4 * d**2 * variance + 2 * variance**2)
+    assert acted.returns().item() == pytest.approx(-(d**2 + variance), rel=0.01)
+    assert slope.tolist() == pytest.approx([2 * d / deviation, 2 * variance / deviation], rel=0.02)

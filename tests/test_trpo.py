@@ -1,0 +1,142 @@
+"""Trust-region steps: conjugate gradients, the bound, and the way back where nothing helps."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omnitraining.backbones import MLP
+from omnitraining.errors import InputError
+from omnitraining.network import Network
+from omnitraining.policy import (
+    GaussianHead,
+    divergence,
+    log_probability,
+    policy_targets,
+    surrogate,
+)
+from omnitraining.training import Training
+from omnitraining.trpo import TRPO, conjugate_gradients
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_conjugate_gradients_solve_a_positive_definite_system() -> None:
+    root = torch.randn(8, 8)
+    matrix, target = root @ root.T + torch.eye(8), torch.randn(8)
+    found = conjugate_gradients(lambda v: matrix @ v, target, 8)
+    torch.testing.assert_close(found, torch.linalg.solve(matrix, target), rtol=1e-6, atol=1e-8)
+
+
+def test_conjugate_gradients_of_zero_are_zero() -> None:
+    assert not conjugate_gradients(lambda v: v, torch.zeros(3), 10).any()
+
+
+class Task:
+    """A policy, states that it visited, and how good its actions were there."""
+
+    def __init__(self) -> None:
+        self.network = Network(MLP(3, (8,)), GaussianHead(8, 2))
+        self.x = torch.randn(400, 3)
+        with torch.no_grad():
+            before = self.network(self.x)
+            mean, log_std = before.chunk(2, -1)
+            actions = mean + log_std.exp() * torch.randn_like(mean)
+        self.before = before
+        gains = actions[:, 0] * self.x[:, 0]
+        self.y = policy_targets(actions, gains - gains.mean(), log_probability(before, actions))
+
+    def loss(self) -> Tensor:
+        return surrogate(self.network(self.x), self.y)
+
+    def outputs(self) -> dict[str, Tensor]:
+        return {"policy": self.network(self.x)}
+
+    def moved(self) -> float:
+        return divergence(self.before, self.network(self.x)).item()
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(network.parameters()).detach().clone()
+
+
+@pytest.mark.parametrize("bound", [0.001, 0.01, 0.1])
+def test_a_step_lowers_the_loss_as_far_as_the_bound_allows(bound: float) -> None:
+    task = Task()
+    before = task.loss().item()
+    TRPO(task.network.parameters(), bound).step(task.loss, task.outputs)
+    assert task.loss().item() < before
+    # The step is as long as a quadratic model of the divergence says, or shortened a little.
+    assert 0.5 * bound < task.moved() <= bound
+
+
+def test_the_first_step_tried_is_the_natural_gradient() -> None:
+    """For a mean alone, of fixed deviation 1, the Fisher matrix is E x x^T."""
+    layer = nn.Linear(2, 1, bias=False)
+    x, actions = torch.randn(300, 2), torch.randn(300, 1)
+    gains = torch.randn(300)
+    old = torch.cat([layer(x).detach(), torch.zeros(300, 1)], -1)
+    y = policy_targets(actions, gains, log_probability(old, actions))
+
+    def outputs() -> Tensor:
+        return torch.cat([layer(x), torch.zeros(300, 1)], -1)
+
+    slope = torch.autograd.grad(surrogate(outputs(), y), layer.weight)[0].flatten()
+    natural = torch.linalg.solve(x.T @ x / 300 + TRPO.damping * torch.eye(2), slope)
+    bound, before = 1e-4, layer.weight.detach().flatten().clone()
+    TRPO(layer.parameters(), bound).step(
+        lambda: surrogate(outputs(), y), lambda: {"policy": outputs()}
+    )
+    moved = before - layer.weight.detach().flatten()
+    length = (2 * bound / (natural @ slope)).sqrt()
+    shortenings = torch.log((moved @ moved).sqrt() / (length * natural.norm())) / torch.log(
+        torch.tensor(TRPO.factor)
+    )
+    torch.testing.assert_close(moved / moved.norm(), natural / natural.norm())
+    assert shortenings.item() == pytest.approx(round(shortenings.item()), abs=1e-4)
+    assert 0 <= round(shortenings.item()) <= 2
+
+
+def test_weights_stay_where_nothing_helps() -> None:
+    task = Task()
+    before = weights_of(task.network)
+    calls = 0
+
+    def loss() -> Tensor:  # of every other weights it is higher
+        nonlocal calls
+        calls += 1
+        return task.loss() + (0 if calls == 1 else 10)
+
+    TRPO(task.network.parameters(), 0.01).step(loss, task.outputs)
+    assert calls == 1 + TRPO.shortenings
+    assert torch.equal(weights_of(task.network), before)
+
+
+def test_weights_stay_where_the_loss_is_flat() -> None:
+    task = Task()
+    task.y[:, -2] = 0  # no advantage in anything
+    before = weights_of(task.network)
+    TRPO(task.network.parameters(), 0.01).step(task.loss, task.outputs)
+    assert torch.equal(weights_of(task.network), before)
+
+
+def test_the_bound_is_on_the_mean_over_policies() -> None:
+    first, second = Task(), Task()
+
+    def both(part: Callable[[Task], Tensor]) -> Tensor:
+        return part(first) + part(second)
+
+    parameters = [*first.network.parameters(), *second.network.parameters()]
+    TRPO(parameters, 0.01).step(
+        lambda: both(Task.loss),
+        lambda: {"first": first.outputs()["policy"], "second": second.outputs()["policy"]},
+    )
+    assert 0.005 < (first.moved() + second.moved()) / 2 <= 0.01
+
+
+def test_only_policies_are_trained_by_it() -> None:
+    training = Training(optimiser="trpo", lr=0.01)
+    assert isinstance(training.make_optimiser(Task().network), TRPO)
+    with pytest.raises(InputError, match=r"training.optimiser is 'trpo', which is for policies"):
+        training.make_optimiser(nn.Linear(2, 2))
