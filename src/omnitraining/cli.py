@@ -17,6 +17,7 @@ COMMANDS = {
     "reproduce": "run a whole experiment: train, judge, table, figure",
     "adapt": "learn new classes from a few images of each, into a file",
     "predict": "label images with what 'omni adapt' has learned",
+    "export": "write a flow or a fitted predictor for use without this library",
     "attention": "draw where the flows of models look",
     "data": "check a data set on disk, or decode its images ahead of training",
     "list": "what there is: experiments, algorithms, backbones, problems",

@@ -109,6 +109,7 @@ class ViT(nn.Module):
             found = "x".join(map(str, x.shape[-2:]))
             raise InputError(f"images are {found}, but image_size is {self.image_size}")
         tokens = self.patch_embed(x).flatten(2).mT
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1) + self.pos_embed
+        token = self.cls_token.expand(x.shape[0], -1, -1)  # len(x) would be fixed in an export
+        tokens = torch.cat([token, tokens], 1) + self.pos_embed
         features: Tensor = self.norm(self.blocks(tokens)[:, 0])
         return features
