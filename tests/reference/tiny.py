@@ -71,6 +71,24 @@ BLOBS: Values = {
     "backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 4}},
     "training": {"steps": 4, "epoch": 2, "threads": 1},
 }
+NAVIGATION: Values = {
+    "problem": {
+        "class_path": "Reinforcement",
+        "init_args": {
+            "environment": {"class_path": "Navigation", "init_args": {"horizon": 10}},
+            "tasks": 4,
+            "trajectories": 4,
+            "test_steps": 2,
+            "test_tasks": 20,
+            "validation_tasks": 4,
+        },
+    },
+    "backbone": {"class_path": "MLP", "init_args": {"inputs": 2, "hidden": [8, 8]}},
+    "pretraining": {"class_path": "REINFORCE"},
+    "metatraining": {"class_path": "MAML", "init_args": {"task": "reinforcement", "lr": 0.1}},
+    "loss": {"weight": 1.0},
+    "training": {"steps": 4, "epoch": 2, "lr": 0.01, "threads": 1},
+}
 
 
 def config(base: Values, **changes: Any) -> Namespace:

@@ -1,0 +1,385 @@
+"""Worlds: rewards by hand, HalfCheetah against Gymnasium's own, and any Gymnasium environment."""
+
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
+from torch import Tensor
+
+from omnitraining.errors import InputError
+from omnitraining.policy import log_probability
+from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
+from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
+from omnitraining.tasks.reinforcement.half_cheetah import (
+    HalfCheetah,
+    HalfCheetahDirection,
+    HalfCheetahVelocity,
+)
+from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.trajectories import rollout
+from tests.reference import gym_cheetah
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- navigation ---
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"), [("squared", [-0.25, -0.04]), ("distance", [-0.5, -0.2])]
+)
+def test_navigation_moves_by_at_most_a_tenth_and_pays_minus_the_distance(
+    reward: Any, expected: list[float]
+) -> None:
+    world = Navigation(reward)
+    assert (
+        world.reset(torch.tensor([[0.4, -0.4], [0.3, 0.0]]), generator()).tolist() == [[0, 0]] * 2
+    )
+    states, rewards, ends = world.step(torch.tensor([[0.5, -3.0], [7.0, 0.0]]))
+    # 0.05 of the way to the right and 0.1 down; then 0.35 and 0.3 are missing: 0.4610 in all.
+    torch.testing.assert_close(states, torch.tensor([[0.05, -0.1], [0.1, 0.0]]))
+    missing = [math.hypot(0.35, 0.3), 0.2]
+    power = 2 if reward == "squared" else 1
+    assert rewards.tolist() == pytest.approx([-(m**power) for m in missing], rel=1e-6)
+    assert not ends.any()
+    states, rewards, ends = world.step(torch.tensor([[0.5, 0.0], [1.0, 0.0]]))
+    assert rewards[1].item() == pytest.approx(-(0.1**power), rel=1e-5)
+
+
+def test_navigation_ends_where_both_coordinates_are_near_the_goal() -> None:
+    world = Navigation(scale=1.0)
+    goals = torch.tensor([[0.05, 0.05], [0.05, 0.05], [0.05, 0.05]])
+    world.reset(goals, generator())
+    _, _, ends = world.step(torch.tensor([[0.059, 0.041], [0.05, 0.061], [0.0, 0.05]]))
+    assert ends.tolist() == [True, False, False]
+
+
+def test_goals_are_uniform_in_a_square_around_the_start() -> None:
+    goals = Navigation().sample_tasks(5000, generator())
+    assert goals.shape == (5000, 2) and goals.abs().max() <= 0.5
+    shares = torch.histc(goals, 10, -0.5, 0.5) / goals.numel()
+    assert (shares - 0.1).abs().max() < 5 * (0.09 / goals.numel()) ** 0.5
+
+
+@pytest.mark.parametrize("options", [{"scale": 0}, {"horizon": 0}, {"scale": -1.0}])
+def test_impossible_worlds_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"environment.scale is .* and environment.horizon"):
+        Navigation(**options)
+
+
+# --- HalfCheetah ---
+
+
+@pytest.fixture
+def gym_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)  # MuJoCo's log lies where it is called
+    return gym_cheetah.make(monkeypatch)
+
+
+def test_ten_steps_of_every_copy_are_those_of_gymnasium(gym_env: Any) -> None:
+    """From the same states and by the same actions, some of them beyond the bounds."""
+    world, copies = HalfCheetahVelocity(control_cost=0.1), 3
+    tasks = torch.zeros(copies)
+    states = [world.reset(tasks, generator(5))]
+    start = world.physics.positions.copy(), world.physics.velocities.copy()
+    actions = 2 * torch.randn(10, copies, 6, generator=generator(6))
+    steps = [world.step(a) for a in actions]
+    states += [s for s, _, _ in steps]
+    for copy in range(copies):
+        gym_env.reset(seed=0)
+        gym_env.set_state(start[0][copy], start[1][copy])
+        torch.testing.assert_close(
+            states[0][copy].double(), torch.from_numpy(gym_env._get_obs()), rtol=1e-6, atol=1e-7
+        )
+        for t in range(10):
+            clipped = actions[t, copy].clamp(-1, 1).double().numpy()
+            observation, reward, terminated, truncated, info = gym_env.step(clipped)
+            torch.testing.assert_close(
+                states[t + 1][copy].double(), torch.from_numpy(observation), rtol=1e-6, atol=1e-6
+            )
+            # Its reward is v - 0.1 |a|^2, ours here -|v - 0| - 0.1 |a|^2.
+            expected = reward - info["x_velocity"] - abs(info["x_velocity"])
+            assert steps[t][1][copy].item() == pytest.approx(expected, abs=1e-5)
+            assert not (terminated or truncated or steps[t][2][copy])
+    # In float64 there is no difference to speak of at all.
+    np.testing.assert_allclose(
+        np.concatenate([world.physics.positions[-1], world.physics.velocities[-1]]),
+        np.concatenate([gym_env.data.qpos, gym_env.data.qvel]),
+        atol=1e-9,
+    )
+
+
+def test_starts_are_those_of_gymnasium_s_cheetah() -> None:
+    world = HalfCheetahDirection(horizon=1)
+    states = world.reset(torch.ones(2000), generator())
+    positions, velocities = world.physics.positions, world.physics.velocities
+    assert states.shape == (2000, 17) and np.abs(positions).max() <= 0.1
+    assert positions.std() == pytest.approx(0.2 / 12**0.5, rel=0.02)
+    assert velocities.std() == pytest.approx(0.1, rel=0.02)
+
+
+def test_rewards_of_the_cheetah_by_hand() -> None:
+    velocity, direction = HalfCheetahVelocity(horizon=1), HalfCheetahDirection(horizon=1)
+    actions = torch.tensor([[1.0, 0, 0, 0, 0, 0], [-2.0, 0.5, 0, 0, 0, 0]])
+    costs = torch.tensor([0.05, 0.05 * 1.25])  # after clipping
+    for world, tasks in (
+        (velocity, torch.tensor([0.5, 1.5])),
+        (direction, torch.tensor([1.0, -1])),
+    ):
+        world.reset(tasks, generator())
+        before = world.physics.positions[:, 0].copy()
+        _, rewards, _ = world.step(actions)
+        speeds = torch.from_numpy((world.physics.positions[:, 0] - before) / 0.05).float()
+        gained = -(speeds - tasks).abs() if world is velocity else tasks * speeds
+        torch.testing.assert_close(rewards, gained - costs)
+
+
+def test_tasks_of_the_cheetah_are_speeds_and_directions() -> None:
+    speeds = HalfCheetahVelocity().sample_tasks(2000, generator())
+    assert speeds.shape == (2000,) and speeds.min() >= 0 and speeds.max() <= 2
+    assert speeds.mean().item() == pytest.approx(1, abs=0.05)
+    directions = HalfCheetahDirection().sample_tasks(2000, generator())
+    assert set(directions.tolist()) == {-1.0, 1.0} and directions.mean().abs() < 0.1
+
+
+@pytest.mark.parametrize("options", [{"control_cost": -0.1}, {"horizon": 0}])
+def test_impossible_cheetahs_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"environment.control_cost is .* and environment.horizon"):
+        HalfCheetahVelocity(**options)
+
+
+def missing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make packages look as if they were not installed."""
+
+    def gone(name: str) -> Any:
+        if name.split(".")[0] in names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return importlib.import_module(name)
+
+    for module in ("half_cheetah", "gymnasium_tasks"):
+        monkeypatch.setattr(f"omnitraining.tasks.reinforcement.{module}.import_module", gone)
+
+
+@pytest.mark.parametrize("kind", [HalfCheetahVelocity, HalfCheetahDirection])
+def test_without_mujoco_there_is_a_hint_in_one_line(
+    kind: type[HalfCheetah], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing(monkeypatch, "mujoco")
+    with pytest.raises(InputError) as error:
+        kind()
+    assert str(error.value) == (
+        "HalfCheetah needs MuJoCo 3.17 or newer and Gymnasium: pip install 'omnitraining[rl]'"
+    )
+
+
+def test_without_gymnasium_there_is_a_hint_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch, "gymnasium")
+    with pytest.raises(InputError, match=r"GymnasiumTasks needs Gymnasium: pip install '"):
+        GymnasiumTasks(SyncVectorEnv, lambda n, _: torch.zeros(n), 5)
+
+
+# --- any Gymnasium environment ---
+
+
+class Line(gymnasium.Env[Any, Any]):
+    """A point on a line that shall go to ``task``; the episode ends there, or beyond 3."""
+
+    observation_space = Box(-np.inf, np.inf, (1,))
+    action_space = Box(-0.5, 0.5, (1, 1))
+
+    def __init__(self) -> None:
+        self.task = np.float32(0)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.x = self.np_random.uniform(-0.1, 0.1)
+        self.goal = float(self.task)
+        return np.array([self.x], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.x += action.item()
+        reward = -abs(self.x - self.goal)
+        ends = reward > -0.3
+        return np.array([self.x], np.float32), reward, ends, abs(self.x) > 3, {}
+
+
+def lines(copies: int) -> SyncVectorEnv:
+    return SyncVectorEnv([Line] * copies)
+
+
+def wrapped_lines(copies: int) -> SyncVectorEnv:
+    limited = gymnasium.wrappers.TimeLimit
+    return SyncVectorEnv([lambda: limited(Line(), max_episode_steps=3)] * copies)
+
+
+def points(count: int, random: torch.Generator) -> Tensor:
+    return 4 * torch.rand(count, generator=random) - 2
+
+
+def right(states: Tensor) -> Tensor:
+    """A policy that always goes right, with almost no noise."""
+    return torch.tensor([0.5, -10.0]).expand(*states.shape[:-1], 2)
+
+
+def test_every_copy_of_a_gymnasium_environment_has_its_task() -> None:
+    world = GymnasiumTasks(lines, points, horizon=6)
+    assert (world.states, world.actions) == (1, 1)
+    tasks = torch.tensor([1.0, -1.0])
+    found = rollout(world, tasks, right, 2, generator())
+    x = found.states[..., 0]
+    assert x[..., 0].abs().max() <= 0.1 and len(x[..., 0].unique()) == 4
+    torch.testing.assert_close(x[1].diff(dim=-1), torch.full((2, 5), 0.5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.rewards[1, :, :5], -(x[1, :, 1:] + 1).abs(), atol=1e-3, rtol=0)
+    # The first task is reached, within 0.3 of 1, by the second step; nothing counts after it.
+    assert found.valid[0].tolist() == [[True] * 2 + [False] * 4] * 2
+    assert found.valid[1].all()
+    assert (found.rewards[0, :, 2:] == 0).all() and (found.states[0, :, 2:] == 0).all()
+
+
+def test_a_truncated_episode_has_ended() -> None:
+    world = GymnasiumTasks(wrapped_lines, points, horizon=6)
+    found = rollout(world, torch.tensor([-2.0]), right, 2, generator())
+    assert found.valid.sum(-1).tolist() == [[3, 3]]
+    again = rollout(world, torch.tensor([-2.0]), right, 2, generator())
+    torch.testing.assert_close(found.states, again.states)  # same seed, same starts
+
+
+def test_the_number_of_copies_may_change() -> None:
+    world = GymnasiumTasks(lines, points, horizon=2)
+    for count in (1, 3, 2):
+        found = rollout(world, world.sample_tasks(count, generator()), right, 2, generator())
+        assert found.states.shape == (count, 2, 2, 1)
+
+
+class Buttons(Line):
+    action_space = Discrete(3)  # type: ignore[assignment]
+
+
+class Words(Line):
+    observation_space = Discrete(3)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Buttons, r"environment gymnasium: the action space is Discrete\(3\): .* needs a Box"),
+        (Words, r"environment gymnasium: the observation space is Discrete\(3\)"),
+    ],
+)
+def test_spaces_that_are_no_boxes_are_refused(kind: type[Line], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        GymnasiumTasks(lambda copies: SyncVectorEnv([kind] * copies), points, 5)
+
+
+def test_a_horizon_of_0_is_refused() -> None:
+    with pytest.raises(InputError, match=r"environment.horizon is 0"):
+        GymnasiumTasks(lines, points, 0)
+
+
+# --- acting ---
+
+
+def steady(states: Tensor) -> Tensor:
+    return torch.cat([states, torch.zeros_like(states)], -1)
+
+
+def test_trajectories_hold_what_happened() -> None:
+    world, tasks = Navigation(horizon=4), torch.tensor([[0.4, 0.4], [-0.3, 0.2]])
+    found = rollout(world, tasks, steady, 3, generator())
+    assert found.states.shape == found.actions.shape == (2, 3, 4, 2)
+    assert (found.states[:, :, 0] == 0).all() and found.valid.all()
+    moved = (0.1 * found.actions).clamp(-0.1, 0.1)
+    torch.testing.assert_close(found.states[:, :, 1:], (found.states + moved)[:, :, :-1])
+    offsets = found.states + moved - tasks[:, None, None]
+    torch.testing.assert_close(found.rewards, -offsets.square().sum(-1))
+    torch.testing.assert_close(
+        found.log_probabilities, log_probability(steady(found.states), found.actions)
+    )
+    torch.testing.assert_close(found.returns(), found.rewards.sum(2).mean(1))
+
+
+class Broken(Navigation):
+    """Something goes wrong in the third copy at the second step; every copy ends at the third."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(horizon=5)
+        self.fault = fault
+
+    def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        self.t = 0
+        return super().reset(tasks, random)
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states, rewards, _ = super().step(actions)
+        self.t += 1
+        if self.t == 2 and self.fault == "state":
+            states[2, 1] = math.nan
+        if self.t == 2 and self.fault == "reward":
+            rewards[2] = math.inf
+        if self.t > 3:  # of what comes after the end nothing matters
+            states, rewards = states * math.nan, rewards * math.nan
+        if self.fault == "shape":
+            rewards = rewards.unsqueeze(-1)
+        return states, rewards, torch.full_like(rewards, self.t >= 3, dtype=torch.bool)
+
+
+def test_what_comes_after_the_end_is_not_looked_at() -> None:
+    found = rollout(Broken("none"), torch.zeros(2, 2), steady, 2, generator())
+    assert found.valid.sum(-1).eq(3).all()
+    for part in (found.states, found.actions, found.rewards, found.log_probabilities):
+        assert part.isfinite().all() and (part[:, :, 3:] == 0).all()
+    assert all(part.isfinite().all() for part in found.samples(0.99, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("state", r"navigation: a state of task 1 \(counted from 0\) is not finite at step 2"),
+        ("reward", r"navigation: a reward of task 1 \(counted from 0\) is not finite at step 1"),
+        ("shape", r"Broken returned .* shapes \[\[4, 2\], \[4, 1\], \[4, 1\]\] for 4 copies"),
+    ],
+)
+def test_faults_of_a_world_are_named_with_task_and_step(fault: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        rollout(Broken(fault), torch.zeros(2, 2), steady, 2, generator())
+
+
+def test_a_policy_that_diverged_is_named() -> None:
+    def lost(states: Tensor) -> Tensor:
+        outputs = steady(states)
+        outputs[1] *= math.nan
+        return outputs
+
+    words = r"an action of task 1 \(counted from 0\) is not finite at step 0: the policy diverged"
+    with pytest.raises(InputError, match=words):
+        rollout(Navigation(horizon=3), torch.zeros(2, 2), lost, 2, generator())
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (torch.zeros(3, 2), r"Odd.sample_tasks\(4\) returned \[3, 2\]: .*first dimension is 4"),
+        (torch.zeros(()), r"returned \[\]"),
+        ([0.0] * 4, "returned list"),
+    ],
+)
+def test_a_sampler_that_returns_the_wrong_number_of_tasks_is_named(
+    returned: Any, words: str
+) -> None:
+    class Odd(Navigation):
+        def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+            return returned
+
+    world: Environment = Odd()
+    with pytest.raises(InputError, match=words):
+        checked_tasks(world, 4, generator())
