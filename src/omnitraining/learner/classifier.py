@@ -181,7 +181,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, indices = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise InputError(
-                f"all {len(labels)} images are of class {classes[0]!r}: give two classes or more"
+                f"all {len(labels)} images are of class {classes.tolist()[0]!r}: give two classes or more"
             )
         support = Support(kept, torch.from_numpy(indices.astype(np.int64)), len(classes))
         head, words, _ = flows_of(trained, self.flow)
@@ -211,7 +211,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return probabilities / probabilities.sum(1, keepdims=True), familiarity
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
+        state = dict(super().__getstate__())
         state.pop("predictor_", None)  # it is made of the rest
         return state
 

@@ -106,7 +106,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self._trained, self._x, self._y = trained, x, y
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
+        state = dict(super().__getstate__())
         state.pop("networks_", None)  # they are made of the rest
         return state
 

@@ -1,0 +1,167 @@
+"""One picture in many forms is one input; what is no image is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from omnitraining import Classification, InputError, Protocol
+from omnitraining.learner.inputs import ImageInputs, class_folders
+from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.views import CloserLookViews, PlainViews
+
+GREY = ImageInputs(1, 16, 16, (0.5,), (0.25,))
+COLOUR = ImageInputs(3, 23, 20, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+
+
+def picture(height: int = 16, width: int = 16, channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def forms(pixels: NDArray[np.uint8], folder: Path) -> dict[str, Any]:
+    Image.fromarray(pixels).save(folder / "a.png")
+    first = pixels.transpose(2, 0, 1)
+    return {
+        "bytes, channels last": pixels[None],
+        "bytes, channels first": first[None],
+        "tensor": torch.from_numpy(first.copy())[None],
+        "int64": pixels[None].astype(np.int64),
+        "floats": pixels[None] / 255,
+        "float tensor": torch.from_numpy(first.copy())[None] / 255,
+        "list of arrays": [pixels],
+        "list of tensors": [torch.from_numpy(first.copy())],
+        "Pillow": [Image.fromarray(pixels)],
+        "path": [folder / "a.png"],
+        "name": [str(folder / "a.png")],
+        "array of names": np.array([str(folder / "a.png")]),
+        "one path": folder / "a.png",
+        "folder": str(folder),
+        "nested lists": [pixels.tolist()],
+        "opaque": [np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], 2)],
+    }
+
+
+@pytest.mark.parametrize("inputs", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("shape", [(16, 16), (23, 23), (40, 31), (9, 50)], ids=str)
+def test_all_forms_of_a_picture_are_one_input(
+    inputs: ImageInputs, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    pixels = picture(*shape)
+    resized = Image.fromarray(pixels).resize((inputs.stored,) * 2, Image.Resampling.BILINEAR)
+    expected = np.asarray(resized)[None] if inputs.channels == 3 else None
+    expected = np.asarray(resized).transpose(2, 0, 1)
+    if inputs.channels == 1:
+        expected = np.asarray(resized.convert("L"))[None]
+    corner = round((inputs.stored - inputs.size) / 2)
+    expected = expected[:, corner : corner + inputs.size, corner : corner + inputs.size]
+    for name, form in forms(pixels, tmp_path).items():
+        found = inputs.levels(form)
+        assert found.dtype == torch.uint8 and found.shape == (1, *inputs.shape), name
+        difference = np.abs(found[0].numpy().astype(int) - expected.astype(int))
+        assert difference.max() <= 1, name  # Pillow rounds its grey levels down at times
+
+
+def test_grey_is_repeated_for_networks_of_colour() -> None:
+    grey = picture(channels=1)[..., 0]
+    for form in (grey[None], [grey], [grey[None]], grey[None, ..., None], grey[None] / 255):
+        found = COLOUR.levels(form)
+        assert found.shape == (1, *COLOUR.shape)
+        assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+
+
+def test_images_of_the_networks_own_size_stay_as_they_are() -> None:
+    pixels = picture(channels=1)[..., 0]
+    assert np.array_equal(GREY.levels(pixels[None])[0, 0].numpy(), pixels)
+    assert np.array_equal(GREY.levels([pixels / 255])[0, 0].numpy(), pixels)
+    assert GREY.levels(np.eye(16, dtype=bool)[None]).unique().tolist() == [0, 255]
+
+
+def test_images_of_a_list_may_differ_in_size_and_kind(tmp_path: Path) -> None:
+    Image.fromarray(picture(30, 20)).save(tmp_path / "ä [1].webp")
+    mixed = [picture(5, 60), tmp_path / "ä [1].webp", Image.new("P", (9, 9)), np.zeros((7, 7))]
+    assert GREY.levels(mixed).shape == (4, 1, 16, 16)
+
+
+def test_the_inputs_of_a_problem_are_what_its_views_show() -> None:
+    pixels = torch.from_numpy(picture(channels=3)).permute(2, 0, 1).expand(40, -1, -1, -1)
+    labels = torch.arange(4).repeat_interleave(10)
+    for channels in (1, 3):
+        for views in (None, CloserLookViews(14)):
+            data = LabelledImages(pixels[:, :channels].contiguous(), labels, tuple("abcd"), "data")
+            protocol = Protocol(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
+            problem = Classification(data, data, {"data": data}, protocol, views)
+            inputs = ImageInputs.of(problem)
+            found = inputs.levels(data.images[:2]) / 255
+            mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (inputs.mean, inputs.std))
+            torch.testing.assert_close((found - mean) / std, problem.views.test(data.images[:2]))
+    wide = LabelledImages(torch.zeros(40, 1, 8, 16, dtype=torch.uint8), labels, ("a",) * 4, "wide")
+    problem = Classification(wide, wide, {}, protocol, PlainViews(torch.zeros(1), torch.ones(1)))
+    with pytest.raises(InputError, match=r"takes square images of 1 or 3 channels.* 1 x 8 x 16"):
+        ImageInputs.of(problem)
+
+
+NAN = np.zeros((3, 8, 8))
+NAN[1, 2, 3] = np.nan
+WRONG: dict[str, tuple[Any, str]] = {
+    "nan": (NAN, r"the images: level at \[1, 2, 3\] is nan: it must be a number"),
+    "nan in a list": ([NAN[0], NAN[1]], r"image 1: level at \[2, 3\] is nan"),
+    "infinite": ([np.full((4, 4), np.inf)], "image 0: level at .* is inf"),
+    "floats to 255": (np.full((2, 8, 8), 254.0), "from 254.0 to 254.0: floating-point levels are"),
+    "16 bits": (np.full((2, 8, 8), 999), "levels from 999 to 999: levels are from 0 to 255"),
+    "negative": (np.full((2, 8, 8), -1), "levels from -1 to -1: levels are from 0 to 255"),
+    "table": (np.zeros((5, 64)), r"images of shape \[5, 64\] are no images: give \[B, H, W\]"),
+    "five axes": (np.zeros((1, 1, 1, 4, 4)), r"the images of shape \[1, 1, 1, 4, 4\]: give"),
+    "two channels": (np.zeros((2, 2, 8, 8)), r"of shape \[2, 2, 8, 8\]: give .* C = 1, 3 or 4"),
+    "either": (np.zeros((2, 3, 3, 3)), r"of shape \[2, 3, 3, 3\]: give"),
+    "row": ([np.zeros(4)], r"image 0 of shape \[1, 4\]: give"),
+    "no pixels": ([np.zeros((0, 4))], "image 0 is empty"),
+    "none": ([], "there are no images: give one or more"),
+    "complex": (np.zeros((2, 8, 8), complex), "levels are complex128: give numbers"),
+    "ragged": ([[[1, 2], [3]]], "nested lists of different lengths"),
+    "things": ([object()], "image 0 is a object: give paths, Pillow images or arrays"),
+    "number": (7, "images are int: give arrays, or paths of files"),
+    "nowhere": ("/no/such/folder", "there is no image or folder at /no/such/folder"),
+    "no file": (["/no/such.png"], "/no/such.png cannot be opened: No such file"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_what_is_no_image_is_refused_in_one_line(wrong: tuple[Any, str]) -> None:
+    images, words = wrong
+    for inputs in (GREY, COLOUR):
+        with pytest.raises(InputError, match=words) as caught:
+            inputs.levels(images)
+        assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("not an image")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(InputError, match=r"empty.jpg is empty"):
+        GREY.levels(tmp_path)
+    with pytest.raises(InputError, match=r"note.png is not an image, or of a kind that Pillow"):
+        GREY.levels([tmp_path / "note.png"])
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(InputError, match="sub holds no images"):
+        GREY.levels(tmp_path / "sub")
+
+
+def test_folders_of_classes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder at"):
+        class_folders(tmp_path / "x")
+    with pytest.raises(InputError, match="holds no classes: give a folder of images per class"):
+        class_folders(tmp_path)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(InputError, match=r"class 'b' is empty: .*b holds no image"):
+        class_folders(tmp_path)
+    (tmp_path / "a [2]").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b/2.PNG", "b/1.jpg", "b/.DS_Store", "b/notes.txt", "a [2]/ü.gif"):
+        (tmp_path / name).touch()
+    paths, labels = class_folders(tmp_path)
+    assert labels == ["a [2]", "b", "b"]
+    assert [path.name for path in paths] == ["ü.gif", "1.jpg", "2.PNG"]

@@ -1,0 +1,100 @@
+"""Learners are estimators: scikit-learn's own checks, cross-validation, pipelines, searches."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import Tags
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.validation import validate_data
+
+from omnitraining import FewShotClassifier
+from omnitraining.learner import Trained
+from omnitraining.tasks.classification.problem import Classification
+from tests.learner.models import untrained
+
+PIXELS = 24  # most numbers of a row in the checks
+
+
+class Rows(FewShotClassifier):
+    """Tables for the checks of scikit-learn: the numbers of a row become grey levels of an image.
+
+    What a table is, and how many columns it has, is checked here; all else is the learner's.
+    """
+
+    def fit(self, X: Any, y: Any = None) -> "Rows":  # noqa: N803
+        X, y = validate_data(self, X, y)  # noqa: N806
+        super().fit(self.drawn(X), y)
+        return self
+
+    def judge(self, X: Any) -> Any:  # noqa: N803
+        X = validate_data(self, X, reset=False)  # noqa: N806
+        return super().judge(self.drawn(X))
+
+    @staticmethod
+    def drawn(X: NDArray[Any]) -> NDArray[Any]:  # noqa: N803
+        """Images [B, 16, 16]: a bar per number, as wide as there is room."""
+        levels = 1 / (1 + np.exp(-np.asarray(X, np.float64)))
+        columns = levels[:, np.arange(16) * X.shape[1] // 16]
+        return np.repeat(columns[:, None], 16, axis=1)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        return tags
+
+
+def tiny() -> Trained:
+    return untrained(backbone={"init_args": {"width": 16}})[1]
+
+
+def test_learners_pass_the_checks_for_estimators_of_images() -> None:
+    with pytest.warns(Warning, match="Can't test estimator"):  # it says so of all but tables
+        check_estimator(FewShotClassifier("glyphs"))
+
+
+EXPECTED: dict[str, str] = {}
+
+
+@parametrize_with_checks([Rows(tiny(), "pre")], expected_failed_checks=lambda _: EXPECTED)
+def test_learners_pass_the_checks_for_classifiers(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    problem = untrained()[0].problem
+    assert isinstance(problem, Classification)
+    data = problem.benchmarks["blobs"]
+    return data.images[:36].numpy(), np.array([data.classes[i] for i in data.labels[:36]])
+
+
+def test_cross_validation_and_search(images: tuple[NDArray[np.uint8], NDArray[np.str_]]) -> None:
+    x, y = images
+    scores = cross_val_score(FewShotClassifier(tiny()), x, y, cv=3)
+    assert scores.shape == (3,) and scores.min() > 0.5
+    search = GridSearchCV(FewShotClassifier(tiny()), {"flow": ["pre", "meta"]}, cv=2).fit(x, y)
+    assert search.best_params_["flow"] in ("pre", "meta")
+
+
+def test_a_pipeline_of_images(images: tuple[NDArray[np.uint8], NDArray[np.str_]]) -> None:
+    x, y = images
+    plain = FewShotClassifier(tiny()).fit(255 - x[::2], y[::2])
+    piped = make_pipeline(FunctionTransformer(lambda x: 255 - x), FewShotClassifier(tiny()))
+    piped.fit(x[::2], y[::2])
+    assert np.array_equal(piped.predict(x), plain.predict(255 - x))
+    assert piped.score(x[1::2], y[1::2]) == plain.score(255 - x[1::2], y[1::2])
+
+
+def test_parameters_are_kept_by_clones() -> None:
+    learner = FewShotClassifier("glyphs", flow="meta", reject=0.9)
+    assert clone(learner).get_params() == {"model": "glyphs", "flow": "meta", "reject": 0.9}
+    assert learner.set_params(flow=None).flow is None
+    trained = tiny()
+    assert clone(FewShotClassifier(trained)).model is trained
+    assert repr(FewShotClassifier(trained)) == "FewShotClassifier(model=<trained model tiny>)"

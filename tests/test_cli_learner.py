@@ -1,0 +1,141 @@
+"""``omni adapt`` and ``omni predict``, as a person with photographs uses them."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omnitraining.cli import main
+from omnitraining.tasks.classification import digits
+
+KINDS = ("png", "jpg", "bmp", "gif", "webp", "tif")
+NAMES = ("naïve [one] №1", "two & three", "#4 – ünï", "z,\"")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Handwritten digits with awkward names, in mixed sizes, colours and formats."""
+    folder, data = tmp_path_factory.mktemp("photos [1]"), digits.load(size=32)
+    for number, name in enumerate(NAMES):
+        for j, index in enumerate((data.labels == number).nonzero()[:8, 0]):
+            image = Image.fromarray(data.images[index, 0].numpy()).resize((40 + 7 * j, 33 + j))
+            place = folder / "support" / name if j < 5 else folder / "query"
+            place.mkdir(parents=True, exist_ok=True)
+            image = image.convert("RGB") if j % 2 else image
+            image.save(place / f"{name} ({j}) [x].{KINDS[j % 6]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learned(photos: Path) -> Path:
+    out = photos / "out" / "my photos.learner"
+    assert main(["adapt", "glyphs", str(photos / "support"), "--out", str(out)]) == 0
+    return out
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main([str(word) for word in words]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main([str(word) for word in words]) == 2
+    out, error = capsys.readouterr()
+    assert not out and error.startswith("omni: ") and error.count("\n") == 1
+    return error
+
+
+def test_adapt_says_what_was_learned_and_what_comes_next(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = said(capsys, "adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
+    assert "20 images of 4 classes: " in out and f"omni predict {tmp_path / 'a'} IMAGE" in out
+
+
+def test_a_folder_of_images_is_labelled(
+    photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = said(capsys, "predict", learned, photos / "query")
+    lines = [line for line in table.splitlines() if "(" in line]
+    assert len(lines) == 12
+    for name in NAMES:  # brackets are kept, not read as markup
+        assert sum(f"{name} (" in line for line in lines) == 3
+    records = json.loads(said(capsys, "predict", learned, photos / "query", "--json"))
+    right = [Path(record["image"]).name.startswith(record["label"]) for record in records]
+    assert sum(right) >= 11
+    for record in records:
+        assert record["probabilities"].keys() == {*NAMES}
+        assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+        odds = record["probabilities"]
+        assert odds[record["label"]] == max(odds.values())
+
+
+def test_csv_can_be_read_back(
+    photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = said(capsys, "predict", learned, photos / "query", "--csv")
+    rows = [*csv.DictReader(io.StringIO(out))]
+    assert [*rows[0]] == ["image", "label", *sorted(NAMES)] and len(rows) == 12
+
+
+def test_images_are_named_one_by_one_or_by_a_pattern(
+    photos: Path, learned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    one = Path("query") / f"{NAMES[0]} (5) [x].tif"
+    out = said(capsys, "predict", learned, one, "query/two*", "--json")
+    assert [Path(r["image"]).name[:4] for r in json.loads(out)] == ["naïv", "two ", "two ", "two "]
+    found = said(capsys, "predict", learned, "support/*/*(0)*", "--csv")
+    assert found.count("\n") == 5
+    assert "no file is named as query/x*" in refused(capsys, "predict", learned, "query/x*")
+
+
+def test_strangers_are_none_of_these(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapt = ("adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
+    said(capsys, *adapt, "--reject", "0.9", "--flow", "pre")
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert "none of these" in said(capsys, "predict", tmp_path / "a", tmp_path / "noise.png")
+    words = ("predict", tmp_path / "a", tmp_path / "noise.png", "--json")
+    assert json.loads(said(capsys, *words))[0]["label"] is None
+    assert "noise.png,," in said(capsys, *words[:-1], "--csv")
+
+
+def test_wrong_input_is_one_line(
+    photos: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", tmp_path / "x")
+    (tmp_path / "note.png").write_text("no image")
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(tmp_path / "one" / "cat" / "a.png")
+    for words, command in {
+        "there is no folder at": ("adapt", "glyphs", tmp_path / "none", *out),
+        "holds no classes": ("adapt", "glyphs", photos / "query", *out),
+        "all 1 images are of class 'cat'": ("adapt", "glyphs", tmp_path / "one", *out),
+        "rows does not exist: give a shipped": ("adapt", "rows", photos / "support", *out),
+        "flow is 'mid'": ("adapt", "glyphs", photos / "support", *out, "--flow", "mid"),
+        "reject is 2.0": ("adapt", "glyphs", photos / "support", *out, "--reject", "2"),
+        "arguments are required: --out": ("adapt", "glyphs", photos / "support"),
+        "there is no saved learner at": ("predict", tmp_path / "x", tmp_path / "note.png"),
+        "note.png is not an image": ("predict", learned, tmp_path / "note.png"),
+        "note.png is not a learner": ("predict", tmp_path / "note.png", learned),
+        "not allowed with argument --json": ("predict", learned, photos, "--json", "--csv"),
+    }.items():
+        assert words in refused(capsys, *command)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_model_that_was_not_fitted_is_told_apart(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import omnitraining
+
+    omnitraining.load("glyphs").save(tmp_path / "model")
+    words = refused(capsys, "predict", tmp_path / "model", photos / "query")
+    assert "has not learned any classes yet: use 'omni adapt' first" in words
