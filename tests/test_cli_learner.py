@@ -117,7 +117,7 @@ def test_wrong_input_is_one_line(
     for words, command in {
         "there is no folder at": ("adapt", "glyphs", tmp_path / "none", *out),
         "holds no classes": ("adapt", "glyphs", photos / "query", *out),
-        "all 1 images are of class 'cat'": ("adapt", "glyphs", tmp_path / "one", *out),
+        "images (1) are all of one class, 'cat'": ("adapt", "glyphs", tmp_path / "one", *out),
         "rows does not exist: give a shipped": ("adapt", "rows", photos / "support", *out),
         "flow is 'mid'": ("adapt", "glyphs", photos / "support", *out, "--flow", "mid"),
         "reject is 2.0": ("adapt", "glyphs", photos / "support", *out, "--reject", "2"),

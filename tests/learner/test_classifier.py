@@ -239,11 +239,21 @@ def test_a_transductive_gnn_is_refused_but_not_its_pre_flow(
 
 FAULTS: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "lengths": (slice(0, 24), [0] * 23, {}, "there are 24 images and 23 labels: give one per"),
-    "one class": (slice(0, 5), [1] * 5, {}, "all 5 images are of class 1: give two classes or"),
-    "one image": (slice(0, 1), ["cat"], {}, "all 1 images are of class 'cat': give two classes"),
+    "one class": (
+        slice(0, 5),
+        [1] * 5,
+        {},
+        r"images \(5\) are all of one class, 1: give two classes",
+    ),
+    "one image": (slice(0, 1), ["cat"], {}, r"images \(1\) are all of one class, 'cat': give two"),
     "no images": (slice(0, 0), [], {}, "there are no images: give one or more"),
-    "values": (slice(0, 2), [0.5, 1.0], {}, r"labels are float64 \[2\]: give one text or whole"),
-    "mixed": (slice(0, 2), [0, "1"], {}, "labels are texts and numbers: give one text or whole"),
+    "values": (
+        slice(0, 2),
+        [0.5, 1.0],
+        {},
+        r"labels are continuous, float64 \[2\]: give one text or whole",
+    ),
+    "mixed": (slice(0, 2), [0, "1"], {}, "labels are texts and numbers: give only texts, or"),
     "table": (slice(0, 2), [[0, 1], [1, 0]], {}, r"labels are int64 \[2, 2\]: give one text or"),
     "no labels": (slice(0, 2), None, {}, "there are no labels: give y, or a folder with a folder"),
     "flow": (
@@ -273,7 +283,7 @@ def test_a_fit_that_fails_leaves_what_was_learned(
     before = learner.predict_proba(x)
     with pytest.raises(InputError, match="labels are <U3, those of the fit int64: use one kind"):
         learner.partial_fit(x[:1], ["cat"])
-    with pytest.raises(InputError, match="all 2 images"):
+    with pytest.raises(InputError, match="are all of one class, 0"):
         learner.fit(x[:2], [0, 0])
     assert np.array_equal(learner.predict_proba(x), before)
     learner.set_params(flow="pre")

@@ -180,9 +180,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"reject is {self.reject}: it must be above 0 and below 1, as 0.95")
         classes, indices = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise InputError(
-                f"all {len(labels)} images are of class {classes.tolist()[0]!r}: give two classes or more"
-            )
+            images, only = f"the images ({len(labels)})", repr(classes.tolist()[0])
+            raise InputError(f"{images} are all of one class, {only}: give two classes or more")
         support = Support(kept, torch.from_numpy(indices.astype(np.int64)), len(classes))
         head, words, _ = flows_of(trained, self.flow)
         if self.reject is not None:
@@ -247,19 +246,20 @@ def _labelled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any]
 
 
 def _labels(y: ArrayLike) -> NDArray[Any]:
-    kinds = {isinstance(label, str) for label in y} if isinstance(y, list | tuple) else {True}
     labels = y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y)
+    given = y if isinstance(y, list | tuple) else labels if labels.dtype == object else ()
+    if len({isinstance(label, str) for label in given}) > 1:
+        raise InputError("labels are texts and numbers: give only texts, or only whole numbers")
+    if labels.dtype == object:
+        labels = np.array(labels.tolist())
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        labels = labels.astype(str)
-    whole = labels.dtype.kind != "f" or (
-        np.isfinite(labels).all() and np.equal(labels, labels.round()).all()
-    )
-    if labels.ndim != 1 or labels.dtype.kind not in "iubUf" or not whole or len(kinds) > 1:
-        what = "texts and numbers" if len(kinds) > 1 else f"{labels.dtype} {list(labels.shape)}"
-        raise InputError(f"labels are {what}: give one text or whole number per image")
-    return labels
+    what = f"{labels.dtype} {list(labels.shape)}"
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == labels.round())).all():
+        what = f"continuous, {what}"
+    elif labels.ndim == 1 and labels.dtype.kind in "iubUf":
+        return labels
+    raise InputError(f"labels are {what}: give one text or whole number per image")
 
 
 def _check_lengths(images: int, labels: int) -> None:

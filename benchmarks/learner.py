@@ -1,0 +1,91 @@
+"""What a learner costs beyond the forward passes of its backbones.
+
+python -m benchmarks.learner results/benchmarks.json     put these rows into the record
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.timing import ratio
+from omnitraining.experiment import instantiate, parse
+from omnitraining.learner import FewShotClassifier, Trained
+from omnitraining.learner.calibration import Calibration
+from omnitraining.learner.inputs import ImageInputs
+
+Row = tuple[str, str, float, str, str]
+SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 15
+
+
+def learner() -> list[Row]:
+    """Fit and predict 25 support and 75 query images, against passing these 100 forward."""
+    trained, random = _untrained(), np.random.default_rng(0)
+    support, query = (
+        random.integers(0, 256, (WAYS * count, SIDE, SIDE, 3), dtype=np.uint8)
+        for count in (SHOTS, QUERIES)
+    )
+    labels = np.repeat(np.arange(WAYS), SHOTS)
+    x = torch.from_numpy(np.concatenate([support, query])).permute(0, 3, 1, 2) / 255 - 0.5
+    rows = []
+    for flow, used in (("meta", ["meta"]), ("ensemble", ["pre", "joint_meta", "meta"])):
+
+        def whole(flow: str = flow) -> None:
+            FewShotClassifier(trained, flow).fit(support, labels).predict(query)
+
+        forward = partial(_forward, trained, used, x)
+        value, a, b = ratio(whole, forward, rounds=5)
+        case = f"Omni-ResNet-12, 84 px, 25 + 75 images, {flow}"
+        rows.append(
+            ("fit + predict / forward", case, value, "<= 1.2", f"{a * 1e3:.3g} / {b * 1e3:.3g}")
+        )
+    return rows
+
+
+@torch.no_grad()
+def _forward(trained: Trained, networks: list[str], x: torch.Tensor) -> None:
+    for network in networks:
+        trained.plain_backbone(network)(x)
+
+
+def _untrained() -> Trained:
+    """Omni-ResNet-12 with Baseline and ProtoNet, as it starts."""
+    sizes = {
+        "shape": [3, SIDE, SIDE],
+        "pre_outputs": 64,
+        "meta_outputs": WAYS,
+        "one_joint_head": False,
+    }
+    config = {
+        "problem": {
+            "class_path": "omnitraining.learner.trained.Blueprint",
+            "init_args": sizes,
+        },
+        "backbone": {"class_path": "ResNet12"},
+        "inference": {"vote": ["pre", "joint", "meta"]},
+    }
+    model = instantiate(parse(config)).build()
+    heads = ("pre", "joint", "meta", "ensemble", "vote")
+    flat = Calibration((5,), {f: [1 / 3] for f in heads[:3]}, {h: [1.0] for h in heads}, {})
+    inputs = ImageInputs(3, SIDE, SIDE, (0.5,) * 3, (1.0,) * 3)
+    return Trained(model, config, inputs, flat, "Omni-ResNet-12")
+
+
+def main() -> None:
+    """Measure, print, and put the rows into a record of benchmarks in place of older ones."""
+    torch.manual_seed(0)
+    names = ("what", "case", "ratio", "goal", "milliseconds")
+    rows = [dict(zip(names, row, strict=True)) for row in learner()]
+    for row in rows:
+        print(row)
+    if len(sys.argv) > 1:
+        path = Path(sys.argv[1])
+        kept = [r for r in json.loads(path.read_text()) if r["what"] != rows[0]["what"]]
+        path.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
