@@ -9,6 +9,7 @@ No number between the markers is typed by hand; a test runs the check.
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ def main() -> int:
             "glyphs": glyphs,
             **{f"glyph-table{number}": summary for number in (2, 3, 4, 5)},
             "figure5": sinusoids,
+            "figure8": partial(policies, picture="results/figure8.png"),
             "benchmarks": speed,
         },
         HERE / "README.md": {
             **{f"glyph-table{number}": algorithms for number in (2, 3, 4, 5)},
             "glyph-tables-search": search,
+            "figure8-cheetah": partial(policies, picture="figure8-cheetah.png"),
             "glyphs-search": search,
             "glyphs-paper": paper_recipe,
             "calibration": calibration,
@@ -198,6 +201,39 @@ def sinusoids(record: Record) -> str:
     return "\n".join(lines)
 
 
+PUBLISHED = {
+    "navigation-distance": [-40.41, -11.68, -3.33, -3.23],
+    "cheetah-direction": [-50.69, 293.2, 313.5, 315.7],
+}
+"""Returns of MAML after 0 to 3 gradient steps that its authors print [22], on their simulator."""
+
+
+def policies(record: Record, picture: str) -> str:
+    """Returns by gradient steps, one table per environment; the reference also flow by flow."""
+    rows, reference = record["rows"], record["reference"]
+    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
+    lines = [
+        f"**{record['title']}** (`{record['command']}`; return per trajectory, mean over "
+        f"{record['tasks']} unseen tasks, {seeds}, 95 % interval over tasks).\n",
+        f"![return by gradient steps]({picture})\n",
+    ]
+    worlds = dict.fromkeys(c.split()[0] for row in rows.values() for c in row["cells"])
+    for world in worlds:
+        lines_of = []
+        for name, row in rows.items():
+            cells = [cell for cell in row["cells"] if cell.split()[0] == world]
+            heads = ["ensemble", "pre", "joint", "meta"] if name == reference else ["ensemble"]
+            for head in heads if cells else []:
+                title = name if head == "ensemble" else f"{name}, {head}-flow alone"
+                lines_of.append([title, *(number(row["cells"][c], head) for c in cells)])
+        steps = len(lines_of[0]) - 1
+        if world in PUBLISHED:
+            printed = [f"{value:.1f}" for value in PUBLISHED[world]]
+            lines_of.append(["MAML, published", *printed, *[""] * (steps - len(printed))])
+        lines.append(table([world, *(f"{k} steps" for k in range(steps))], lines_of))
+    return "\n".join(lines)
+
+
 def speed(rows: list[Record]) -> str:
     lines = [[r["what"], r["case"], f"{r['ratio']:.3g}", r["goal"]] for r in rows]
     return "**Speed** (`make bench`; ratios measured side by side).\n\n" + table(
@@ -229,7 +265,7 @@ def verdicts(record: Record, what: str) -> str:
 
 def number(cell: Record, head: str = "ensemble") -> str:
     value = cell["heads"][head]
-    digits = 1 if value["mean"] >= 10 else 3
+    digits = 1 if abs(value["mean"]) >= 10 else 3
     return f"{value['mean']:.{digits}f} ± {value['interval']:.{digits}f}"
 
 
