@@ -1,0 +1,132 @@
+"""The hub, without a network: a folder stands for it; only what crosses the wire is replaced."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import yaml
+
+from omnitraining import hub
+from omnitraining.errors import InputError
+from omnitraining.experiment import evaluate_run, train_run
+from omnitraining.learner import FewShotClassifier, load
+from omnitraining.runs import Run
+from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    made = train_run(config(BLOBS), tmp_path_factory.mktemp("runs") / "omni")
+    evaluate_run(made, tasks=20)
+    return made
+
+
+@pytest.fixture
+def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the hub."""
+    there = tmp_path / "hub"
+
+    def create_repo(self: object, name: str, private: bool, exist_ok: bool) -> str:
+        (there / name).mkdir(parents=True, exist_ok=exist_ok)
+        return f"https://hub.test/{name}"
+
+    def upload_folder(self: object, *, repo_id: str, folder_path: str, commit_message: str) -> None:
+        assert commit_message.startswith("Upload by omnitraining")
+        shutil.copytree(folder_path, there / repo_id, dirs_exist_ok=True)
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        if not (there / name).is_dir():
+            raise RuntimeError(f"404 Client Error.\nno {name} here")
+        return str(there / name)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return there
+
+
+def fitted(source: Any, **options: object) -> FewShotClassifier:
+    data = blobs(3, 4, "x")
+    learner = load(source, **options)
+    assert isinstance(learner, FewShotClassifier)
+    return learner.fit(data.images, data.labels)
+
+
+def test_a_model_comes_back_as_it_was_pushed(run: Run, wire: Path) -> None:
+    assert hub.push_to_hub(run.path, "me/omni", "mit") == "https://hub.test/me/omni"
+    names = {path.name for path in (wire / "me" / "omni").iterdir()}
+    assert names == {"README.md", "weights.safetensors", "evaluation.json"}
+    x = blobs(3, 5, "q", seed=9).images
+    here, back = fitted(run.path), hub.from_pretrained("me/omni", flow=None)
+    assert isinstance(back, FewShotClassifier)
+    data = blobs(3, 4, "x")
+    np.testing.assert_array_equal(
+        back.fit(data.images, data.labels).predict_proba(x), here.predict_proba(x)
+    )
+    # The learner itself takes the name too.
+    np.testing.assert_array_equal(fitted("me/omni").predict_proba(x), here.predict_proba(x))
+
+
+def test_a_fitted_learner_comes_back_fitted(run: Run, tmp_path: Path) -> None:
+    learner = fitted(run.path)
+    learner.save(tmp_path / "cats")
+    folder = hub.save_pretrained(tmp_path / "cats", tmp_path / "folder")
+    back = hub.from_pretrained(folder)
+    x = blobs(3, 5, "q", seed=9).images
+    assert isinstance(back, FewShotClassifier)
+    np.testing.assert_array_equal(back.predict_proba(x), learner.predict_proba(x))
+    text = (folder / "README.md").read_text()
+    assert "It has learned already: 0, 1, 2." in text and "did not come with" in text
+
+
+def test_the_card_says_data_results_configuration_licence_and_how_to_load(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = hub.save_pretrained(run.path, tmp_path / "folder", "cc-by-4.0")
+    text = (folder / "README.md").read_text()
+    head = yaml.safe_load(text.split("---")[1])
+    assert head["license"] == "cc-by-4.0" and head["library_name"] == "omnitraining"
+    assert head["pipeline_tag"] == "image-classification"
+    assert 'learner = from_pretrained("folder")' in text
+    assert "tests.reference.tiny.Blobs" in text  # the data
+    cell = run.load_evaluation().cells["blobs 5-way 1-shot"]
+    assert f"{cell.mean():.2f} ± {cell.interval():.2f}" in text and "over 20 tasks" in text
+    configuration = yaml.safe_load(text.split("## Configuration")[1].split("```")[1][5:])
+    assert configuration["metatraining"]["init_args"] == {"metric": "cosine", "scale": 10.0}
+    assert str(tmp_path) not in text
+
+
+def test_the_card_does_not_tell_where_data_were(run: Run, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run.path, copied)
+    values = yaml.safe_load((copied / "config.yaml").read_text())
+    values["problem"]["init_args"]["data"] = "/home/anna/secret/birds"
+    (copied / "config.yaml").write_text(yaml.safe_dump(values))
+    text = hub.card(load(run.path), Run(copied), "me/omni", "mit")
+    assert "data: birds" in text and "anna" not in text
+
+
+def test_a_model_of_curves_has_a_card_too(tmp_path: Path) -> None:
+    run = train_run(config(SINUSOIDS), tmp_path / "waves")
+    text = (hub.save_pretrained(run.path, tmp_path / "folder") / "README.md").read_text()
+    assert "points of a curve" in text and "was not judged" in text
+    assert "license: unknown" in text and "pipeline_tag" not in text
+
+
+def test_what_goes_wrong_on_the_wire_is_one_line(wire: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^me/none on the hub: 404 Client Error\.$"):
+        hub.download("me/none")
+    with pytest.raises(InputError, match="does not exist"):
+        hub.push_to_hub(tmp_path / "nothing", "me/x")
+
+
+def test_without_the_package_it_says_how_to_get_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"pip install 'omnitraining\[hub\]'"):
+        hub.download("me/omni")
