@@ -6,6 +6,7 @@
     last.safetensors     weights, teacher, optimiser and step of the latest checkpoint
     best.safetensors     the same at the best validation score
     evaluations/*.json   results with the hash of their tasks
+    calibration.json     what validation tasks say to learners; measured when it is first loaded
 
 Nothing in it is a pickle, so a run received from a stranger is safe to load.
 """

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 import omnitraining
 from omnitraining import FewShotRegressor, InputError, Sinusoids
-from omnitraining.learner.trained import CurveVotes
+from omnitraining.learner.curves import CurveVotes
 from tests.learner.models import curves
 
 VOTES = ["equal", "validation"]

@@ -81,8 +81,8 @@ def embed(trained: Trained, levels: Tensor, flow: str | None) -> dict[str, Tenso
     for part in levels.split(EMBED_BATCH):
         x = trained.model.trunk(_normalised(trained, part))
         for name in flows:
-            network, algorithm = new_heads(trained.model, name, trained.inference)[0]
-            if algorithm.needs_only_features:
+            heads = new_heads(trained.model, name, trained.inference)
+            for network in [n for n, algorithm in heads if algorithm.needs_only_features][:1]:
                 parts.setdefault(name, []).append(trained.plain_backbone(network)(x))
     kept = {name: torch.cat(features) for name, features in parts.items()}
     return kept if _only_features(trained, flows) else {**kept, LEVELS: levels}

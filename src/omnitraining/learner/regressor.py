@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
+from omnitraining.learner.curves import CurveVotes
 from omnitraining.learner.fitting import flows_of
 from omnitraining.learner.sources import Source, find
-from omnitraining.learner.trained import CurveVotes, Trained, save_file
+from omnitraining.learner.trained import Trained, save_file
 from omnitraining.metatraining import MAML
 from omnitraining.pretraining import L2Regression
 from omnitraining.tasks.classification.problem import new_heads

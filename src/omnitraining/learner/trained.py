@@ -6,7 +6,8 @@ it is a pickle. `Trained` needs no training data once it has been made from a ru
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.experiment import Experiment, instantiate, load_run, parse
 from omnitraining.learner.calibration import Calibration, calibrate
+from omnitraining.learner.curves import CurveVotes, curve_votes
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.model import Model
 from omnitraining.omninet import plain
@@ -76,32 +78,6 @@ class Blueprint(Problem):
 
     def _no_data(self) -> InputError:
         return InputError("a saved learner has no data to train on or to be judged on")
-
-
-@dataclass(frozen=True)
-class CurveVotes:
-    """Weights of the voting flows in regression, by number of support points and of steps.
-
-    Attributes:
-        shots: support points that were measured.
-        flows: that vote.
-        weights: of each flow [len(shots)][steps + 1][len(flows)].
-    """
-
-    shots: tuple[int, ...]
-    flows: tuple[str, ...]
-    weights: list[list[list[float]]]
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps at test."""
-        return len(self.weights[0]) - 1
-
-    def vote(self, points: int, steps: int) -> dict[str, float]:
-        """Weights by flow, of the measured number of points that is nearest."""
-        nearest = min(range(len(self.shots)), key=lambda i: abs(self.shots[i] - points))
-        weights = self.weights[nearest][min(steps, self.steps)]
-        return dict(zip(self.flows, weights, strict=True))
 
 
 class Trained:
@@ -199,7 +175,7 @@ class Trained:
             inputs = ImageInputs.of(problem)
             votes = calibration or calibrate(problem, model, experiment.inference)
         elif isinstance(problem, Sinusoids):
-            inputs, votes = None, _curve_votes(problem, model, experiment.inference)
+            inputs, votes = None, curve_votes(problem, model, experiment.inference)
         else:
             raise InputError(
                 f"{name} is of {type(problem).__name__}: learners classify images or fit curves"
@@ -316,11 +292,6 @@ def _remembered(run: Run, experiment: Experiment, model: Model) -> Calibration:
         pass  # not measured yet, or of another checkpoint
     problem = cast(Classification, experiment.problem)
     measured = calibrate(problem, model, experiment.inference)
-    run.write_json("calibration.json", {"of": key, **measured.as_json()})
+    with suppress(OSError):  # a run that may only be read is measured anew each time
+        run.write_json("calibration.json", {"of": key, **measured.as_json()})
     return measured
-
-
-def _curve_votes(problem: Sinusoids, model: Model, inference: Inference) -> CurveVotes:
-    voters = inference.voters(model.trained_flows)
-    weights = [problem.vote_weights(model, inference, k).tolist() for k in problem.test_shots]
-    return CurveVotes(problem.test_shots, voters, weights)
