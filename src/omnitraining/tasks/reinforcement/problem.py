@@ -1,6 +1,8 @@
 """Few-shot reinforcement learning (paper 6.3): act, adapt by the policy gradient, act again."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +32,10 @@ AT_ONCE = 200
 """Test tasks whose trajectories are in memory at a time."""
 
 
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Of the stated learning rate, to choose from on the validation tasks."""
+
+
 class Reinforcement(Problem):
     """Adapt a policy to an unseen task in a few policy-gradient steps.
 
@@ -53,6 +59,9 @@ class Reinforcement(Problem):
         test_steps: gradient steps at test; results are reported after each.
         halve_rate: halve the learning rate at test after the first step, as MAML's own
             protocol does; the paper says 0.1 throughout.
+        rates: learning rates of the results: ``"stated"``, or ``"validation"``: in each step, for
+            each flow, that one of an eighth to twice the stated rate which has the best return on
+            the validation tasks. A policy that has become sure of itself has steeper gradients.
         test_tasks: how many.
         validation_tasks: how many.
         validation_steps: gradient steps on them; the score is the mean return after each.
@@ -69,6 +78,7 @@ class Reinforcement(Problem):
         trace: float = 1.0,
         test_steps: int = 4,
         halve_rate: bool = False,
+        rates: Literal["stated", "validation"] = "stated",
         test_tasks: int = 2000,
         validation_tasks: int = 40,
         validation_steps: int = 2,
@@ -90,7 +100,8 @@ class Reinforcement(Problem):
         self.environment = environment
         self.tasks, self.trajectories = tasks, trajectories
         self.discount, self.trace = discount, trace
-        self.test_steps, self.halve_rate, self.test_tasks = test_steps, halve_rate, test_tasks
+        self.test_steps, self.test_tasks = test_steps, test_tasks
+        self.halve_rate, self.rates = halve_rate, rates
         self.validation_tasks, self.validation_steps = validation_tasks, validation_steps
         self.pre_outputs = self.meta_outputs = environment.actions
         self.device = torch.device("cpu")
@@ -136,14 +147,21 @@ class Reinforcement(Problem):
 
     def validate(self, model: Model, inference: Inference) -> float:
         """Mean return of the best voting flow over the steps on the validation tasks."""
-        returns = self._validation_returns(model, inference)
-        return max(returns.values())
+        steps = self.validation_steps
+        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
+        returns = {
+            flow: self.returns(model, flow, tasks, self.stated_rates(model, flow, steps))
+            for flow in inference.voters(model.trained_flows)
+        }
+        return max(part[1:].mean().item() for part in returns.values())
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the chosen one, per number of steps."""
         goals = self._fixed_tasks(TEST_SEED, self.test_tasks)[:tasks]
-        returns = self.returns(model, goals, self.test_steps)
-        chosen = self.chosen_flow(model, inference)
+        rates = {flow: self.test_rates(model, flow) for flow in _policies(model)}
+        returns = {flow: self.returns(model, flow, goals, rates[flow]) for flow in rates}
+        voters = inference.voters(model.trained_flows)
+        chosen = self._best(model, {flow: rates[flow] for flow in voters})
         world = self.environment
         identity = tasks_hash(f"{world.name} {world.horizon} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
@@ -156,54 +174,93 @@ class Reinforcement(Problem):
     def chosen_flow(self, model: Model, inference: Inference) -> str:
         """The voting flow with the best return on the validation tasks."""
         voters = inference.voters(model.trained_flows)
-        if len(voters) == 1:
-            return voters[0]
-        returns = self._validation_returns(model, inference)
+        return self._best(model, {flow: self.test_rates(model, flow) for flow in voters})
+
+    def _best(self, model: Model, rates: Mapping[str, Sequence[float]]) -> str:
+        """The flow with the best return on the validation tasks, at its learning rates."""
+        if len(rates) == 1:
+            return next(iter(rates))
+        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
+        returns = {
+            flow: self.returns(model, flow, tasks, own)[1:].mean().item()
+            for flow, own in rates.items()
+        }
         return max(returns, key=lambda flow: returns[flow])
 
-    def returns(self, model: Model, tasks: Tensor, steps: int) -> dict[str, Tensor]:
-        """Mean return of every flow in tasks [N, ...] after 0, 1, ... gradient steps.
-
-        Returns:
-            By flow, [steps + 1, N].
-        """
-        found = {}
-        for flow in _policies(model):
-            random, parts = torch.Generator().manual_seed(TEST_SEED), []
-            for some in tasks.split(AT_ONCE):
-                after = self.adaptation(model, flow, some, steps, random)
-                parts.append(torch.stack([acted.returns() for acted, _ in after]))
-            found[flow] = torch.cat(parts, 1)
-        return found
+    def returns(self, model: Model, flow: str, tasks: Tensor, rates: Sequence[float]) -> Tensor:
+        """Mean return of a flow in tasks [N, ...] after 0, 1, ... steps [len(rates) + 1, N]."""
+        random, parts = torch.Generator().manual_seed(TEST_SEED), []
+        for some in tasks.split(AT_ONCE):
+            after = self.adaptation(model, flow, some, rates, random)
+            parts.append(torch.stack([acted.returns() for acted, _ in after]))
+        return torch.cat(parts, 1)
 
     def adaptation(
-        self, model: Model, flow: str, tasks: Tensor, steps: int, random: torch.Generator
+        self,
+        model: Model,
+        flow: str,
+        tasks: Tensor,
+        rates: Sequence[float],
+        random: torch.Generator,
     ) -> Iterator[tuple[Trajectories, Weights]]:
-        """A flow in tasks [N, ...]: what it does after 0, 1, ... steps, and its weights then."""
+        """A flow in tasks [N, ...]: what it does after 0, 1, ... steps, and its weights then.
+
+        Args:
+            model: the trained model.
+            flow: that acts.
+            tasks: to adapt to.
+            rates: learning rate of each step; `test_rates` has those of the results.
+            random: source of starts and actions.
+        """
         network = _policies(model)[flow]
-        pre, meta = _algorithms(model)
-        lr = pre.lr if flow == "pre" else meta.lr
         tasks = tasks.to(self.device)
         weights = copies(network, len(tasks))
-        for step in range(steps + 1):
+        for rate in (*rates, None):
             trajectories = self._act(tasks, policies(network, weights), random)
             yield trajectories, weights
-            if step < steps:
+            if rate is not None:
                 x, y = trajectories.samples(self.discount, self.trace)
-                rate = lr / 2 if self.halve_rate and step > 0 else lr
                 weights = descended(network, weights, x, y, policy_gradient, rate)
+
+    def stated_rates(self, model: Model, flow: str, steps: int) -> list[float]:
+        """Learning rates of a flow as its algorithm and ``halve_rate`` state them."""
+        pre, meta = _algorithms(model)
+        lr = pre.lr if flow == "pre" else meta.lr
+        later = lr / 2 if self.halve_rate else lr
+        return [lr, *[later] * (steps - 1)]
+
+    def test_rates(self, model: Model, flow: str) -> list[float]:
+        """Learning rates of a flow in the results, as ``rates`` says."""
+        stated = self.stated_rates(model, flow, self.test_steps)
+        if self.rates == "stated":
+            return stated
+        network = _policies(model)[flow]
+        chosen: list[float] = []
+        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks).to(self.device)
+
+        def act(weights: Weights) -> Trajectories:
+            random = torch.Generator().manual_seed(VALIDATION_SEED)
+            return self._act(tasks, policies(network, weights), random)
+
+        weights = copies(network, len(tasks))
+        acted = act(weights)
+        for rate in stated:
+            x, y = acted.samples(self.discount, self.trace)
+            best = -math.inf
+            for tried in (factor * rate for factor in FACTORS):
+                moved = descended(network, weights, x, y, policy_gradient, tried)
+                after = act(moved)
+                if (score := after.returns().mean().item()) > best:
+                    best, following = score, (tried, moved, after)
+            chosen.append(following[0])
+            weights, acted = following[1:]
+        return chosen
 
     def _act(self, tasks: Tensor, policy: Policy, random: torch.Generator) -> Trajectories:
         return rollout(self.environment, tasks, policy, self.trajectories, random)
 
     def _fixed_tasks(self, seed: int, count: int) -> Tensor:
         return checked_tasks(self.environment, count, torch.Generator().manual_seed(seed))
-
-    def _validation_returns(self, model: Model, inference: Inference) -> dict[str, float]:
-        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
-        returns = self.returns(model, tasks, self.validation_steps)
-        voters = inference.voters(model.trained_flows)
-        return {flow: returns[flow][1:].mean().item() for flow in voters}
 
 
 def _policies(model: Model) -> dict[str, Network]:
