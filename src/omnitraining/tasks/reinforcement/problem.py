@@ -157,7 +157,7 @@ class Reinforcement(Problem):
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the chosen one, per number of steps."""
-        goals = self._fixed_tasks(TEST_SEED, self.test_tasks)[:tasks]
+        goals = self.fixed_tests(tasks)
         rates = {flow: self.test_rates(model, flow) for flow in _policies(model)}
         returns = {flow: self.returns(model, flow, goals, rates[flow]) for flow in rates}
         voters = inference.voters(model.trained_flows)
@@ -255,6 +255,10 @@ class Reinforcement(Problem):
             chosen.append(following[0])
             weights, acted = following[1:]
         return chosen
+
+    def fixed_tests(self, count: int) -> Tensor:
+        """The first of the fixed test tasks [count, ...], on the CPU."""
+        return self._fixed_tasks(TEST_SEED, self.test_tasks)[:count]
 
     def _act(self, tasks: Tensor, policy: Policy, random: torch.Generator) -> Trajectories:
         return rollout(self.environment, tasks, policy, self.trajectories, random)
