@@ -83,6 +83,9 @@ def readable(message: str, experiment: type) -> str:
     naming = f"choose from {', '.join(choices)}, or give package.module.Class"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{place}: there is no class {found[1]!r}: {naming}"
+    if found := re.search(r"Expected '([\w.]+)' to be a function that returns", message):
+        name = found[1].rpartition(".")[2]
+        return f"{place}: say what {found[1]} returns: def {name}() -> torch.nn.Module"
     if found := re.search(r"unrecognized arguments: -*(?:(\w+)\.)?(\S+)", message):
         return _unknown("", experiment, *found.groups())
     if found := re.search(r"(?:Group '(\w+)' does not accept option|Option) '(\S+)'", message):

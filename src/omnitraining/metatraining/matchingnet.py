@@ -1,12 +1,13 @@
 """Matching networks with full context embeddings (Vinyals et al. 2016 [80], as in [13])."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnitraining.batches import Episode
+from omnitraining.batches import Episode, class_means
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -36,13 +37,18 @@ class FullContext(nn.Module):
 
     def forward(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
         """Support [T, S, D] with its labels [T, S], in their new order, and queries [T, Q, D]."""
-        order = _canonical_order(episode)
-        labels = episode.support_y.gather(1, order)
-        rows = order.unsqueeze(-1).expand_as(episode.support_x)
-        plain = episode.support_x.gather(1, rows)
+        support, labels = self.support(episode.support_x, episode.support_y, episode.ways)
+        return support, labels, self.query(episode.query_x, support)
+
+    def support(self, support: Tensor, labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
+        """Support samples [T, S, D] in view of each other, with their labels, in a new order."""
+        order = _canonical_order(support, labels, ways)
+        plain = support.gather(1, order.unsqueeze(-1).expand_as(support))
         context: Tensor = self.read_support(plain)[0]
-        support = plain + torch.stack(context.chunk(2, -1)).sum(0)
-        query = episode.query_x
+        return plain + torch.stack(context.chunk(2, -1)).sum(0), labels.gather(1, order)
+
+    def query(self, query: Tensor, support: Tensor) -> Tensor:
+        """Queries [T, Q, D] in view of what `support` returns."""
         tasks, queries, size = query.shape
         hidden, cell = query, query.new_zeros(tasks * queries, size)
         for _ in range(self.steps or support.shape[1]):
@@ -50,7 +56,34 @@ class FullContext(nn.Module):
             inputs = torch.cat([query, attention @ support], -1).flatten(0, 1)
             read, cell = self.read_query(inputs, (hidden.flatten(0, 1), cell))
             hidden = read.view_as(query) + query
-        return support, labels, hidden
+        return hidden
+
+
+class Matching(nn.Module):
+    """Log of class probabilities [T, Q, N] of queries [T, Q, D], given a support set that is read.
+
+    Args:
+        context: of the trained head.
+        support: in its context [T, S, D].
+        members: its labels, one-hot [T, S, N].
+        scale: factor of the cosines.
+    """
+
+    def __init__(
+        self, context: FullContext, support: Tensor, members: Tensor, scale: float
+    ) -> None:
+        super().__init__()
+        self.context, self.scale = context, scale
+        self.register_buffer("support", support)
+        self.register_buffer("members", members)
+        self.support: Tensor
+        self.members: Tensor
+
+    def forward(self, query: Tensor) -> Tensor:
+        query = self.context.query(query, self.support)
+        cosine = F.normalize(query, dim=-1) @ F.normalize(self.support, dim=-1).mT
+        attention = torch.softmax(self.scale * F.relu(cosine), -1)
+        return torch.log(attention @ self.members + 1e-6)
 
 
 @dataclass(frozen=True)
@@ -76,24 +109,24 @@ class MatchingNet(MetaTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         embedded = episode.with_inputs(network.backbone(episode.inputs()))
-        parts = embedded.split(TASKS_AT_ONCE)
-        return torch.cat([self._log_probabilities(network.head, part) for part in parts])
+        parts = [
+            self.fit(network.head, part.support_x, part.support_y, part.ways)(part.query_x)
+            for part in embedded.split(TASKS_AT_ONCE)
+        ]
+        return torch.cat(parts)
 
-    def _log_probabilities(self, head: nn.Module, episode: Episode) -> Tensor:
-        support, labels, query = head(episode)
-        cosine = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).mT
-        attention = torch.softmax(self.scale * F.relu(cosine), -1)
-        members = F.one_hot(labels, episode.ways).to(attention.dtype)
-        return torch.log(attention @ members + 1e-6)
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        context = cast(FullContext, head)
+        read, ordered = context.support(support, labels, ways)
+        return Matching(context, read, F.one_hot(ordered, ways).to(read.dtype), self.scale)
 
 
 @torch.no_grad()
-def _canonical_order(episode: Episode) -> Tensor:
+def _canonical_order(support: Tensor, labels: Tensor, ways: int) -> Tensor:
     """Order of the support samples [T, S] that does not depend on how they are given."""
-    support, labels = episode.support_x, episode.support_y
     middle = support.mean(1, keepdim=True).mT
     agreement = (support @ middle).squeeze(-1)  # [T, S]
-    prototypes = (episode.prototypes() @ middle).squeeze(-1)  # [T, N]
+    prototypes = (class_means(support, labels, ways) @ middle).squeeze(-1)  # [T, N]
     by_sample = agreement.argsort(dim=1, stable=True)
     of_class = prototypes.gather(1, labels).gather(1, by_sample)
     return by_sample.gather(1, of_class.argsort(dim=1, stable=True))
