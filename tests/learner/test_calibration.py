@@ -18,7 +18,7 @@ from tests.learner.models import untrained
 
 def test_the_temperature_that_was_put_in_is_found() -> None:
     random = torch.Generator().manual_seed(0)
-    logits = torch.randn(40_000, 4, generator=random, dtype=torch.float64)
+    logits = torch.randn(20_000, 4, generator=random, dtype=torch.float64)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=random)[:, 0]
     for temperature in (0.2, 1.0, 3.0):
         stated = (logits * temperature).softmax(-1)  # too sure where it is above 1
@@ -27,7 +27,7 @@ def test_the_temperature_that_was_put_in_is_found() -> None:
         torch.testing.assert_close(
             tempered(stated, temperature), logits.softmax(-1), atol=1e-6, rtol=0
         )
-        assert calibration_error(tempered(stated, found), labels) < 0.01
+        assert calibration_error(tempered(stated, found), labels) < 0.015
 
 
 def test_the_temperature_has_the_least_cross_entropy() -> None:
@@ -75,7 +75,7 @@ def test_cosines_are_those_of_queries_and_class_means() -> None:
 
 
 def test_every_head_of_a_model_is_calibrated() -> None:
-    experiment, trained = untrained(inference={"vote": ["pre", "meta"]})
+    experiment, trained = untrained(measured=True, inference={"vote": ["pre", "meta"]})
     heads = {"pre", "joint", "meta", "ensemble", "vote"}
     found = trained.calibration
     assert found.shots == (1, 2, 5)  # twelve images of a class, three of them queries
@@ -90,6 +90,17 @@ def test_every_head_of_a_model_is_calibrated() -> None:
 
 
 def test_a_vote_can_be_chosen_on_validation_tasks() -> None:
-    _, trained = untrained(inference={"vote_weights": "validation"})
+    _, trained = untrained(measured=True, inference={"vote_weights": "validation"})
     votes = np.array(list(trained.calibration.votes.values()))
     np.testing.assert_allclose(votes.sum(0), 1)
+
+
+@pytest.mark.slow
+def test_familiarity_is_absent_where_features_change() -> None:
+    _, trained = untrained(
+        measured=True,
+        metatraining={"class_path": "MAML"},
+        problem={"init_args": {"protocol": {"test_ways": 3}}},
+    )
+    assert trained.calibration.familiarity.keys() == {"pre"}
+    assert trained.calibration.temperatures.keys() == {"pre", "joint", "meta", "ensemble", "vote"}
