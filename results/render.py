@@ -40,6 +40,7 @@ def main() -> int:
             "calibration": calibration,
         },
         HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
+        HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
     }
     for page, sections in pages.items():
         text = page.read_text()
@@ -81,6 +82,15 @@ def glyphs(record: Record) -> str:
     ]
     lines.append(verdicts(record, "accuracy"))
     return "\n".join(lines)
+
+
+def pretrained(record: Record) -> str:
+    seeds = "1 seed" if record["seeds"] == 1 else f"mean of {record['seeds']} seeds"
+    first = (
+        f"`{record['command']}`; 5-way accuracy in %, {record['tasks']} tasks, {seeds}, 95 % "
+        "interval over tasks.\n"
+    )
+    return "\n".join([first, *accuracies(record)])
 
 
 def algorithms(record: Record) -> str:

@@ -208,7 +208,7 @@ def test_a_fitted_predictor_is_one_onnx_file(run: Run, fitted: Path, tmp_path: P
     np.testing.assert_allclose(probabilities, learner.predict_proba(x), atol=1e-4)
     np.testing.assert_allclose(familiarity, learner.familiarity(x), atol=1e-4)
     facts = network.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["labels"]) == ["ä", "b", "c"]
+    assert json.loads(facts["labels"]) == ["b", "c", "ä"] == learner.classes_.tolist()
     assert float(facts["threshold"]) == pytest.approx(learner.threshold_)
 
 
