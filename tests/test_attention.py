@@ -234,7 +234,7 @@ def test_wrong_words_are_one_line(
     damaged.write_text("no image")
     assert "--support needs --images" in says(run.path, "--support", photos, "--out", out)
     assert "--count is 0" in says(run.path, "--count", 0, "--out", out)
-    assert "no run at" in says(tmp_path, "--out", out)
+    assert "give --images" in says(tmp_path, "--out", out)
     assert "of Sinusoids, not of images" in says(waves, "--out", out)
     assert "looks at no images" in says(waves, "--images", photos / "p0", "--out", out)
     assert "no.png" in says(run.path, "--images", damaged, "--out", out)

@@ -12,7 +12,11 @@ from omnitraining.display import show
 from omnitraining.omninet import OmniNet
 from omnitraining.runs import provenance
 
-EXTRAS = {"tensorboard": "pip install 'omnitraining[tensorboard]' for metrics in TensorBoard"}
+EXTRAS = {
+    "tensorboard": "pip install 'omnitraining[tensorboard]' for metrics in TensorBoard",
+    "onnxruntime": "pip install 'omnitraining[export]' for ONNX",
+    "huggingface_hub": "pip install 'omnitraining[hub]' for models on the hub",
+}
 
 
 def examine() -> int:

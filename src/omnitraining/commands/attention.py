@@ -38,6 +38,11 @@ def main(arguments: list[str]) -> int:
 
     rows = []
     if options.images is None:
+        if not (Path(options.models[0]) / "config.yaml").is_file():
+            raise InputError(
+                f"{options.models[0]} is not a run folder, and only runs have test tasks: give "
+                "--images"
+            )
         task = attention_grid.first_task(Run(options.models[0]), options.count)
         for model in options.models:
             rows += attention_grid.rows_of_task(model, *task)
