@@ -18,6 +18,7 @@ COMMANDS = {
     "adapt": "learn new classes from a few images of each, into a file",
     "predict": "label images with what 'omni adapt' has learned",
     "export": "write a flow or a fitted predictor for use without this library",
+    "demo": "teach a few classes in the browser, ask, and see what each flow thinks",
     "attention": "draw where the flows of models look",
     "data": "check a data set on disk, or decode its images ahead of training",
     "list": "what there is: experiments, algorithms, backbones, problems",

@@ -1,0 +1,43 @@
+"""Ready-made examples: the first five Armenian letters, rendered as all glyphs here are."""
+
+from functools import cache
+from typing import NamedTuple
+from unicodedata import name
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnitraining.tasks.classification import glyphs
+
+LETTERS = glyphs.classes("armenian", "test")[:5]
+SHOTS, QUERIES = 5, 3
+
+
+class Examples(NamedTuple):
+    """A small task.
+
+    Attributes:
+        support: images [S, S], uint8, by class.
+        queries: other images, of one class after the other.
+    """
+
+    support: dict[str, list[NDArray[np.uint8]]]
+    queries: list[NDArray[np.uint8]]
+
+
+@cache
+def armenian(size: int) -> Examples:
+    """Five letters, five images of each, and three more of each to ask about.
+
+    Args:
+        size: side of the square images, in pixels.
+    """
+    drawn = {
+        f"{name(letter).split()[-1].capitalize()} {letter}": [
+            *glyphs.render(letter, size, SHOTS + QUERIES, seed=0)[:, 0].numpy()
+        ]
+        for letter in LETTERS
+    }
+    support = {title: images[:SHOTS] for title, images in drawn.items()}
+    queries = [images[SHOTS + turn] for turn in range(QUERIES) for images in drawn.values()]
+    return Examples(support, queries)

@@ -1,0 +1,279 @@
+"""The demo in a real browser: Chromium, headless, as a visitor with a mouse, a phone, a keyboard.
+
+It needs gradio, playwright (``pip install gradio playwright``) and a Chromium; pictures of the page
+are left in pytest's temporary folder.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from omnitraining.cli import main
+from omnitraining.tasks.classification import digits
+
+pytest.importorskip("gradio")
+api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+]
+DESKTOP, PHONE = (1280, 900), (375, 800)
+PATIENCE = 120_000  # milliseconds, for a busy machine
+NAMES = {1: 'one "№1" <b>', 4: "four & more", 7: "sieben"}
+
+
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def server(temporary: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    code = "import sys; from omnitraining.cli import main; sys.exit(main(['demo']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found, line
+    yield found[0], process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert not [*temporary.glob("omni-demo-*")]  # what was uploaded is deleted at the end
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+def visit(browser: Any, server: Any, size: tuple[int, int] = DESKTOP, **more: Any) -> Any:
+    """The page as a new visitor gets it; it may ask no other machine for anything."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **more)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.strangers = []
+    own = (server[0], "data:", "blob:", server[0].replace("http", "ws"))
+    page.on("request", lambda r: r.url.startswith(own) or page.strangers.append(r.url))
+    page.goto(server[0])
+    page.locator("#start").wait_for()
+    return page
+
+
+@pytest.fixture
+def page(browser: Any, server: Any) -> Iterator[Any]:
+    made = visit(browser, server)
+    yield made
+    assert not made.strangers
+    made.context.close()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Path]]:
+    """Handwritten digits: six of each of three classes."""
+    folder, data = tmp_path_factory.mktemp("my images"), digits.load(size=32)
+    made: dict[int, list[Path]] = {}
+    for number in NAMES:
+        for turn, index in enumerate((data.labels == number).nonzero()[:6, 0]):
+            path = folder / f"{number} ({turn}) é.png"
+            Image.fromarray(data.images[index, 0].numpy()).resize((60, 64)).save(path)
+            made.setdefault(number, []).append(path)
+    return made
+
+
+def give(page: Any, name: str, paths: list[Path]) -> None:
+    """Add a class."""
+    page.get_by_label("Name of the class").fill(name)
+    if paths:
+        page.set_input_files("#files input[type=file]", [str(path) for path in paths])
+        page.locator("#files").get_by_text(paths[0].stem[:5]).first.wait_for()
+    page.locator("#add").click()
+
+
+def said(page: Any, place: str, words: str) -> str:
+    """The message in a place of the page, once it holds the words."""
+    found = page.locator(f"#{place} .omni-message").filter(has_text=words)
+    found.wait_for()
+    text: str = found.inner_text()
+    return text
+
+
+def ask(page: Any, path: Path) -> None:
+    page.get_by_label("Upload", exact=True).check()
+    page.set_input_files("#file input[type=file]", str(path))
+    page.locator("#file").get_by_text(path.stem[:5]).first.wait_for()
+    page.locator("#ask").click()
+
+
+def test_one_click_shows_what_it_is_about(page: Any, tmp_path: Path) -> None:
+    assert "No classes yet" in page.locator("#classes").inner_text()
+    assert "No answer yet" in page.locator("#answer").inner_text()
+    page.screenshot(path=tmp_path / "empty.png", full_page=True)
+    page.locator("#start").click()
+    label = page.locator("#omni-label")
+    label.wait_for()
+    assert label.inner_text().startswith("Ayb")
+    assert page.locator(".omni-classes li").count() == 5
+    assert page.locator(".omni-flows li").count() == 3
+    assert page.locator(".omni-flows img[alt^='where the']").count() == 3
+    page.screenshot(path=tmp_path / "example.png", full_page=True)
+    page.locator("#another").click()
+    page.locator("#omni-label").filter(has_text="Ben").wait_for()
+
+
+def test_teach_ask_add_a_class_and_download(
+    page: Any, images: dict[int, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 4):
+        give(page, NAMES[number], images[number][:4])
+        said(page, "added", f"“{NAMES[number]}” now has 4 pictures")
+    for number in (1, 4):
+        ask(page, images[number][5])
+        page.locator("#omni-label").filter(has_text=NAMES[number]).wait_for()
+        page.locator("#file [aria-label*=emove], #file [aria-label*=lear]").first.click()
+    ask(page, images[7][0])
+    page.get_by_text("Or add this picture to a class").click()
+    page.get_by_label("Class, an old or a new one").fill(NAMES[7])
+    page.keyboard.press("Enter")
+    page.locator("#teach").click()
+    said(page, "asked", f"The picture was added to “{NAMES[7]}”")
+    assert page.locator(".omni-classes li").count() == 3
+    page.locator("#ask").click()
+    page.locator("#omni-label").filter(has_text=NAMES[7]).wait_for()
+    page.screenshot(path=tmp_path / "own.png", full_page=True)
+
+    page.get_by_text("Keep what was learned").click()
+    page.locator("#save").click()
+    said(page, "saved", "omni predict classes.learner")
+    links = page.locator("#made a[download]")
+    links.first.wait_for()
+    for number in range(links.count()):
+        with page.expect_download() as waiting:
+            links.nth(number).click()
+        waiting.value.save_as(tmp_path / waiting.value.suggested_filename)
+    page.screenshot(path=tmp_path / "saved.png", full_page=True)
+    assert {"classes.learner", "classes.onnx"} <= {path.name for path in tmp_path.iterdir()}
+    query = str(images[4][5])
+    assert main(["predict", str(tmp_path / "classes.learner"), query, "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split(",")[1] == NAMES[4]
+
+
+def test_wrong_input_is_one_clear_sentence(
+    page: Any, images: dict[int, list[Path]], tmp_path: Path
+) -> None:
+    notes, large, wide = (tmp_path / name for name in ("notes.png", "large.png", "wide.png"))
+    notes.write_text("no image")
+    large.write_bytes(images[1][0].read_bytes() + bytes(21_000_000))
+    Image.new("1", (9000, 6000)).save(wide)
+    page.locator("#ask").click()
+    said(page, "asked", "Draw something first.")
+    page.locator("#add").click()
+    said(page, "added", "Give the class a name first.")
+    give(page, "empty", [])
+    said(page, "added", "Choose one or more pictures of “empty” first.")
+    give(page, "text", [images[1][0], notes])
+    said(page, "added", "notes.png is not an image, or of a kind that Pillow cannot read.")
+    page.screenshot(path=tmp_path / "wrong.png", full_page=True)
+    assert "No classes yet" in page.locator("#classes").inner_text()
+    page.reload()
+    page.locator("#start").wait_for()
+    give(page, "wide", [wide])
+    said(page, "added", "wide.png has 54 million pixels: 50 million at most.")
+    page.reload()
+    page.locator("#start").wait_for()
+    page.set_input_files("#files input[type=file]", str(large))
+    page.get_by_text(re.compile("size.*maximum", re.I)).first.wait_for()
+    page.screenshot(path=tmp_path / "large.png.shot.png", full_page=True)
+    page.reload()
+    page.locator("#start").wait_for()
+    give(page, "one", images[1][:2])
+    said(page, "added", "Add another class.")
+    ask(page, images[4][0])
+    said(page, "asked", "Add one more class first: there must be two or more to choose from.")
+    assert "Traceback" not in page.content()
+
+
+def test_visitors_do_not_see_each_other(browser: Any, server: Any, page: Any) -> None:
+    page.locator("#start").click()
+    page.locator("#omni-label").wait_for()
+    other = visit(browser, server)
+    other.locator("#ask").click()
+    said(other, "asked", "Draw something first.")
+    assert "No classes yet" in other.locator("#classes").inner_text()
+    other.context.close()
+
+
+def test_a_drawing_on_a_phone(browser: Any, server: Any, tmp_path: Path) -> None:
+    page = visit(browser, server, PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
+    page.screenshot(path=tmp_path / "empty.png", full_page=True)
+    page.locator("#start").click()
+    page.locator("#omni-label").wait_for()
+    page.wait_for_timeout(500)
+    page.screenshot(path=tmp_path / "view.png")
+    page.screenshot(path=tmp_path / "example.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    page.get_by_label("Draw", exact=True).check()
+    canvas = page.locator("#drawing canvas")
+    canvas.wait_for()
+    page.wait_for_timeout(1000)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y - 40)
+    page.mouse.down()
+    for step in range(10):
+        page.mouse.move(x - 40, y - 40 + 8 * step)
+    for step in range(10):
+        page.mouse.move(x - 40 + 8 * step, y + 40)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=tmp_path / "drawn.png")
+    before = page.locator("#answer").inner_html()
+    page.locator("#ask").click()
+    page.wait_for_function(
+        "before => document.querySelector('#answer').innerHTML != before", arg=before
+    )
+    page.wait_for_timeout(500)
+    page.screenshot(path=tmp_path / "asked.png", full_page=True)
+    assert not page.locator("#asked .omni-wrong").count()
+    assert not page.strangers
+    page.context.close()
+
+
+def test_the_keyboard_reaches_everything(page: Any) -> None:
+    seen: list[str] = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen += page.evaluate(
+            "(() => { let e = document.activeElement; const ids = [];"
+            "for (; e; e = e.parentElement) if (e.id) ids.push(e.id); return ids })()"
+        )
+    reached = [name for name in ("start", "name", "files", "add", "kind", "ask") if name in seen]
+    assert reached == ["start", "name", "files", "add", "kind", "ask"]
+    page.locator("#start").focus()
+    page.keyboard.press("Enter")
+    page.locator("#omni-label").wait_for()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not page.locator(".omni-flows li").count():
+        time.sleep(0.1)
+    assert page.locator(".omni-flows li").count() == 3
