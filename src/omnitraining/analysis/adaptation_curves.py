@@ -1,0 +1,78 @@
+"""Figure 8: mean return on unseen tasks by number of gradient steps."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+from omnitraining.evaluation import ENSEMBLE
+
+COLOURS = ("#D55E00", "#0072B2", "#000000", "#009E73", "#999999", "#CC79A7", "#56B4E9", "#E69F00")
+"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+MARKERS = "osv^DP*X"
+FLOWS = {"meta": ":", "joint": "--", "pre": "-."}
+
+
+def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
+    """One panel per environment, a line per row with its 95 % band; the reference also by flow.
+
+    Args:
+        record: as `omnitraining.reproduction` writes it.
+        runs: not needed.
+        path: the picture.
+    """
+    rows = record["rows"]
+    named = dict.fromkeys(cell for row in rows.values() for cell in row["cells"])
+    panels: dict[str, list[int]] = {}
+    for cell in named:
+        environment, step, _ = cell.split()
+        panels.setdefault(environment, []).append(int(step))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(max(5.5, 4.2 * len(panels)), 4.2), squeeze=False
+    )
+    for axis, (environment, steps) in zip(axes[0], panels.items(), strict=True):
+        for index, (row, results) in enumerate(rows.items()):
+            if f"{environment} {steps[0]} steps" not in results["cells"]:
+                continue
+            found = [results["cells"][f"{environment} {step} steps"]["heads"] for step in steps]
+            colour = COLOURS[index % len(COLOURS)]
+            means = [heads[ENSEMBLE]["mean"] for heads in found]
+            spread = [heads[ENSEMBLE]["interval"] for heads in found]
+            marker = MARKERS[index % len(MARKERS)]
+            axis.plot(steps, means, marker=marker, ms=5, color=colour, label=row, zorder=3)
+            axis.fill_between(
+                steps,
+                [m - s for m, s in zip(means, spread, strict=True)],
+                [m + s for m, s in zip(means, spread, strict=True)],
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
+            flows = FLOWS if row == record["reference"] else {}
+            for flow, line in flows.items():
+                if flow in found[0]:
+                    alone = [heads[flow]["mean"] for heads in found]
+                    label = f"{row}, {flow}-flow alone"
+                    axis.plot(steps, alone, line, color=colour, lw=1.2, label=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel("gradient steps")
+        axis.set_title(environment)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("mean return")
+    labelled = {
+        label: handle
+        for axis in axes[0]
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(labelled.values()), list(labelled), ncol=3, loc="lower center", frameon=False
+    )
+    lines = -(-len(labelled) // 3)
+    figure.tight_layout(rect=(0, 0.015 + 0.055 * lines, 1, 1))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

@@ -1,0 +1,157 @@
+"""Pictures of policies: curves, paths, filmstrips, and the command that draws them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from omnitraining.analysis import adaptation_curves, cheetah_strip, navigation_paths
+from omnitraining.cli import main
+from omnitraining.experiment import instantiate, train_run
+from omnitraining.tasks.reinforcement.half_cheetah import Physics
+from omnitraining.tasks.reinforcement.problem import Reinforcement
+from tests.reference.tiny import NAVIGATION, SINUSOIDS, config
+
+CHEETAH: dict[str, Any] = {
+    "problem": {
+        "init_args": {
+            "environment": {"class_path": "HalfCheetahDirection", "init_args": {"horizon": 6}},
+            "tasks": 2,
+            "trajectories": 2,
+            "validation_tasks": 2,
+        }
+    },
+    "backbone": {"init_args": {"inputs": 17}},
+    "training": {"steps": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained runs; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    choices = {
+        "navigation": config(NAVIGATION, training={"steps": 0}),
+        "cheetah": config(NAVIGATION, **CHEETAH),
+        "sinusoids": config(SINUSOIDS, training={"steps": 0}),
+    }
+    return {name: train_run(choice, folder / name).path for name, choice in choices.items()}
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "size"), [("navigation", "paths.png", 900), ("cheetah", "strip.png", 900)]
+)
+def test_a_policy_is_drawn(
+    run: str, name: str, size: int, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / name
+    assert main(["watch", str(runs[run]), "--out", str(out), "--flow", "meta"]) == 0
+    with Image.open(out) as image:
+        assert image.format == "PNG" and image.width > size
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_cheetah_moves_in_the_time_of_the_simulation(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cheetah.gif"
+    assert main(["watch", str(runs["cheetah"]), "--out", str(out), "--steps", "1"]) == 0
+    assert capsys.readouterr().out == f"picture: {out}\n"
+    with Image.open(out) as image:
+        assert image.format == "GIF" and image.n_frames == 4  # 0, 0.1, 0.2 and 0.3 seconds
+        assert image.info["duration"] == 100
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "words"),
+    [
+        ("navigation", ["--out", "a.gif"], "paths of Navigation do not move; give a .png"),
+        ("navigation", ["--out", "a.mp4"], "--out is a.mp4: it must end in .png or .gif"),
+        ("navigation", ["--out", "a.png", "--steps", "3"], "--steps is 3: it must be from 1 to 2"),
+        ("navigation", ["--out", "a.png", "--flow", "x"], "has no flow 'x': pre, joint, meta"),
+        ("cheetah", ["--out", "a.png", "--task", "20"], "--task is 20: it must be from 0 to 19"),
+        ("sinusoids", ["--out", "a.png"], "is not a run on Navigation or a HalfCheetah"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_a_line(
+    run: str,
+    arguments: list[str],
+    words: str,
+    runs: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["watch", str(runs[run]), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and words in captured.err
+    assert not Path(arguments[1]).exists()
+
+
+def test_the_film_shows_the_trajectories_of_the_adaptation() -> None:
+    experiment = instantiate(config(NAVIGATION, **CHEETAH))
+    problem, model = experiment.problem, experiment.build()
+    assert isinstance(problem, Reinforcement)
+    film = cheetah_strip._Film(problem.environment)  # type: ignore[arg-type]
+    goal = problem.fixed_tests(1)
+    (plain, _), _ = problem.adaptation(model, "meta", goal, [0.1], torch.Generator())
+    problem.environment = film
+    (filmed, _), *_ = problem.adaptation(model, "meta", goal, [], torch.Generator())
+    assert torch.equal(plain.states, filmed.states)
+    # States are all positions but that along the ground, before velocities.
+    positions = np.stack(film.positions)
+    assert positions.shape == (7, 9)
+    np.testing.assert_allclose(positions[:-1, 1:], filmed.states[0, 0, :, :8], rtol=1e-6)
+
+
+def test_outlines_are_those_of_the_body() -> None:
+    physics = Physics()
+    skeleton = cheetah_strip._Skeleton(physics)
+    assert len(skeleton.names) == 8 and {"torso", "head"} <= set(skeleton.names)
+    at_rest = np.concatenate(skeleton.outlines(physics.rest))
+    moved = physics.rest.copy()
+    moved[0] += 2.5
+    there = np.concatenate(skeleton.outlines(moved))
+    np.testing.assert_allclose(there - at_rest, np.tile([2.5, 0], (len(at_rest), 1)), atol=1e-12)
+    # The torso is a capsule of radius 0.046, 1 metre from end to end of its axis, level, 0.7 high.
+    torso = skeleton.outlines(physics.rest)[skeleton.names.index("torso")]
+    np.testing.assert_allclose(np.ptp(torso, axis=0), [1.092, 0.092], atol=1e-3)
+    np.testing.assert_allclose(torso[:, 1].mean(), 0.7, atol=1e-6)
+
+
+def record(environments: int, rows: int) -> dict[str, Any]:
+    """Curves of every row; the first has three flows, and only the last lacks an environment."""
+
+    def cell(row: int, step: int) -> dict[str, Any]:
+        names = ("pre", "joint", "meta", "ensemble") if row == 0 else ("meta", "ensemble")
+        return {"heads": {n: {"mean": -20 / (step + 1) - row, "interval": 0.5} for n in names}}
+
+    return {
+        "reference": "row 0",
+        "rows": {
+            f"row {row}": {
+                "cells": {
+                    f"world-{e} {step} steps": cell(row, step)
+                    for e in range(environments - (row == rows - 1 > 0))
+                    for step in range(5)
+                }
+            }
+            for row in range(rows)
+        },
+    }
+
+
+@pytest.mark.parametrize(("environments", "rows"), [(1, 1), (2, 3), (4, 6)])
+def test_curves_have_a_panel_per_environment(environments: int, rows: int, tmp_path: Path) -> None:
+    widths = []
+    for count in (environments, environments + 1):
+        path = adaptation_curves.draw(record(count, rows), None, tmp_path / f"{count}.png")
+        with Image.open(path) as image:
+            widths.append(image.width)
+    assert widths[1] > widths[0] > 600
+
+
+def test_moments_in_words() -> None:
+    words = [navigation_paths.moment(count) for count in range(3)]
+    assert words == ["before adaptation", "after 1 step", "after 2 steps"]
