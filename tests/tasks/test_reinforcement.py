@@ -1,0 +1,596 @@
+"""Reinforcement learning: samples, meta-gradients, evaluation, training, and wrong input."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from omnitraining.adaptation import descended
+from omnitraining.backbones import MLP
+from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.cli import main
+from omnitraining.errors import InputError
+from omnitraining.evaluation import ENSEMBLE, Inference
+from omnitraining.experiment import evaluate_run, instantiate, load_run, train_run
+from omnitraining.metatraining import MAML, ProtoNet
+from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
+from omnitraining.network import Network
+from omnitraining.policy import GaussianHead, policy_gradient, policy_targets
+from omnitraining.pretraining import REINFORCE, L2Regression
+from omnitraining.runs import Run
+from omnitraining.tasks.reinforcement import problem as module
+from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
+from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.problem import TEST_SEED, VALIDATION_SEED, Reinforcement
+from omnitraining.tasks.reinforcement.trajectories import Trajectories, rollout
+from omnitraining.teacher import Teacher
+from omnitraining.training import train
+from tests.reference.tiny import NAVIGATION, config, metrics, same, tensors
+
+METHODS = {
+    "pre-training": ("pre",),
+    "meta-training": ("meta",),
+    "joint-training": ("joint",),
+    "ensemble": ("pre", "meta"),
+    "omni-training": ("pre", "joint", "meta"),
+}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def problem(**options: Any) -> Reinforcement:
+    defaults = {
+        "tasks": 3,
+        "trajectories": 4,
+        "test_steps": 2,
+        "test_tasks": 7,
+        "validation_tasks": 5,
+    }
+    return Reinforcement(Navigation("distance", horizon=6), **(defaults | options))
+
+
+def model_of(
+    data: Reinforcement,
+    method: Method = "omni-training",
+    lr: float = 0.1,
+    branch_init: Any = "random",
+    **options: Any,
+) -> Model:
+    return build_model(
+        method,
+        lambda: MLP(2, (6, 4)),
+        data,
+        REINFORCE(lr=lr),
+        MAML(task="reinforcement", lr=lr, **options),
+        OmniLoss(),
+        OmniNetOptions(branch_init=branch_init),
+    )
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- what a step learns from ---
+
+
+@each_method
+def test_every_flow_learns_from_its_own_trajectories(method: Method) -> None:
+    data = problem()
+    model = model_of(data, method)
+    drawn = data.samples(0, generator(), model)
+    flows = METHODS[method]
+    assert drawn.report.keys() == {
+        *(f"return_{flow}" for flow in flows),
+        *(f"return_{flow}_adapted" for flow in flows if flow != "pre"),
+    }
+    assert (len(drawn.batch.x) > 0) == ("pre" in flows)
+    assert (len(drawn.episode.query_x) > 0) == ("meta" in flows)
+    assert (drawn.joint is not None) == ("joint" in flows)
+    if "pre" in flows:
+        assert drawn.batch.x.shape == (3 * 4 * 6, 2) and drawn.batch.y.shape == (3 * 4 * 6, 4)
+    if "meta" in flows:
+        for part in (drawn.episode.support_x, drawn.episode.query_x):
+            assert part.shape == (3, 4 * 6, 2)
+    if drawn.joint is not None:  # one set of first trajectories serves both of its losses
+        batch, episode = drawn.joint
+        assert torch.equal(batch.x, episode.support_x.flatten(0, 1))
+        assert torch.equal(batch.y, episode.support_y.flatten(0, 1))
+
+
+def test_the_old_policy_is_the_one_that_learns() -> None:
+    """So that every ratio of the surrogate is 1 in the first place."""
+    data = problem()
+    model = model_of(data)
+    drawn = data.samples(0, generator(), model)
+    outputs = model.outputs(drawn.batch, drawn.episode, drawn.joint)
+    assert drawn.joint is not None
+    targets = {
+        "pre": drawn.batch.y,
+        "meta": drawn.episode.query_y,
+        "joint_pre": drawn.joint[0].y,
+        "joint_meta": drawn.joint[1].query_y,
+    }
+    assert outputs.keys() == targets.keys()
+    for name, found in outputs.items():
+        mean, log_std = found.chunk(2, -1)
+        y = targets[name]
+        chances = Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
+        torch.testing.assert_close(chances, y[..., -1], rtol=1e-4, atol=1e-4)
+
+
+def test_samples_depend_on_the_seed_and_the_weights_alone() -> None:
+    data, model = problem(), model_of(problem())
+    first, again = (data.samples(3, generator(7), model) for _ in range(2))
+    assert torch.equal(first.batch.x, again.batch.x)
+    assert torch.equal(first.episode.query_y, again.episode.query_y)
+    other = data.samples(3, generator(8), model)
+    assert not torch.equal(first.batch.x, other.batch.x)
+
+
+# --- losses and their gradients ---
+
+
+def fixed_samples() -> Samples:
+    """Trajectories of nobody in particular: two tasks, ratios that are not 1."""
+
+    def some(*shape: int) -> tuple[Tensor, Tensor]:
+        actions, advantages = torch.randn(*shape, 2), torch.randn(*shape)
+        return torch.randn(*shape, 2), policy_targets(actions, advantages, torch.randn(*shape) - 3)
+
+    def both() -> tuple[MiniBatch, Episode]:
+        return MiniBatch(*some(9)), Episode(*some(2, 5), *some(2, 6))
+
+    return Samples(*both(), joint=both())
+
+
+def terms_by_hand(model: Model, drawn: Samples, lr: float) -> dict[str, Tensor]:
+    """The terms with loops over tasks and torch's own distributions."""
+
+    def chances(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        mean, log_std = torch.func.functional_call(network, weights, (x,)).chunk(2, -1)
+        return Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
+
+    def outer(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return -((chances(network, weights, x, y) - y[..., -1]).exp() * y[..., -2]).mean()
+
+    def after_a_step(network: nn.Module, e: Episode) -> Tensor:
+        weights, losses = dict(network.named_parameters()), []
+        for task in range(len(e.support_x)):
+            x, y = e.support_x[task], e.support_y[task]
+            inner = -(chances(network, weights, x, y) * y[..., -2]).mean()
+            slopes = torch.autograd.grad(inner, [*weights.values()], create_graph=True)
+            fast = {n: w - lr * g for (n, w), g in zip(weights.items(), slopes, strict=True)}
+            losses.append(outer(network, fast, e.query_x[task], e.query_y[task]))
+        return torch.stack(losses).mean()
+
+    assert drawn.joint is not None
+    batches = {"pre": drawn.batch, "joint_pre": drawn.joint[0]}
+    episodes = {"meta": drawn.episode, "joint_meta": drawn.joint[1]}
+    nets = {name: model.network(name) for name in (*batches, *episodes)}
+    return {
+        **{f"l_{n}": outer(nets[n], dict(nets[n].named_parameters()), b.x, b.y)
+           for n, b in batches.items()},
+        **{f"l_{n}": after_a_step(nets[n], e) for n, e in episodes.items()},
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("float64")
+def test_losses_and_gradients_are_those_written_out_task_by_task() -> None:
+    model, drawn = model_of(problem()), fixed_samples()
+    terms = model(drawn.batch, drawn.episode, joint=drawn.joint)
+    expected = terms_by_hand(model, drawn, 0.1)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value)
+    parameters = [*model.parameters()]
+    for name in expected:
+        slopes = (
+            torch.autograd.grad(t[name], parameters, retain_graph=True, materialize_grads=True)
+            for t in (terms, expected)
+        )
+        for ours, theirs in zip(*slopes, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences() -> None:
+    model, drawn = model_of(problem()), fixed_samples()
+    teacher = Teacher(model).model
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from the teacher
+            parameter += 0.1 * torch.randn_like(parameter)
+
+    def objective() -> Tensor:
+        total: Tensor = model(drawn.batch, drawn.episode, teacher, 0, drawn.joint)["total"]
+        return total
+
+    slopes = torch.autograd.grad(objective(), [*model.parameters()])
+    width = 1e-5
+    for parameter, slope in zip(model.parameters(), slopes, strict=True):
+        direction = torch.randn_like(parameter)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * width * direction
+                values.append(objective().item())
+                parameter -= sign * width * direction
+        difference = (values[0] - values[1]) / (2 * width)
+        assert (slope * direction).sum().item() == pytest.approx(difference, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.usefixtures("float64")
+def test_without_second_order_the_inner_gradient_is_a_constant() -> None:
+    drawn = fixed_samples()
+    slopes = []
+    for second_order in (True, False):
+        torch.manual_seed(0)
+        model = model_of(problem(), "meta-training", second_order=second_order)
+        value = model(drawn.batch, drawn.episode)["l_meta"]
+        slopes.append(torch.autograd.grad(value, [*model.parameters()]))
+    assert any(not torch.allclose(a, b) for a, b in zip(*slopes, strict=True))
+
+
+# --- judging ---
+
+
+def test_an_evaluation_has_a_cell_per_number_of_steps_with_every_flow() -> None:
+    data = problem()
+    found = data.evaluate(model_of(data), Inference(), 7)
+    assert list(found.cells) == [f"navigation-distance {step} steps" for step in (0, 1, 2)]
+    assert found.higher_is_better and found.unit == "return"
+    for cell in found.cells.values():
+        assert set(cell.scores) == {"pre", "joint", "meta", ENSEMBLE}
+        assert all(len(scores) == 7 for scores in cell.scores.values())
+    assert len({cell.tasks_hash for cell in found.cells.values()}) == 1
+
+
+def test_the_return_after_0_steps_is_that_of_the_plain_policy() -> None:
+    data = problem()
+    model = model_of(data)
+    goals = data._fixed_tasks(TEST_SEED, 7)
+    for flow, name in (("pre", "pre"), ("joint", "joint_meta"), ("meta", "meta")):
+        policy = one_policy(model.network(name))
+        acted = rollout(data.environment, goals, policy, 4, generator(TEST_SEED))
+        found = data.returns(model, flow, goals, [0.1, 0.1])
+        assert found.shape == (3, 7)
+        torch.testing.assert_close(found[0], acted.returns())
+
+
+@pytest.mark.parametrize(("halve", "second"), [(False, 0.3), (True, 0.15)])
+def test_a_flow_adapts_to_its_own_trajectories_after_every_step(halve: bool, second: float) -> None:
+    data = problem(halve_rate=halve)
+    model = model_of(data, lr=0.3)
+    rates = data.test_rates(model, "meta")
+    assert rates == [0.3, second]
+    network, goals, random = model.network("meta"), torch.rand(2, 2) - 0.5, generator(3)
+    (first, w0), (again, w1), (last, w2) = data.adaptation(
+        model, "meta", goals, rates, generator(3)
+    )
+    assert all(torch.equal(w0[n], w) for n, w in copies(network, 2).items())
+    for acted, weights, lr, after in ((first, w0, 0.3, w1), (again, w1, second, w2)):
+        same_again = rollout(data.environment, goals, policies(network, weights), 4, random)
+        torch.testing.assert_close(same_again.states, acted.states)
+        x, y = acted.samples(data.discount, data.trace)
+        expected = descended(network, weights, x, y, policy_gradient, lr)
+        for name, value in expected.items():
+            torch.testing.assert_close(after[name], value)
+    assert not torch.allclose(first.actions, again.actions)
+    assert not torch.allclose(again.actions, last.actions)
+
+
+def test_the_pre_flow_is_fine_tuned_at_its_own_rate() -> None:
+    data = problem()
+    model = build_model(
+        "ensemble",
+        lambda: MLP(2, (4,)),
+        data,
+        REINFORCE(lr=0.0),
+        MAML(task="reinforcement", lr=1.0),
+    )
+    goals = torch.rand(2, 2) - 0.5
+    moved = {}
+    for flow in ("pre", "meta"):
+        rates = data.test_rates(model, flow)[:1]
+        (_, before), (_, after) = data.adaptation(model, flow, goals, rates, generator())
+        moved[flow] = any(not torch.equal(before[n], after[n]) for n in before)
+    assert moved == {"pre": False, "meta": True}
+
+
+def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
+    data = problem(rates="validation")
+    model = model_of(data, "meta-training", lr=0.4)
+    chosen = data.test_rates(model, "meta")
+    tasks = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
+    network = model.network("meta")
+
+    def act(weights: dict[str, Tensor]) -> Trajectories:
+        policy, random = policies(network, weights), generator(VALIDATION_SEED)
+        return rollout(data.environment, tasks, policy, data.trajectories, random)
+
+    weights = copies(network, len(tasks))
+    for rate in chosen:
+        x, y = act(weights).samples(data.discount, data.trace)
+        tried = {
+            other: descended(network, weights, x, y, policy_gradient, other)
+            for other in (0.05, 0.1, 0.2, 0.4, 0.8)
+        }
+        returns = {other: act(moved).returns().mean() for other, moved in tried.items()}
+        assert rate == max(returns, key=lambda other: returns[other])
+        weights = tried[rate]
+    for cell, scores in zip(
+        data.evaluate(model, Inference(), 7).cells.values(),
+        data.returns(model, "meta", data._fixed_tasks(TEST_SEED, 7), chosen),
+        strict=True,
+    ):
+        assert cell.scores[ENSEMBLE] == pytest.approx(scores.tolist())
+
+
+def test_the_ensemble_is_the_voting_flow_that_is_best_on_validation_tasks() -> None:
+    data = problem()
+    model = model_of(data, branch_init="zeros")
+    with torch.no_grad():  # the pre-flow runs off
+        model.network("pre").head.mean.bias += 8
+    rates = {flow: data.test_rates(model, flow) for flow in model.trained_flows}
+    chosen = data.chosen_flow(model, Inference())
+    tasks = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
+    means = {f: data.returns(model, f, tasks, r)[1:].mean().item() for f, r in rates.items()}
+    assert chosen == max(means, key=lambda flow: means[flow]) != "pre"
+    assert data.validate(model, Inference()) == pytest.approx(max(means.values()))
+    assert data.validate(model, Inference(vote=("pre",))) == pytest.approx(means["pre"])
+    for vote, flow in (((), chosen), (("pre", "joint"), "joint"), (("pre",), "pre")):
+        inference = Inference(vote=vote) if vote else Inference()
+        for cell in data.evaluate(model, inference, 7).cells.values():
+            assert cell.scores[ENSEMBLE] == cell.scores[flow]
+
+
+def test_fixed_tasks_are_not_those_of_any_training_step() -> None:
+    data = problem()
+    fixed = [data._fixed_tasks(seed, 200) for seed in (VALIDATION_SEED, TEST_SEED)]
+    steps = [seed * 1_000_003 + step for seed in range(4) for step in range(50)]
+    training = [data.environment.sample_tasks(20, generator(seed)) for seed in steps]
+    assert len(torch.cat([*fixed, *training]).unique(dim=0)) == 400 + 20 * 200
+
+
+def test_tasks_are_judged_with_noise_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = problem()
+    model = model_of(data, "meta-training")
+    goal = torch.tensor([[0.2, 0.1]]).expand(4, 2)
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    assert len(data.returns(model, "meta", goal, [0.1])[0].unique()) == 4
+
+
+def test_other_trajectories_or_another_horizon_are_other_tests() -> None:
+    data = problem()
+    model = model_of(data)
+    longer = Reinforcement(Navigation("distance", horizon=7), 3, 4, test_steps=2, test_tasks=7)
+    hashes = [d.evaluate(model, Inference(), 7) for d in (data, longer)]
+    data.set_test_shots((5,))
+    hashes.append(data.evaluate(model, Inference(), 7))
+    assert len({e.cells["navigation-distance 1 steps"].tasks_hash for e in hashes}) == 3
+
+
+# --- training ---
+
+LEARNS: dict[str, Any] = {
+    "problem": {
+        "init_args": {
+            "environment": {"init_args": {"reward": "distance"}},
+            "tasks": 8,
+            "trajectories": 10,
+            "validation_tasks": 30,
+        }
+    },
+    "pretraining": {"init_args": {"lr": 0.3}},
+    "metatraining": {"init_args": {"lr": 0.3}},
+    "loss": {"weight": 0.0},
+    "inference": {"weights": "student"},
+}
+RECIPES = {
+    "adam": {"optimiser": "adam", "lr": 0.05, "steps": 20, "epoch": 20},
+    "trpo": {"optimiser": "trpo", "lr": 0.06, "steps": 6, "epoch": 6},
+}
+
+
+@each_method
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_method_learns_to_adapt(method: Method, recipe: str, tmp_path: Path) -> None:
+    """A pre-flow does better before adaptation, the others do better after a step."""
+    experiment = instantiate(config(NAVIGATION, **LEARNS, method=method, training=RECIPES[recipe]))
+    data, model = experiment.problem, experiment.build()
+    assert isinstance(data, Reinforcement)
+    tasks = data._fixed_tasks(TEST_SEED, 40)
+    before = {flow: data.returns(model, flow, tasks, [0.3]) for flow in METHODS[method]}
+    train(model, data, experiment.training, experiment.inference, Run(tmp_path, create=True))
+    for flow, returns in before.items():
+        gained = (data.returns(model, flow, tasks, [0.3]) - returns).mean(1)
+        assert gained[0] > 0.1 if flow == "pre" else gained[1] > 0.2, (flow, gained)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "trpo"])
+def test_a_run_that_was_broken_off_ends_in_the_same_weights(optimiser: str, tmp_path: Path) -> None:
+    recipe = {"optimiser": optimiser}
+    whole = train_run(config(NAVIGATION, training=recipe), tmp_path / "whole")
+    again = train_run(config(NAVIGATION, training=recipe), tmp_path / "again")
+    train_run(config(NAVIGATION, training=recipe | {"steps": 2}), tmp_path / "broken")
+    resumed = train_run(config(NAVIGATION, training=recipe), tmp_path / "broken", resume=True)
+    for other in (again, resumed):
+        for which in ("last", "best"):
+            first, second = (tensors(run.checkpoint(which)) for run in (whole, other))
+            assert same(first, second)
+    names = {name for _, name, _ in metrics(whole.path)}
+    assert {"return_pre", "return_meta_adapted", "l_joint_meta", "validation_student"} <= names
+
+
+# --- the command line ---
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained and judged run; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    file = folder / "navigation.yaml"
+    file.write_text(yaml.safe_dump(NAVIGATION))
+    assert main(["train", str(file), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+TINY = [
+    *("--problem.tasks", "2", "--problem.trajectories", "2", "--problem.test_tasks", "4"),
+    *("--problem.validation_tasks", "2", "--training.steps", "1", "--training.epoch", "1"),
+]
+
+
+def test_the_shipped_configuration_trains_and_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", "navigation.yaml", "--out", str(folder), *TINY]) == 0
+    out = capsys.readouterr().out
+    assert all(f"navigation {step} steps" in out for step in range(5))
+    assert all(head in out for head in ("pre", "joint", "meta", "ensemble"))
+
+
+def test_runs_are_judged_and_compared(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = Run(run).load_evaluation()
+    assert main(["evaluate", str(run)]) == 0
+    assert Run(run).load_evaluation() == before  # judged again it gets what it got
+    assert main(["evaluate", str(run), "--shots", "3", "--tasks", "5"]) == 0
+    assert "navigation 2 steps" in capsys.readouterr().out
+    assert main(["compare", str(run), str(finished), "--head", "meta"]) == 0
+    assert "+0 ± 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--shots", "5", "10"], "--shots is (5, 10): give one number of trajectories, 1 or more"),
+        (["--shots", "0"], "--shots is (0,): give one number of trajectories"),
+        (["--tasks", "21"], "--tasks is 21: it must be from 2 to 20"),
+    ],
+)
+def test_tests_that_there_are_not_are_refused(
+    arguments: list[str], words: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(finished), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and words in captured.err
+
+
+def test_there_are_two_thousand_test_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_run(
+        config(NAVIGATION, problem={"init_args": {"test_tasks": 2000}}, training={"steps": 0}),
+        tmp_path / "run",
+    )
+    assert main(["evaluate", str(run.path), "--tasks", "2001"]) == 2
+    assert "--tasks is 2001: it must be from 2 to 2000" in capsys.readouterr().err
+
+
+# --- wrong input ---
+
+MAML_2 = {"class_path": "MAML", "init_args": {"task": "reinforcement", "steps": 2}}
+LONE = "Reinforcement needs pretraining REINFORCE, and metatraining MAML"
+NORM = "tests.tasks.test_reinforcement.Normed"
+DROP = "tests.tasks.test_reinforcement.Dropped"
+
+
+class Normed(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 4), nn.BatchNorm1d(4))
+
+
+class Dropped(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 4), nn.Dropout())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metatraining": MAML_2}, f"{LONE} with task reinforcement and steps 1"),
+        ({"metatraining": {"class_path": "MAML", "init_args": {"task": "regression"}}}, LONE),
+        ({"metatraining": {"class_path": "ProtoNet"}, "method": "pre-training"}, LONE),
+        ({"pretraining": {"class_path": "L2Regression"}}, LONE),
+        ({"backbone": {"init_args": {"inputs": 3}}}, "does not take inputs of shape [2, 2]"),
+        ({"backbone": {"class_path": NORM}}, "there is BatchNorm1d in the backbone"),
+        ({"backbone": {"class_path": DROP}}, "there is Dropout in the backbone"),
+        ({"problem": {"init_args": {"tasks": 0}}}, "problem.tasks is 0: it must be 1 or more"),
+        ({"problem": {"init_args": {"discount": 1.5}}}, "problem.discount is 1.5: it must be from"),
+        ({"problem": {"init_args": {"trace": -0.1}}}, "problem.trace is -0.1"),
+        ({"inference": {"vote": ["meta"]}, "method": "pre-training"}, "inference.vote is ['meta']"),
+        ({"problem": {"init_args": {"environment": {"class_path": "Mars"}}}}, "no class 'Mars'"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_leave_no_run(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        train_run(config(NAVIGATION, **changes), tmp_path / "run")
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+class Failing(Navigation):
+    """Navigation that returns rewards that are not numbers from some reset on."""
+
+    def __init__(self, good: int = 0, horizon: int = 10) -> None:
+        super().__init__(horizon=horizon)
+        self.good = good
+
+    def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        self.good -= 1
+        return super().reset(tasks, random)
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states, rewards, ends = super().step(actions)
+        return states, rewards if self.good >= 0 else rewards * math.nan, ends
+
+
+def test_rewards_that_are_not_numbers_stop_a_run_with_its_good_checkpoint(tmp_path: Path) -> None:
+    # A try-out and two steps of five rollouts each, and a validation of both weights in between.
+    kind = {"class_path": "tests.tasks.test_reinforcement.Failing", "init_args": {"good": 36}}
+    choice = config(NAVIGATION, problem={"init_args": {"environment": kind}})
+    words = (
+        r"navigation: a reward of task 0 \(counted from 0\) is not finite at step 0, in training "
+        r"step 2; the last good checkpoint is kept$"
+    )
+    with pytest.raises(InputError, match=words):
+        train_run(choice, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert load_run(run).load(run).trained_flows == ("pre", "joint", "meta")
+
+
+class Few(Navigation):
+    def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        return super().sample_tasks(count - 1, random)
+
+
+def test_a_sampler_that_gives_too_few_tasks_leaves_no_run(tmp_path: Path) -> None:
+    few = {"environment": {"class_path": "tests.tasks.test_reinforcement.Few"}}
+    with pytest.raises(InputError, match=r"Few.sample_tasks\(4\) returned \[3, 2\]: it must"):
+        train_run(config(NAVIGATION, problem={"init_args": few}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_algorithms_are_refused_in_python_too() -> None:
+    data = problem()
+    head = GaussianHead(4, 2)
+    assert isinstance(Network(nn.Identity(), head).head, GaussianHead)
+    model = build_model("meta-training", lambda: MLP(2, (4,)), data, L2Regression(), ProtoNet())
+    with pytest.raises(InputError, match=LONE):
+        data.evaluate(model, Inference(), 2)
+
+
+def test_a_trained_policy_is_judged_on_some_of_the_tasks(finished: Path, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(finished, tmp_path / "run"))
+    found = evaluate_run(run, 6, name="custom")
+    assert all(len(c.scores[ENSEMBLE]) == 6 for c in found.cells.values())
