@@ -40,6 +40,15 @@ SHOW = """() => {
     const wrong = document.querySelector("#asked .omni-wrong");
     (wrong || document.getElementById("answer")).scrollIntoView({ block: "nearest" });
 }"""  # on a phone the answer would be out of sight
+PICK = """() => {
+    let tries = 100;
+    const pick = () => {
+        const brush = document.querySelector('#drawing button[aria-label="Brush"]');
+        if (brush) brush.click();
+        else if (tries--) setTimeout(pick, 100);
+    };
+    pick();
+}"""  # without it one would have to choose the brush before drawing
 FAILED = "The program failed at this. The terminal in which it runs says why."
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' "
@@ -72,7 +81,7 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
                 quiet=True,
                 inbrowser=False,
                 prevent_thread_lock=True,
-                max_file_size=MEGABYTES * 10**6,
+                max_file_size=MEGABYTES * 2**20,
                 state_session_capacity=VISITORS,
                 footer_links=[],
                 run_history=False,
@@ -176,11 +185,12 @@ def build(trained: Trained, folder: Path) -> Any:
                 gr.HTML("<h2>3. Answer</h2>", padding=False, elem_classes="omni-step")
                 answer = gr.HTML(view.answer(None), padding=False, elem_id="answer")
                 with gr.Accordion("Keep what was learned", open=False, elem_id="keeping"):
-                    save = gr.Button("Make the files", elem_id="save")
+                    with gr.Row():
+                        save = gr.Button("As a learner", elem_id="save")
+                        onnx = gr.Button("As ONNX, which takes a while", elem_id="onnx")
                     saved = gr.HTML(view.message(""), padding=False, elem_id="saved")
                     made = gr.File(
-                        label="Files to download",
-                        file_count="multiple",
+                        label="File to download",
                         interactive=False,
                         visible=False,
                         elem_id="made",
@@ -294,19 +304,23 @@ def build(trained: Trained, folder: Path) -> Any:
                 target: gr.update(value=None, choices=[*session.pictures]),
             }
 
-        def on_save(session: Session | None) -> dict[Any, Any]:
+        def written(write: Callable[[Path], Path], words: str) -> dict[Any, Any]:
+            """A file to download, in a folder of its own."""
             place = Path(tempfile.mkdtemp(dir=folder))
             try:
-                paths, missing = (session or Session(trained)).save(place)
+                path = write(place)
             except BaseException:
                 shutil.rmtree(place)
                 raise
-            words = "Ask it with: omni predict classes.learner IMAGE ..."
-            words += f" There is no ONNX file: {missing}" if missing else ""
-            return {
-                made: gr.update(value=[str(path) for path in paths], visible=True),
-                saved: view.message(words),
-            }
+            return {made: gr.update(value=str(path), visible=True), saved: view.message(words)}
+
+        def on_save(session: Session | None) -> dict[Any, Any]:
+            session = session or Session(trained)
+            return written(session.save, "Ask it with: omni predict classes.learner IMAGE ...")
+
+        def on_onnx(session: Session | None) -> dict[Any, Any]:
+            session = session or Session(trained)
+            return written(session.save_onnx, "Any program that reads ONNX can use it.")
 
         query = [kind, drawing, file, turn]
         lists = [kept, shown, doomed, target, made, saved]
@@ -330,13 +344,15 @@ def build(trained: Trained, folder: Path) -> Any:
         on(add.click, on_add, [kept, class_name, files], added, [*lists, class_name, files])
         on(remove.click, on_remove, [kept, doomed], added, [*lists, answer])
         on(clear.click, on_clear, [kept], added, [*lists, answer])
-        on(kind.input, on_kind, [kind, turn], asked, views)
+        on(kind.input, on_kind, [kind, turn], asked, views).then(None, js=PICK)
+        page.load(None, js=PICK)
         on(another.click, on_another, [kept, turn], asked, [kept, turn, example, answer]).then(
             None, js=SHOW
         )
         on(ask.click, on_ask, [kept, *query], asked, [kept, answer]).then(None, js=SHOW)
         on(teach.click, on_teach, [kept, target, *query], asked, lists)
         on(save.click, on_save, [kept], saved, [made])
+        on(onnx.click, on_onnx, [kept], saved, [made])
     page.queue(max_size=WAITING, default_concurrency_limit=1)
     return page
 

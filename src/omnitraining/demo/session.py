@@ -187,25 +187,25 @@ class Session:
             self._learner, self._new = learner, []
         return learner
 
-    def save(self, folder: Path) -> tuple[list[Path], str]:
-        """Write the fitted learner, and the same as ONNX if that can be.
-
-        Args:
-            folder: where to.
-
-        Returns:
-            The files; and why there is no ONNX, or an empty text.
+    def save(self, folder: Path) -> Path:
+        """Write the fitted learner to a file in a folder.
 
         Raises:
-            InputError: as in `ask`, or a file cannot be written.
+            InputError: as in `ask`, or the file cannot be written.
         """
-        learner, kept, onnx = self.learner(), folder / "classes.learner", folder / "classes.onnx"
-        learner.save(kept)
-        try:
-            export.save_predictor(learner, onnx)
-        except InputError as error:
-            return [kept], str(error)
-        return [kept, onnx], ""
+        path = folder / "classes.learner"
+        self.learner().save(path)
+        return path
+
+    def save_onnx(self, folder: Path) -> Path:
+        """Write the fitted predictor as one ONNX file in a folder.
+
+        Raises:
+            InputError: as in `ask`, an algorithm cannot become ONNX, or a package is missing.
+        """
+        path = folder / "classes.onnx"
+        export.save_predictor(self.learner(), path)
+        return path
 
     def _forget(self) -> None:
         self._learner = None
@@ -216,7 +216,7 @@ def _read(file: Path | Image.Image, side: int) -> Picture:
     if isinstance(file, Image.Image):
         return decode(file, side)
     name = file.name
-    if file.stat().st_size > MEGABYTES * 1e6:
+    if file.stat().st_size > MEGABYTES * 2**20:
         raise InputError(f"{name} has more than {MEGABYTES} megabytes: give a smaller file.")
     try:
         with file.open("rb") as opened, Image.open(opened) as image:

@@ -1,0 +1,192 @@
+"""What a visitor of the demo teaches and asks, without a browser or gradio."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from omnitraining import load
+from omnitraining.cli import main
+from omnitraining.demo import examples, page, session, view
+from omnitraining.demo.session import Session
+from omnitraining.errors import InputError
+from omnitraining.learner import FewShotClassifier, Trained
+from omnitraining.learner.sources import find
+from tests.learner.models import curves
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return find("glyphs")
+
+
+@pytest.fixture
+def taught(trained: Trained) -> Session:
+    """A session that knows the five letters."""
+    made = Session(trained)
+    for name, images in examples.armenian(made.side).support.items():
+        made.add(name, [np.stack(3 * [image]) for image in images])
+    return made
+
+
+def queries(taught: Session) -> list[session.Picture]:
+    return [np.stack(3 * [image]) for image in examples.armenian(taught.side).queries]
+
+
+def test_the_answer_is_that_of_a_learner_of_the_same_images(taught: Session) -> None:
+    learner = FewShotClassifier("glyphs", "ensemble")
+    support = examples.armenian(32).support
+    images = np.concatenate([np.stack(each) for each in support.values()])
+    learner.fit(images, np.repeat([*support], examples.SHOTS))
+    for picture in queries(taught)[:5]:
+        found = taught.ask(picture)
+        wanted = learner.predict_proba(picture[None, 0])[0]
+        assert found.label == learner.predict(picture[None, 0])[0]
+        assert [*found.opinions[-1].probabilities] == [*learner.classes_]
+        np.testing.assert_allclose([*found.opinions[-1].probabilities.values()], wanted, atol=1e-5)
+
+
+def test_every_flow_has_an_opinion_and_a_map(taught: Session) -> None:
+    found = taught.ask(queries(taught)[0])
+    assert [opinion.flow for opinion in found.opinions] == ["pre", "joint", "meta", "ensemble"]
+    for opinion in found.opinions:
+        assert sum(opinion.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    for opinion in found.opinions[:3]:
+        assert opinion.heat is not None and opinion.heat.shape == found.levels.shape[1:]
+        assert opinion.heat.min() >= 0 and opinion.heat.max() <= 1
+    assert found.opinions[-1].heat is None
+
+
+def test_what_is_added_later_is_as_if_it_had_been_there(trained: Trained, taught: Session) -> None:
+    slow, picture = Session(trained), queries(taught)[1]
+    for name, pictures in [*taught.pictures.items()]:
+        slow.add(name, pictures)
+        if len(slow.pictures) > 1:
+            slow.ask(picture)
+    one, other = taught.ask(picture), slow.ask(picture)
+    for left, right in zip(one.opinions, other.opinions, strict=True):
+        assert left.probabilities == pytest.approx(right.probabilities, abs=1e-5)
+    slow.remove(one.label)
+    assert one.label not in slow.ask(picture).opinions[-1].probabilities
+
+
+def test_sessions_share_nothing(trained: Trained, taught: Session) -> None:
+    other = Session(trained)
+    assert not other.pictures
+    other.add("a", queries(taught)[:1])
+    assert "a" not in taught.pictures
+
+
+def test_what_is_saved_predicts_the_same(taught: Session, tmp_path: Path) -> None:
+    learner = load(taught.save(tmp_path))
+    assert isinstance(learner, FewShotClassifier)
+    for picture in queries(taught)[:3]:
+        assert learner.predict(picture[None])[0] == taught.ask(picture).label
+
+
+def test_files_are_read_as_the_learner_reads_them(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "café [1].jpg"
+    Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), 9).save(path)
+    picture = Session(trained).read([path])[0]
+    assert trained.inputs is not None
+    assert (trained.inputs.levels([path]) == trained.inputs.levels(picture[None])).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [
+        ("  ", 1, "Give the class a name first."),
+        ("x" * 41, 1, "The name has 41 characters: 40 at most."),
+        ("cat", 0, "Choose one or more pictures of “cat” first."),
+        ("cat", 21, "“cat” would have 21 pictures: 20 at most."),
+    ],
+)
+def test_what_cannot_be_added_is_said(taught: Session, name: str, count: int, words: str) -> None:
+    before = {name: [*pictures] for name, pictures in taught.pictures.items()}
+    with pytest.raises(InputError, match=re.escape(words)):
+        taught.add(name, count * queries(taught)[:1])
+    assert before.keys() == taught.pictures.keys()
+
+
+def test_there_are_two_classes_or_more_and_not_too_many(trained: Trained, taught: Session) -> None:
+    picture, made = queries(taught)[0], Session(trained)
+    with pytest.raises(InputError, match="Add two classes first"):
+        made.ask(picture)
+    for number in range(session.CLASSES):
+        made.add(f"class {number}", [picture])
+        if number == 0:
+            with pytest.raises(InputError, match="Add one more class first"):
+                made.ask(picture)
+    with pytest.raises(InputError, match="There are 20 classes already"):
+        made.add("one more", [picture])
+    made.add("class 3", [picture])  # an old one still takes pictures
+    with pytest.raises(InputError, match="Choose the class to remove first"):
+        made.remove("nobody")
+
+
+def test_files_that_are_no_pictures_are_named(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, notes, wide = Session(trained), tmp_path / "notes.png", tmp_path / "wide.png"
+    notes.write_text("no image")
+    Image.new("1", (9000, 6000)).save(wide)
+    with pytest.raises(InputError, match=r"^notes\.png is not an image"):
+        made.read([notes])
+    with pytest.raises(InputError, match=r"^wide\.png has 54 million pixels: 50 million at most"):
+        made.read([wide])
+    monkeypatch.setattr(session, "MEGABYTES", 0)
+    with pytest.raises(InputError, match=r"^notes\.png has more than 0 megabytes"):
+        made.read([notes])
+    monkeypatch.setattr(session, "SECONDS", -1)
+    with pytest.raises(InputError, match="took more than -1 seconds"):
+        made.read([wide])
+
+
+def test_a_drawing_is_centred_and_an_empty_one_refused() -> None:
+    empty = Image.new("RGBA", (280, 280))
+    for nothing in (None, {"composite": None}, {"composite": empty}):
+        with pytest.raises(InputError, match="Draw something first"):
+            page.centred(nothing)
+    drawn = empty.copy()
+    ImageDraw.Draw(drawn).rectangle((10, 20, 59, 119), fill="black")
+    found = np.asarray(page.centred({"composite": drawn}))
+    assert found.shape == (130, 130)  # 1.3 times the longer side
+    rows, columns = (found == 0).nonzero()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 114, 40, 89)
+
+
+def test_names_cannot_write_html(taught: Session) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    taught.add(name, queries(taught)[:1])
+    found = taught.ask(queries(taught)[0])
+    for html in (view.classes(taught.pictures), view.answer(found), view.message(name, True)):
+        assert "<img src=x" not in html and "&lt;img src=x" in html
+
+
+def test_the_empty_page_says_what_to_do() -> None:
+    assert "Name one below" in view.classes({})
+    assert "two classes or more" in view.answer(None)
+    one = {"cat": [np.zeros((3, 8, 8), np.uint8)]}
+    assert "1 picture<" in view.classes(one) and "add another" in view.classes(one)
+
+
+def test_models_of_curves_are_refused() -> None:
+    with pytest.raises(InputError, match="model of curves"):
+        Session(curves()[1])
+
+
+def test_the_command_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(page, "import_module", missing)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == (
+        "omni: the demo needs gradio, which is not installed: pip install 'omnitraining[demo]'\n"
+    )
+    assert main(["demo", "nowhere"]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
