@@ -41,6 +41,15 @@ TINY: dict[str, dict[str, Any]] = {
         "problem": {"init_args": {"waves": 5, "test_shots": [5, 10], "test_steps": 3}},
         "backbone": {"init_args": {"hidden": [8, 8]}},
     },
+    "Reinforcement": {
+        "problem": {
+            "init_args": {
+                "environment": {"init_args": {"horizon": 4}},
+                **{"tasks": 2, "trajectories": 2, "validation_tasks": 2, "test_tasks": 20},
+            }
+        },
+        "backbone": {"init_args": {"hidden": [8, 8]}},
+    },
 }
 
 
@@ -275,6 +284,39 @@ def test_several_seeds_are_pooled(
             head = cell["heads"]["ensemble"]
             assert (head["mean"], head["interval"]) == pytest.approx((mean, interval), rel=1e-3)
             assert head["by_seed"] == pytest.approx([*map(lambda s: numbers(s)[0], both)], rel=1e-3)
+
+
+def test_policies_are_trained_in_a_setting_and_drawn(shrunk: Any, tmp_path: Path) -> None:
+    path = reproduce("figure8", tmp_path, smoke=True, settings=["navigation"])
+    record = json.loads(path.read_text())
+    check_record(record)
+    assert list(record["rows"]) == list(shrunk("figure8").rows)
+    assert list(record["rows"]["maml"]["cells"]) == [f"navigation {k} steps" for k in range(5)]
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "expected"),
+    [
+        ("figure8", 0.25, {"steps": 250, "epoch": 25, "tasks": 10, "test_tasks": 500}),
+        ("figure5", 0.1, {"steps": 3000, "epoch": 300}),
+        ("figure8", 1.0, {"steps": 500, "epoch": 50, "tasks": 20}),
+    ],
+)
+def test_a_budget_is_a_fraction_of_the_work(
+    name: str, budget: float, expected: dict[str, int]
+) -> None:
+    found = reproduction.within_budget(find_suite(name).config, budget)
+    numbers = {**found["training"], **found["problem"].get("init_args", {})}
+    assert {key: numbers.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("budget", [0.0, 1.5, -1.0])
+def test_impossible_budgets_are_refused(budget: float, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"--budget is .*: it must be greater than 0 and at most 1"
+    ):
+        reproduce("figure8", tmp_path / "runs", budget=budget)
 
 
 def test_only_some_rows_may_be_trained(shrunk: Any, tmp_path: Path) -> None:
