@@ -41,6 +41,9 @@ def main() -> int:
         },
         HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
+        HERE.parent / "docs/guides/flows.md": {
+            name: flows for name in ("glyph-table2", "glyph-table3", "figure5")
+        },
     }
     for page, sections in pages.items():
         text = page.read_text()
@@ -91,6 +94,24 @@ def pretrained(record: Record) -> str:
         "interval over tasks.\n"
     )
     return "\n".join([first, *accuracies(record)])
+
+
+def flows(record: Record) -> str:
+    """The flows of the reference one by one, and their vote."""
+    cells = record["rows"][record["reference"]]["cells"]
+    shown = [c for c in cells if not c.endswith("steps") or c.split()[1] in ("1", "10")]
+    heads = cells[shown[0]]["heads"]
+    return "\n".join(
+        [
+            f"`{record['command']}`, {record['unit']}, mean of {record['seeds']} seeds, 95 % "
+            f"intervals over {record['tasks']} tasks:\n",
+            table(
+                ["", *(cell.replace(" 5-way", "") for cell in shown)],
+                [["vote" if head == "ensemble" else head,
+                  *(number(cells[cell], head) for cell in shown)] for head in heads],
+            ),
+        ]
+    )  # fmt: skip
 
 
 def algorithms(record: Record) -> str:

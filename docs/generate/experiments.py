@@ -1,0 +1,270 @@
+"""A page per experiment: what its file says, and what its record says. Nothing is typed by hand."""
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from docs.generate.places import PACKAGE, ROOT, relative, with_links
+
+sys.path.insert(0, str(ROOT / "results"))
+import render
+
+from omnitraining.analysis import pairs, tables
+
+Record = dict[str, Any]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as its file and, if it was run, its record have it.
+
+    Attributes:
+        name: of the file.
+        comment: what stands at the top of the file.
+        values: what the file says, over what the file says that it names as ``like``.
+        text: the file itself.
+        record: of results; none if there is none yet.
+    """
+
+    name: str
+    comment: str
+    values: dict[str, Any]
+    text: str
+    record: Record | None
+
+    @property
+    def page(self) -> str:
+        """Place on the site."""
+        return f"experiments/{self.name}.md"
+
+
+@cache
+def experiments() -> dict[str, Experiment]:
+    """All shipped experiments by name."""
+    texts = {p.stem: p.read_text() for p in sorted((PACKAGE / "experiments").glob("*.yaml"))}
+    files = {name: yaml.safe_load(text) for name, text in texts.items()}
+    return {
+        name: Experiment(name, _comment(text), _complete(name, files), text, record(name))
+        for name, text in texts.items()
+    }
+
+
+def record(name: str) -> Record | None:
+    path = ROOT / "results" / f"{name}.json"
+    found: Record | None = json.loads(path.read_text()) if path.is_file() else None
+    return found
+
+
+def pages() -> dict[str, str]:
+    """Texts by place on the site: the list, a page per experiment, and other measurements."""
+    found = {experiment.page: _page(experiment) for experiment in experiments().values()}
+    found["experiments/index.md"] = _index()
+    if speed := record("benchmarks"):
+        found["experiments/speed.md"] = f"# Speed\n\n{render.speed(speed)}"
+    if calibration := record("calibration"):
+        text = f"# Calibration, and none of these\n\n{render.calibration(calibration)}"
+        found["experiments/calibration.md"] = text
+    found["experiments/decisions.md"] = _decisions()
+    return found
+
+
+def configuration(row: Row) -> dict[str, Any]:
+    """The configuration of a row of a record; of its first setting where there are several."""
+    found: dict[str, Any] = (
+        row["config"] if "config" in row else next(iter(row["settings"].values()))["config"]
+    )
+    return found
+
+
+def _comment(text: str) -> str:
+    """The comment at the top of a file, as paragraphs and lists of Markdown."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        body = line.removeprefix("#").removeprefix(" ")
+        if body.startswith("- ") and lines and not lines[-1].startswith(("- ", "  ")):
+            lines.append("")
+        lines.append(f"  {body}" if body.startswith("  ") else body)
+    return "\n".join(lines)
+
+
+def _complete(name: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    own = dict(files[name])
+    like = own.pop("like", None)
+    if like is None:
+        return own
+    before = _complete(like, files)
+    rows = {**before["rows"], **own.pop("rows", {})}
+    return {**before, **own, "rows": {n: row for n, row in rows.items() if row is not None}}
+
+
+def _page(experiment: Experiment) -> str:
+    values, found = experiment.values, experiment.record
+    needs_data = "Photos" in str(values["config"]["problem"])
+    data = " --data DIR" if needs_data else ""
+    lines = [
+        f"# {experiment.name}\n",
+        f"{values['title']}.\n",
+        "| | |\n| --- | --- |",
+        f"| In the paper | {values['paper']} |",
+        f"| Command | `omni reproduce {experiment.name}{data}` |",
+        f"| A look in a minute | `omni reproduce {experiment.name} --smoke` |",
+        f"| Time | {' '.join(values['time'].split())} |",
+        f"| Rows | {', '.join(f'`{row}`' for row in values['rows'])} |",
+        f"| Seeds | {', '.join(map(str, values['seeds']))} |\n",
+        "## Results\n",
+        *(_results(experiment, found) if found else _missing(experiment)),
+        "## The experiment\n",
+        experiment.comment + "\n",
+        f'??? note "{experiment.name}.yaml"\n',
+        "    ```yaml",
+        *(f"    {line}".rstrip() for line in experiment.text.splitlines()),
+        "    ```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _results(experiment: Experiment, found: Record) -> list[str]:
+    draw = experiment.values["draw"]
+    picture = f"{experiment.name}.png"
+    if not draw:
+        text = render.search(found)
+    elif draw == "pairs":
+        text = render.algorithms(found)
+    elif draw == "sinusoid_errors":
+        text = render.sinusoids(found)
+    elif draw == "adaptation_curves":
+        text = render.policies(found, picture)
+    elif draw == "tables":
+        text = tables.markdown(found)
+    else:
+        seeds = f"{found['seeds']} seed" + "s" * (found["seeds"] > 1)
+        first = f"`{found['command']}`; {found['unit']}, {found['tasks']} tasks, {seeds}, 95 % "
+        figure = [f"![{found['title']}]({picture})\n"] if _is_drawn(picture) else []
+        accuracies = [*render.accuracies(found), render.verdicts(found, "accuracy")]
+        text = "\n".join([first + "intervals over tasks.\n", *figure, *accuracies])
+    # What is rendered for the README of the repository names pictures from there.
+    text = with_links(text.replace("](results/", "]("), "results/README.md", experiment.page)
+    return [text, _origin(found)]
+
+
+def _missing(experiment: Experiment) -> list[str]:
+    """What there is to show without a record: shared runs, or the numbers of the paper."""
+    values, picture = experiment.values, f"{experiment.name}.png"
+    lines = []
+    if _is_drawn(picture):
+        place = relative(f"results/{picture}", experiment.page)
+        lines = [f"![{values['title']}]({place})\n"]
+        siblings = [
+            f"[{e.name}]({e.name}.md)"
+            for e in experiments().values()
+            if e.record and e.values.get("folder") and e.values["folder"] == values.get("folder")
+        ]
+        if siblings:
+            return [*lines, f"Drawn from the runs of {', '.join(siblings)}.\n"]
+    lines.append("There is no record yet: this experiment has not been measured.\n")
+    papers = {row: fields["paper"] for row, fields in values["rows"].items() if "paper" in fields}
+    if papers:
+        cells = list(dict.fromkeys(cell for row in papers.values() for cell in row))
+        body = [
+            [row, *("{:.2f} ± {:.2f}".format(*found[c]) if c in found else "" for c in cells)]
+            for row, found in papers.items()
+        ]
+        lines += ["What the paper prints:\n", render.table(["", *cells], body)]
+    return lines
+
+
+def _is_drawn(picture: str) -> bool:
+    return (ROOT / "results" / picture).is_file()
+
+
+def _origin(found: Record) -> str:
+    """Who made the record, in how much time."""
+    parts = [
+        part
+        for row in found["rows"].values()
+        for part in (row["settings"].values() if "settings" in row else [row])
+        if "seconds" in part
+    ]
+    if not parts:
+        return ""
+    origins = [part["provenance"] for part in parts]
+    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(o["commit"] for o in origins))
+    first = origins[0]
+    minutes = sum(sum(part["seconds"]) for part in parts) / 60
+    peak = max(max(part["peak_mib"]) for part in parts)
+    return (
+        f"Trained in {minutes:.0f} minutes in all, all rows and seeds together, at a peak of "
+        f"{peak:.0f} MiB, with torch {first['torch']} on {first['device']}, "
+        f"{first['threads'] or 'all'} thread{'s' * (first['threads'] != 1)}; commits {commits}. "
+        f"The record is `results/{found['experiment']}.json`.\n"
+    )
+
+
+def _index() -> str:
+    body = [
+        [f"[{e.name}]({e.name}.md)", e.values["title"], "yes" if e.record else
+         "in part" if _is_drawn(f"{e.name}.png") else "no"]
+        for e in experiments().values()
+    ]  # fmt: skip
+    return (
+        "# Experiments\n\nAn experiment is one file: what of the paper it reproduces, a common "
+        "configuration, and per row what differs. `omni reproduce NAME` trains every row, judges "
+        "it on fixed tasks, and draws a table and a figure; given again, it goes on where it was "
+        "stopped. Numbers on these pages are drawn from the records of such runs when the site "
+        "is built.\n\n"
+        + render.table(["name", "what", "measured"], body)
+        + "\n[How the recipes were chosen, and what the results do not show](decisions.md) is part "
+        "of them. Beside experiments, [speed](speed.md) and [calibration](calibration.md) were "
+        "measured.\n"
+    )
+
+
+def _decisions() -> str:
+    """What the README of the results says beside the tables, which have pages of their own."""
+    text = (ROOT / "results" / "README.md").read_text()
+    before, _, rest = text.partition(render.BEGIN)
+    after = rest.partition(render.END)[2]
+    page = "experiments/decisions.md"
+    whole = f"{before}Every table has [a page](index.md).\n{after}"
+    return with_links(whole, "results/README.md", page).replace(
+        relative("results/index.md", page), "index.md"
+    )
+
+
+def with_algorithm(name: str, kind: str) -> dict[str, tuple[Record, list[str]]]:
+    """Records with rows of an algorithm, each with the names of those rows.
+
+    Rows of Omni-Training count for their meta-training algorithm; a pre-training algorithm counts
+    where it is alone.
+
+    Args:
+        name: class of the algorithm.
+        kind: "pretraining" or "metatraining".
+    """
+    methods = ("pre-training",) if kind == "pretraining" else ("meta-training", "omni-training")
+    found = {}
+    for experiment in experiments().values():
+        # Those drawn as "accuracies" compare methods and recipes, not algorithms.
+        if not experiment.record or experiment.values["draw"] in ("", "accuracies"):
+            continue
+        rows = [
+            row
+            for row, results in experiment.record["rows"].items()
+            if configuration(results)["method"] in methods
+            and configuration(results)[kind]["class_path"].rpartition(".")[2] == name
+            and results["cells"]
+        ]
+        if rows:
+            found[experiment.name] = (experiment.record, rows)
+    return found
+
+
+__all__ = ["Experiment", "Path", "experiments", "pages", "pairs", "with_algorithm"]

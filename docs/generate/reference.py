@@ -1,0 +1,137 @@
+"""The API reference: every module of the library on one page, and the public names on the first."""
+
+import ast
+from functools import cache
+from importlib import import_module
+
+import render
+
+from docs.generate.algorithms import algorithms
+from docs.generate.places import PACKAGE
+
+GROUPS = {
+    "learners": ("Learners", "learner"),
+    "networks": ("Networks and losses", "omninet network model losses teacher heads"),
+    "algorithms": ("Algorithms: what they are", "pretraining metatraining adaptation policy trpo"),
+    "backbones": ("Backbones", "backbones"),
+    "problems": ("Problems", "tasks batches"),
+    "data": ("Images on disk", "tasks.classification.datasets tasks.classification.listing "
+             "tasks.classification.decoding tasks.classification.caching "
+             "tasks.classification.checking tasks.classification.placeholders"),
+    "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
+    "training": ("Training and judging", "training evaluation runs experiment fields errors"),
+    "reproduction": ("Experiments and records", "reproduction records"),
+    "export": ("Export, hub, pictures", "export hub analysis"),
+    "programs": ("Programs", "cli commands demo display doctor"),
+}  # fmt: skip
+"""Pages: title, and modules or packages. The longest name that fits a module decides its page."""
+
+
+@cache
+def modules() -> dict[str, str]:
+    """All modules that say what they are for, each with its page."""
+    own = {algorithm.module: algorithm.page for algorithm in algorithms()}
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        named = any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in tree.body)
+        if path == PACKAGE / "__init__.py" or not named:
+            continue  # packages that only pass on the names of their modules
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        found[f"omnitraining.{name}"] = own.get(f"omnitraining.{name}") or _page_of(name)
+    return found
+
+
+def _page_of(module: str) -> str:
+    fits = {
+        prefix: page
+        for page, (_, prefixes) in GROUPS.items()
+        for prefix in prefixes.split()
+        if f"{module}.".startswith(f"{prefix}.")
+    }
+    if not fits:
+        raise KeyError(f"omnitraining.{module} has no page in the reference: add it to GROUPS")
+    return f"api/{fits[max(fits, key=len)]}.md"
+
+
+@cache
+def public_names() -> dict[str, str]:
+    """The names of ``omnitraining.__all__``, each with the module that holds it."""
+    package = import_module("omnitraining")
+    holders = {}
+    for name in package.__all__:
+        place = f"omnitraining.{package._MODULES[name]}"
+        holders[name] = next(m for m in modules() if f"{m}.".startswith(f"{place}.")
+                             and _defines(m, name))  # fmt: skip
+    return holders
+
+
+def _defines(module: str, name: str) -> bool:
+    return name in _docstrings(module)
+
+
+@cache
+def _docstrings(module: str) -> dict[str, str]:
+    """Docstrings by name, of the classes and functions of a module."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return {
+        node.name: ast.get_docstring(node) or ""
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+
+
+def summary(name: str) -> str:
+    """First line of the docstring of a public name; empty without one."""
+    return _docstrings(public_names()[name])[name].partition("\n")[0]
+
+
+def pages() -> dict[str, str]:
+    """Texts by place on the site."""
+    places = modules()
+    found = {"api/index.md": _index(places), "cli.md": _commands()}
+    for page, (title, _) in GROUPS.items():
+        inside = [module for module, place in places.items() if place == f"api/{page}.md"]
+        found[f"api/{page}.md"] = "\n".join(
+            [f"# {title}\n", *(f"::: {module}\n" for module in inside)]
+        )
+    return found
+
+
+def _index(places: dict[str, str]) -> str:
+    holders = public_names()
+    body = [
+        [f"[`{name}`](../{places[module]}#{module}.{name})", summary(name).replace("|", "\\|")]
+        for name, module in sorted(holders.items(), key=lambda item: item[0].lower())
+    ]
+    return (
+        "# API reference\n\nThese names are imported from `omnitraining` itself. The pages of this "
+        "section hold every module, with shapes, units and errors; algorithms have pages of their "
+        "own.\n\n" + render.table(["name", "what it is"], body)
+    )
+
+
+def _commands() -> str:
+    """What every command says of itself."""
+    import io
+    import os
+    from contextlib import redirect_stdout
+
+    cli = import_module("omnitraining.cli")
+    os.environ.update(COLUMNS="84", NO_COLOR="1")
+    lines = [
+        "# Command line\n",
+        "Wrong input ends in one line that says what is allowed, and exit code 2.\n",
+    ]
+    for command, what in cli.COMMANDS.items():
+        out = io.StringIO()
+        try:
+            with redirect_stdout(out):
+                cli.main([command, "--help"])
+        except SystemExit:
+            pass  # as argparse leaves after its help
+        title = f"{what[0].upper()}{what[1:]}."
+        lines += [f"## omni {command}\n", f"{title}\n", "```text", out.getvalue().strip(), "```\n"]
+    return "\n".join(lines)
