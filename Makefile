@@ -5,13 +5,14 @@ BIN := .venv/bin
 STAMP := .venv/omnitraining-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint clean
+.PHONY: help install demo test bench docs lint clean
 
 help:
 	@echo 'make install   make .venv and install omnitraining in it, with what developers need'
 	@echo 'make demo      train and compare on the small demo; the result is in runs/demo'
 	@echo 'make test      ruff, mypy and pytest'
 	@echo 'make bench     measure speed and memory'
+	@echo 'make docs      build the documentation in build/site; a dead link is an error'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make clean     remove caches and build folders; .venv and runs stay'
 	@echo
@@ -28,6 +29,12 @@ test: lint
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint .venv/constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo 'The start page is build/site/index.html.'
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check --quiet .
