@@ -1,0 +1,165 @@
+"""Policies: simulation in a closed loop, and the meta-gradient of many tasks at once.
+
+``python -m benchmarks.reinforcement FILE`` measures these alone and puts them into a record.
+"""
+
+import json
+import sys
+import time
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.timing import ratio
+from omnitraining.adaptation import adapted_outputs
+from omnitraining.backbones import MLP
+from omnitraining.batches import Episode
+from omnitraining.network import Network
+from omnitraining.policy import GaussianHead, policy_gradient, surrogate
+from omnitraining.tasks.reinforcement.acting import copies, policies
+from omnitraining.tasks.reinforcement.environment import Environment
+from omnitraining.tasks.reinforcement.half_cheetah import FRAME_SKIP, HalfCheetahVelocity
+from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.trajectories import Trajectories, rollout
+
+Row = tuple[str, str, float, str, str]
+TASKS, TRAJECTORIES = 40, 20
+CPU = time.process_time
+
+
+def reinforcement() -> list[Row]:
+    """Everything here; process CPU time throughout."""
+    torch.manual_seed(0)
+    return [*cheetah(), *navigation(), *meta_gradient()]
+
+
+def _network(states: int, actions: int) -> Network:
+    return Network(MLP(states), GaussianHead(64, actions))
+
+
+def _closed_loop(world: Environment, tasks: int) -> Trajectories:
+    random = torch.Generator().manual_seed(0)
+    network = _network(world.states, world.actions)
+    acting = policies(network, copies(network, tasks))
+    return rollout(world, world.sample_tasks(tasks, random), acting, TRAJECTORIES, random)
+
+
+def cheetah(steps: int = 50) -> list[Row]:
+    """A policy per task in the loop, against the physics alone and against Gymnasium's vectors."""
+    world = HalfCheetahVelocity(horizon=steps)
+    closed = partial(_closed_loop, world, TASKS)
+    actions = closed().actions.flatten(0, 1).clamp(-1, 1).double().numpy()
+    controls = np.repeat(actions, FRAME_SKIP, axis=1)
+    still = np.zeros((len(controls), len(world.physics.rest)))
+
+    def physics_alone() -> None:
+        world.physics.start(world.physics.rest + still, still)
+        control = import_module("mujoco").mjtState.mjSTATE_CTRL
+        world.physics._batch.rollout(FRAME_SKIP * steps, controls, int(control))
+
+    value, raw, ours = ratio(physics_alone, closed, rounds=5, clock=CPU)
+    count = TASKS * TRAJECTORIES
+    rows: list[Row] = [
+        (
+            "closed loop / physics alone",
+            f"HalfCheetah, {count} copies, steps per CPU-second",
+            value,
+            ">= 0.9",
+            _ms(ours, raw),
+        )
+    ]
+    few, tasks = 10, 5
+    short = HalfCheetahVelocity(horizon=few)
+    vector = _sync_vector(tasks * TRAJECTORIES)
+    moves = np.clip(np.random.default_rng(0).normal(size=(few, tasks * TRAJECTORIES, 6)), -1, 1)
+
+    def gymnasium_s() -> None:
+        vector.reset(seed=0)
+        for action in moves:
+            vector.step(action.astype(np.float32))
+
+    value, theirs, ours = ratio(gymnasium_s, partial(_closed_loop, short, tasks), 5, CPU)
+    case = f"HalfCheetah, {tasks * TRAJECTORIES} copies, steps per CPU-second"
+    rows.append(("closed loop / Gymnasium's SyncVectorEnv", case, value, ">= 2", _ms(ours, theirs)))
+    return rows
+
+
+def _sync_vector(copies: int) -> Any:
+    """Gymnasium's own HalfCheetah-v5; what it imports for pictures alone is not there."""
+    for name in ("glfw", "imageio"):
+        sys.modules.setdefault(name, ModuleType(name))
+    from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+    from gymnasium.vector import SyncVectorEnv
+
+    # Its description has an attribute that is about to go, which every copy would say.
+    import_module("mujoco").set_mju_user_warning(lambda message: None)
+    return SyncVectorEnv([HalfCheetahEnv] * copies)
+
+
+def navigation() -> list[Row]:
+    """Million steps per CPU-second, and the share of the policies' own networks in their time."""
+    world, network = Navigation(), _network(2, 2)
+    count = TASKS * TRAJECTORIES * world.horizon
+    acting, states = policies(network, copies(network, TASKS)), torch.randn(TASKS, TRAJECTORIES, 2)
+
+    @torch.no_grad()
+    def networks_alone() -> None:
+        for _ in range(world.horizon):
+            acting(states)
+
+    closed = partial(_closed_loop, world, TASKS)
+    share, alone, whole = ratio(networks_alone, closed, rounds=9, clock=CPU)
+    case = f"navigation, {TASKS} x {TRAJECTORIES} x {world.horizon}"
+    return [
+        ("million steps per CPU-second", case, count / whole / 1e6, ">= 3", _ms(whole, alone)),
+        ("networks alone / closed loop", case, share, "", _ms(alone, whole)),
+    ]
+
+
+def meta_gradient() -> list[Row]:
+    """A second-order MAML update of policies: a loop over tasks against all at once."""
+    rows: list[Row] = []
+    network = _network(2, 2)
+    for trajectories, horizon, rounds in ((20, 100, 3), (2, 10, 7)):
+        shape = 20, trajectories * horizon
+        sets = [torch.randn(*shape, 2), torch.randn(*shape, 4)] * 2
+        episode = Episode(*sets)
+
+        def together(episode: Episode = episode) -> None:
+            network.zero_grad()
+            outputs = adapted_outputs(network, episode, policy_gradient, (1,), 0.1)[0]
+            surrogate(outputs, episode.query_y).backward()
+
+        def loop(episode: Episode = episode) -> None:
+            for task in range(len(episode.support_x)):
+                together(episode[task : task + 1])
+
+        value, a, b = ratio(loop, together, rounds, CPU)
+        case = f"policies, 20 tasks x {trajectories} x {horizon} steps"
+        rows.append(("MAML update, loop / batched", case, value, ">= 10", _ms(a, b)))
+    return rows
+
+
+def _ms(first: float, second: float) -> str:
+    return f"{first * 1e3:.3g} / {second * 1e3:.3g}"
+
+
+def main() -> None:
+    """Measure, print, and put the rows into a record of benchmarks in place of older ones."""
+    names = ("what", "case", "ratio", "goal", "milliseconds")
+    rows = [dict(zip(names, row, strict=True)) for row in reinforcement()]
+    for row in rows:
+        print(row)
+    if len(sys.argv) > 1:
+        path, measured = Path(sys.argv[1]), {row["what"] for row in rows}
+        kept = [row for row in json.loads(path.read_text()) if row["what"] not in measured]
+        path.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
