@@ -1,6 +1,7 @@
 """What a visitor of the demo teaches and asks, without a browser or gradio."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,15 @@ def test_the_empty_page_says_what_to_do() -> None:
 def test_models_of_curves_are_refused() -> None:
     with pytest.raises(InputError, match="model of curves"):
         Session(curves()[1])
+
+
+def test_ports_that_are_taken_or_are_none_are_named() -> None:
+    with closing(page._listening(None)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot be served at port {number}: "):
+            page._listening(number)
+    with pytest.raises(InputError, match="--port is 70000: it must be from 1 to 65535"):
+        page._listening(70000)
 
 
 def test_the_command_says_what_is_missing(

@@ -1,6 +1,7 @@
 """``omni demo``: teach a few classes in the browser, and ask."""
 
 import signal
+from contextlib import suppress
 from types import FrameType
 
 from omnitraining.cli import command_parser
@@ -26,7 +27,8 @@ def main(arguments: list[str]) -> int:
     from omnitraining.learner.sources import find
 
     signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted then, too
-    page.serve(find(options.run), options.port, lambda url: print(f"demo: {url}", flush=True))
+    with suppress(KeyboardInterrupt):
+        page.serve(find(options.run), options.port, lambda url: print(f"demo: {url}", flush=True))
     return 0
 
 

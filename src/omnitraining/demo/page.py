@@ -6,9 +6,11 @@ tells the browser to load and send nothing elsewhere.
 
 import os
 import shutil
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from omnitraining.errors import InputError
 from omnitraining.learner import Trained
 
 HOST = "127.0.0.1"
+PORTS = range(7860, 7960)
 IDLE = 3600  # seconds after which what a visitor taught is forgotten
 SWEEP = 300  # seconds between two looks for temporary files that are older than IDLE
 VISITORS = 20  # whose classes are kept at a time
@@ -71,33 +74,16 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
     Session(trained)  # refuses a model of curves
     with tempfile.TemporaryDirectory(prefix="omni-demo-") as folder:
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False")
-        gradio = _gradio()
         page = build(trained, Path(folder))
-        try:
-            _, address, _ = page.launch(
-                server_name=HOST,
-                server_port=port,
-                share=False,
-                quiet=True,
-                inbrowser=False,
-                prevent_thread_lock=True,
-                max_file_size=MEGABYTES * 2**20,
-                state_session_capacity=VISITORS,
-                footer_links=[],
-                run_history=False,
-                ssr_mode=False,
-                enable_monitoring=False,
-                app_kwargs={"middleware": _middleware()},
-                theme=_theme(gradio),
-                css=Path(__file__).with_name("style.css").read_text(),
+        server = import_module("uvicorn")
+        with closing(_listening(port)) as listening:
+            number = listening.getsockname()[1]
+            # Not Gradio's own launch, which gives up on a machine that is too busy to answer it.
+            config = server.Config(
+                _application(page, number), log_level="warning", timeout_graceful_shutdown=1
             )
-        except OSError as error:
-            raise InputError(f"the page cannot be served: {error}") from error
-        try:
-            say(address)
-            page.block_thread()
-        finally:
-            page.close(verbose=False)
+            say(f"http://{HOST}:{number}/")
+            server.Server(config).run(sockets=[listening])
 
 
 def build(trained: Trained, folder: Path) -> Any:
@@ -418,20 +404,54 @@ def _gradio() -> Any:
         ) from error
 
 
-def _theme(gradio: Any) -> Any:
-    return gradio.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
+def _listening(port: int | None) -> socket.socket:
+    """A socket that takes connections, which wait until they are served."""
+    if port is not None and not 1 <= port <= 65535:
+        raise InputError(f"--port is {port}: it must be from 1 to 65535")
+    for number in PORTS if port is None else (port,):
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((HOST, number))
+            made.listen()
+            return made
+        except OSError as error:
+            made.close()
+            reason = error.strerror
+    which = f"port {port}" if port else f"ports {PORTS[0]} to {PORTS[-1]}"
+    raise InputError(f"the page cannot be served at {which}: {reason}; choose another with --port")
 
 
-def _middleware() -> list[Any]:
-    """What wraps the server: other names of this machine are refused, and the policy is sent."""
+def _application(page: Any, port: int) -> Any:
+    """The web application; other names of this machine are refused, and the policy is sent."""
+    gradio, fastapi = _gradio(), import_module("fastapi")
     starlette = import_module("starlette.middleware")
     hosts = import_module("starlette.middleware.trustedhost")
-    return [
-        starlette.Middleware(hosts.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
-        starlette.Middleware(_Policy),
-    ]
+    page.state_session_capacity = VISITORS
+    whole = fastapi.FastAPI(
+        openapi_url=None,
+        middleware=[
+            starlette.Middleware(hosts.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
+            starlette.Middleware(_Policy),
+        ],
+    )
+    return gradio.mount_gradio_app(
+        whole,
+        page,
+        "/",
+        server_name=HOST,
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MEGABYTES * 2**20,
+        ssr_mode=False,
+        enable_monitoring=False,
+        theme=gradio.themes.Default(
+            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
+        css=Path(__file__).with_name("style.css").read_text(),
+    )
 
 
 class _Policy:
