@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 
 from omnitraining.evaluation import ENSEMBLE
 
@@ -32,7 +32,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
         environment, step, _ = cell.split()
         panels.setdefault(environment, []).append(int(step))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(max(5.5, 4.2 * len(panels)), 4.2), squeeze=False
+        1, len(panels), figsize=(max(8.5, 4.2 * len(panels)), 5), squeeze=False
     )
     for axis, (environment, steps) in zip(axes[0], panels.items(), strict=True):
         for index, (row, results) in enumerate(rows.items()):
@@ -58,6 +58,11 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                     alone = [heads[flow]["mean"] for heads in found]
                     label = f"{row}, {flow}-flow alone"
                     axis.plot(steps, alone, line, color=colour, lw=1.2, label=label)
+        if max(max(line.get_ydata()) for line in axis.lines) < -1:
+            # Returns that are costs: good policies differ by far less than bad ones lose.
+            axis.set_yscale("symlog", linthresh=1)
+            axis.yaxis.set_major_locator(FixedLocator([-500, -200, -100, -50, -20, -10, -5, -2]))
+            axis.yaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("gradient steps")
         axis.set_title(environment)
