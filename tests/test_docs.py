@@ -61,7 +61,6 @@ def test_python_runs(
 ) -> None:
     """The blocks of a page, one after the other, as a reader would paste them."""
     monkeypatch.chdir(home)
-    monkeypatch.setenv("OMNITRAINING_CACHE", str(home / "cache"))
     names: dict[str, Any] = {"__name__": "pasted"}
     monkeypatch.setitem(sys.modules, "pasted", type(sys)("pasted"))  # dataclasses look it up
     for number, code in enumerate(blocks(page, "python")):

@@ -115,7 +115,7 @@ def _page(experiment: Experiment) -> str:
         "| | |\n| --- | --- |",
         f"| In the paper | {values['paper']} |",
         f"| Command | `omni reproduce {experiment.name}{data}` |",
-        f"| A look in a minute | `omni reproduce {experiment.name} --smoke` |",
+        f"| A tiny variant | `omni reproduce {experiment.name} --smoke` |",
         f"| Time | {' '.join(values['time'].split())} |",
         f"| Rows | {', '.join(f'`{row}`' for row in values['rows'])} |",
         f"| Seeds | {', '.join(map(str, values['seeds']))} |\n",

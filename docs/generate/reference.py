@@ -1,7 +1,7 @@
 """The API reference: every module of the library on one page, and the public names on the first."""
 
 import ast
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 
 import render
@@ -11,7 +11,7 @@ from docs.generate.places import PACKAGE
 
 GROUPS = {
     "learners": ("Learners", "learner"),
-    "networks": ("Networks and losses", "omninet network model losses teacher heads"),
+    "networks": ("Networks and losses", "omninet model losses teacher network heads"),
     "algorithms": ("Algorithms: what they are", "pretraining metatraining adaptation policy trpo"),
     "backbones": ("Backbones", "backbones"),
     "problems": ("Problems", "tasks batches"),
@@ -92,12 +92,19 @@ def pages() -> dict[str, str]:
     """Texts by place on the site."""
     places = modules()
     found = {"api/index.md": _index(places), "cli.md": _commands()}
-    for page, (title, _) in GROUPS.items():
+    for page, (title, prefixes) in GROUPS.items():
         inside = [module for module, place in places.items() if place == f"api/{page}.md"]
+        inside.sort(key=partial(_rank, order=prefixes.split()))
         found[f"api/{page}.md"] = "\n".join(
             [f"# {title}\n", *(f"::: {module}\n" for module in inside)]
         )
     return found
+
+
+def _rank(module: str, order: list[str]) -> int:
+    """Where the module stands in the order of its page."""
+    name = module.removeprefix("omnitraining.") + "."
+    return max(i for i, prefix in enumerate(order) if name.startswith(f"{prefix}."))
 
 
 def _index(places: dict[str, str]) -> str:
