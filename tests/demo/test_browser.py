@@ -54,6 +54,7 @@ def server(temporary: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     yield found[0], process
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
+    process.stdout.close()
     assert not [*temporary.glob("omni-demo-*")]  # what was uploaded is deleted at the end
 
 
@@ -231,7 +232,7 @@ def test_a_drawing_on_a_phone(browser: Any, server: Any, tmp_path: Path) -> None
     page.screenshot(path=tmp_path / "example.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
     page.get_by_label("Draw", exact=True).check()
-    canvas = page.locator("#drawing canvas")
+    canvas = page.locator("#drawing canvas").first
     canvas.wait_for()
     page.wait_for_timeout(1000)
     canvas.scroll_into_view_if_needed()

@@ -80,7 +80,7 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
             number = listening.getsockname()[1]
             # Not Gradio's own launch, which gives up on a machine that is too busy to answer it.
             config = server.Config(
-                _application(page, number), log_level="warning", timeout_graceful_shutdown=1
+                _application(page, number), log_level="critical", timeout_graceful_shutdown=1
             )
             say(f"http://{HOST}:{number}/")
             server.Server(config).run(sockets=[listening])
@@ -173,7 +173,7 @@ def build(trained: Trained, folder: Path) -> Any:
                 with gr.Accordion("Keep what was learned", open=False, elem_id="keeping"):
                     with gr.Row():
                         save = gr.Button("As a learner", elem_id="save")
-                        onnx = gr.Button("As ONNX, which takes a while", elem_id="onnx")
+                        onnx = gr.Button("As ONNX (slow)", elem_id="onnx")
                     saved = gr.HTML(view.message(""), padding=False, elem_id="saved")
                     made = gr.File(
                         label="File to download",
@@ -261,7 +261,8 @@ def build(trained: Trained, folder: Path) -> Any:
         def on_kind(kind: str, turn: int) -> dict[Any, Any]:
             picture = view.picture(_example(Session(trained), turn)) if kind == EXAMPLE else ""
             return {
-                drawing: gr.update(visible=kind == DRAW),
+                # Hidden and not taken away, so that the drawing and the chosen brush stay.
+                drawing: gr.update(visible=True if kind == DRAW else "hidden"),
                 file: gr.update(visible=kind == UPLOAD),
                 example: gr.update(visible=kind == EXAMPLE, value=picture),
                 another: gr.update(visible=kind == EXAMPLE),
@@ -330,7 +331,7 @@ def build(trained: Trained, folder: Path) -> Any:
         on(add.click, on_add, [kept, class_name, files], added, [*lists, class_name, files])
         on(remove.click, on_remove, [kept, doomed], added, [*lists, answer])
         on(clear.click, on_clear, [kept], added, [*lists, answer])
-        on(kind.input, on_kind, [kind, turn], asked, views).then(None, js=PICK)
+        on(kind.input, on_kind, [kind, turn], asked, views)
         page.load(None, js=PICK)
         on(another.click, on_another, [kept, turn], asked, [kept, turn, example, answer]).then(
             None, js=SHOW
