@@ -57,4 +57,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         for algorithm in algorithms.algorithms():
             name = f"| `{algorithm.name}`"
             markdown = markdown.replace(name, f"| [`{algorithm.name}`]({algorithm.page})")
-    return NO_RUN.sub(r"\1", markdown)
+    lines = [
+        line.replace(" ± ", "\u00a0±\u00a0") if line.startswith("|") else line
+        for line in NO_RUN.sub(r"\1", markdown).split("\n")
+    ]
+    return "\n".join(lines)  # no number is broken in two
