@@ -259,7 +259,7 @@ def test_an_interrupted_experiment_shows_and_keeps_what_is_there(
 
 def test_a_row_has_results_once_all_its_seeds_are_there(copy: Path) -> None:
     def there(*seeds: int) -> dict[str, list[str]]:
-        jobs = reproduction._plan(WAVES, copy, list(seeds), False, {})
+        jobs = reproduction._plan(WAVES, copy, list(seeds), False, {}, 1.0)
         return {row: list(by) for row, by in reproduction._finished(WAVES, jobs).items()}
 
     assert there(0, 1) == {"maml": ["few", "many"], "baseline": ["many"]}
@@ -312,7 +312,7 @@ def test_a_row_goes_where_the_row_goes_that_it_continues() -> None:
         "third": {"continues": "second", "settings": ["few"]},
     }
     suite = dataclasses.replace(WAVES, rows=rows)
-    jobs = reproduction._plan(suite, Path("x"), [0], True, {})
+    jobs = reproduction._plan(suite, Path("x"), [0], True, {}, 1.0)
     assert [str(job.folder) for job in jobs] == [
         "x/few/third-0",
         "x/many/first-0",
@@ -371,9 +371,9 @@ def test_experiments_that_make_their_samples_take_no_data(tmp_path: Path) -> Non
 def test_the_command_line_passes_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(reproduction, "reproduce", lambda *values: given.extend(values))
-    options = "--out o --smoke --seeds 1 2 --only a b --settings s t --data d"
+    options = "--out o --smoke --seeds 1 2 --only a b --settings s t --data d --budget 0.5"
     assert main(["reproduce", "table2", *options.split()]) == 0
-    assert given == ["table2", Path("o"), True, [1, 2], ["a", "b"], ["s", "t"], Path("d")]
+    assert given == ["table2", Path("o"), True, [1, 2], ["a", "b"], ["s", "t"], Path("d"), 0.5]
 
 
 def small_table(name: str, *rows: str) -> Suite:
@@ -520,7 +520,9 @@ def test_a_resnet_18_adapts_by_maml() -> None:
     """The tiny variants have a small network in this row, for the sake of 200 validation tasks."""
     suite = find_suite("table3")
     (job,) = (
-        job for job in reproduction._plan(suite, Path("x"), [0], False, {}) if job.row == "maml"
+        job
+        for job in reproduction._plan(suite, Path("x"), [0], False, {}, 1.0)
+        if job.row == "maml"
     )
     protocol = {"protocol": {"shots": 1, "queries": 1, "batch": 4, "test_shots": [1]}}
     glyphs = {"benchmarks": ["latin"], "training_classes": 10, "instances": 4, **protocol}
