@@ -230,7 +230,7 @@ def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Suite, Path]) 
             assert gap["mean"] == pytest.approx(mean, rel=1e-3, abs=1e-5)
             assert gap["interval"] == pytest.approx(interval, rel=1e-3, abs=1e-5)
         config = yaml.safe_load((path.parent / f"{row}-{suite.seeds[0]}/config.yaml").read_text())
-        if config["start"]:  # a record names no folder of the machine
+        if config.get("start"):  # a record names no folder of the machine
             config["start"] = Path(config["start"]).name
         assert results["config"] == config
 
