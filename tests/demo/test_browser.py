@@ -247,10 +247,10 @@ def test_a_drawing_on_a_phone(browser: Any, server: Any, tmp_path: Path) -> None
     page.mouse.up()
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "drawn.png")
-    before = page.locator("#answer").inner_html()
+    seen = page.locator(".omni-verdict img").get_attribute("src")
     page.locator("#ask").click()
     page.wait_for_function(
-        "before => document.querySelector('#answer').innerHTML != before", arg=before
+        "seen => document.querySelector('.omni-verdict img').src != seen", arg=seen
     )
     page.wait_for_timeout(500)
     page.screenshot(path=tmp_path / "asked.png", full_page=True)
