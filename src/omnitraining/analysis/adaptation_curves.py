@@ -58,7 +58,8 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                     alone = [heads[flow]["mean"] for heads in found]
                     label = f"{row}, {flow}-flow alone"
                     axis.plot(steps, alone, line, color=colour, lw=1.2, label=label)
-        if max(max(line.get_ydata()) for line in axis.lines) < -1:
+        shown = [value for line in axis.lines for value in line.get_ydata()]
+        if max(shown) < -1 and min(shown) < 10 * max(shown):
             # Returns that are costs: good policies differ by far less than bad ones lose.
             axis.set_yscale("symlog", linthresh=1)
             axis.yaxis.set_major_locator(FixedLocator([-500, -200, -100, -50, -20, -10, -5, -2]))

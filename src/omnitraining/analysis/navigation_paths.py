@@ -49,6 +49,7 @@ def draw(
         axis.set_aspect("equal")
         axis.grid(alpha=0.3)
     axes[0].set_xlim(-0.75, 0.75)
+    axes[0].set_xticks([-0.5, 0, 0.5])
     axes[0].set_ylim(-0.75, 0.75)
     words = (
         f"{flow}-flow: {PATHS} paths from the centre in each of {len(goals)} tasks, stars: goals"
