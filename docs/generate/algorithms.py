@@ -84,11 +84,11 @@ def _page(algorithm: Algorithm) -> str:
         "method: omni-training",
         f"{algorithm.kind}: {{class_path: {algorithm.name}}}",
         "```\n",
+        *_numbers(algorithm),
         "## Options and code\n",
         f"::: {algorithm.module}",
         "    options:",
         "      show_source: true\n",
-        *_numbers(algorithm),
     ]
     return "\n".join(lines) + "\n"
 
