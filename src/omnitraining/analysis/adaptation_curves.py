@@ -32,7 +32,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
         environment, step, _ = cell.split()
         panels.setdefault(environment, []).append(int(step))
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(max(8.5, 4.2 * len(panels)), 5), squeeze=False
+        1, len(panels), figsize=(max(8, 4.4 * len(panels)), 5), squeeze=False
     )
     for axis, (environment, steps) in zip(axes[0], panels.items(), strict=True):
         for index, (row, results) in enumerate(rows.items()):
