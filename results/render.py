@@ -256,19 +256,13 @@ def policies(record: Record, picture: str) -> str:
             heads = ["ensemble", "pre", "joint", "meta"] if name == reference else ["ensemble"]
             for head in heads if cells else []:
                 title = name if head == "ensemble" else f"{name}, {head}-flow alone"
-                lines_of.append([title, *(gained(row["cells"][c], head) for c in cells)])
+                lines_of.append([title, *(number(row["cells"][c], head, small=2) for c in cells)])
         steps = len(lines_of[0]) - 1
         if world in PUBLISHED:
             printed = [f"{value:.1f}" for value in PUBLISHED[world]]
             lines_of.append(["MAML, published", *printed, *[""] * (steps - len(printed))])
         lines.append(table([world, *(f"{k} steps" for k in range(steps))], lines_of))
     return "\n".join([*lines, verdicts(record, "return")])
-
-
-def gained(cell: Record, head: str) -> str:
-    value = cell["heads"][head]
-    digits = 1 if abs(value["mean"]) >= 10 else 2
-    return f"{value['mean']:.{digits}f} ± {value['interval']:.{digits}f}"
 
 
 def speed(rows: list[Record]) -> str:
@@ -300,9 +294,10 @@ def verdicts(record: Record, what: str) -> str:
     )
 
 
-def number(cell: Record, head: str = "ensemble") -> str:
+def number(cell: Record, head: str = "ensemble", small: int = 3) -> str:
+    """Mean and interval, with so many digits after the point where the mean is below 10."""
     value = cell["heads"][head]
-    digits = 1 if value["mean"] >= 10 else 3
+    digits = 1 if abs(value["mean"]) >= 10 else small
     return f"{value['mean']:.{digits}f} ± {value['interval']:.{digits}f}"
 
 

@@ -41,8 +41,9 @@ class TRPO(torch.optim.Optimizer):
         parameters: list[nn.Parameter] = group["params"]
         value = loss()
         slope = _flat(_gradient(value, parameters))
-        reference = {name: part.detach() for name, part in outputs().items()}
-        curvature = _flat(_gradient(_change(reference, outputs()), parameters, keep=True))
+        now = outputs()
+        reference = {name: part.detach() for name, part in now.items()}
+        curvature = _flat(_gradient(_change(reference, now), parameters, keep=True))
 
         def fisher(vector: Tensor) -> Tensor:
             product = _gradient(curvature @ vector, parameters, retain=True)

@@ -1,0 +1,49 @@
+"""What pre-training and meta-training algorithms share: how they answer new tasks."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from omnitraining.batches import Episode
+from omnitraining.errors import InputError
+from omnitraining.heads import SupportSets
+from omnitraining.network import Network
+
+
+class Algorithm(ABC):
+    """Holds options and no weights: the head that an algorithm makes belongs to the model."""
+
+    needs_only_features: ClassVar[bool] = True
+    """Whether features do not change in `predict`, so that they may be computed once for all."""
+
+    @abstractmethod
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        """Outputs [T, Q, O] for the queries of tasks, given their support sets."""
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """A head for new tasks: a module from query features [T, Q, D] to outputs [T, Q, N].
+
+        What it returns predicts as `predict` does. This one keeps the support set and reads it
+        anew with every query set; algorithms override it that can solve for their head once.
+
+        Args:
+            head: of training.
+            support: features [T, S, D].
+            labels: class indices [T, S].
+            ways: number of classes N.
+
+        Raises:
+            InputError: the algorithm cannot predict queries of unknown classes.
+        """
+        return SupportSets(self, head, support, labels, ways)
+
+    def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
+        """A copy of a network adapted to one task; for algorithms that change the features.
+
+        Args:
+            network: backbone and head of training.
+            x: support inputs [S, ...].
+            y: labels [S], or values [S, D].
+        """
+        raise InputError(f"{type(self).__name__} does not adapt networks: it fits heads")
