@@ -25,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/omni reproduce demo --out runs/demo
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
