@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from omnitraining import reproduction
+from omnitraining import jobs, reproduction
 from omnitraining.analysis import tables
 from omnitraining.cli import main
 from omnitraining.errors import InputError
@@ -202,7 +202,7 @@ def test_unknown_settings_are_refused(tmp_path: Path, use: Use) -> None:
 def test_a_run_of_another_configuration_is_told_before_anything_is_trained(
     copy: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(reproduction, "train_run")
+    monkeypatch.delattr(jobs, "train_run")
     use(WAVES, config={**WAVES.config, "loss": {"weight": 7.0}})
     shutil.rmtree(copy / "few")
     with pytest.raises(InputError, match=r"many/maml-0 holds a run with another loss\.weight"):
@@ -230,14 +230,14 @@ def test_an_interrupted_experiment_shows_and_keeps_what_is_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     use(WAVES, seeds=[0])
-    train_run = reproduction.train_run
+    train_run = jobs.train_run
 
     def stopped(config: Any, folder: Path, **options: Any) -> Run:
         if folder == tmp_path / stop:
             raise KeyboardInterrupt
         return train_run(config, folder, **options)
 
-    monkeypatch.setattr(reproduction, "train_run", stopped)
+    monkeypatch.setattr(jobs, "train_run", stopped)
     stop = "few/maml-0"
     with pytest.raises(KeyboardInterrupt):
         reproduce("waves", tmp_path)
@@ -352,7 +352,7 @@ def test_tables_say_which_data_they_need(name: str, capsys: pytest.CaptureFixtur
 def test_data_are_looked_at_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(reproduction, "train_run")
+    monkeypatch.delattr(jobs, "train_run")
     data = placeholders.write(tmp_path, ["mini-imagenet"])
     with pytest.raises(InputError, match=r"mini-imagenet holds 15 classes: mini-imagenet has 100"):
         reproduce("table2", tmp_path / "out", data=data)

@@ -20,7 +20,8 @@ GROUPS = {
              "tasks.classification.checking tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training evaluation runs experiment fields errors"),
-    "reproduction": ("Experiments and records", "reproduction records"),
+    "reproduction": ("Experiments and records",
+                     "reproduction sweeping tuning variation jobs records report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
     "programs": ("Programs", "cli commands demo display doctor"),
 }  # fmt: skip

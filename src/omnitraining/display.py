@@ -5,6 +5,7 @@ from importlib import resources
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -128,6 +129,33 @@ def validation_table(title: str, scores: dict[str, list[float]]) -> Table:
     table = Table("row", "best validation score, by seed", title=title)
     for row, values in sorted(scores.items(), key=lambda item: -sum(item[1])):
         table.add_row(row, "  ".join(f"{value:.4g}" for value in values))
+    return table
+
+
+def sweep_table(record: dict[str, Any]) -> Table:
+    """Cells of a sweep with what is best in validation and the results on every benchmark.
+
+    Args:
+        record: as `omnitraining.sweeping` writes it.
+    """
+    rows = record["rows"]
+    lines: dict[str, list[str]] = {"seeds": [], "best validation score": []}
+    for row in rows.values():
+        scores = row["validation"]
+        lines["seeds"].append(", ".join(map(str, row["of_seeds"])))
+        lines["best validation score"].append(f"{sum(scores) / len(scores):.4g}")
+        for name, cell in row["cells"].items():
+            head = cell["heads"][ENSEMBLE]
+            lines.setdefault(name, []).append(_with_interval(head["mean"], head["interval"]))
+    title = f"{record['title']}: {record['unit']}, mean over seeds, 95 % interval over tasks"
+    if len(lines) <= 8:
+        table = Table("", *(escape(name).replace(" ", "\n") for name in lines), title=title)
+        for label, texts in zip(rows, zip(*lines.values(), strict=True), strict=True):
+            table.add_row(escape(label), *texts)
+    else:
+        table = Table("", *(escape(label).replace(", ", "\n") for label in rows), title=title)
+        for name, line in lines.items():
+            table.add_row(escape(name), *line)
     return table
 
 

@@ -86,7 +86,7 @@ def readable(message: str, experiment: type) -> str:
     if found := re.search(r"Expected '([\w.]+)' to be a function that returns", message):
         name = found[1].rpartition(".")[2]
         return f"{place}: say what {found[1]} returns: def {name}() -> torch.nn.Module"
-    if found := re.search(r"unrecognized arguments: -*(?:(\w+)\.)?(\S+)", message):
+    if found := re.search(r"unrecognized arguments: -*(?:(\w+)\.)?([^\s=]+)", message):
         return _unknown("", experiment, *found.groups())
     if found := re.search(r"(?:Group '(\w+)' does not accept option|Option) '(\S+)'", message):
         owner: Any = experiment

@@ -1,6 +1,7 @@
 """Records of experiments: what the runs of every row and setting say, and where it came from."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,8 +14,60 @@ from omnitraining.runs import Run
 
 Values: TypeAlias = dict[str, Any]
 
+OF_PROVENANCE = (
+    "omnitraining",
+    "commit",
+    "python",
+    "torch",
+    "machine",
+    "device",
+    "cpus",
+    "threads",
+)
+"""What a record says of the program and the machine that made a row."""
+
 Results: TypeAlias = dict[str, dict[str, list[Run]]]
 """Finished runs by row and setting, one for each seed; the setting is "" where there is none."""
+
+
+def write_record(
+    path: Path,
+    facts: Values,
+    results: Results,
+    show: list[str],
+    beside: dict[str, Values],
+) -> tuple[Values, dict[str, Evaluation]]:
+    """Write everything a table or figure needs, and where it came from.
+
+    Args:
+        path: of the record; it is either old or new, never half.
+        facts: what the record says first: experiment, title, paper, command.
+        results: finished runs; the first row is the reference of differences.
+        show: benchmarks whose cells are kept; all if empty.
+        beside: what rows say beside what was measured, as what the paper prints.
+
+    Returns:
+        The record, and the evaluation of every row, pooled over seeds.
+
+    Raises:
+        InputError: results cannot be joined or pooled.
+    """
+    by_seed = evaluations(results, show)
+    pooled = {row: pool(several) for row, several in by_seed.items()}
+    reference, best = next(iter(pooled.items()))
+    record: Values = {
+        **facts,
+        "unit": best.unit,
+        "higher_is_better": best.higher_is_better,
+        "reference": reference,
+        "tasks": max((len(cell.scores[ENSEMBLE]) for cell in best.cells.values()), default=0),
+        "seeds": len(by_seed[reference]),
+        "rows": rows_of(results, by_seed, pooled, beside),
+    }
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, path)
+    return record, pooled
 
 
 def evaluations(results: Results, show: list[str]) -> dict[str, list[Evaluation]]:
@@ -85,7 +138,7 @@ def rows_of(
     results: Results,
     by_seed: dict[str, list[Evaluation]],
     pooled: dict[str, Evaluation],
-    paper: dict[str, Values],
+    beside: dict[str, Values],
 ) -> Values:
     """What a table or figure needs of every row; numbers are rounded.
 
@@ -93,7 +146,7 @@ def rows_of(
         results: finished runs.
         by_seed: their evaluations, by row and seed.
         pooled: the mean of these over seeds; the first row is the reference of differences.
-        paper: mean and interval that the paper prints, by row and cell.
+        beside: what rows say beside what was measured, as what the paper prints.
     """
     reference = next(iter(pooled.values()))
     rows: Values = {}
@@ -117,9 +170,8 @@ def rows_of(
                     "interval": _round(gap.interval),
                 }
         facts = {setting: _facts(runs) for setting, runs in results[row].items()}
-        rows[row] = {"cells": cells, **facts.get("", {"settings": facts})}
-        if row in paper:
-            rows[row]["paper"] = paper[row]
+        measured = {"cells": cells, **facts.get("", {"settings": facts})}
+        rows[row] = measured | beside.get(row, {})
     return rows
 
 
@@ -132,7 +184,7 @@ def _facts(runs: list[Run]) -> Values:
         "peak_mib": [f["peak_mib"] for f in facts],
         "best_step": [f["best_step"] for f in facts],
         "validation": [_round(f["best"]) for f in facts],
-        "provenance": {k: facts[0][k] for k in ("commit", "torch", "device", "cpus", "threads")},
+        "provenance": {name: facts[0].get(name) for name in OF_PROVENANCE},
     }
 
 

@@ -7,23 +7,18 @@ figures are drawn.
 
 import importlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 
 from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE
-from omnitraining.experiment import changed_fields, evaluate_run, parse, train_run
-from omnitraining.records import Results, Values, evaluations, pool, rows_of
+from omnitraining.jobs import Job, check_unchanged, judge, train
+from omnitraining.records import Results, Values, write_record
 from omnitraining.runs import Run
 from omnitraining.tasks.classification import placeholders
 from omnitraining.tasks.classification.datasets import read
@@ -167,14 +162,16 @@ def reproduce(
     if not chosen:
         raise InputError(f"{name} has no {' or '.join(only or [])} in {', '.join(settings)}")
     for job in jobs:
-        _check_unchanged(job)
+        check_unchanged(job)
     print(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}", flush=True)
     path = folder / f"{name}.json"
     command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
     command += f" --budget {budget:g}" * (budget < 1)
     try:
         for job in chosen:
-            _finish(job, 20 if smoke else None)
+            with TrainingDisplay(job.title) as progress:
+                train(job, progress)
+            judge(job, 20 if smoke else None)
     finally:  # an interrupted experiment shows what is there
         results = _finished(suite, jobs)
         if results:
@@ -187,40 +184,9 @@ def reproduce(
     return path
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One run of an experiment.
-
-    Attributes:
-        row: of the experiment.
-        setting: of the experiment; "" if it has none.
-        folder: of the run.
-        values: what to train, not yet checked.
-        continues: run that is trained on to become this one, if any.
-    """
-
-    row: str
-    setting: str
-    folder: Path
-    values: Values
-    continues: Path | None
-
-    @cached_property
-    def config(self) -> Namespace:
-        return parse(self.values, str(self.folder))
-
-    @property
-    def is_trained(self) -> bool:
-        return (self.folder / "provenance.json").is_file()
-
-    @property
-    def is_judged(self) -> bool:
-        return (self.folder / "evaluations" / "test.json").is_file()
-
-
 def _plan(
     suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Values, budget: float
-) -> list[_Job]:
+) -> list[Job]:
     """All runs of an experiment, in the order in which they are trained."""
     jobs = []
     for seed in seeds:
@@ -244,7 +210,7 @@ def _plan(
                     values["start"] = str((place / f"{begun}-{seed}").absolute())
                 before = own.get("continues")
                 continues = place / f"{before}-{seed}" if before else None
-                jobs.append(_Job(row, setting, place / f"{row}-{seed}", values, continues))
+                jobs.append(Job(row, setting, place / f"{row}-{seed}", values, continues))
     return jobs
 
 
@@ -342,44 +308,7 @@ def _check_names(suite: str, what: str, given: list[str] | None, known: Mapping[
             raise InputError(f"{suite} has no {what} {name!r}: {choice}")
 
 
-def _check_unchanged(job: _Job) -> None:
-    if not (job.folder / "config.yaml").is_file():
-        return
-    if changed := changed_fields(Run(job.folder), job.config):
-        raise InputError(
-            f"{job.folder} holds a run with another {', '.join(changed)}: choose another --out"
-        )
-
-
-def _finish(job: _Job, tasks: int | None) -> None:
-    """Train and judge, as far as that has not been done."""
-    if not job.is_trained:
-        for before in (job.continues, job.values.get("previous"), job.values.get("start")):
-            if before is not None and not (Path(before) / "provenance.json").is_file():
-                raise InputError(
-                    f"{job.folder} goes on from {before}, which is not trained: train it first"
-                )
-        if job.continues is not None:
-            _take_over(job.continues, job.folder)
-        with TrainingDisplay("/".join(filter(None, (job.setting, job.folder.name)))) as progress:
-            train_run(job.config, job.folder, resume=job.folder.exists(), progress=progress)
-    if not job.is_judged:
-        evaluate_run(Run(job.folder), tasks)
-
-
-def _take_over(before: Path, folder: Path) -> None:
-    """Start a run from where another one ended."""
-    if folder.exists():
-        return
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
-        shutil.copy(before / name, part / name)
-    part.rename(folder)
-
-
-def _finished(suite: Suite, jobs: list[_Job]) -> Results:
+def _finished(suite: Suite, jobs: list[Job]) -> Results:
     """Runs by row and setting, as far as those of all seeds are trained and judged."""
     results: Results = {}
     for row in suite.rows:
@@ -392,25 +321,14 @@ def _finished(suite: Suite, jobs: list[_Job]) -> Results:
 
 def _write_record(suite: Suite, results: Results, command: str, path: Path) -> None:
     """Write and show everything a table or figure needs, and where it came from."""
-    by_seed = evaluations(results, suite.show)
-    pooled = {row: pool(several) for row, several in by_seed.items()}
-    reference, best = next(iter(pooled.items()))
-    paper = {row: own["paper"] for row, own in suite.rows.items() if "paper" in own}
-    record: Values = {
+    facts = {
         "experiment": suite.name,
         "title": suite.title,
         "paper": suite.paper,
         "command": command,
-        "unit": best.unit,
-        "higher_is_better": best.higher_is_better,
-        "reference": reference,
-        "tasks": max((len(cell.scores[ENSEMBLE]) for cell in best.cells.values()), default=0),
-        "seeds": len(by_seed[reference]),
-        "rows": rows_of(results, by_seed, pooled, paper),
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, path)
+    paper = {row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own}
+    record, pooled = write_record(path, facts, results, suite.show, paper)
     if suite.draw in ("tables", "pairs"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 

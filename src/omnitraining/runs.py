@@ -200,7 +200,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit or None,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "machine": platform.machine(),
+        "machine": _machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -213,3 +213,11 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated() >> 20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> 20 if sys.platform == "darwin" else peak >> 10
+def _machine() -> str:
+    """Architecture, and the processor's own name where the system tells it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return ", ".join([platform.machine(), *names[:1]])
+
+

@@ -1,0 +1,100 @@
+"""Sweeps: a configuration trained with every combination of some values, for every seed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omnitraining.display import show, sweep_table
+from omnitraining.errors import InputError
+from omnitraining.jobs import Job, check_unchanged, in_processes, train_and_judge
+from omnitraining.records import Results, Values, write_record
+from omnitraining.runs import Run
+from omnitraining.variation import Cell
+
+Failures = dict[str, str]
+"""Why a run failed, by its name."""
+
+
+def sweep(
+    cells: list[Cell], seeds: Sequence[int], folder: Path, processes: int, facts: Values
+) -> Failures:
+    """Train and judge every cell for every seed; what is there is kept, and broken runs resumed.
+
+    The record has what is finished, also when the sweep is interrupted: a cell is the mean of those
+    seeds that are finished, and says which. A run that fails leaves the others alone.
+
+    Args:
+        cells: combinations of values.
+        seeds: of every cell.
+        folder: of the runs, the record and the figure, which are called like it.
+        processes: runs at a time.
+        facts: what the record says first: experiment, title, paper, command.
+
+    Returns:
+        Why runs failed, by their names.
+
+    Raises:
+        InputError: a run in the folder has another configuration.
+    """
+    jobs = [
+        Job(cell.label, "", folder / f"{cell.folder}-{seed}", {**cell.values, "seed": seed})
+        for seed in seeds
+        for cell in cells
+    ]
+    for job in jobs:
+        check_unchanged(job)
+    waiting = [job for job in jobs if not job.is_judged]
+    print(f"{len(jobs)} runs, of which {len(jobs) - len(waiting)} are finished", flush=True)
+    failures: Failures = {}
+    try:
+        for done, (job, reason) in enumerate(in_processes(waiting, train_and_judge, processes), 1):
+            print(f"{done}/{len(waiting)} {job.title}: {reason or 'finished'}", flush=True)
+            if reason:
+                failures[job.title] = reason
+    finally:
+        conclude(cells, jobs, folder, {**facts, "failed": failures})
+    return failures
+
+
+def conclude(cells: list[Cell], jobs: list[Job], folder: Path, facts: Values) -> None:
+    """Write the record of what is finished, show it, and draw it where numbers were varied."""
+    judged = {
+        cell.label: [job for job in jobs if job.row == cell.label and job.is_judged]
+        for cell in cells
+    }
+    results: Results = {
+        label: {"": [Run(job.folder) for job in those]} for label, those in judged.items() if those
+    }
+    if not results:
+        return
+    beside = {
+        cell.label: {
+            "varied": cell.varied,
+            "of_seeds": [job.values["seed"] for job in judged[cell.label]],
+        }
+        for cell in cells
+    }
+    path = folder / f"{folder.absolute().name}.json"
+    record, _ = write_record(path, facts, results, [], beside)
+    show(sweep_table(record))
+    print(f"record: {path}")
+    from omnitraining.analysis import varied_fields  # matplotlib takes a second to import
+
+    if varied_fields.can_draw(record):
+        print(f"figure: {varied_fields.draw(record, None, path.with_suffix('.png'))}")
+
+
+def read_seeds(text: str | None, default: int) -> list[int]:
+    """Seeds from a text as "0,1,2".
+
+    Raises:
+        InputError: it is not a list of different integers.
+    """
+    if text is None:
+        return [default]
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds is {text}: it must be integers, as in 0,1,2") from None
+    if len({*seeds}) < len(seeds):
+        raise InputError(f"--seeds is {text}: a seed is given twice")
+    return seeds
