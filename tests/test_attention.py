@@ -23,7 +23,7 @@ from omnitraining.backbones import Conv4, ResNet10, ResNet12, ResNet18, ViT
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.experiment import train_run
-from omnitraining.learner import FewShotClassifier
+from omnitraining.learner import FewShotClassifier, Trained
 from omnitraining.omninet import OmniNet
 from omnitraining.runs import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
@@ -185,7 +185,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_flow_of_a_fitted_predictor_has_maps(run: Run) -> None:
     data = blobs(3, 6, "x")
-    learner = FewShotClassifier(run.path, flow="ensemble").fit(data.images, data.labels)
+    learner = FewShotClassifier(Trained.from_run(run), flow="ensemble").fit(
+        data.images, data.labels
+    )
     levels = learner.levels(data.images[::6])
     maps = predictor_maps(learner.predictor_, levels, torch.arange(3))
     assert list(maps) == ["pre", "joint", "meta"]
@@ -201,7 +203,7 @@ def test_the_command_draws_images_of_a_user(
     if colours == 3:
         image = tmp_path / "colour.jpg"
         Image.open(photos / "p0" / "0.png").convert("RGB").resize((50, 31)).save(image)
-    words = ["attention", str(run.path), "--images", str(image), str(photos / "p1")]
+    words = ["attention", str(run.path), "--trust", "--images", str(image), str(photos / "p1")]
     assert main([*words, "--out", str(out)]) == 0
     plain = matplotlib.image.imread(out)
     assert main([*words, "--support", str(photos), "--out", str(out)]) == 0
@@ -214,7 +216,10 @@ def test_without_images_it_looks_at_the_first_test_task(run: Run, tmp_path: Path
     heights = []
     for models in ([run.path], [run.path, run.path]):
         out = tmp_path / "map.png"
-        assert main(["attention", *map(str, models), "--count", "3", "--out", str(out)]) == 0
+        assert (
+            main(["attention", "--trust", *map(str, models), "--count", "3", "--out", str(out)])
+            == 0
+        )
         heights.append(matplotlib.image.imread(out).shape[0])
     assert heights[1] / heights[0] == pytest.approx(7 / 4, rel=0.01)  # rows: image, three flows
 
@@ -223,7 +228,7 @@ def test_wrong_words_are_one_line(
     run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def says(*words: object) -> str:
-        assert main(["attention", *map(str, words)]) == 2
+        assert main(["attention", *map(str, words), "--trust"]) == 2
         captured = capsys.readouterr()
         assert captured.err.count("\n") == 1
         return captured.err

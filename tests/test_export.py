@@ -39,7 +39,7 @@ def fitted(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that a fitted learner saved."""
     path, data = tmp_path_factory.mktemp("fitted") / "learner", blobs(3, 4, "x")
     labels = np.array(["ä", "b", "c"])[data.labels]
-    FewShotClassifier(run.path, reject=0.95).fit(data.images, labels).save(path)
+    FewShotClassifier(find(run.path, trust=True), reject=0.95).fit(data.images, labels).save(path)
     return path
 
 
@@ -50,7 +50,7 @@ Says = Callable[..., str]
 def refuses(capsys: pytest.CaptureFixture[str]) -> Says:
     def call(*words: object) -> str:
         capsys.readouterr()
-        assert main(["export", *map(str, words)]) == 2
+        assert main(["export", *map(str, words), "--trust"]) == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
         return lines[0]
@@ -94,13 +94,23 @@ def test_weights_load_into_the_untouched_class(
     run: Run, tmp_path: Path, kind: str, flow: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "weights"
-    words = ["export", str(run.path), "--flow", flow, "--format", kind, "--out", str(out)]
+    words = [
+        "export",
+        str(run.path),
+        "--trust",
+        "--flow",
+        flow,
+        "--format",
+        kind,
+        "--out",
+        str(out),
+    ]
     assert main(words) == 0
     assert f"{flow}-flow as Conv4" in capsys.readouterr().out
     read = torch.load(out) if kind == "torch" else load_file(out)
     plain = Conv4(1, 4).eval()
     plain.load_state_dict(read)
-    trained, x = find(run.path), torch.randn(3, 1, 16, 16)
+    trained, x = find(run.path, trust=True), torch.randn(3, 1, 16, 16)
     network = {"joint": "joint_meta"}.get(flow, flow)
     wanted = trained.model.network(network).backbone(trained.model.trunk(x))
     torch.testing.assert_close(plain(x), wanted)
@@ -108,7 +118,7 @@ def test_weights_load_into_the_untouched_class(
 
 def test_safetensors_say_what_the_model_takes(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "weights"
-    trained = find(run.path)
+    trained = find(run.path, trust=True)
     export.save_safetensors(export.plain_flow(trained, "pre"), out, export.facts_of(trained))
     with safe_open(out, framework="pt") as file:
         facts = file.metadata()
@@ -122,7 +132,7 @@ def test_safetensors_say_what_the_model_takes(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["pre-training", "joint-training", "ensemble"])
 def test_other_methods_have_flows_to_export(method: str, tmp_path: Path) -> None:
     made = train_run(config(BLOBS, method=method, backbone=NOISY), tmp_path / "run")
-    trained = find(made.path)
+    trained = find(made.path, trust=True)
     for flow in trained.model.trained_flows:
         plain = export.plain_flow(trained, flow)
         assert type(plain) is Conv4 and not plain.training
@@ -183,11 +193,21 @@ def test_a_flow_as_onnx_takes_batches_of_any_size(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "flow.onnx"
-    words = ["export", str(run.path), "--flow", "meta", "--format", "onnx", "--out", str(out)]
+    words = [
+        "export",
+        str(run.path),
+        "--trust",
+        "--flow",
+        "meta",
+        "--format",
+        "onnx",
+        "--out",
+        str(out),
+    ]
     assert main(words) == 0
     told = float(capsys.readouterr().out.split("differ by ")[1].split()[0])
     assert told <= 1e-4
-    plain, network = export.plain_flow(find(run.path), "meta"), session(out)
+    plain, network = export.plain_flow(find(run.path, trust=True), "meta"), session(out)
     for count in (1, 2, 7):
         x = torch.randn(count, 1, 16, 16)
         (found,) = network.run(None, {"images": x.numpy()})
@@ -199,8 +219,8 @@ def test_a_flow_as_onnx_takes_batches_of_any_size(
 @pytest.mark.slow
 def test_a_fitted_predictor_is_one_onnx_file(run: Run, fitted: Path, tmp_path: Path) -> None:
     out = tmp_path / "fitted.onnx"
-    assert main(["export", str(fitted), "--format", "onnx", "--out", str(out)]) == 0
-    learner, network = load(fitted), session(out)
+    assert main(["export", str(fitted), "--trust", "--format", "onnx", "--out", str(out)]) == 0
+    learner, network = load(fitted, trust=True), session(out)
     assert isinstance(learner, FewShotClassifier)
     x = blobs(3, 5, "q", seed=9).images
     levels = learner.levels(x)

@@ -49,7 +49,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("method", ["pre-training", "omni-training", "joint-training"])
 def test_a_generation_learns_the_answers_of_the_one_before(method: str, first: Run) -> None:
     experiment = following(first, method=method)
-    model, (batch, episode) = experiment.build(), data(experiment)
+    model, (batch, episode) = experiment.build(trust=True), data(experiment)
     terms = model(batch, episode)
     with torch.no_grad():
         answers = teacher(first).network("pre")(batch.x)
@@ -62,7 +62,7 @@ def test_a_generation_learns_the_answers_of_the_one_before(method: str, first: R
 
 def test_the_gradient_reaches_the_new_generation_alone(first: Run) -> None:
     experiment = following(first)
-    model = experiment.build()
+    model = experiment.build(trust=True)
     (previous,) = model._previous
     model(*data(experiment))["total"].backward()
     for name, parameter in model.named_parameters():
@@ -74,7 +74,7 @@ def test_the_gradient_reaches_the_new_generation_alone(first: Run) -> None:
 
 def test_training_leaves_the_generation_before_as_it_was(first: Run, tmp_path: Path) -> None:
     experiment = following(first)
-    model = experiment.build()
+    model = experiment.build(trust=True)
     (previous,) = model._previous
     before, untrained = state(previous), state(model)
     run = Run(tmp_path / "second", create=True)
@@ -86,8 +86,10 @@ def test_training_leaves_the_generation_before_as_it_was(first: Run, tmp_path: P
 def test_a_generation_starts_afresh_and_is_saved_alone(first: Run, tmp_path: Path) -> None:
     choice = config(BLOBS, **RFS_ALONE, previous=str(first.path))
     untaught = config(BLOBS, **RFS_ALONE)
-    assert same(state(instantiate(choice).build()), state(instantiate(untaught).build()))
-    second = train_run(choice, tmp_path / "second")
+    assert same(
+        state(instantiate(choice).build(trust=True)), state(instantiate(untaught).build(trust=True))
+    )
+    second = train_run(choice, tmp_path / "second", trust=True)
     ours, theirs = (tensors(run.checkpoint("last")) for run in (second, first))
     assert ours.keys() == theirs.keys() and not same(ours, theirs)
 
@@ -97,20 +99,24 @@ def test_a_generation_is_judged_and_taken_on_without_the_one_before(
 ) -> None:
     moving = tmp_path / "first"
     shutil.copytree(first.path, moving)
-    second = train_run(config(BLOBS, **RFS_ALONE, previous=str(moving)), tmp_path / "second")
+    second = train_run(
+        config(BLOBS, **RFS_ALONE, previous=str(moving)), tmp_path / "second", trust=True
+    )
     shutil.rmtree(moving)
     evaluation = evaluate_run(second, tasks=2)
     assert all(list(cell.scores) == ["pre", "ensemble"] for cell in evaluation.cells.values())
-    third = train_run(config(BLOBS, **RFS_ALONE, previous=str(second.path)), tmp_path / "third")
+    third = train_run(
+        config(BLOBS, **RFS_ALONE, previous=str(second.path)), tmp_path / "third", trust=True
+    )
     assert third.checkpoint("best").is_file()
 
 
 def test_a_generation_resumes_as_if_it_had_not_stopped(first: Run, tmp_path: Path) -> None:
     options = {**RFS_ALONE, "previous": str(first.path)}
-    through = train_run(config(BLOBS, **options), tmp_path / "through")
+    through = train_run(config(BLOBS, **options), tmp_path / "through", trust=True)
     shorter = config(BLOBS, **options, training={"steps": 2})
-    train_run(shorter, tmp_path / "stopped")
-    stopped = train_run(config(BLOBS, **options), tmp_path / "stopped", resume=True)
+    train_run(shorter, tmp_path / "stopped", trust=True)
+    stopped = train_run(config(BLOBS, **options), tmp_path / "stopped", resume=True, trust=True)
     assert same(tensors(through.checkpoint("last")), tensors(stopped.checkpoint("last")))
 
 
@@ -134,19 +140,19 @@ def test_a_run_that_cannot_teach_is_refused_in_one_line(
     if previous is SINUSOIDS:
         train_run(config(SINUSOIDS, training={"steps": 1}), folder)
     elif previous is not None:
-        train_run(config(BLOBS, **previous, training={"steps": 1}), folder)
+        train_run(config(BLOBS, **previous, training={"steps": 1}), folder, trust=True)
     with pytest.raises(InputError, match=words) as error:
-        train_run(config(BLOBS, **RFS_ALONE, previous=str(folder)), tmp_path / "second")
+        train_run(config(BLOBS, **RFS_ALONE, previous=str(folder)), tmp_path / "second", trust=True)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "second").exists()
 
 
 def test_an_algorithm_without_generations_is_refused(first: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Baseline has no generations: 'previous' is for RFS"):
-        train_run(config(BLOBS, previous=str(first.path)), tmp_path / "second")
+        train_run(config(BLOBS, previous=str(first.path)), tmp_path / "second", trust=True)
 
 
 def test_meta_training_has_nothing_that_a_previous_run_could_teach(first: Run) -> None:
     choice = config(BLOBS, method="meta-training", previous=str(first.path))
     with pytest.raises(InputError, match="meta-training has no pre-training that a previous run"):
-        instantiate(choice).build()
+        instantiate(choice).build(trust=True)

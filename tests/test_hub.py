@@ -51,17 +51,17 @@ def wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fitted(source: Any, **options: object) -> FewShotClassifier:
     data = blobs(3, 4, "x")
-    learner = load(source, **options)
+    learner = load(source, trust=True, **options)
     assert isinstance(learner, FewShotClassifier)
     return learner.fit(data.images, data.labels)
 
 
 def test_a_model_comes_back_as_it_was_pushed(run: Run, wire: Path) -> None:
-    assert hub.push_to_hub(run.path, "me/omni", "mit") == "https://hub.test/me/omni"
+    assert hub.push_to_hub(run.path, "me/omni", "mit", trust=True) == "https://hub.test/me/omni"
     names = {path.name for path in (wire / "me" / "omni").iterdir()}
     assert names == {"README.md", "weights.safetensors", "evaluation.json"}
     x = blobs(3, 5, "q", seed=9).images
-    here, back = fitted(run.path), hub.from_pretrained("me/omni", flow=None)
+    here, back = fitted(run.path), hub.from_pretrained("me/omni", trust=True, flow=None)
     assert isinstance(back, FewShotClassifier)
     data = blobs(3, 4, "x")
     np.testing.assert_array_equal(
@@ -74,8 +74,8 @@ def test_a_model_comes_back_as_it_was_pushed(run: Run, wire: Path) -> None:
 def test_a_fitted_learner_comes_back_fitted(run: Run, tmp_path: Path) -> None:
     learner = fitted(run.path)
     learner.save(tmp_path / "cats")
-    folder = hub.save_pretrained(tmp_path / "cats", tmp_path / "folder")
-    back = hub.from_pretrained(folder)
+    folder = hub.save_pretrained(tmp_path / "cats", tmp_path / "folder", trust=True)
+    back = hub.from_pretrained(folder, trust=True)
     x = blobs(3, 5, "q", seed=9).images
     assert isinstance(back, FewShotClassifier)
     np.testing.assert_array_equal(back.predict_proba(x), learner.predict_proba(x))
@@ -86,7 +86,7 @@ def test_a_fitted_learner_comes_back_fitted(run: Run, tmp_path: Path) -> None:
 def test_the_card_says_data_results_configuration_licence_and_how_to_load(
     run: Run, tmp_path: Path
 ) -> None:
-    folder = hub.save_pretrained(run.path, tmp_path / "folder", "cc-by-4.0")
+    folder = hub.save_pretrained(run.path, tmp_path / "folder", "cc-by-4.0", trust=True)
     text = (folder / "README.md").read_text()
     head = yaml.safe_load(text.split("---")[1])
     assert head["license"] == "cc-by-4.0" and head["library_name"] == "omnitraining"
@@ -106,7 +106,7 @@ def test_the_card_does_not_tell_where_data_were(run: Run, tmp_path: Path) -> Non
     values = yaml.safe_load((copied / "config.yaml").read_text())
     values["problem"]["init_args"]["data"] = "/home/anna/secret/birds"
     (copied / "config.yaml").write_text(yaml.safe_dump(values))
-    text = hub.card(load(run.path), Run(copied), "me/omni", "mit")
+    text = hub.card(load(run.path, trust=True), Run(copied), "me/omni", "mit")
     assert "data: birds" in text and "anna" not in text
 
 

@@ -27,7 +27,9 @@ def trained(run: Run) -> Model:
 
 
 def test_a_run_starts_from_the_trained_backbone_of_another(classifier: Run) -> None:
-    begun = instantiate(config(BLOBS, method="meta-training", start=str(classifier.path))).build()
+    begun = instantiate(config(BLOBS, method="meta-training", start=str(classifier.path))).build(
+        trust=True
+    )
     wanted = trained(classifier).network("pre").backbone.state_dict()
     found = begun.network("meta").backbone.state_dict()
     assert found.keys() == wanted.keys()
@@ -39,7 +41,7 @@ def test_a_run_starts_from_the_trained_backbone_of_another(classifier: Run) -> N
 
 
 def test_every_flow_of_an_omni_net_starts_from_it(classifier: Run) -> None:
-    begun = instantiate(config(BLOBS, start=str(classifier.path))).build().eval()
+    begun = instantiate(config(BLOBS, start=str(classifier.path))).build(trust=True).eval()
     wanted = trained(classifier)
     x = torch.randn(3, 1, 16, 16)
     for flow in ("pre", "meta", "joint_pre"):
@@ -50,7 +52,7 @@ def test_every_flow_of_an_omni_net_starts_from_it(classifier: Run) -> None:
 def test_feature_wise_noise_goes_around_a_started_backbone(classifier: Run) -> None:
     begun = instantiate(
         config(BLOBS, method="meta-training", backbone=NOISY, start=str(classifier.path))
-    ).build()
+    ).build(trust=True)
     wanted = trained(classifier).network("pre").backbone.state_dict()
     inside = begun.network("meta").backbone.backbone.state_dict()
     assert all(torch.equal(inside[name], wanted[name]) for name in wanted)
@@ -59,7 +61,9 @@ def test_feature_wise_noise_goes_around_a_started_backbone(classifier: Run) -> N
 def test_a_started_run_is_loaded_without_the_other(classifier: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(classifier.path, other)
-    run = train_run(config(BLOBS, method="meta-training", start=str(other)), tmp_path / "run")
+    run = train_run(
+        config(BLOBS, method="meta-training", start=str(other)), tmp_path / "run", trust=True
+    )
     before = trained(run).state_dict()
     shutil.rmtree(other)
     after = trained(run).state_dict()
@@ -79,7 +83,7 @@ def test_a_start_that_does_not_fit_is_one_line(
 ) -> None:
     values = {"method": "meta-training", "start": str(classifier.path), **changes}
     with pytest.raises(InputError, match=message) as raised:
-        train_run(config(BLOBS, **values), tmp_path / "run")
+        train_run(config(BLOBS, **values), tmp_path / "run", trust=True)
     assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()
 
 
@@ -94,6 +98,6 @@ def test_algorithms_of_fixed_ways_refuse_other_test_tasks_before_training(
         "problem": {"init_args": {"protocol": {"test_ways": 4}}},
     }
     with pytest.raises(InputError, match=f"{algorithm} answers tasks of as many ways .* of 4"):
-        train_run(config(BLOBS, **changes), tmp_path / "run")
+        train_run(config(BLOBS, **changes), tmp_path / "run", trust=True)
     assert not (tmp_path / "run").exists()
-    train_run(config(BLOBS, **{**changes, "method": "pre-training"}), tmp_path / "run")
+    train_run(config(BLOBS, **{**changes, "method": "pre-training"}), tmp_path / "run", trust=True)

@@ -98,6 +98,16 @@ def command_parser(command: str, epilog: str = "") -> argparse.ArgumentParser:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option to run what a model names: commands that load one have it."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the model name classes from outside omnitraining, as a backbone of your own; "
+        "they are run, so trust whoever made it",
+    )
+
+
 def _train(arguments: list[str]) -> int:
     parser = command_parser(
         "train",
@@ -109,6 +119,11 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--fields", action="store_true", help="print all fields and exit")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let runs that are named by start or previous name classes from outside omnitraining",
+    )
     known, fields = parser.parse_known_args(arguments)
 
     from omnitraining import experiment
@@ -120,7 +135,7 @@ def _train(arguments: list[str]) -> int:
     folder = known.out or Path("runs") / known.config.stem
     config = experiment.read_config(known.config, fields)
     with TrainingDisplay(folder.name) as progress:
-        run = experiment.train_run(config, folder, known.resume, progress)
+        run = experiment.train_run(config, folder, known.resume, progress, known.trust)
     evaluation = experiment.evaluate_run(run)
     show(evaluation_table(run.name, evaluation))
     print(f"run: {folder}   again: omni evaluate {folder}")
@@ -135,13 +150,14 @@ def _evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument("--tasks", type=int, help="test tasks per cell (default: all, mostly 600)")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
+    add_trust(parser)
     options = parser.parse_args(arguments)
 
     from omnitraining import experiment
     from omnitraining.display import evaluation_table, show
     from omnitraining.runs import Run
 
-    run = Run(options.run)
+    run = Run(options.run, trust=options.trust)
     name = "test" if not options.shots and options.tasks is None else "custom"
     evaluation = experiment.evaluate_run(run, options.tasks, tuple(options.shots), name)
     show(evaluation_table(run.name, evaluation))

@@ -24,6 +24,7 @@ from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.runs import Run, load_checkpoint, provenance
 from omnitraining.tasks.base import Problem
 from omnitraining.training import Progress, Training, find_device, train
+from omnitraining.trust import foreign_names, refuse_foreign
 
 RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
 """Fields that may change when a run is resumed: how long and where, not what."""
@@ -62,15 +63,18 @@ class Experiment:
     previous: Path | None = None
     start: Path | None = None
 
-    def build(self) -> Model:
+    def build(self, trust: bool = False) -> Model:
         """The model before training; the same for the same seed.
+
+        Args:
+            trust: whether other runs that are named may run classes from outside this library.
 
         Raises:
             InputError: the parts do not fit together, or another run that is named cannot be
                 loaded.
         """
-        previous = _trained(self.previous).requires_grad_(False) if self.previous else None
-        start = _trained(self.start) if self.start else None
+        previous = _trained(self.previous, trust).requires_grad_(False) if self.previous else None
+        start = _trained(self.start, trust) if self.start else None
         torch.manual_seed(self.seed)
         return build_model(
             self.method,
@@ -91,8 +95,8 @@ class Experiment:
         return model.to(find_device(self.training.device)).eval()
 
 
-def _trained(folder: Path) -> Model:
-    run = Run(folder)
+def _trained(folder: Path, trust: bool) -> Model:
+    run = Run(folder, trust=trust)
     return load_run(run).load(run)
 
 
@@ -121,9 +125,21 @@ def parser(**options: Any) -> ArgumentParser:
 
 
 def train_run(
-    config: Namespace, folder: Path, resume: bool = False, progress: Progress | None = None
+    config: Namespace,
+    folder: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    trust: bool = False,
 ) -> Run:
     """Train a configuration into a folder, which becomes a run.
+
+    Args:
+        config: the caller's own; the classes that it names are run.
+        folder: of the run.
+        resume: go on with the run that is there.
+        progress: told of losses and scores.
+        trust: whether other runs that it names, as ``start``, may run classes from outside this
+            library.
 
     Raises:
         InputError: the folder already holds a run and ``resume`` is not set, or the other way
@@ -136,7 +152,7 @@ def train_run(
     # Wrong input shall leave no trace: the folder is made, or changed, when all else fits.
     experiment = instantiate(config)
     find_device(experiment.training.device)
-    model = experiment.build()
+    model = experiment.build(trust)
     _try_out(experiment, model)
     if (folder / "config.yaml").is_file():
         _check_unchanged(Run(folder), config)
@@ -195,19 +211,28 @@ def _try_out(experiment: Experiment, model: Model) -> None:
 
 
 def load_run(run: Run) -> Experiment:
-    """The experiment of a run folder."""
-    return instantiate(_config_of(run))
+    """The experiment of a run folder.
+
+    Raises:
+        InputError: its configuration is damaged; or it names a class from outside this library,
+            and the run is not trusted.
+    """
+    path = run.path / "config.yaml"
+    return instantiate(parse(_read(path), str(path), run.trust))
 
 
 def changed_fields(run: Run, config: Namespace) -> list[str]:
-    """Fields in which a configuration differs from that of a run."""
-    old, new = dict(_config_of(run).items()), dict(parse(yaml.safe_load(dump(config))).items())
+    """Fields in which a configuration differs from that of a run.
+
+    Raises:
+        InputError: the run names a class from outside this library that the configuration does
+            not name, and the run is not trusted.
+    """
+    path, given = run.path / "config.yaml", yaml.safe_load(dump(config))
+    values = _read(path)
+    trust = run.trust or {*foreign_names(values)} <= {*foreign_names(given)}
+    old, new = dict(parse(values, str(path), trust).items()), dict(parse(given).items())
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def _config_of(run: Run) -> Namespace:
-    path = run.path / "config.yaml"
-    return parse(_read(path), str(path))
 
 
 def _check_unchanged(run: Run, config: Namespace) -> None:
@@ -246,13 +271,24 @@ def evaluate_run(
     return evaluation
 
 
-def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
+def parse(
+    values: Mapping[str, Any], source: str = "configuration", trust: bool = True
+) -> Namespace:
     """Check a nested dictionary against the fields of `Experiment`.
 
+    Args:
+        values: the dictionary.
+        source: where it is from.
+        trust: whether classes from outside this library may be run, as those that the caller
+            himself names.
+
     Raises:
-        InputError: a field is unknown or has a wrong value; the message names the source.
+        InputError: a field is unknown or has a wrong value, or names what is not trusted; the
+            message names the source.
     """
     made = parser()
+    if not trust:
+        refuse_foreign(values, source)
     with _one_line_errors(source):
         config: Namespace = made.parse_object(_with_own_defaults(values))
     # The parser takes null, and anything for a group of fields, as if they were not there.

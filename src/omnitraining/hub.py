@@ -27,19 +27,22 @@ FILES = ("*.safetensors", "*.json", "*.md")
 """What is downloaded of a model; nothing that could run."""
 
 
-def save_pretrained(source: Source, folder: Path | str, licence: str = "unknown") -> Path:
+def save_pretrained(
+    source: Source, folder: Path | str, licence: str = "unknown", trust: bool = False
+) -> Path:
     """Write to a folder what `push_to_hub` would push.
 
     Args:
         source: what `omnitraining.learner.load` takes: a run folder, a saved learner, ...
         folder: it is made if it is not there.
         licence: of the weights, as the hub spells it: "mit", "cc-by-4.0", ...
+        trust: as in `omnitraining.learner.load`.
 
     Raises:
         InputError: there is no such model, or it cannot be written.
     """
     folder = Path(folder)
-    _write(source, folder, folder.name, licence)
+    _write(source, folder, folder.name, licence, trust)
     return folder
 
 
@@ -49,6 +52,7 @@ def push_to_hub(
     licence: str = "unknown",
     private: bool = False,
     token: str | None = None,
+    trust: bool = False,
 ) -> str:
     """Put a model on the hub, and say where it is.
 
@@ -58,13 +62,14 @@ def push_to_hub(
         licence: of the weights.
         private: whether others may not see it; has no effect on what is there already.
         token: to write with; by default that of ``hf auth login``.
+        trust: as in `omnitraining.learner.load`.
 
     Raises:
         InputError: there is no such model, or the hub cannot be reached or says no; or
             huggingface_hub is not installed.
     """
     with TemporaryDirectory() as folder:
-        _write(source, Path(folder), name, licence)
+        _write(source, Path(folder), name, licence, trust)
         with _reached(name) as hub:
             api = hub.HfApi(token=token)
             url = api.create_repo(name, private=private, exist_ok=True)
@@ -73,17 +78,20 @@ def push_to_hub(
     return str(url)
 
 
-def from_pretrained(name: str | Path, **options: object) -> FewShotClassifier | FewShotRegressor:
+def from_pretrained(
+    name: str | Path, trust: bool = False, **options: object
+) -> FewShotClassifier | FewShotRegressor:
     """The learner of a model on the hub, or in a folder that `save_pretrained` wrote.
 
     Args:
         name: "owner/name", or the folder.
+        trust: as in `omnitraining.learner.load`.
         options: of the learner, as ``flow="meta"``.
 
     Raises:
         InputError: there is no such model, it is damaged, or the hub cannot be reached.
     """
-    return load(name, **options)
+    return load(name, trust, **options)
 
 
 def download(name: str) -> Path:
@@ -100,8 +108,8 @@ def download(name: str) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=[*FILES]))
 
 
-def _write(source: Source, folder: Path, name: str, licence: str) -> None:
-    learner, run = load(source), _run(source)
+def _write(source: Source, folder: Path, name: str, licence: str, trust: bool) -> None:
+    learner, run = load(source, trust), _run(source)
     learner.save(folder / WEIGHTS)
     judged = run.path / "evaluations" / "test.json" if run else None
     if judged and judged.is_file():

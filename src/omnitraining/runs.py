@@ -8,7 +8,8 @@
     evaluations/*.json   results with the hash of their tasks
     calibration.json     what validation tasks say to learners; measured when it is first loaded
 
-Nothing in it is a pickle, so a run received from a stranger is safe to load.
+Nothing in it is a pickle, and classes that the configuration names are run only if they are this
+library's or the run is trusted: a run received from a stranger is safe to load.
 """
 
 import csv
@@ -39,13 +40,18 @@ class Run:
     Args:
         path: the folder; made if it is not there and ``create`` is set.
         create: start a new run.
+        trust: let its configuration name classes from outside this library, which runs them.
+
+    Attributes:
+        path: the folder.
+        trust: as given; a run that is created is the caller's own, and trusted.
 
     Raises:
         InputError: the folder is not a run.
     """
 
-    def __init__(self, path: Path | str, create: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, create: bool = False, trust: bool = False) -> None:
+        self.path, self.trust = Path(path), trust or create
         if create:
             self.path.mkdir(parents=True, exist_ok=True)
         elif not (self.path / "config.yaml").is_file():
@@ -207,12 +213,6 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def peak_memory() -> int:
-    """Peak memory of this process in MiB: on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() >> 20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak >> 20 if sys.platform == "darwin" else peak >> 10
 def _machine() -> str:
     """Architecture, and the processor's own name where the system tells it."""
     told = Path("/proc/cpuinfo")
@@ -221,3 +221,9 @@ def _machine() -> str:
     return ", ".join([platform.machine(), *names[:1]])
 
 
+def peak_memory() -> int:
+    """Peak memory of this process in MiB: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10

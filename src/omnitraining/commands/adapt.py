@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust, command_parser
 
 
 def main(arguments: list[str]) -> int:
@@ -29,12 +29,13 @@ def main(arguments: list[str]) -> int:
         help="say 'none of these' to images unlike all classes, so that this share of images of "
         "the classes is accepted, as 0.95 (default: never)",
     )
+    add_trust(parser)
     options = parser.parse_args(arguments)
 
     from omnitraining.learner import FewShotClassifier
     from omnitraining.learner.sources import find
 
-    learner = FewShotClassifier(find(options.run), options.flow, options.reject)
+    learner = FewShotClassifier(find(options.run, options.trust), options.flow, options.reject)
     learner.fit(options.support)
     learner.save(options.out)
     images = sum(learner.counts_.values())

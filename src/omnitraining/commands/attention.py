@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
 
 
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
         "--count", type=int, default=8, help="how many images of the test task (default: 8)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture")
+    add_trust(parser)
     options = parser.parse_args(arguments)
     if options.support is not None and options.images is None:
         raise InputError("--support needs --images: the images to look at")
@@ -43,16 +44,18 @@ def main(arguments: list[str]) -> int:
                 f"{options.models[0]} is not a run folder, and only runs have test tasks: give "
                 "--images"
             )
-        task = attention_grid.first_task(Run(options.models[0]), options.count)
+        task = attention_grid.first_task(Run(options.models[0], trust=options.trust), options.count)
         for model in options.models:
-            rows += attention_grid.rows_of_task(model, *task)
+            rows += attention_grid.rows_of_task(find(model, options.trust), *task)
     else:
         images = [path for words in options.images for path in listed(words)]
         for model in options.models:
             if options.support is None:
-                rows += attention_grid.rows_of_images(find(model), images)
+                rows += attention_grid.rows_of_images(find(model, options.trust), images)
             else:
                 support = class_folders(options.support)
-                rows += attention_grid.rows_of_task(model, *support, images, [])
+                rows += attention_grid.rows_of_task(
+                    find(model, options.trust), *support, images, []
+                )
     print(f"picture: {attention_grid.draw(rows, options.out)}")
     return 0

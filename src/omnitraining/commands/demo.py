@@ -4,7 +4,7 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust, command_parser
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
         help="run folder, saved learner, or shipped model (default: 'glyphs')",
     )
     parser.add_argument("--port", type=int, help="of the page (default: a free one from 7860 on)")
+    add_trust(parser)
     options = parser.parse_args(arguments)
 
     from omnitraining.demo import page
@@ -28,7 +29,11 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted then, too
     with suppress(KeyboardInterrupt):
-        page.serve(find(options.run), options.port, lambda url: print(f"demo: {url}", flush=True))
+        page.serve(
+            find(options.run, options.trust),
+            options.port,
+            lambda url: print(f"demo: {url}", flush=True),
+        )
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
 
 
@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
         "--format", choices=("torch", "safetensors", "onnx"), required=True, help="of the file"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    add_trust(parser)
     options = parser.parse_args(arguments)
 
     from omnitraining import export
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
     what = "features"
     if options.format != "onnx":
-        trained = find(options.model)
+        trained = find(options.model, options.trust)
         flow = chosen(trained)
         module = export.plain_flow(trained, flow)
         if options.format == "torch":
@@ -49,12 +50,12 @@ def main(arguments: list[str]) -> int:
         count = sum(parameter.numel() for parameter in module.parameters())
         print(f"{flow}-flow as {type(module).__name__}, {count:,} parameters: {options.out}")
         return 0
-    learner = None if options.flow else load(options.model)
+    learner = None if options.flow else load(options.model, options.trust)
     if isinstance(learner, FewShotClassifier) and hasattr(learner, "predictor_"):
         what = f"probabilities of {len(learner.classes_)} classes"
         largest = export.save_predictor(learner, options.out)
     else:
-        trained = find(options.model)
+        trained = find(options.model, options.trust)
         largest = export.save_flow(trained, chosen(trained), options.out)
     print(f"images to {what}: {options.out}")
     print(f"onnxruntime and PyTorch differ by {largest:.1e} at most")

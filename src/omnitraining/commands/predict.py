@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ def main(arguments: list[str]) -> int:
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="print a JSON list")
     forms.add_argument("--csv", action="store_true", help="print comma-separated values")
+    add_trust(parser)
     options = parser.parse_args(arguments)
 
     from omnitraining.learner import FewShotClassifier, load
 
     if not options.file.is_file():
         raise InputError(f"there is no saved learner at {options.file}: 'omni adapt' makes one")
-    learner = load(options.file)
+    learner = load(options.file, options.trust)
     if not isinstance(learner, FewShotClassifier) or not hasattr(learner, "predictor_"):
         raise InputError(f"{options.file} has not learned any classes yet: use 'omni adapt' first")
     records = judged(learner, [path for words in options.images for path in found(words)])

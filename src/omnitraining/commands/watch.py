@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
 
 
@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--task", type=int, default=0, help="test task of a HalfCheetah, from 0 (default: 0)"
     )
+    add_trust(parser)
     options = parser.parse_args(arguments)
     kind = options.out.suffix.lower()
     if kind not in (".png", ".gif"):
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.reinforcement.navigation import Navigation
     from omnitraining.tasks.reinforcement.problem import Reinforcement
 
-    run = Run(options.run)
+    run = Run(options.run, trust=options.trust)
     experiment = load_run(run)
     problem = experiment.problem
     if not isinstance(problem, Reinforcement) or not isinstance(

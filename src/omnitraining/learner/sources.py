@@ -20,17 +20,22 @@ MODELS = Path(__file__).parents[1] / "models"
 WEIGHTS = "weights.safetensors"
 
 
-def load(source: Source, **options: object) -> "FewShotClassifier | FewShotRegressor":
+def load(
+    source: Source, trust: bool = False, **options: object
+) -> "FewShotClassifier | FewShotRegressor":
     """A learner of a trained model, ready to be fitted; or as it was saved.
 
     Args:
         source: name of a shipped model ("glyphs"); a run folder; a file that a learner saved, or a
             folder that holds it as weights.safetensors; or "owner/name" on the Hugging Face hub.
+        trust: let a model name classes from outside this library, as a backbone of your own,
+            which runs them.
         options: of `FewShotClassifier` or `FewShotRegressor`, as ``flow="meta"``. With a learner
             that was fitted before it was saved, it is fitted again with them.
 
     Raises:
-        InputError: there is no such model, it is damaged or of a newer version.
+        InputError: there is no such model, it is damaged or of a newer version, or it names what
+            is not trusted.
     """
     from omnitraining.learner.classifier import FewShotClassifier
     from omnitraining.learner.regressor import FewShotRegressor
@@ -39,9 +44,9 @@ def load(source: Source, **options: object) -> "FewShotClassifier | FewShotRegre
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
     if path is None:
-        trained = find(source)
+        trained = find(source, trust)
     else:
-        trained, tensors, facts = Trained.from_bytes(path.read_bytes(), str(path))
+        trained, tensors, facts = Trained.from_bytes(path.read_bytes(), str(path), trust)
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     allowed = [name for name in kind._get_param_names() if name != "model"]
     for name in options:
@@ -54,7 +59,7 @@ def load(source: Source, **options: object) -> "FewShotClassifier | FewShotRegre
     return learner
 
 
-def find(source: Source) -> Trained:
+def find(source: Source, trust: bool = False) -> Trained:
     """The trained model of a source.
 
     Raises:
@@ -64,8 +69,8 @@ def find(source: Source) -> Trained:
         return source
     path = _file(source)
     if path is not None:
-        return Trained.from_bytes(path.read_bytes(), str(path))[0]
-    return Trained.from_run(Run(source))
+        return Trained.from_bytes(path.read_bytes(), str(path), trust)[0]
+    return Trained.from_run(Run(source, trust=trust))
 
 
 def _file(source: str | Path) -> Path | None:

@@ -210,17 +210,22 @@ class Trained:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, source: str
+        cls, data: bytes, source: str, trust: bool = False
     ) -> tuple["Trained", dict[str, Tensor], dict[str, Any]]:
         """What `to_bytes` wrote.
 
+        Args:
+            data: the content of a file.
+            source: where it is from.
+            trust: whether classes that it names from outside this library may be run.
+
         Raises:
-            InputError: the bytes are damaged, something else, or of a newer version; the message
-                names the source.
+            InputError: the bytes are damaged, something else, or of a newer version, or name what
+                is not trusted; the message names the source.
         """
         text, tensors = _opened(data, source)
         try:
-            experiment = _experiment(text["config"])
+            experiment = instantiate(parse(text["config"], source, trust))
             model = experiment.build()
             inputs = ImageInputs(**_tuples(text["inputs"])) if text["inputs"] else None
             kind = Calibration if inputs else CurveVotes
@@ -264,12 +269,9 @@ def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]
         raise InputError(f"{source} is truncated or damaged: {error}") from error
 
 
-def _experiment(config: Mapping[str, Any]) -> Experiment:
-    return instantiate(parse(config, "saved learner"))
-
-
 def _revived(data: bytes, name: str) -> Trained:
-    return Trained.from_bytes(data, name)[0]
+    # Whoever unpickles runs what is in the pickle anyway.
+    return Trained.from_bytes(data, name, trust=True)[0]
 
 
 def _tuples(values: Mapping[str, Any], *only: str) -> dict[str, Any]:
