@@ -12,14 +12,15 @@ from docs.generate.places import PACKAGE
 GROUPS = {
     "learners": ("Learners", "learner"),
     "networks": ("Networks and losses", "omninet model losses teacher network heads"),
-    "algorithms": ("Algorithms: what they are", "pretraining metatraining adaptation policy trpo"),
+    "algorithms": ("Algorithms: what they are",
+                   "algorithm pretraining metatraining adaptation policy trpo"),
     "backbones": ("Backbones", "backbones"),
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "tasks.classification.datasets tasks.classification.listing "
              "tasks.classification.decoding tasks.classification.caching "
              "tasks.classification.checking tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and judging", "training evaluation runs experiment fields errors"),
+    "training": ("Training and judging", "training evaluation runs experiment trust fields errors"),
     "reproduction": ("Experiments and records",
                      "reproduction sweeping tuning variation jobs records report"),
     "export": ("Export, hub, pictures", "export hub analysis"),

@@ -230,7 +230,9 @@ def _update(
     terms = losses()
     if isinstance(optimiser, TRPO):
         optimiser.step(
-            lambda: losses()["total"], lambda: model.outputs(*parts, joint=samples.joint)
+            terms["total"],
+            lambda: losses()["total"],
+            lambda: model.outputs(*parts, joint=samples.joint),
         )
     else:
         optimiser.zero_grad()

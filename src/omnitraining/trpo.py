@@ -29,17 +29,17 @@ class TRPO(torch.optim.Optimizer):
 
     # The arguments are this optimiser's own: torch's closure returns a loss alone.
     def step(  # type: ignore[override]
-        self, loss: Callable[[], Tensor], outputs: Callable[[], Outputs]
+        self, value: Tensor, loss: Callable[[], Tensor], outputs: Callable[[], Outputs]
     ) -> None:
         """Take one step.
 
         Args:
-            loss: computes the loss of the present weights on fixed samples.
+            value: the loss of the present weights on fixed samples, with its graph.
+            loss: computes that loss of whatever weights there are.
             outputs: computes the outputs of every policy on these samples.
         """
         (group,) = self.param_groups
         parameters: list[nn.Parameter] = group["params"]
-        value = loss()
         slope = _flat(_gradient(value, parameters))
         now = outputs()
         reference = {name: part.detach() for name, part in now.items()}

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,14 @@ each_method = pytest.mark.parametrize("method", METHODS)
 
 def problem(**options: Any) -> Reinforcement:
     defaults = {
+        "environment": Navigation("distance", horizon=6),
         "tasks": 3,
         "trajectories": 4,
         "test_steps": 2,
         "test_tasks": 7,
         "validation_tasks": 5,
     }
-    return Reinforcement(Navigation("distance", horizon=6), **(defaults | options))
+    return Reinforcement(**(defaults | options))
 
 
 def model_of(
@@ -306,28 +308,58 @@ def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
     model = model_of(data, "meta-training", lr=0.4)
     chosen = data.test_rates(model, "meta")
     tasks = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
-    network = model.network("meta")
+    network, random = model.network("meta"), generator(VALIDATION_SEED)
 
     def act(weights: dict[str, Tensor]) -> Trajectories:
-        policy, random = policies(network, weights), generator(VALIDATION_SEED)
-        return rollout(data.environment, tasks, policy, data.trajectories, random)
+        return rollout(
+            data.environment, tasks, policies(network, weights), data.trajectories, random
+        )
 
     weights = copies(network, len(tasks))
+    acted = act(weights)
     for rate in chosen:
-        x, y = act(weights).samples(data.discount, data.trace)
-        tried = {
-            other: descended(network, weights, x, y, policy_gradient, other)
-            for other in (0.05, 0.1, 0.2, 0.4, 0.8)
-        }
-        returns = {other: act(moved).returns().mean() for other, moved in tried.items()}
-        assert rate == max(returns, key=lambda other: returns[other])
-        weights = tried[rate]
+        x, y = acted.samples(data.discount, data.trace)
+        chance, moved, after = random.get_state(), {}, {}
+        for tried in (0.05, 0.1, 0.2, 0.4, 0.8):
+            random.set_state(chance)
+            moved[tried] = descended(network, weights, x, y, policy_gradient, tried)
+            after[tried] = act(moved[tried])
+        returns = {tried: again.returns().mean() for tried, again in after.items()}
+        assert rate == max(returns, key=lambda tried: returns[tried])
+        weights, acted = moved[rate], after[rate]
     for cell, scores in zip(
         data.evaluate(model, Inference(), 7).cells.values(),
         data.returns(model, "meta", data._fixed_tasks(TEST_SEED, 7), chosen),
         strict=True,
     ):
         assert cell.scores[ENSEMBLE] == pytest.approx(scores.tolist())
+
+
+def test_a_rate_at_which_a_policy_diverges_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = problem(rates="validation")
+    model = model_of(data, "meta-training", lr=0.4)
+
+    def fragile(limit: float) -> Callable[..., dict[str, Tensor]]:
+        def descend(*of: Any) -> dict[str, Tensor]:
+            return {n: w * (math.nan if of[-1] > limit else 1) for n, w in descended(*of).items()}
+
+        return descend
+
+    monkeypatch.setattr(module, "descended", fragile(0.1))
+    assert max(data.test_rates(model, "meta")) <= 0.1
+    monkeypatch.setattr(module, "descended", fragile(0.0))
+    with pytest.raises(InputError, match=r"an action of task 0 .* the policy diverged"):
+        data.test_rates(model, "meta")
+
+
+def test_returns_in_other_worlds_are_not_comparable() -> None:
+    worlds = [Navigation(), Navigation(scale=1.0), Navigation("distance"), Navigation(horizon=5)]
+    hashes = set()
+    for world in worlds:
+        data = problem(environment=world, test_steps=1)
+        cells = data.evaluate(model_of(data, "meta-training"), Inference(), 2).cells
+        hashes |= {cell.tasks_hash for cell in cells.values()}
+    assert len(hashes) == len(worlds)
 
 
 def test_the_ensemble_is_the_voting_flow_that_is_best_on_validation_tasks() -> None:

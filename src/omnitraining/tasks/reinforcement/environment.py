@@ -23,6 +23,10 @@ class Environment(ABC):
     horizon: int
     name: str
 
+    def identity(self) -> str:
+        """What returns depend on besides the task; only results with the same are comparable."""
+        return f"{self.name} {self.horizon}"
+
     @abstractmethod
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
         """Tasks [count, ...] drawn independently, on the CPU."""

@@ -43,6 +43,9 @@ class HalfCheetah(Environment):
         self.control_cost, self.horizon = control_cost, horizon
         self.physics = Physics()
 
+    def identity(self) -> str:
+        return f"{super().identity()} control cost {self.control_cost}"
+
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
         self.tasks = tasks
         count, joints = len(tasks), len(self.physics.rest)

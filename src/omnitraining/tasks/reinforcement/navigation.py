@@ -38,6 +38,9 @@ class Navigation(Environment):
         self.reward, self.scale, self.horizon = reward, scale, horizon
         self.name = "navigation" if reward == "squared" else "navigation-distance"
 
+    def identity(self) -> str:
+        return f"{super().identity()} scale {self.scale}"
+
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
         """Goals [count, 2]."""
         return torch.rand(count, 2, generator=random) - 0.5

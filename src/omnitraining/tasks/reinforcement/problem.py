@@ -21,7 +21,12 @@ from omnitraining.pretraining import REINFORCE
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
-from omnitraining.tasks.reinforcement.trajectories import Policy, Trajectories, rollout
+from omnitraining.tasks.reinforcement.trajectories import (
+    DivergedError,
+    Policy,
+    Trajectories,
+    rollout,
+)
 
 VALIDATION_SEED, TEST_SEED = 2**32 - 1, 2**32 - 2
 """Not the seed of any training step, whose tasks are drawn from the same distribution.
@@ -163,7 +168,7 @@ class Reinforcement(Problem):
         voters = inference.voters(model.trained_flows)
         chosen = self._best(model, {flow: rates[flow] for flow in voters})
         world = self.environment
-        identity = tasks_hash(f"{world.name} {world.horizon} {self.trajectories}", goals)
+        identity = tasks_hash(f"{world.identity()} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
         for step in range(self.test_steps + 1):
             scores = {flow: values[step].tolist() for flow, values in returns.items()}
@@ -236,22 +241,26 @@ class Reinforcement(Problem):
             return stated
         network = _policies(model)[flow]
         chosen: list[float] = []
+        random = torch.Generator().manual_seed(VALIDATION_SEED)
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks).to(self.device)
-
-        def act(weights: Weights) -> Trajectories:
-            random = torch.Generator().manual_seed(VALIDATION_SEED)
-            return self._act(tasks, policies(network, weights), random)
-
         weights = copies(network, len(tasks))
-        acted = act(weights)
+        acted = self._act(tasks, policies(network, weights), random)
         for rate in stated:
             x, y = acted.samples(self.discount, self.trace)
-            best = -math.inf
+            chance = random.get_state()
+            best, failure = -math.inf, None
             for tried in (factor * rate for factor in FACTORS):
                 moved = descended(network, weights, x, y, policy_gradient, tried)
-                after = act(moved)
+                random.set_state(chance)  # every rate meets the same starts and noise
+                try:
+                    after = self._act(tasks, policies(network, moved), random)
+                except DivergedError as diverged:
+                    failure = diverged
+                    continue
                 if (score := after.returns().mean().item()) > best:
                     best, following = score, (tried, moved, after)
+            if best == -math.inf and failure is not None:
+                raise failure
             chosen.append(following[0])
             weights, acted = following[1:]
         return chosen

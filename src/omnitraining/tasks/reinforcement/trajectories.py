@@ -16,6 +16,11 @@ from omnitraining.tasks.reinforcement.returns import (
     standardised,
 )
 
+
+class DivergedError(InputError):
+    """A policy put out an action that is not finite."""
+
+
 Policy = Callable[[Tensor], Tensor]
 """From states [T, M, S] to means and log standard deviations [T, M, 2 A]."""
 
@@ -75,7 +80,8 @@ def rollout(
         random: source of starts and actions, on the CPU.
 
     Raises:
-        InputError: a state, action or reward is not finite, or has a wrong shape.
+        DivergedError: an action is not finite.
+        InputError: a state or reward is not finite, or has a wrong shape.
     """
     count, horizon = len(tasks) * trajectories, environment.horizon
     device, seed = tasks.device, torch.randint(2**62, (), generator=random).item()
@@ -143,14 +149,14 @@ def _check_finite(
 ) -> None:
     known = states.isfinite().all(-1)
     way_out = ": the policy diverged; lower training.lr, or the lr of the algorithms"
-    for what, bad, why in (
-        ("an action", ~actions.isfinite().all(-1) & known & valid, way_out),
-        ("a state", ~known & valid, ""),
-        ("a reward", ~rewards.isfinite() & valid, ""),
+    for what, bad, error, why in (
+        ("an action", ~actions.isfinite().all(-1) & known & valid, DivergedError, way_out),
+        ("a state", ~known & valid, InputError, ""),
+        ("a reward", ~rewards.isfinite() & valid, InputError, ""),
     ):
         if bad.any():
             step, copy = (int(i) for i in bad.nonzero()[0])
-            raise InputError(
+            raise error(
                 f"{environment.name}: {what} of task {copy // trajectories} (counted from 0) is "
                 f"not finite at step {step}{why}"
             )
