@@ -29,6 +29,9 @@ from omnitraining.trust import foreign_names, refuse_foreign
 RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
 """Fields that may change when a run is resumed: how long and where, not what."""
 
+MAX_VALUES = 100_000
+"""Most values of a configuration, aliases counted as often as they occur."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -377,10 +380,20 @@ def read_config(path: Path, options: list[str]) -> Namespace:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
+    # A few lines of aliases of aliases can stand for more values than there is memory.
+    left, count = [values], 0
+    while left:
+        value = left.pop()
+        count += 1
+        left += (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        )
+        if count + len(left) > MAX_VALUES:
+            raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
     return values
 
 

@@ -76,6 +76,8 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
             shape = list(item.shape)
             raise InputError(f"an array of {item.dtype} {shape}: give uint8 [H, W, 3] or [H, W]")
         return _square(Image.fromarray(item), side)
+    if item.is_fifo():  # of which nothing may ever come
+        raise InputError(f"{item} is a pipe: it must be an image file")
     try:
         # Not by name: Pillow maps uncompressed TIFF files with a name, and turns those wrongly.
         with item.open("rb") as file, Image.open(file) as image:

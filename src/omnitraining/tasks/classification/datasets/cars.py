@@ -7,7 +7,7 @@ import numpy as np
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import Found, of_modulo
-from omnitraining.tasks.classification.datasets.files import first_missing
+from omnitraining.tasks.classification.datasets.files import first_missing, inside
 
 
 def cars(path: Path) -> Found | None:
@@ -30,7 +30,7 @@ def cars(path: Path) -> Found | None:
     if (folder / "cars_train").is_dir():  # as some copies have it
         folder /= "cars_train"
     paths = [folder / name for _, name in rows]
-    missing = first_missing(paths)
+    missing = first_missing(inside(path, paths, source))
     if missing is not None:
         name = names[rows[missing][0]]
         raise InputError(f"{source}: class {name!r}: there is no file {paths[missing]}")

@@ -75,6 +75,29 @@ def class_paths(folder: Path) -> dict[str, list[Path]]:
     return {name: [folder / name / image for image in images] for name, images in found.items()}
 
 
+def inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
+    """The paths, none of which leads out of the folder: a list may be a stranger's.
+
+    Links are followed: whoever sets them in a folder says what belongs to it.
+
+    Args:
+        folder: of the data set.
+        paths: of its images.
+        source: the file that names them.
+
+    Raises:
+        InputError: one of them leads elsewhere.
+    """
+    top = os.path.abspath(folder) + os.sep
+    for path in paths:
+        if not os.path.abspath(path).startswith(top):
+            raise InputError(
+                f"{source} names {path}, which is not in {folder}: a list may only name images "
+                "beside it or in folders beside it; move or link them there"
+            )
+    return paths
+
+
 def first_missing(paths: Iterable[Path]) -> int | None:
     """Position of the first file that is not there; each folder is looked into only once."""
     present: dict[Path, set[str]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import ALL, Found
-from omnitraining.tasks.classification.datasets.files import by_split, first_missing
+from omnitraining.tasks.classification.datasets.files import by_split, first_missing, inside
 
 _KEYS = ("label_names", "image_names", "image_labels")
 
@@ -33,7 +33,7 @@ def json_lists(path: Path) -> Found | None:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {error}") from error
     return content if isinstance(content, dict) else {}
 
@@ -71,11 +71,10 @@ def _placed(file: Path, images: Sequence[str]) -> list[Path]:
     """
     paths, folder = [Path(image) for image in images], file.parent
     if paths[0].is_absolute() and paths[0].is_file():
-        return paths
+        return inside(folder, paths, file)
     parts = paths[0].relative_to(paths[0].anchor).parts
     for left_off in range(len(parts)):
         if folder.joinpath(*parts[left_off:]).is_file():
-            return [
-                folder.joinpath(*path.relative_to(path.anchor).parts[left_off:]) for path in paths
-            ]
-    return [folder / path for path in paths]
+            found = [path.relative_to(path.anchor).parts[left_off:] for path in paths]
+            return inside(folder, [folder.joinpath(*parts) for parts in found], file)
+    return inside(folder, [folder / path for path in paths], file)

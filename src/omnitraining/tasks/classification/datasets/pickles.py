@@ -1,15 +1,16 @@
 """Pickled arrays, as mini-ImageNet is handed around, read without running anything in them.
 
 A pickle may name any function to be called on reading. Here it may only name what makes arrays and
-plain containers, for which the functions below stand in; whatever else it names is refused.
+plain containers, for which the functions below stand in; whatever else it names is refused. And a
+pickle of a few bytes may stand for gigabytes. Here memory is in proportion to the file.
 """
 
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def _images(file: Path) -> dict[str, list[Item]]:
                 return _by_rows(file, content)
     except InputError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file} has labels or classes of another form: {error}") from error
     raise InputError(
         f"{file} must hold data and labels (MetaOptNet) or image_data and class_dict (learn2learn)"
@@ -62,7 +63,10 @@ def _images(file: Path) -> dict[str, list[Item]]:
 
 
 def _by_labels(file: Path, content: Mapping[str, Any]) -> dict[str, list[Item]]:
-    images, labels = _array(file, content["data"]), np.asarray(content["labels"])
+    images, given = _array(file, content["data"]), content["labels"]
+    if not all(isinstance(label, _NUMBER) for label in given):
+        raise InputError(f"{file} must hold labels as a list of whole numbers")
+    labels = np.asarray(given)
     if labels.shape != images.shape[:1]:
         raise InputError(f"{file} has {len(images)} images, but labels of shape {labels.shape}")
     names = {number: _text(name) for name, number in content.get("catname2label", {}).items()}
@@ -76,12 +80,17 @@ def _by_rows(file: Path, content: Mapping[str, Any]) -> dict[str, list[Item]]:
     images = _array(file, content["image_data"])
     found = {}
     for name, rows in sorted(content["class_dict"].items()):
+        if not all(isinstance(row, _NUMBER) for row in rows):
+            raise InputError(f"{file}: class {_text(name)!r} must be a list of places of images")
         wrong = [row for row in rows if not 0 <= row < len(images)]
         if wrong or not len(rows):
             what = f"has image {wrong[0]} of {len(images)}" if wrong else "is empty"
             raise InputError(f"{file}: class {_text(name)!r} {what}")
         found[_text(name)] = [images[row] for row in rows]
     return found
+
+
+_NUMBER = (int, np.integer)
 
 
 def _array(file: Path, images: object) -> NDArray[np.uint8]:
@@ -141,6 +150,15 @@ def _frombuffer(buffer: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any
     return np.frombuffer(buffer, dtype.real).reshape(shape, order=order)
 
 
+def _bytes(data: str | bytes = b"", encoding: str = "latin1") -> bytes:
+    """The real one would take a number too, and make as many bytes."""
+    return _encode(data, "latin1") if isinstance(data, str) else b"".join([data])
+
+
+def _bytearray(data: str | bytes = b"", encoding: str = "latin1") -> bytearray:
+    return bytearray(_bytes(data))
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """How the older protocols write bytes."""
     if encoding != "latin1":
@@ -148,13 +166,16 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_CONTAINERS = (dict, list, tuple, set, bytes, bytearray, str)
+_CONTAINERS: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (dict, list, tuple, set, str)},
+    **{"bytes": _bytes, "bytearray": _bytearray},
+}
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): None,  # of which kind an array is
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): OrderedDict,
-    **{(module, k.__name__): k for k in _CONTAINERS for module in ("builtins", "__builtin__")},
+    **{(m, name): made for name, made in _CONTAINERS.items() for m in ("builtins", "__builtin__")},
     **{
         (f"numpy.{core}.{name}", function): made
         for core in ("core", "_core")  # before and from NumPy 2 on
@@ -167,7 +188,80 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArraysOnly(pickle.Unpickler):
+_Read: TypeAlias = Callable[[Any], None]
+"""What reads on after a code of a pickle."""
+
+
+def _once(read: _Read) -> _Read:
+    """Reads what was met before, unless it is a container: such a one has a single place.
+
+    Otherwise lists within lists, each named twice, double with every few bytes of the file.
+    """
+
+    def load(reader: Any) -> None:
+        read(reader)
+        if isinstance(reader.stack[-1], dict | frozenset | list | set | tuple):
+            raise InputError("has one container in two places, which no data set needs")
+
+    return load
+
+
+def _shallow(read: _Read) -> _Read:
+    """Reads a tuple, unless it is deep: to hash one would overflow the stack of the interpreter."""
+
+    def load(reader: Any) -> None:
+        read(reader)
+        for inner in reader.stack[-1]:
+            if isinstance(inner, tuple) and any(isinstance(part, tuple) for part in inner):
+                raise InputError("has tuples within tuples within tuples, which no data set needs")
+
+    return load
+
+
+def _build(reader: Any) -> None:
+    """Gives a state to an array or its type: other things would take attributes on trust."""
+    if not isinstance(reader.stack[-2], _Array | _Dtype):
+        raise InputError(f"changes a {type(reader.stack[-2]).__name__}, which no data set needs")
+    reader.load_build()
+
+
+def _bytearray8(reader: Any) -> None:
+    """Python's makes as many bytes as the pickle says before it looks whether they are there."""
+    reader.append(bytearray(reader.read(int.from_bytes(reader.read(8), "little"))))
+
+
+def _refuse(reader: Any) -> None:
+    raise InputError("makes objects in a way that no data set needs")
+
+
+def _readers() -> dict[int, _Read]:
+    """How each code of a pickle is read."""
+    readers: dict[int, _Read] = dict(pickle._Unpickler.dispatch)
+    for name in _REFUSED:
+        readers[getattr(pickle, name)[0]] = _refuse
+    for name in ("GET", "BINGET", "LONG_BINGET"):
+        code = getattr(pickle, name)[0]
+        readers[code] = _once(readers[code])
+    for name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+        code = getattr(pickle, name)[0]
+        readers[code] = _shallow(readers[code])
+    return {**readers, pickle.BUILD[0]: _build, pickle.BYTEARRAY8[0]: _bytearray8}
+
+
+_REFUSED = (
+    *("EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "DUP"),
+    *("PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"),
+)
+
+
+class _ArraysOnly(pickle._Unpickler):
+    """Python's unpickler, the one that is written in Python.
+
+    The one in C makes room for as many objects as a pickle says it will name: in nine bytes, 64 GB.
+    """
+
+    dispatch = _readers()
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise InputError(

@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import ALL, SPLITS, WORDS, Found
-from omnitraining.tasks.classification.datasets.files import by_split, first_missing, image_names
+from omnitraining.tasks.classification.datasets.files import (
+    by_split,
+    first_missing,
+    image_names,
+    inside,
+)
 
 _FILE = ("filename", "file_name", "file", "image_name", "image", "filepath", "path")
 _CLASS = ("label", "class_name", "class", "category")
@@ -105,17 +110,19 @@ def _by_name(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[
     first = rows[0]
     for root in _roots(folder, first.split):
         if (root / first.file).is_file():
-            return _existing(table, rows, [root / row.file for row in rows])
+            return _existing(folder, table, rows, [root / row.file for row in rows])
         if (root / first.label / first.file).is_file():
-            return _existing(table, rows, [root / row.label / row.file for row in rows])
+            return _existing(folder, table, rows, [root / row.label / row.file for row in rows])
     raise InputError(
         f"{table}, row {first.line}: class {first.label!r}: there is no file {first.file} in "
         f"{folder}, nor in a folder images, train, {first.label} or the like there"
     )
 
 
-def _existing(table: Path, rows: Sequence[_Row], paths: Sequence[Path]) -> dict[str, list[Path]]:
-    missing = first_missing(paths)
+def _existing(
+    folder: Path, table: Path, rows: Sequence[_Row], paths: list[Path]
+) -> dict[str, list[Path]]:
+    missing = first_missing(inside(folder, paths, table))
     if missing is not None:
         row = rows[missing]
         raise InputError(
@@ -162,7 +169,7 @@ def _by_rank(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[
     ranked: dict[str, list[str]] = {}
     paths = []
     for row in rows:
-        place = root / row.label
+        (place,) = inside(folder, [root / row.label], table)
         if row.label not in ranked:
             if not place.is_dir():
                 raise InputError(
