@@ -41,14 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
-        print(f"omni: {error}", file=sys.stderr)
+        print(f"omni: {_one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written to, and the like
-        print(f"omni: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        words = f"{error.filename or 'file'}: {error.strerror or error}"
+        print(f"omni: {_one_line(words)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("omni: interrupted; a run goes on with --resume", file=sys.stderr)
         return 130
+
+
+def _one_line(message: object) -> str:
+    """A message as a terminal can take it: names of files may hold whatever there is."""
+    return "".join(c if c.isprintable() else " " for c in str(message))
 
 
 def _run(arguments: list[str]) -> int:
