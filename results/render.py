@@ -1,4 +1,4 @@
-"""Writes the results in README.md and results/README.md from the records beside this file.
+"""Writes the book of results, and the results in README.md and other pages, from the records here.
 
     python results/render.py            rewrite them
     python results/render.py --check    exit code 1 if they are not what the records say
@@ -13,16 +13,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omnitraining.analysis import pairs, tables
+from omnitraining.report import book
+from omnitraining.report.markers import filled
+from omnitraining.report.sections import (
+    algorithms,
+    calibration,
+    flows,
+    glyphs,
+    paper_recipe,
+    policies,
+    pretrained,
+    search,
+    sinusoids,
+    speed,
+    summary,
+    trust,
+)
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-
-Record = dict[str, Any]
 
 
 def main() -> int:
-    stale = 0
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
         HERE.parent / "README.md": {
             "glyphs": glyphs,
@@ -45,265 +56,25 @@ def main() -> int:
             name: flows for name in ("glyph-table2", "glyph-table3", "figure5")
         },
     }
+    wanted = {HERE / "book.md": book.markdown(book.chapters(HERE))}
     for page, sections in pages.items():
-        text = page.read_text()
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
         records = {name: HERE / f"{name}.json" for name in sections}
         parts = [
             render(json.loads(records[name].read_text()))
             for name, render in sections.items()
             if records[name].is_file()
         ]
-        wanted = f"{before}{BEGIN}\n" + "\n".join(parts) + f"{END}{after}"
-        stale += wanted != text
-        if "--check" not in sys.argv:
-            page.write_text(wanted)
-    return int("--check" in sys.argv and stale > 0)
-
-
-def search(record: Record) -> str:
-    rows = sorted(record["rows"].items(), key=lambda row: -row[1]["validation"][0])
-    seconds = sum(row["seconds"][0] for row in record["rows"].values())
-    return (
-        f"`{record['command']}`, {seconds / 60:.0f} minutes in all:\n\n"
-        + table(
-            ["row", "best validation accuracy, %", "seconds"],
-            [[name, f"{row['validation'][0]:.2f}", f"{row['seconds'][0]:.0f}"]
-             for name, row in rows],
-        )
-    )  # fmt: skip
-
-
-def glyphs(record: Record) -> str:
-    lines = [
-        f"**{record['title']}** (`{record['command']}`; 5-way accuracy in %, {record['tasks']} "
-        f"tasks, mean of {record['seeds']} seeds, 95 % interval over tasks; rows with + were "
-        "trained as long as Omni-Training).\n",
-        "![accuracy of every method on every benchmark](results/glyphs.png)\n",
-        *accuracies(record),
+        wanted[page] = filled(page.read_text(), parts)
+    stale = [
+        page for page, text in wanted.items() if not page.is_file() or page.read_text() != text
     ]
-    lines.append(verdicts(record, "accuracy"))
-    return "\n".join(lines)
-
-
-def pretrained(record: Record) -> str:
-    seeds = "1 seed" if record["seeds"] == 1 else f"mean of {record['seeds']} seeds"
-    first = (
-        f"`{record['command']}`; 5-way accuracy in %, {record['tasks']} tasks, {seeds}, 95 % "
-        "interval over tasks.\n"
-    )
-    return "\n".join([first, *accuracies(record)])
-
-
-def flows(record: Record) -> str:
-    """The flows of the reference one by one, and their vote."""
-    cells = record["rows"][record["reference"]]["cells"]
-    shown = [c for c in cells if not c.endswith("steps") or c.split()[1] in ("1", "10")]
-    heads = cells[shown[0]]["heads"]
-    return "\n".join(
-        [
-            f"`{record['command']}`, {record['unit']}, mean of {record['seeds']} seeds, 95 % "
-            f"intervals over {record['tasks']} tasks:\n",
-            table(
-                ["", *(cell.replace(" 5-way", "") for cell in shown)],
-                [["vote" if head == "ensemble" else head,
-                  *(number(cells[cell], head) for cell in shown)] for head in heads],
-            ),
-        ]
-    )  # fmt: skip
-
-
-def algorithms(record: Record) -> str:
-    """A counterpart of a table of the paper: all rows, the figure, and who is above whom."""
-    lines = [
-        [omni, other, f"{above} of {cells}", f"{clear} of {cells}"]
-        for omni, other, cells, above, clear in pairs.verdicts(record)
-    ]
-    return "\n".join(
-        [
-            tables.markdown(record),
-            f"![each algorithm alone and inside Omni-Training]({record['experiment']}.png)\n",
-            table(["row", "against", "above", "above, intervals disjoint"], lines),
-        ]
-    )
-
-
-def summary(record: Record) -> str:
-    """In how many cells Omni-Training is above its own algorithm alone, and above Baseline."""
-    found = pairs.verdicts(record)
-    words = []
-    for what, lines in (
-        ("the same meta-training algorithm alone", [v for v in found if v[1] != "baseline"]),
-        ("Baseline", [v for v in found if v[1] == "baseline"]),
-    ):
-        cells, above, clear = (sum(line[i] for line in lines) for i in (2, 3, 4))
-        words.append(f"above {what} in {above} of {cells} cells (intervals disjoint in {clear})")
-    count = len(pairs.pairs(record))
-    inside = f"{count} algorithm{'s' * (count > 1)}"
-    return (
-        f"**{record['title']}** (`{record['command']}`, {record['seeds']} seeds): Omni-Training of "
-        f"{inside} is, at equal steps, {', '.join(words)}. [All rows](results/README.md).\n"
-    )
-
-
-def trust(record: Record) -> str:
-    """What the vote of the shipped model may be trusted with, task by task."""
-    lines = []
-    for cell, heads in record["probabilities"].items():
-        vote, strangers = heads["vote"], record["strangers"][cell]
-        lines.append(
-            [cell, f"{vote['accuracy']:.1f}", f"{vote['error before']:.1f}",
-             f"{vote['error after']:.1f}", f"{strangers['auroc']:.3f}",
-             f"{strangers['known accepted']:.0f}", f"{strangers['strangers rejected']:.0f}"]
-        )  # fmt: skip
-    accepted = f"{record['accepted']:.0%}"
-    return (
-        table(
-            ["tasks", "accuracy %", "calibration error before", "after", "AUROC of strangers",
-             f"known accepted % ({accepted} wanted)", "strangers rejected %"],
-            lines,
-        )
-        + f"\n`{record['command']}`\n"
-    )  # fmt: skip
-
-
-def calibration(record: Record) -> str:
-    """The same, and the calibration error of each flow, averaged over tasks."""
-    cells = record["probabilities"].values()
-    heads = [
-        [head, *(f"{sum(c[head][key] for c in cells) / len(cells):.1f}"
-                 for key in ("accuracy", "error before", "error after"))]
-        for head in next(iter(cells))
-    ]  # fmt: skip
-    return (
-        f"**{record['title']}** ({record['tasks']} tasks per row; percentage points).\n\n"
-        + trust(record)
-        + "\nMean over these rows, by the flow that predicts:\n\n"
-        + table(["head", "accuracy %", "calibration error before", "after"], heads)
-    )
-
-
-def paper_recipe(record: Record) -> str:
-    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
-    title = f"**{record['title']}** (`{record['command']}`; {record['tasks']} tasks, {seeds})."
-    return "\n".join([title + "\n", *accuracies(record)])
-
-
-def accuracies(record: Record) -> list[str]:
-    """A table per number of shots: rows are methods, columns are benchmarks."""
-    rows, reference = record["rows"], record["reference"]
-    cells = list(rows[reference]["cells"])
-    lines = []
-    for shot in dict.fromkeys(cell.split()[-1] for cell in cells):
-        chosen = [cell for cell in cells if cell.endswith(shot)]
-        lines += [
-            table(
-                [shot, *(cell.split()[0] for cell in chosen)],
-                [[name, *(number(row["cells"][cell]) for cell in chosen)]
-                 for name, row in rows.items()],
-            )
-        ]  # fmt: skip
-    return lines
-
-
-def sinusoids(record: Record) -> str:
-    rows, reference = record["rows"], record["reference"]
-    shown = [cell for cell in rows[reference]["cells"] if cell.split()[1] in ("1", "2", "5", "10")]
-    chosen = [cell for cell in shown if cell.startswith(("K=5 ", "K=20"))]
-    heads = [(name, "ensemble", row) for name, row in rows.items()]
-    heads[1:1] = [
-        (f"{reference}, {flow}-flow alone", flow, rows[reference])
-        for flow in ("pre", "joint", "meta")
-    ]
-    lines = [
-        f"**{record['title']}** (`{record['command']}`; mean squared error on {record['tasks']} "
-        f"unseen waves, mean of {record['seeds']} seeds).\n",
-        "![error by gradient steps](results/figure5.png)\n",
-        table(
-            ["", *(cell.replace(" steps", "") for cell in chosen)],
-            [[name, *(number(row["cells"][cell], head) for cell in chosen)]
-             for name, head, row in heads],
-        ),
-        "Columns: support points K and gradient steps.\n",
-        verdicts(record, "error"),
-        "![waves recovered from five points](results/figure6.png)\n",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-PUBLISHED = {
-    "navigation-distance": [-40.41, -11.68, -3.33, -3.23],
-    "cheetah-direction": [-50.69, 293.2, 313.5, 315.7],
-}
-"""Returns of MAML after 0 to 3 gradient steps that its authors print [22], on their simulator."""
-
-
-def policies(record: Record, picture: str) -> str:
-    """Returns by gradient steps, one table per environment; the reference also flow by flow."""
-    rows, reference = record["rows"], record["reference"]
-    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
-    lines = [
-        f"**{record['title']}** (`{record['command']}`; return per trajectory, mean over "
-        f"{record['tasks']} unseen tasks, {seeds}, 95 % interval over tasks).\n",
-        f"![return by gradient steps]({picture})\n",
-    ]
-    worlds = dict.fromkeys(c.split()[0] for row in rows.values() for c in row["cells"])
-    for world in worlds:
-        lines_of = []
-        for name, row in rows.items():
-            cells = [cell for cell in row["cells"] if cell.split()[0] == world]
-            heads = ["ensemble", "pre", "joint", "meta"] if name == reference else ["ensemble"]
-            for head in heads if cells else []:
-                title = name if head == "ensemble" else f"{name}, {head}-flow alone"
-                lines_of.append([title, *(number(row["cells"][c], head, small=2) for c in cells)])
-        steps = len(lines_of[0]) - 1
-        if world in PUBLISHED:
-            printed = [f"{value:.1f}" for value in PUBLISHED[world]]
-            lines_of.append(["MAML, published", *printed, *[""] * (steps - len(printed))])
-        lines.append(table([world, *(f"{k} steps" for k in range(steps))], lines_of))
-    return "\n".join([*lines, verdicts(record, "return")])
-
-
-def speed(rows: list[Record]) -> str:
-    lines = [[r["what"], r["case"], f"{r['ratio']:.3g}", r["goal"]] for r in rows]
-    return "**Speed** (`make bench`; ratios measured side by side).\n\n" + table(
-        ["what", "case", "ratio", "goal"], lines
-    )
-
-
-def verdicts(record: Record, what: str) -> str:
-    """In how many cells the reference is better, worse, or not told apart, per rival."""
-    sign = 1 if record["higher_is_better"] else -1
-    lines = []
-    for name, row in record["rows"].items():
-        if name == record["reference"]:
-            continue
-        gaps = [cell["reference_minus_this"] for cell in row["cells"].values()]
-        better = sum(sign * gap["mean"] > gap["interval"] for gap in gaps)
-        worse = sum(-sign * gap["mean"] > gap["interval"] for gap in gaps)
-        smallest = min(gaps, key=lambda gap: sign * gap["mean"])
-        lines.append(
-            [name, f"{better} of {len(gaps)}", str(worse), str(len(gaps) - better - worse),
-             f"{smallest['mean']:+.3g} ± {smallest['interval']:.2g}"]
-        )  # fmt: skip
-    return (
-        f"Paired over tasks, {record['reference']} has the better {what}, with a 95 % interval "
-        "that excludes zero, in:\n\n"
-        + table(["against", "better", "worse", "undecided", "least favourable difference"], lines)
-    )
-
-
-def number(cell: Record, head: str = "ensemble", small: int = 3) -> str:
-    """Mean and interval, with so many digits after the point where the mean is below 10."""
-    value = cell["heads"][head]
-    digits = 1 if abs(value["mean"]) >= 10 else small
-    return f"{value['mean']:.{digits}f} ± {value['interval']:.{digits}f}"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    if "--check" in sys.argv:
+        for page in stale:
+            print(f"{page} is not what the records say: python results/render.py writes it")
+        return int(bool(stale))
+    for page in stale:
+        page.write_text(wanted[page])
+    return 0
 
 
 if __name__ == "__main__":

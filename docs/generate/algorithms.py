@@ -4,10 +4,9 @@ import ast
 from dataclasses import dataclass
 from typing import Any
 
-import render
-
 from docs.generate.experiments import with_algorithm
 from docs.generate.places import PACKAGE
+from omnitraining.report import sections
 
 KINDS = {"pretraining": "PreTraining", "metatraining": "MetaTraining"}
 """Folders of algorithms, with the base class that tells an algorithm from other classes."""
@@ -99,7 +98,7 @@ def _numbers(algorithm: Algorithm) -> list[str]:
         cells = list(dict.fromkeys(c for row in rows for c in record["rows"][row]["cells"]))
         shown = cells if len(cells) <= MOST_CELLS else _spread(cells)
         body = [
-            [row, *(render.number(found[c]) if c in found else "" for c in shown)]
+            [row, *(sections.number(found[c]) if c in found else "" for c in shown)]
             for row in rows
             if (found := record["rows"][row]["cells"])
         ]
@@ -107,7 +106,7 @@ def _numbers(algorithm: Algorithm) -> list[str]:
             f"[{record['title']}](../experiments/{name}.md), {record['unit']}, "
             f"mean of {record['seeds']} seed{'s' * (record['seeds'] > 1)}, 95 % intervals over "
             f"{record['tasks']} tasks:\n",
-            render.table(["", *(cell.replace(" 5-way", "") for cell in shown)], body),
+            sections.table(["", *(cell.replace(" 5-way", "") for cell in shown)], body),
         ]
     return ["## Measured\n", *lines] if lines else []
 

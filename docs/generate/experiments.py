@@ -1,20 +1,15 @@
 """A page per experiment: what its file says, and what its record says. Nothing is typed by hand."""
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
-
-sys.path.insert(0, str(ROOT / "results"))
-import render
-
-from omnitraining.analysis import pairs, tables
+from omnitraining.report import book, page, sections
+from omnitraining.report.markers import outside
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -66,12 +61,29 @@ def pages() -> dict[str, str]:
     found = {experiment.page: _page(experiment) for experiment in experiments().values()}
     found["experiments/index.md"] = _index()
     if speed := record("benchmarks"):
-        found["experiments/speed.md"] = f"# Speed\n\n{render.speed(speed)}"
+        found["experiments/speed.md"] = f"# Speed\n\n{sections.speed(speed)}"
     if calibration := record("calibration"):
-        text = f"# Calibration, and none of these\n\n{render.calibration(calibration)}"
+        text = f"# Calibration, and none of these\n\n{sections.calibration(calibration)}"
         found["experiments/calibration.md"] = text
     found["experiments/decisions.md"] = _decisions()
+    found["experiments/verdicts.md"] = _verdicts()
     return found
+
+
+@cache
+def chapters() -> list[book.Chapter]:
+    """The chapters of the results book."""
+    return book.chapters(ROOT / "results")
+
+
+def files() -> dict[str, str]:
+    """What the site has beside pages: the whole book in one file."""
+    return {"book.html": page.page(chapters(), ROOT / "results")}
+
+
+def _verdicts() -> str:
+    """The front of the book, which leads to the pages of the experiments."""
+    return book.front(chapters(), "{}.md") + "\n[The whole book in one file](../book.html).\n"
 
 
 def configuration(row: Row) -> dict[str, Any]:
@@ -119,6 +131,7 @@ def _page(experiment: Experiment) -> str:
         f"| Time | {' '.join(values['time'].split())} |",
         f"| Rows | {', '.join(f'`{row}`' for row in values['rows'])} |",
         f"| Seeds | {', '.join(map(str, values['seeds']))} |\n",
+        *_claims(experiment.name),
         "## Results\n",
         *(_results(experiment, found) if found else _missing(experiment)),
         "## The experiment\n",
@@ -131,28 +144,17 @@ def _page(experiment: Experiment) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _claims(name: str) -> list[str]:
+    """What is claimed, and the verdicts."""
+    judged = next(chapter.claims for chapter in chapters() if chapter.name == name)
+    return ["## Claims\n", sections.claims(judged)] if judged else []
+
+
 def _results(experiment: Experiment, found: Record) -> list[str]:
-    draw = experiment.values["draw"]
     picture = f"{experiment.name}.png"
-    if not draw:
-        text = render.search(found)
-    elif draw == "pairs":
-        text = render.algorithms(found)
-    elif draw == "sinusoid_errors":
-        text = render.sinusoids(found)
-    elif draw == "adaptation_curves":
-        text = render.policies(found, picture)
-    elif draw == "tables":
-        text = tables.markdown(found)
-    else:
-        seeds = f"{found['seeds']} seed" + "s" * (found["seeds"] > 1)
-        first = f"`{found['command']}`; {found['unit']}, {found['tasks']} tasks, {seeds}, 95 % "
-        figure = [f"![{found['title']}]({picture})\n"] if _is_drawn(picture) else []
-        accuracies = [*render.accuracies(found), render.verdicts(found, "accuracy")]
-        text = "\n".join([first + "intervals over tasks.\n", *figure, *accuracies])
-    # What is rendered for the README of the repository names pictures from there.
-    text = with_links(text.replace("](results/", "]("), "results/README.md", experiment.page)
-    return [text, _origin(found)]
+    shown = picture if _is_drawn(picture) else ""
+    text = sections.results(found, experiment.values["draw"], shown)
+    return [with_links(text, "results/README.md", experiment.page), sections.origin(found)]
 
 
 def _missing(experiment: Experiment) -> list[str]:
@@ -170,42 +172,13 @@ def _missing(experiment: Experiment) -> list[str]:
         if siblings:
             return [*lines, f"Drawn from the runs of {', '.join(siblings)}.\n"]
     lines.append("There is no record yet: this experiment has not been measured.\n")
-    papers = {row: fields["paper"] for row, fields in values["rows"].items() if "paper" in fields}
-    if papers:
-        cells = list(dict.fromkeys(cell for row in papers.values() for cell in row))
-        body = [
-            [row, *("{:.2f} ± {:.2f}".format(*found[c]) if c in found else "" for c in cells)]
-            for row, found in papers.items()
-        ]
-        lines += ["What the paper prints:\n", render.table(["", *cells], body)]
+    if table := sections.printed(values["rows"]):
+        lines += ["What the paper prints:\n", table]
     return lines
 
 
 def _is_drawn(picture: str) -> bool:
     return (ROOT / "results" / picture).is_file()
-
-
-def _origin(found: Record) -> str:
-    """Who made the record, in how much time."""
-    parts = [
-        part
-        for row in found["rows"].values()
-        for part in (row["settings"].values() if "settings" in row else [row])
-        if "seconds" in part
-    ]
-    if not parts:
-        return ""
-    origins = [part["provenance"] for part in parts]
-    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(o["commit"] for o in origins))
-    first = origins[0]
-    minutes = sum(sum(part["seconds"]) for part in parts) / 60
-    peak = max(max(part["peak_mib"]) for part in parts)
-    return (
-        f"Trained in {minutes:.0f} minutes in all, all rows and seeds together, at a peak of "
-        f"{peak:.0f} MiB, with torch {first['torch']} on {first['device']}, "
-        f"{first['threads'] or 'all'} thread{'s' * (first['threads'] != 1)}; commits {commits}. "
-        f"The record is `results/{found['experiment']}.json`.\n"
-    )
 
 
 def _index() -> str:
@@ -220,7 +193,7 @@ def _index() -> str:
         "it on fixed tasks, and draws a table and a figure; given again, it goes on where it was "
         "stopped. Numbers on these pages are drawn from the records of such runs when the site "
         "is built.\n\n"
-        + render.table(["name", "what", "measured"], body)
+        + sections.table(["name", "what", "measured"], body)
         + "\n[How the recipes were chosen, and what the results do not show](decisions.md) is part "
         "of them. Beside experiments, [speed](speed.md) and [calibration](calibration.md) were "
         "measured.\n"
@@ -230,12 +203,10 @@ def _index() -> str:
 def _decisions() -> str:
     """What the README of the results says beside the tables, which have pages of their own."""
     text = (ROOT / "results" / "README.md").read_text()
-    before, _, rest = text.partition(render.BEGIN)
-    after = rest.partition(render.END)[2]
-    page = "experiments/decisions.md"
-    whole = f"{before}Every table has [a page](index.md).\n{after}"
-    return with_links(whole, "results/README.md", page).replace(
-        relative("results/index.md", page), "index.md"
+    place = "experiments/decisions.md"
+    whole = outside(text, "Every table has [a page](index.md).\n")
+    return with_links(whole, "results/README.md", place).replace(
+        relative("results/index.md", place), "index.md"
     )
 
 
@@ -265,6 +236,3 @@ def with_algorithm(name: str, kind: str) -> dict[str, tuple[Record, list[str]]]:
         if rows:
             found[experiment.name] = (experiment.record, rows)
     return found
-
-
-__all__ = ["Experiment", "Path", "experiments", "pages", "pairs", "with_algorithm"]

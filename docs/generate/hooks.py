@@ -7,7 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from docs.generate import experiments, algorithms, reference, places  # noqa: I001 (finds render)
+from docs.generate import algorithms, experiments, places, reference
 
 NO_RUN = re.compile(r"^(```\w+) no-run$", re.MULTILINE)
 
@@ -43,6 +43,8 @@ def on_files(files: Any, config: Any) -> Any:
 
     for page, text in generated().items():
         files.append(File.generated(config, page, content=text))
+    for name, text in experiments.files().items():
+        files.append(File.generated(config, name, content=text))
     for picture in places.pictures():
         path = str(places.ROOT / picture)
         files.append(File.generated(config, picture, abs_src_path=path))

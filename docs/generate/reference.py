@@ -4,10 +4,9 @@ import ast
 from functools import cache, partial
 from importlib import import_module
 
-import render
-
 from docs.generate.algorithms import algorithms
 from docs.generate.places import PACKAGE
+from omnitraining.report import sections
 
 GROUPS = {
     "learners": ("Learners", "learner"),
@@ -118,7 +117,7 @@ def _index(places: dict[str, str]) -> str:
     return (
         "# API reference\n\nThese names are imported from `omnitraining` itself. The pages of this "
         "section hold every module, with shapes, units and errors; algorithms have pages of their "
-        "own.\n\n" + render.table(["name", "what it is"], body)
+        "own.\n\n" + sections.table(["name", "what it is"], body)
     )
 
 

@@ -36,6 +36,7 @@ class Job:
         folder: of the run.
         values: what to train, not yet checked.
         continues: run that is trained on to become this one, if any.
+        trust: whether runs that it names, as ``start``, may run classes from outside this library.
     """
 
     row: str
@@ -43,6 +44,7 @@ class Job:
     folder: Path
     values: Values
     continues: Path | None = None
+    trust: bool = False
 
     @cached_property
     def config(self) -> Namespace:
@@ -91,7 +93,7 @@ def train(job: Job, progress: Progress) -> None:
             )
     if job.continues is not None:
         _take_over(job.continues, job.folder)
-    train_run(job.config, job.folder, resume=job.folder.exists(), progress=progress)
+    train_run(job.config, job.folder, job.folder.exists(), progress, job.trust)
 
 
 def judge(job: Job, tasks: int | None = None) -> None:

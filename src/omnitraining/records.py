@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 import yaml
 
+from omnitraining.claims import Claim, differences
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, half_width, paired_difference
 from omnitraining.runs import Run
@@ -36,6 +37,7 @@ def write_record(
     results: Results,
     show: list[str],
     beside: dict[str, Values],
+    claims: list[Claim],
 ) -> tuple[Values, dict[str, Evaluation]]:
     """Write everything a table or figure needs, and where it came from.
 
@@ -45,6 +47,7 @@ def write_record(
         results: finished runs; the first row is the reference of differences.
         show: benchmarks whose cells are kept; all if empty.
         beside: what rows say beside what was measured, as what the paper prints.
+        claims: differences between rows that are kept, task by task.
 
     Returns:
         The record, and the evaluation of every row, pooled over seeds.
@@ -63,6 +66,7 @@ def write_record(
         "tasks": max((len(cell.scores[ENSEMBLE]) for cell in best.cells.values()), default=0),
         "seeds": len(by_seed[reference]),
         "rows": rows_of(results, by_seed, pooled, beside),
+        "claims": differences(claims, pooled),
     }
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n")

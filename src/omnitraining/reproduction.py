@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from omnitraining.claims import Claim
 from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
 from omnitraining.jobs import Job, check_unchanged, judge, train
@@ -33,7 +34,7 @@ class Suite:
     """An experiment of several rows.
 
     A file may say ``like: NAME``: it has what the experiment of that name has, except for what it
-    says itself; its rows are added, and a row that is null is left out.
+    says itself; its rows are added, and a row that is null is left out, with claims about it.
 
     A row holds fields of the configuration. Beside them it may say
 
@@ -61,6 +62,7 @@ class Suite:
         folder: default folder of runs, where experiments share them.
         settings: separate trainings of every row that together make one table, as on
             mini-ImageNet and on CUB: per setting, the fields that differ.
+        claims: what is said about rows, as fields of `Claim`.
         show: benchmarks that go into the record; all if empty. Experiments that share a folder
             have the same configurations, and can show different benchmarks of the same runs.
     """
@@ -76,6 +78,7 @@ class Suite:
     draw: str
     folder: str = ""
     settings: dict[str, Values] = field(default_factory=dict)
+    claims: list[Values] = field(default_factory=list)
     show: list[str] = field(default_factory=list)
 
 
@@ -96,7 +99,12 @@ def _complete(name: str, values: dict[str, Values]) -> Values:
     before = _complete(like, values)
     rows = {**before["rows"], **own.pop("rows", {})}
     kept = {row: fields for row, fields in rows.items() if fields is not None}
-    return {**before, **own, "rows": kept}
+    about = [claim for claim in before.get("claims", []) if _rows_of(claim) <= {*kept}]
+    return {**before, "claims": about, **own, "rows": kept}
+
+
+def _rows_of(claim: Values) -> set[str]:
+    return {claim[key] for key in ("row", "above", "level") if key in claim}
 
 
 def find_suite(name: str) -> Suite:
@@ -210,7 +218,9 @@ def _plan(
                     values["start"] = str((place / f"{begun}-{seed}").absolute())
                 before = own.get("continues")
                 continues = place / f"{before}-{seed}" if before else None
-                jobs.append(Job(row, setting, place / f"{row}-{seed}", values, continues))
+                target = place / f"{row}-{seed}"
+                # Whatever a row goes on from is another row of the same experiment.
+                jobs.append(Job(row, setting, target, values, continues, trust=True))
     return jobs
 
 
@@ -328,7 +338,8 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
         "command": command,
     }
     paper = {row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own}
-    record, pooled = write_record(path, facts, results, suite.show, paper)
+    claims = [Claim(**claim) for claim in suite.claims]
+    record, pooled = write_record(path, facts, results, suite.show, paper, claims)
     if suite.draw in ("tables", "pairs"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 

@@ -15,7 +15,12 @@ Failures = dict[str, str]
 
 
 def sweep(
-    cells: list[Cell], seeds: Sequence[int], folder: Path, processes: int, facts: Values
+    cells: list[Cell],
+    seeds: Sequence[int],
+    folder: Path,
+    processes: int,
+    facts: Values,
+    trust: bool = False,
 ) -> Failures:
     """Train and judge every cell for every seed; what is there is kept, and broken runs resumed.
 
@@ -28,6 +33,8 @@ def sweep(
         folder: of the runs, the record and the figure, which are called like it.
         processes: runs at a time.
         facts: what the record says first: experiment, title, paper, command.
+        trust: whether runs that the configuration names, as ``start``, may run classes from outside
+            this library.
 
     Returns:
         Why runs failed, by their names.
@@ -36,10 +43,11 @@ def sweep(
         InputError: a run in the folder has another configuration.
     """
     jobs = [
-        Job(cell.label, "", folder / f"{cell.folder}-{seed}", {**cell.values, "seed": seed})
+        Job(cell.label, "", folder / f"{cell.folder}-{seed}", {**cell.values, "seed": seed},
+            trust=trust)
         for seed in seeds
         for cell in cells
-    ]
+    ]  # fmt: skip
     for job in jobs:
         check_unchanged(job)
     waiting = [job for job in jobs if not job.is_judged]
@@ -74,7 +82,7 @@ def conclude(cells: list[Cell], jobs: list[Job], folder: Path, facts: Values) ->
         for cell in cells
     }
     path = folder / f"{folder.absolute().name}.json"
-    record, _ = write_record(path, facts, results, [], beside)
+    record, _ = write_record(path, facts, results, [], beside, [])
     show(sweep_table(record))
     print(f"record: {path}")
     from omnitraining.analysis import varied_fields  # matplotlib takes a second to import

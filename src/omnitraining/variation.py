@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from omnitraining.errors import InputError
 from omnitraining.experiment import dump, instantiate, read_config
 from omnitraining.records import Values
+from omnitraining.training import find_device
 
 Fields = dict[str, str]
 """A value, as the command line has it, by field."""
@@ -122,7 +123,7 @@ def checked(path: Path, fields: Fields) -> Namespace:
     if config.training.threads is None:
         config.training.threads = 1
     try:
-        instantiate(config)
+        find_device(instantiate(config).training.device)
     except InputError as error:
         given = " ".join(f"--{field} {value}" for field, value in fields.items())
         raise InputError(f"with {given}: {error}" if given else str(error)) from error

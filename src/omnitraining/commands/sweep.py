@@ -25,6 +25,11 @@ def main(arguments: list[str]) -> int:
         help="runs at a time, each with one thread (default: one per core; 1 on a GPU)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let runs that are named by start or previous name classes from outside omnitraining",
+    )
     options, rest = parser.parse_known_args(arguments)
 
     from omnitraining import jobs, sweeping, variation
@@ -45,7 +50,7 @@ def main(arguments: list[str]) -> int:
         "command": shlex.join([*command, *(["--seeds", options.seeds] if options.seeds else [])]),
     }
     processes = options.jobs or jobs.default_processes(cells[0].values["training"]["device"])
-    failures = sweeping.sweep(cells, seeds, options.out, processes, facts)
+    failures = sweeping.sweep(cells, seeds, options.out, processes, facts, options.trust)
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if failures:

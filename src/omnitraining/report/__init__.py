@@ -1,0 +1,1 @@
+"""The results book: what was measured, beside what the paper says, with a verdict per claim."""

@@ -1,0 +1,251 @@
+"""Claims and the results book: verdicts by known numbers, pages that say what records say."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnitraining.claims import Claim, differences, judge
+from omnitraining.cli import main
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Cell, Evaluation, paired_difference
+from omnitraining.report import book, markers, page, sections
+from omnitraining.reproduction import suites
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+Record = dict[str, Any]
+
+
+def head(mean: float, interval: float) -> Record:
+    return {"mean": mean, "interval": interval, "by_seed": [mean]}
+
+
+def record(higher: bool = True, **rows: dict[str, tuple[float, float]]) -> Record:
+    """Rows of means and intervals by cell; the first is the reference."""
+    first = next(iter(rows))
+    made = {}
+    for row, cells in rows.items():
+        made[row] = {
+            "cells": {
+                cell: {
+                    "tasks": "same",
+                    "heads": {"pre": head(mean - 1, half), "ensemble": head(mean, half)},
+                    "reference_minus_this": {"mean": rows[first][cell][0] - mean, "interval": 0.5},
+                }
+                for cell, (mean, half) in cells.items()
+            },
+            "seconds": [60.0, 120.0],
+            "peak_mib": [500, 1500],
+            "validation": [1.0],
+            "provenance": {"commit": None, "torch": "2.13.0", "device": "cpu", "cpus": 2},
+        }
+    return {
+        "experiment": "mine", "title": "Mine", "paper": "nothing", "command": "omni sweep mine",
+        "unit": "accuracy %", "higher_is_better": higher, "reference": first, "tasks": 600,
+        "seeds": 1, "rows": made,
+    }  # fmt: skip
+
+
+CELLS = [f"{where} 5-way {shot}-shot" for where in ("latin", "greek") for shot in (1, 5)]
+
+
+def with_gaps(*gaps: float, higher: bool = True) -> Record:
+    """Two rows; the first minus the second is as given, with an interval of 0.5."""
+    return record(
+        higher,
+        omni={cell: (50.0 + gap, 1.0) for cell, gap in zip(CELLS, gaps, strict=True)},
+        rival={cell: (50.0, 1.0) for cell in CELLS},
+    )
+
+
+# --- verdicts ---
+
+
+@pytest.mark.parametrize(
+    ("gaps", "word", "better", "worse"),
+    [
+        ((1, 1, 1, 1), "holds", 4, 0),
+        ((1, 1, 1, 0.4), "holds", 3, 0),
+        ((1, 1, 0.4, 0.4), "does not", 2, 0),
+        ((1, 1, 1, -0.6), "does not", 3, 1),
+        ((-1, -1, -1, -1), "does not", 0, 4),
+    ],
+)
+def test_a_claim_holds_in_most_cells_and_against_none(
+    gaps: tuple[float, ...], word: str, better: int, worse: int
+) -> None:
+    verdict = judge(Claim("omni", above="rival"), [with_gaps(*gaps)])
+    assert (verdict.word, verdict.better, verdict.worse, verdict.cells) == (word, better, worse, 4)
+    assert verdict.is_paired
+    turned = judge(Claim("rival", above="omni"), [with_gaps(*gaps)])
+    assert (turned.better, turned.worse) == (worse, better)
+    lower = judge(Claim("omni", above="rival"), [with_gaps(*(-gap for gap in gaps), higher=False)])
+    assert lower == verdict
+
+
+@pytest.mark.parametrize(
+    ("gaps", "word"), [((0.4, -0.4, 0, 1), "holds"), ((9, 9, 9, -1), "does not")]
+)
+def test_level_means_worse_in_no_cell(gaps: tuple[float, ...], word: str) -> None:
+    assert judge(Claim("omni", level="rival"), [with_gaps(*gaps)]).word == word
+
+
+def test_a_claim_may_be_about_some_cells() -> None:
+    made = with_gaps(1, 1, -1, -1)
+    assert judge(Claim("omni", above="rival", cells=("latin",)), [made]).word == "holds"
+    assert judge(Claim("omni", above="rival", cells=("greek 5-way 1-shot",)), [made]).cells == 1
+    assert judge(Claim("omni", above="rival", cells=("lat",)), [made]).word == "not measured here"
+
+
+def test_what_was_not_run_is_not_measured() -> None:
+    assert judge(Claim("omni", above="rival"), []).word == "not measured here"
+    assert judge(Claim("omni", above="nobody"), [with_gaps(1, 1, 1, 1)]).cells == 0
+
+
+def test_flows_are_compared_as_if_independent() -> None:
+    # The pre-flow is 1 below the ensemble; intervals of 1 each make one of the root of 2.
+    verdict = judge(Claim("omni", above="rival", head="pre"), [with_gaps(2.5, 2.4, 2.3, 0)])
+    assert (verdict.better, verdict.worse, verdict.is_paired) == (1, 0, False)
+    assert 2.5 - 1 > 2**0.5 > 2.4 - 1
+
+
+def test_records_keep_differences_of_claims_task_by_task() -> None:
+    scores = {"pre": [1.0, 2.0, 6.0], "ensemble": [2.0, 3.0, 9.0]}
+    others = {"ensemble": [1.0, 3.5, 4.0]}
+    pooled = {
+        "omni": Evaluation("accuracy %", True, {"a": Cell("h", scores), "b": Cell("h", scores)}),
+        "maml": Evaluation("accuracy %", True, {"a": Cell("h", others), "b": Cell("i", others)}),
+    }
+    claims = [Claim("omni", above="maml", head="pre"), Claim("omni", above="nobody")]
+    (kept,) = differences(claims, pooled)
+    gap = paired_difference(scores["pre"], others["ensemble"])
+    assert [*kept["cells"]] == ["a"], "b was judged on other tasks"
+    assert kept["cells"]["a"]["mean"] == pytest.approx(gap.mean, rel=1e-3)
+    assert kept["cells"]["a"]["interval"] == pytest.approx(gap.interval, rel=1e-3)
+    made = record(omni={"a": (5.0, 9.0)}, maml={"a": (0.0, 9.0)})
+    made["claims"] = [{**kept, "cells": {"a": {"mean": 1.0, "interval": 0.5}}}]
+    assert judge(claims[0], [made]) == judge(Claim("omni", above="maml"), [made])
+
+
+def test_claims_say_one_thing() -> None:
+    for wrong in ({}, {"above": "a", "level": "b"}):
+        with pytest.raises(InputError, match="say 'above' or 'level'"):
+            Claim("omni", **wrong)
+    claim = Claim("omni", above="maml", head="meta", cells=["latin"])  # type: ignore[arg-type]
+    assert claim.text == "omni, meta-flow alone, above maml on latin"
+
+
+@pytest.mark.parametrize("suite", [s for s in suites() if s.claims], ids=lambda s: s.name)
+def test_claims_of_experiments_are_about_their_rows(suite: Any) -> None:
+    for fields in suite.claims:
+        claim = Claim(**fields)
+        assert {claim.row, claim.rival} <= {*suite.rows} and claim.of
+
+
+# --- the book ---
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with one sweep, with a picture and a run that failed."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    made = with_gaps(1, 1, 1, 1)
+    made["failed"] = {"omni-1": "loss term l_pre became nan"}
+    for row in made["rows"].values():
+        row["of_seeds"] = [0]
+    (folder / "mine.json").write_text(json.dumps(made))
+    (folder / "benchmarks.json").write_text("[]")
+    shutil.copy(RESULTS / "figure6.png", folder / "mine.png")
+    return folder
+
+
+def test_the_book_says_what_the_records_say(results: Path) -> None:
+    chapters = {chapter.name: chapter for chapter in book.chapters(results)}
+    assert [name for name, chapter in chapters.items() if chapter.is_measured] == ["mine"]
+    text = chapters["mine"].text
+    assert "51.0 ± 1.0" in text and "omni-1: loss term l_pre became nan" in text
+    assert "| Commit | not recorded |" in text and "| Machine | not recorded; 2 cores" in text
+    assert "6 minutes" in text and "1,500 MiB" in text
+    assert "| Python not recorded" not in text and "Python not recorded" in text
+    assert "71.30 ± 0.71" in chapters["table3"].text, "the paper's numbers"
+    assert "Not measured here. The command is `omni reproduce table3 --data DIR`" in (
+        chapters["table3"].text
+    )
+
+
+def test_the_file_holds_everything(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = results.parent / "new" / "book.html"
+    assert main(["report", str(results), "--out", str(out)]) == 0
+    assert "1 of " in capsys.readouterr().out
+    text = out.read_text()
+    assert text.count('src="data:image/png;base64,') == 1
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "nothing is fetched"
+    for target in re.findall(r'href="#([^"]+)"', text):
+        assert f'id="{target}"' in text
+    assert "<script" not in text and 'name="viewport"' in text
+
+
+def test_a_folder_gets_pages_and_pictures(results: Path, tmp_path: Path) -> None:
+    assert main(["report", str(results), "--out", str(tmp_path / "book")]) == 0
+    names = {path.name for path in (tmp_path / "book").iterdir()}
+    assert {"index.md", "mine.md", "mine.png", "table2.md", "figure5.md"} <= names
+    for target in re.findall(r"\]\(([^)#]+)\)", (tmp_path / "book" / "index.md").read_text()):
+        assert target in names
+
+
+def test_missing_pictures_are_said(results: Path) -> None:
+    (results / "mine.png").unlink()
+    shutil.copy(RESULTS / "figure5.json", results)
+    text = page.page(book.chapters(results), results)
+    assert "there is no figure5.png beside the records" in text and "<img" not in text
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda folder: folder.rmdir(), "there is no folder of records at"),
+        (lambda folder: None, "there is no record in"),
+        (lambda folder: (folder / "a.json").write_text("{"), "a.json is damaged"),
+    ],
+)
+def test_folders_without_records_are_one_line(
+    make: Any, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    make(folder)
+    assert main(["report", str(folder), "--out", str(tmp_path / "b.html")]) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1
+
+
+def test_out_must_be_of_the_right_kind(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out in (results / "mine.json", results.parent / "d.html"):
+        (results.parent / "d.html").mkdir(exist_ok=True)
+        assert main(["report", str(results), "--out", str(out)]) == 2
+        assert "it must be a FILE.html or a folder" in capsys.readouterr().err
+
+
+def test_the_committed_book_is_what_the_records_say() -> None:
+    chapters = book.chapters(RESULTS)
+    assert (RESULTS / "book.md").read_text() == book.markdown(chapters), "python results/render.py"
+    for path in RESULTS.glob("figure5.json"):
+        cell = json.loads(path.read_text())["rows"]["maml"]["cells"]["K=5 10 steps"]
+        assert sections.number(cell) in (RESULTS / "book.md").read_text()
+
+
+def test_every_table_and_figure_of_the_paper_is_spoken_of() -> None:
+    text = book.markdown(book.chapters(RESULTS))
+    for item in book.OF_THE_PAPER:
+        assert re.search(rf"{item}(?!\d)", text)
+
+
+def test_what_stands_between_markers_is_replaced() -> None:
+    text = f"before\n{markers.BEGIN}\nold\n{markers.END}\nafter\n"
+    assert markers.filled(text, ["new\n"]) == text.replace("old", "new")
+    assert markers.outside(text, "words") == "before\nwords\nafter\n"

@@ -1,0 +1,257 @@
+"""Sweeps: all combinations, in any number of processes, whatever fails or is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from omnitraining.analysis import varied_fields
+from omnitraining.cli import main
+from omnitraining.errors import InputError
+from omnitraining.experiment import load_run
+from omnitraining.runs import Run
+from omnitraining.variation import Cell, cells, given_fields, listed
+from tests.reference.tiny import SINUSOIDS
+
+GRID = ("--loss.weight", "0,1", "--training.lr", "0.01,1e30")
+"""Of two by two cells, those with a rate of 1e30 diverge."""
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "waves.yaml"
+    path.write_text(yaml.safe_dump(SINUSOIDS))
+    return path
+
+
+def sweep(*arguments: object) -> int:
+    return main(["sweep", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def swept(waves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The grid with two runs at a time; not to be changed."""
+    folder = tmp_path_factory.mktemp("swept") / "grid"
+    assert sweep(waves, *GRID, "--seeds", "0,1", "--jobs", 2, "--out", folder) == 1
+    return folder
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / f"{folder.name}.json").read_text())
+    return record
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    """Scores of every task, by run and cell."""
+    return {
+        path.parents[1].name: {
+            name: cell.scores for name, cell in Run(path.parents[1]).load_evaluation().cells.items()
+        }
+        for path in folder.glob("*/evaluations/test.json")
+    }
+
+
+# --- what is asked for ---
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("1", ["1"]),
+        ("0, 1,3", ["0", "1", "3"]),
+        ("[pre,joint],[pre]", ["[pre,joint]", "[pre]"]),
+        ("{a: [1,2], b: 3},4", ["{a: [1,2], b: 3}", "4"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+        ("1,,2", ["1", "", "2"]),
+    ],
+)
+def test_values_stand_between_commas_but_not_those_in_brackets(text: str, parts: list[str]) -> None:
+    assert listed(text) == parts
+
+
+def test_fields_are_given_as_two_words_or_one() -> None:
+    assert given_fields(["--a.b", "1,2", "--c=-1,0"]) == {"a.b": "1,2", "c": "-1,0"}
+
+
+def test_the_product_is_in_order_and_one_value_is_the_same_in_all(waves: Path) -> None:
+    fields = {"loss.weight": ["0", "1"], "problem.waves": ["7"], "training.lr": ["0.1", "0.2"]}
+    found = cells(waves, fields)
+    assert [cell.label for cell in found] == [
+        f"weight={w}, lr={lr}" for w in (0, 1) for lr in (0.1, 0.2)
+    ]
+    assert found[1].varied == {"loss.weight": 0.0, "training.lr": 0.2}
+    for cell in found:
+        assert cell.values["problem"]["init_args"]["waves"] == 7
+        assert cell.values["training"]["lr"] == cell.varied["training.lr"]
+
+
+def test_fields_of_the_same_last_name_are_told_apart(waves: Path) -> None:
+    found = cells(waves, {"pretraining.lr": ["0.1", "0.2"], "metatraining.lr": ["0.3", "0.4"]})
+    assert found[0].label == "pretraining.lr=0.1, metatraining.lr=0.3"
+
+
+def test_classes_can_be_swept_and_their_options_are_their_own(waves: Path) -> None:
+    found = cells(waves, {"method": ["omni-training", "meta-training"], "backbone": ["MLP"]})
+    assert [cell.values["method"] for cell in found] == ["omni-training", "meta-training"]
+    assert found[0].values["backbone"]["init_args"]["hidden"] == [8, 8]
+
+
+def test_folders_have_harmless_and_different_names() -> None:
+    long = ", ".join(f"field{i}={i}" for i in range(40))
+    labels = ["w=1, lr=0.1", "data=../../etc", "data=.._.._etc", "vote=[pre,joint]", long]
+    names = [Cell(label, {}, {}).folder for label in labels]
+    assert len({*names}) == len(names)
+    assert all("/" not in name and len(name) <= 100 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--loss.weigt", "0,1"], "loss has no field 'weigt': choose from weight, "),
+        (["--loss.weight", "0,a"], "loss.weight is a: it must be a number"),
+        (["--training.lr", "0.1,-1"], "training.lr is -1.0: it must be greater than 0"),
+        (["--loss.weight", "1,1.0"], "weight=1.0 and weight=1 are the same configuration"),
+        (["--loss.weight", "0,,1"], "--loss.weight has 1 empty values"),
+        (["--loss.weight"], "--loss.weight has no value"),
+        (["--loss.weight", "0", "--loss.weight", "1"], "--loss.weight is given twice"),
+        (["0,1"], "'0,1' is not understood: fields are given as"),
+        (["--seed", "0,1"], "--seed is not swept: give --seeds 0,1,2"),
+        (["--seeds", "0,x"], "--seeds is 0,x: it must be integers, as in 0,1,2"),
+        (["--seeds", "1,1"], "--seeds is 1,1: a seed is given twice"),
+        (["--jobs", "0"], "--jobs is 0: it must be 1 or more"),
+        (["--training.device", "tpu9"], "training.device is 'tpu9', which is not usable here"),
+    ],
+)
+def test_wrong_input_is_one_line_before_anything_runs(
+    arguments: list[str],
+    line: str,
+    waves: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert sweep(waves, *arguments, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert line in said.err and said.err.startswith("omni: ") and said.err.count("\n") == 1
+    assert said.out == "" and not (tmp_path / "out").exists()
+
+
+# --- what comes out ---
+
+
+def test_a_failed_run_leaves_the_others_alone(swept: Path) -> None:
+    record = record_of(swept)
+    assert [*record["rows"]] == ["weight=0, lr=0.01", "weight=1, lr=0.01"]
+    assert record["reference"] == "weight=0, lr=0.01" and record["seeds"] == 2
+    assert record["command"].endswith("--loss.weight 0,1 --training.lr 0.01,1e30 --seeds 0,1")
+    assert sorted(record["failed"]) == [
+        f"weight={w},lr=1e30-{seed}" for w in (0, 1) for seed in (0, 1)
+    ]
+    assert all("at or shortly before step" in reason for reason in record["failed"].values())
+    for row in record["rows"].values():
+        assert row["of_seeds"] == [0, 1] and row["provenance"]["machine"]
+        assert all(seconds > 0 for seconds in row["seconds"])
+
+
+def test_the_numbers_are_those_of_the_runs(swept: Path) -> None:
+    rows, found = record_of(swept)["rows"], scores(swept)
+    for label, folder in (("weight=0, lr=0.01", "weight=0,lr=0.01"),):
+        for name, cell in rows[label]["cells"].items():
+            both = [found[f"{folder}-{seed}"][name]["ensemble"] for seed in (0, 1)]
+            mean = sum(map(sum, both)) / sum(map(len, both))
+            assert cell["heads"]["ensemble"]["mean"] == pytest.approx(mean, rel=1e-3)
+    for name in found:
+        experiment = load_run(Run(swept / name))
+        assert experiment.seed == int(name[-1]) and experiment.training.lr == 0.01
+        assert experiment.loss.weight == float(name[len("weight=")])
+
+
+def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
+    swept: Path, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "grid"
+    assert sweep(waves, "--loss.weight", "0,1", "--jobs", 1, "--out", out) == 0
+    runs = scores(out)
+    assert runs == {f"weight={w}-0": scores(swept)[f"weight={w},lr=0.01-0"] for w in (0, 1)}
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.safetensors")}
+    capsys.readouterr()
+    assert sweep(waves, "--loss.weight", "0,1,3", "--jobs", 1, "--out", out) == 0
+    said = capsys.readouterr()
+    assert "3 runs, of which 2 are finished" in said.out and "1/1 weight=3-0: finished" in said.out
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    assert [*record_of(out)["rows"]] == ["weight=0", "weight=1", "weight=3"]
+    assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match=r"holds a run with another training.steps: choose"):
+        main_raises(waves, "--loss.weight", "0,1", "--training.steps", 6, "--out", out)
+
+
+def main_raises(*arguments: object) -> None:
+    from omnitraining.commands import sweep as command
+
+    command.main([*map(str, arguments)])
+
+
+def test_a_killed_sweep_goes_on_and_ends_alike(swept: Path, waves: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grid"
+    words = ["--loss.weight", "0,1", "--seeds", "0,1", "--training.lr", "0.01", "--jobs", "1"]
+    program = [str(Path(sys.executable).parent / "omni"), "sweep", str(waves), *words]
+    process = subprocess.Popen(
+        [*program, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not scores(out) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 1 <= len(scores(out)) < 4
+    assert sweep(waves, *words, "--out", out) == 0
+    found, whole = scores(out), scores(swept)
+    assert found == {
+        f"weight={w}-{s}": whole[f"weight={w},lr=0.01-{s}"] for w in (0, 1) for s in (0, 1)
+    }
+
+
+# --- the figure ---
+
+
+def record(varied: list[dict[str, Any]]) -> dict[str, Any]:
+    """A record whose means are the row's number."""
+    head = {"interval": 0.5, "by_seed": [1.0]}
+    rows = {
+        str(i): {
+            "varied": values,
+            "cells": {
+                f"latin 5-way {shot}-shot": {"heads": {"ensemble": {**head, "mean": 50.0 + i}}}
+                for shot in (1, 5)
+            },
+        }
+        for i, values in enumerate(varied)
+    }
+    facts = {"title": "t", "unit": "accuracy %", "tasks": 9, "seeds": 1, "higher_is_better": True}
+    return {**facts, "rows": rows}
+
+
+ONE = [{"w": 3}, {"w": 0.5}, {"w": 1}]
+TWO = [{"w": w, "lr": lr} for w in (0, 1, 3) for lr in (0.1, 0.2)]
+
+
+@pytest.mark.parametrize("varied", [ONE, TWO, TWO[:-1]])
+def test_one_or_two_numeric_fields_are_drawn(varied: list[dict[str, Any]], tmp_path: Path) -> None:
+    made = record(varied)
+    assert varied_fields.can_draw(made)
+    path = varied_fields.draw(made, None, tmp_path / "f.png")
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "varied", [[{"m": "a"}, {"m": "b"}], [{"b": True}, {"b": False}], ONE[:1], [{}, {}],
+               [{"a": i, "b": i, "c": i} for i in (0, 1)]]
+)  # fmt: skip
+def test_other_fields_are_not(varied: list[dict[str, Any]]) -> None:
+    assert not varied_fields.can_draw(record(varied))
