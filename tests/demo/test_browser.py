@@ -200,11 +200,19 @@ def test_wrong_input_is_one_clear_sentence(
     said(page, "added", "wide.png has 54 million pixels: 50 million at most.")
     page.reload()
     page.locator("#start").wait_for()
-    page.set_input_files("#files input[type=file]", str(large))
-    page.get_by_text(re.compile("exceed the maximum allowed size")).first.wait_for()
-    page.screenshot(path=tmp_path / "too large.png", full_page=True)
-    page.reload()
-    page.locator("#start").wait_for()
+    other = tmp_path / "notes.txt"
+    other.write_text("no image")
+    for file, why in ((large, "exceed the maximum allowed size"), (other, "Only image allowed")):
+        page.set_input_files("#files input[type=file]", str(file))
+        page.get_by_text(re.compile(why)).first.wait_for()
+        page.wait_for_timeout(1000)
+        page.screenshot(path=tmp_path / f"{file.stem} refused.png", full_page=True)
+        words = page.locator("#files .error").evaluate(
+            "e => getComputedStyle(e, '::after').content"
+        )
+        assert words == '"Pictures only, of 20 MB at most. Close this, and choose others."'
+        page.reload()
+        page.locator("#start").wait_for()
     give(page, "one", images[1][:2])
     said(page, "added", "Add another class.")
     ask(page, images[4][0])

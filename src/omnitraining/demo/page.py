@@ -52,6 +52,7 @@ PICK = """() => {
     };
     pick();
 }"""  # without it one would have to choose the brush before drawing
+REFUSED = f"Pictures only, of {MEGABYTES} MB at most. Close this, and choose others."
 FAILED = "The program failed at this. The terminal in which it runs says why."
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' "
@@ -451,7 +452,8 @@ def _application(page: Any, port: int) -> Any:
         theme=gradio.themes.Default(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
-        css=Path(__file__).with_name("style.css").read_text(),
+        css=f"{Path(__file__).with_name('style.css').read_text()}\n"
+        f'#files .error::after, #file .error::after {{ content: "{REFUSED}"; }}',
     )
 
 

@@ -68,7 +68,7 @@ def answer(found: Answer | None) -> str:
     return (
         f'<div class="omni-answer"><div class="omni-verdict">{_image(found.levels, "the picture")}'
         f'<p>It is <strong id="omni-label">{escape(found.label)}</strong> '
-        f"<span>{final.probabilities[found.label]:.0%} sure ({head})</span></p></div>{stranger}"
+        f"<span>{_sureness(final)} sure ({head})</span></p></div>{stranger}"
         f"{_bars(final, MOST)}<h3>What each flow thinks</h3>{maps}"
         f'<ul class="omni-flows">{flows}</ul><p class="omni-times">{times}.</p></div>'
     )
@@ -108,8 +108,8 @@ def _bars(opinion: Opinion, most: int) -> str:
     if len(ordered) > most:
         shown.append((f"{len(ordered) - most} others", sum(odds for _, odds in ordered[most:])))
     rows = "".join(
-        f"<tr><th scope='row'>{name}</th><td><div><i style='width:{100 * odds:.1f}%'></i></div>"
-        f"</td><td>{odds:.1%}</td></tr>"
+        f"<tr><th scope='row' title='{name}'>{name}</th>"
+        f"<td><div><i style='width:{100 * odds:.1f}%'></i></div></td><td>{odds:.1%}</td></tr>"
         for name, odds in shown
     )
     return f'<table class="omni-bars"><tbody>{rows}</tbody></table>'
@@ -129,6 +129,11 @@ def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An image [C, H, W], grey or not, as [H, W, 3]."""
     whole = np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0)
     return np.ascontiguousarray(whole)
+
+
+def _sureness(opinion: Opinion) -> str:
+    odds = max(opinion.probabilities.values())
+    return f"{odds:.0%}" if odds < 0.99 else "over 99%"  # calibrated, so never all
 
 
 def _count(pictures: int) -> str:
