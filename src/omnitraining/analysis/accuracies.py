@@ -8,6 +8,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from omnitraining.analysis.lines import colour
+
 
 def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     """One panel per number of shots; a point per method and benchmark with its 95 % interval.
@@ -25,7 +27,6 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     )
     # A row and the same row trained for longer, with a "+", share a colour.
     kinds = list(dict.fromkeys(row.removesuffix("+") for row in rows))
-    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     for axis, shot in zip(axes[:, 0], shots, strict=True):
         chosen = [cell for cell in cells if cell.endswith(shot)]
         for index, (row, results) in enumerate(rows.items()):
@@ -38,7 +39,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                 fmt="o",
                 markersize=8 if row == record["reference"] else 5,
                 capsize=3,
-                color=colours[kinds.index(row.removesuffix("+")) % len(colours)],
+                color=colour(kinds.index(row.removesuffix("+"))),
                 mfc="white" if row.endswith("+") else None,
                 label=row,
             )

@@ -9,11 +9,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 
+from omnitraining.analysis.lines import colour, line_with_band
 from omnitraining.evaluation import ENSEMBLE
 
-COLOURS = ("#D55E00", "#0072B2", "#000000", "#009E73", "#999999", "#CC79A7", "#56B4E9", "#E69F00")
-"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
-MARKERS = "osv^DP*X"
 FLOWS = {"meta": ":", "joint": "--", "pre": "-."}
 
 
@@ -39,25 +37,13 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
             if f"{environment} {steps[0]} steps" not in results["cells"]:
                 continue
             found = [results["cells"][f"{environment} {step} steps"]["heads"] for step in steps]
-            colour = COLOURS[index % len(COLOURS)]
-            means = [heads[ENSEMBLE]["mean"] for heads in found]
-            spread = [heads[ENSEMBLE]["interval"] for heads in found]
-            marker = MARKERS[index % len(MARKERS)]
-            axis.plot(steps, means, marker=marker, ms=5, color=colour, label=row, zorder=3)
-            axis.fill_between(
-                steps,
-                [m - s for m, s in zip(means, spread, strict=True)],
-                [m + s for m, s in zip(means, spread, strict=True)],
-                color=colour,
-                alpha=0.2,
-                linewidth=0,
-            )
+            line_with_band(axis, steps, [heads[ENSEMBLE] for heads in found], index, row)
             flows = FLOWS if row == record["reference"] else {}
             for flow, line in flows.items():
                 if flow in found[0]:
                     alone = [heads[flow]["mean"] for heads in found]
                     label = f"{row}, {flow}-flow alone"
-                    axis.plot(steps, alone, line, color=colour, lw=1.2, label=label)
+                    axis.plot(steps, alone, line, color=colour(index), lw=1.2, label=label)
         shown = [value for line in axis.lines for value in line.get_ydata()]
         if max(shown) < -1 and min(shown) < 10 * max(shown):
             # Returns that are costs: good policies differ by far less than bad ones lose.

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import torch
 from matplotlib import pyplot as plt
 
-from omnitraining.analysis.adaptation_curves import COLOURS
+from omnitraining.analysis.lines import colour
 from omnitraining.model import Model
 from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
 
@@ -36,13 +36,12 @@ def draw(
     acted = problem.adaptation(model, flow, tasks, rates, random)
     for step, (axis, (trajectories, _)) in enumerate(zip(axes, acted, strict=True)):
         for task, goal in enumerate(goals):
-            colour = COLOURS[task % len(COLOURS)]
             for states, valid in zip(
                 trajectories.states[task, :PATHS], trajectories.valid[task, :PATHS], strict=True
             ):
                 x, y = states[valid].cpu().T.tolist()
-                axis.plot(x, y, color=colour, lw=0.8, alpha=0.7)
-            axis.plot(*goal, "*", color=colour, ms=17, mec="white", mew=1.2, zorder=3)
+                axis.plot(x, y, color=colour(task), lw=0.8, alpha=0.7)
+            axis.plot(*goal, "*", color=colour(task), ms=17, mec="white", mew=1.2, zorder=3)
         axis.plot(0, 0, "o", color="black", ms=5, zorder=3)
         mean = trajectories.returns().mean().item()
         axis.set_title(f"{moment(step)}\nmean return {mean:.3g}", fontsize=10)

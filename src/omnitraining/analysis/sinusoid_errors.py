@@ -8,9 +8,12 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from omnitraining.analysis.lines import colour, line_with_band
+from omnitraining.evaluation import ENSEMBLE
+
 
 def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
-    """One panel per K, log scale; Omni-Training also by its meta-flow alone, dashed.
+    """One panel per K, log scale; Omni-Training also by its meta-flow alone, dotted.
 
     Args:
         record: as `omnitraining.reproduction` writes it.
@@ -22,27 +25,13 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     panels = list(dict.fromkeys(shots for shots, *_ in cells))
     steps = list(dict.fromkeys(int(step) for _, step, _ in cells))
     figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4), sharey=True)
-    colours = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
     for axis, shots in zip(axes, panels, strict=True):
         for index, (row, results) in enumerate(rows.items()):
-            heads = {"ensemble": "-"}
+            found = [results["cells"][f"{shots} {step} steps"]["heads"] for step in steps]
+            line_with_band(axis, steps, [heads[ENSEMBLE] for heads in found], index, row)
             if row == record["reference"]:
-                heads["meta"] = ":"
-            for head, line in heads.items():
-                values = [results["cells"][f"{shots} {s} steps"]["heads"][head] for s in steps]
-                means = [value["mean"] for value in values]
-                spread = [value["interval"] for value in values]
-                label = row if head == "ensemble" else f"{row}, meta-flow alone"
-                colour = colours[index % len(colours)]
-                axis.plot(steps, means, line, marker="o", ms=3, color=colour, label=label)
-                axis.fill_between(
-                    steps,
-                    [m - s for m, s in zip(means, spread, strict=True)],
-                    [m + s for m, s in zip(means, spread, strict=True)],
-                    color=colour,
-                    alpha=0.15,
-                    linewidth=0,
-                )
+                alone = [heads["meta"]["mean"] for heads in found]
+                axis.plot(steps, alone, ":", color=colour(index), label=f"{row}, meta-flow alone")
         axis.set_yscale("log")
         axis.set_xlabel("gradient steps")
         axis.set_title(shots)

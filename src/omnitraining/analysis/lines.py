@@ -1,0 +1,33 @@
+"""What curves of several rows share: colours, markers, and a line with its interval."""
+
+from collections.abc import Sequence
+from typing import Any
+
+COLOURS = ("#D55E00", "#0072B2", "#000000", "#009E73", "#999999", "#CC79A7", "#56B4E9", "#E69F00")
+"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+MARKERS = "osv^DP*X"
+
+
+def colour(index: int) -> str:
+    """Of the row of an index."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def line_with_band(
+    axis: Any, x: Sequence[float], values: Sequence[dict[str, Any]], index: int, label: str
+) -> None:
+    """The means of a row, and a band of their 95 % intervals.
+
+    Args:
+        axis: of matplotlib.
+        x: places of the means.
+        values: each with ``mean`` and ``interval``, as records have them.
+        index: of the row, for its colour and marker.
+        label: in the legend.
+    """
+    means = [value["mean"] for value in values]
+    low = [value["mean"] - value["interval"] for value in values]
+    high = [value["mean"] + value["interval"] for value in values]
+    marker = MARKERS[index % len(MARKERS)]
+    axis.plot(x, means, marker=marker, ms=5, color=colour(index), label=label, zorder=3)
+    axis.fill_between(x, low, high, color=colour(index), alpha=0.2, linewidth=0)
