@@ -91,7 +91,7 @@ def test_missing_foreign_and_other_checkpoints_are_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none", {})
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="is not a checkpoint of a run: it lacks 'facts'"):
         load_checkpoint(tmp_path / "foreign", {})
     net, optimiser = stepped("SGD")
     save_checkpoint(tmp_path / "c", {"student": net}, optimiser, FACTS)

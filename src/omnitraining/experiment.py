@@ -79,16 +79,19 @@ class Experiment:
         previous = _trained(self.previous, trust).requires_grad_(False) if self.previous else None
         start = _trained(self.start, trust) if self.start else None
         torch.manual_seed(self.seed)
-        return build_model(
-            self.method,
-            partial(_started, self.backbone, start) if start else self.backbone,
-            self.problem,
-            self.pretraining,
-            self.metatraining,
-            self.loss,
-            self.omninet,
-            previous,
-        )
+        try:
+            return build_model(
+                self.method,
+                partial(_started, self.backbone, start) if start else self.backbone,
+                self.problem,
+                self.pretraining,
+                self.metatraining,
+                self.loss,
+                self.omninet,
+                previous,
+            )
+        except RuntimeError as error:  # of torch, as for want of memory
+            raise InputError(f"the model cannot be made: {str(error).splitlines()[0]}") from error
 
     def load(self, run: Run) -> Model:
         """The trained model of a run, at its best validation score."""
@@ -152,6 +155,8 @@ def train_run(
         raise InputError(f"{folder} already holds a run: add --resume, or choose another --out")
     if resume and not folder.is_dir():
         raise InputError(f"nothing to resume at {folder}: there is no such folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: a run is a folder")
     # Wrong input shall leave no trace: the folder is made, or changed, when all else fits.
     experiment = instantiate(config)
     find_device(experiment.training.device)

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from omnitraining import backbones, metatraining, pretraining
+from omnitraining.errors import InputError
 from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.regression.sinusoids import Sinusoids
@@ -58,7 +59,11 @@ def known_classes() -> dict[str, dict[str, type]]:
 
 
 def find_class(name: str) -> type | None:
-    """The class of a short name or of ``package.module.Class``; None if there is none."""
+    """The class of a short name or of ``package.module.Class``; None if there is none.
+
+    Raises:
+        InputError: the module fails when it is imported.
+    """
     for classes in known_classes().values():
         if name in classes:
             return classes[name]
@@ -67,6 +72,8 @@ def find_class(name: str) -> type | None:
         found = getattr(import_module(module), last, None) if module else None
     except ImportError:
         return None
+    except Exception as error:  # a module of a user's may fail in any way
+        raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     return found if inspect.isclass(found) else None
 
 

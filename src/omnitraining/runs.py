@@ -166,7 +166,9 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except KeyError as error:
+        raise InputError(f"{path} is not a checkpoint of a run: it lacks {error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"checkpoint {path} is truncated or damaged: {error}") from error
     for prefix, module in modules.items():
         for name, tensor in unique_tensors(module).items():

@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "two channels": (np.zeros((2, 2, 8, 8)), r"of shape \[2, 2, 8, 8\]: give .* C = 1, 3 or 4"),
     "either": (np.zeros((2, 3, 3, 3)), r"of shape \[2, 3, 3, 3\]: give"),
     "row": ([np.zeros(4)], r"image 0 of shape \[1, 4\]: give"),
-    "no pixels": ([np.zeros((0, 4))], "image 0 is empty"),
+    "no pixels": ([np.zeros((0, 4))], "has no pixels"),
     "none": ([], "there are no images: give one or more"),
     "complex": (np.zeros((2, 8, 8), complex), "levels are complex128: give numbers"),
     "ragged": ([[[1, 2], [3]]], "nested lists of different lengths"),

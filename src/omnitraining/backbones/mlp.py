@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from omnitraining.errors import InputError
+
 
 class MLP(nn.Sequential):
     """Fully-connected layers, each followed by Tanh (paper 6.2: two layers of size 64).
@@ -12,11 +14,18 @@ class MLP(nn.Sequential):
         inputs: size of the input.
         hidden: sizes of the layers.
 
+    Raises:
+        InputError: a size is not positive.
+
     Shape: [..., inputs] -> [..., hidden[-1]].
     """
 
     def __init__(self, inputs: int = 1, hidden: tuple[int, ...] = (64, 64)) -> None:
         sizes = (inputs, *hidden)
+        if min(sizes) < 1:
+            raise InputError(
+                f"backbone.inputs is {inputs} and backbone.hidden {hidden}: sizes must be 1 or more"
+            )
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.Tanh()]

@@ -172,7 +172,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         made = cls(trained, facts.get("flow"), facts.get("reject"))
         if "labels" in facts:
             kept = {n.removeprefix("support."): x.to(trained.device) for n, x in tensors.items()}
-            made._fit(trained, kept, np.array(facts["labels"], dtype=facts["dtype"]))
+            labels = np.array(facts["labels"], dtype=facts["dtype"])
+            for features in kept.values():
+                if labels.shape != features.shape[:1]:
+                    raise ValueError(f"labels {list(labels.shape)} of {len(features)} images")
+            made._fit(trained, kept, labels)
         return made
 
     def _fit(self, trained: Trained, kept: Mapping[str, Tensor], labels: NDArray[Any]) -> None:

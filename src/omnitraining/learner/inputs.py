@@ -111,9 +111,9 @@ class ImageInputs:
         number, item = numbered
         name = f"image {number}"
         if isinstance(item, str | Path):
-            return self._coloured(torch.from_numpy(decode(Path(item), self.stored)))
+            return self.coloured(torch.from_numpy(decode(Path(item), self.stored)))
         if isinstance(item, Image.Image):
-            return self._coloured(torch.from_numpy(decode(item, self.stored)))
+            return self.coloured(torch.from_numpy(decode(item, self.stored)))
         if not isinstance(item, Tensor | np.ndarray):
             raise InputError(
                 f"{name} is a {type(item).__name__}: give paths, Pillow images or arrays"
@@ -126,17 +126,17 @@ class ImageInputs:
         if pixels.shape[0] == self.channels and pixels.shape[1:] == (self.stored, self.stored):
             return torch.from_numpy(np.ascontiguousarray(pixels))
         if not pixels.size:
-            raise InputError(f"{name} is empty, of shape {list(pixels.shape)}")
+            raise InputError(f"{name}: shape {list(pixels.shape)} has no pixels")
         rows = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
         image = Image.fromarray(np.ascontiguousarray(rows))
-        return self._coloured(torch.from_numpy(decode(image, self.stored)))
+        return self.coloured(torch.from_numpy(decode(image, self.stored)))
 
-    def _coloured(self, pixels: Tensor) -> Tensor:
-        """Bytes [3, S, S] in as many channels as the network takes."""
+    def coloured(self, pixels: Tensor) -> Tensor:
+        """Bytes [..., 3, S, S] in as many channels as the network takes."""
         if self.channels == 3:
             return pixels
         weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R 601-2, as Pillow has it
-        return (pixels * weights).sum(0, keepdim=True).round().to(torch.uint8)
+        return (pixels * weights).sum(-3, keepdim=True).round().to(torch.uint8)
 
 
 def listed(images: Images) -> Any:
@@ -184,11 +184,13 @@ def _as_array(nested: list[Any]) -> NDArray[Any]:
     try:
         return np.asarray(nested)
     except ValueError as error:
-        raise InputError(f"images are nested lists of different lengths: {error}") from error
+        raise InputError("images are nested lists of different lengths: give arrays") from error
 
 
 def _as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Levels from 0 to 255."""
+    if isinstance(image, Tensor) and image.layout != torch.strided:
+        raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
     levels: NDArray[Any] = image.numpy(force=True) if isinstance(image, Tensor) else image
     if levels.dtype == np.uint8:
         return np.asarray(levels, np.uint8)

@@ -55,7 +55,12 @@ def load(
                 f"{kind.__name__} has no option {name!r}: choose from {', '.join(allowed)}"
             )
     learner: FewShotClassifier | FewShotRegressor
-    learner = kind._restored(trained, tensors, {**facts, **options})
+    try:
+        learner = kind._restored(trained, tensors, {**facts, **options})
+    except InputError:
+        raise
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{source} is damaged: {error!r}") from error
     return learner
 
 

@@ -255,7 +255,7 @@ def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
         text = json.loads(metadata["learner"])
-        found = text["version"]
+        found = int(text["version"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{source} is not a learner: give a file that a learner saved") from error
     if found > VERSION:

@@ -31,5 +31,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"cannot write {path}: {path.parent} is not a folder") from error
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,1099 @@
+"""Every wrong input that is tried, and the table of what a user reads then.
+
+    python -m tests.wrong_inputs        writes docs/bad-input.md anew
+
+The lines are those of the command line, or the message of the `InputError` in Python. Paths are
+shortened: DIR is a folder of the user.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import omnitraining
+from omnitraining import (
+    MLP,
+    Baseline,
+    Classification,
+    FewShotClassifier,
+    FewShotRegressor,
+    Inference,
+    InputError,
+    LabelledImages,
+    Navigation,
+    OmniLoss,
+    OmniNet,
+    Protocol,
+    ProtoNet,
+    Reinforcement,
+    Training,
+    build_model,
+)
+from omnitraining.cli import main
+from omnitraining.experiment import instantiate, parse, train_run
+from omnitraining.learner import Trained
+from omnitraining.learner.sources import find
+from omnitraining.reproduction import merge
+from omnitraining.runs import Run, load_checkpoint
+from omnitraining.tasks.classification import datasets, decoding
+from omnitraining.tasks.classification.datasets.own import from_arrays, from_dataset
+from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
+from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, blobs
+
+PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"
+
+HEAD = """# What is said to wrong input
+
+Wrong input ends in one line that names what was wrong and what is allowed, and in exit code 2; in
+Python in an `InputError` with that line. A traceback is a bug. These are the inputs that the tests
+try, {count} of them, and the line that each gets; `DIR` stands for a folder. This page is written
+by `python -m tests.wrong_inputs`, with Python 3.11, and a test fails where it differs.
+"""
+
+
+class Case(NamedTuple):
+    """One wrong input."""
+
+    group: str
+    what: str
+    attempt: Callable[["Room"], object]
+
+
+class Room:
+    """What users have, in a folder of its own: photographs, runs, a fitted learner.
+
+    Args:
+        folder: an empty one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, itertools.count()
+        self.photos = folder / "data" / "birds"
+        random = np.random.default_rng(0)
+        for name in ("ara", "auk", "emu", "jay", "owl", "tit", "wren", "rook", "kite", "gull"):
+            for number in range(6):
+                self.picture(self.photos / name / f"{number}.png", random)
+        self.waves, self.walk = folder / "waves", folder / "walk"
+        train_run(parse(SINUSOIDS), self.waves)
+        train_run(parse(NAVIGATION), self.walk)
+        self.learner = folder / "birds.learner"
+        omnitraining.load("glyphs").fit(self.photos).save(self.learner)
+
+    def picture(self, path: Path, random: np.random.Generator) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (20, 20, 3), np.uint8)).save(path)
+        return path
+
+    def new(self) -> Path:
+        """A folder that is not there yet."""
+        return self.folder / f"new{next(self.count)}"
+
+    def text(self, name: str, content: str | bytes) -> Path:
+        """A file of that name and content in a new folder."""
+        path = self.new() / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def config(self, *changes: Values, base: Values = SINUSOIDS) -> Path:
+        """A configuration file."""
+        return self.text("config.yaml", yaml.safe_dump(merge(base, *changes)))
+
+    def copy(self, run: Path) -> Path:
+        """A run that may be changed."""
+        return Path(shutil.copytree(run, self.new() / run.name))
+
+    def omni(self, *words: object) -> None:
+        """A command, which must fail with one line; it is raised here."""
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = main([str(word) for word in words])
+        lines = said.getvalue().splitlines()
+        if code != 2 or len(lines) != 1:
+            raise AssertionError(f"code {code}, {len(lines)} lines: {said.getvalue()}")
+        raise InputError(lines[0])
+
+    def train(
+        self, *changes: Values, base: Values = SINUSOIDS, options: tuple[str, ...] = ()
+    ) -> None:
+        """The command that trains a configuration with changes."""
+        self.omni("train", self.config(*changes, base=base), "--out", self.new(), *options)
+
+    def told(self, case: Case) -> str:
+        """The line that a wrong input gets."""
+        try:
+            case.attempt(self)
+        except InputError as error:
+            return self.shortened(str(error))
+        raise AssertionError(f"{case.what}: nothing was wrong")
+
+    def shortened(self, line: str) -> str:
+        line = re.sub(rf"{re.escape(str(self.folder))}/new\d+", "DIR", line)
+        line = line.replace(str(self.folder), "DIR")
+        return re.sub(r"https?://\S+|/\S*/omnitraining/", "", line)
+
+
+# What the cases are made of
+
+
+def init(**values: Any) -> Values:
+    """Options of a class in a configuration."""
+    return {"init_args": values}
+
+
+def problem(**values: Any) -> Values:
+    return {"problem": init(**values)}
+
+
+def training(**values: Any) -> Values:
+    return {"training": values}
+
+
+PHOTOS: Values = {
+    "problem": {
+        "class_path": "Photos",
+        "init_args": {
+            "training": ["birds"],
+            "validation": "birds",
+            "benchmarks": ["birds"],
+            "size": 16,
+            "protocol": {
+                "ways": 2,
+                "shots": 1,
+                "queries": 2,
+                "batch": 4,
+                "test_ways": 2,
+                "test_shots": [1],
+            },
+        },
+    },
+    "backbone": {"class_path": "Conv4", "init_args": {"width": 4}},
+    "training": {"steps": 1, "epoch": 1, "threads": 1},
+}
+ENVIRONMENT = "problem.init_args.environment"
+
+
+def photos(room: Room, *changes: Values, data: Path | None = None) -> None:
+    room.train({**problem(data=str(data or room.photos.parent))}, *changes, base=PHOTOS)
+
+
+def walking(room: Room, name: str, **values: Any) -> None:
+    """The command that trains in another environment."""
+    kind = {"environment": {"class_path": name, "init_args": values}}
+    base = merge(NAVIGATION, {})
+    del base["problem"]["init_args"]["environment"]
+    room.train(problem(**kind), base=base)
+
+
+def damaged(room: Room, name: str, content: bytes) -> Path:
+    """A run of which one file has another content."""
+    run = room.copy(room.waves)
+    (run / name).write_bytes(content)
+    return run
+
+
+def cut(room: Room, name: str) -> Path:
+    """A run of which one file ends too early."""
+    whole = (room.waves / name).read_bytes()
+    return damaged(room, name, whole[: len(whole) // 2])
+
+
+def with_facts(room: Room, **changes: Any) -> Path:
+    """A saved learner whose JSON differs."""
+    with safe_open(room.learner, "pt") as file:
+        facts = json.loads(file.metadata()["learner"])
+    path = room.text("changed.learner", "")
+    save_file(load_file(room.learner), path, {"learner": json.dumps({**facts, **changes})})
+    return path
+
+
+def listed(room: Room, content: str | bytes, name: str = "all.csv") -> None:
+    """A check of a data set of one list beside a folder of images."""
+    path = room.text(name, content)
+    shutil.copytree(room.photos / "ara", path.parent / "images")
+    datasets.read(path.parent)
+
+
+def pickled(room: Room, content: object) -> None:
+    path = room.text("mini-imagenet-cache-train.pkl", pickle.dumps(content))
+    datasets.read(path.parent)
+
+
+def folders(room: Room, *names: str) -> Path:
+    """A folder with empty folders."""
+    place = room.new()
+    for name in names:
+        (place / name).mkdir(parents=True)
+    return place
+
+
+def image(room: Room, name: str, content: bytes) -> None:
+    room.omni("predict", room.learner, room.text(name, content))
+
+
+def whole_png(room: Room) -> bytes:
+    return (room.photos / "ara" / "0.png").read_bytes()
+
+
+@cache
+def model() -> Trained:
+    return find("glyphs")
+
+
+def glyphs() -> FewShotClassifier:
+    return FewShotClassifier(model())
+
+
+def grey(count: int = 4) -> np.ndarray[Any, Any]:
+    return np.zeros((count, 32, 32), np.uint8)
+
+
+@cache
+def fitted() -> FewShotClassifier:
+    return glyphs().fit(grey(), [0, 0, 1, 1])
+
+
+class Slider(Navigation):
+    """An environment of a user, which may go wrong."""
+
+    def __init__(self, states: object = None, rewards: object = None, tasks: object = None) -> None:
+        super().__init__(horizon=4)
+        self.wrong, self.wrong_tasks = (states, rewards), tasks
+
+    def sample_tasks(self, count: int, random: torch.Generator) -> Any:
+        return super().sample_tasks(count, random) if self.wrong_tasks is None else self.wrong_tasks
+
+    def step(self, actions: Tensor) -> Any:
+        found = super().step(actions)
+        return tuple(x if y is None else y for x, y in zip(found, (*self.wrong, None), strict=True))
+
+
+def slide(**wrong: object) -> None:
+    values = merge(NAVIGATION, {})
+    chosen = instantiate(parse(values))
+    data = Reinforcement(Slider(**wrong), tasks=3, trajectories=2, test_tasks=2)
+    parts = (data, chosen.pretraining, chosen.metatraining, OmniLoss())
+    model = build_model("meta-training", chosen.backbone, *parts)
+    data.samples(0, torch.Generator().manual_seed(0), model)
+
+
+def gym(space: str) -> None:
+    import gymnasium
+
+    class Vector:
+        num_envs = 1
+        single_observation_space: Any = gymnasium.spaces.Box(-1, 1, (2,))
+        single_action_space: Any = gymnasium.spaces.Box(-1, 1, (2,))
+
+    setattr(Vector, f"single_{space}_space", gymnasium.spaces.Discrete(3))
+    GymnasiumTasks(lambda count: Vector(), lambda count, random: torch.zeros(count, 1), 5)
+
+
+def small(**protocol: int) -> Classification:
+    parts = [blobs(4, 6, name) for name in "abc"]
+    return Classification(parts[0], parts[1], {"c": parts[2]}, Protocol(**protocol))
+
+
+def convert(backbone: nn.Module, **options: Any) -> OmniNet:
+    return OmniNet(backbone, **options)
+
+
+OMNI = "Command line"
+CONFIG = "Configuration"
+TRAIN = "Training and resuming"
+RUNS = "Runs"
+MODELS = "Saved learners and other models"
+FITS = "Learning and predicting"
+IMAGES = "Images"
+DATA = "Data sets"
+LISTS = "Lists and pickles of images"
+ENVIRONMENTS = "Environments"
+PYTHON = "Building blocks in Python"
+
+CASES = [
+    Case(OMNI, "a command that is not there", lambda r: r.omni("trian", "glyphs.yaml")),
+    Case(OMNI, "an option that is not there", lambda r: r.omni("evaluate", r.waves, "--shot", 1)),
+    Case(OMNI, "an option without its value", lambda r: r.omni("evaluate", r.waves, "--tasks")),
+    Case(OMNI, "no run", lambda r: r.omni("evaluate")),
+    Case(OMNI, "a word for a number", lambda r: r.omni("evaluate", r.waves, "--tasks", "many")),
+    Case(
+        OMNI, "a short form of an option", lambda r: r.omni("predict", r.learner, "a.png", "--js")
+    ),
+    Case(
+        OMNI, "two forms of output", lambda r: r.omni("predict", r.learner, "a", "--json", "--csv")
+    ),
+    Case(OMNI, "an option before the command", lambda r: r.omni("--tasks", 3, "evaluate")),
+    Case(OMNI, "an experiment that is not there", lambda r: r.omni("reproduce", "table9")),
+    Case(
+        OMNI, "a row that is not there", lambda r: r.omni("reproduce", "glyphs", "--only", "omny")
+    ),
+    Case(OMNI, "a budget above one", lambda r: r.omni("reproduce", "glyphs", "--budget", 2)),
+    Case(OMNI, "photographs without a folder", lambda r: r.omni("reproduce", "table2")),
+    Case(OMNI, "data without a verb", lambda r: r.omni("data", r.photos)),
+    Case(OMNI, "a format that is not there", lambda r: r.omni("export", r.waves, "--format", "h5")),
+    Case(OMNI, "a picture of another kind", lambda r: r.omni("watch", r.walk, "--out", "a.jpg")),
+    Case(OMNI, "a run on curves to watch", lambda r: r.omni("watch", r.waves, "--out", "a.png")),
+    Case(OMNI, "attention on curves", lambda r: r.omni("attention", r.waves, "--out", "a.png")),
+    Case(CONFIG, "no such file", lambda r: r.omni("train", r.folder / "none.yaml")),
+    Case(CONFIG, "a folder for a file", lambda r: r.omni("train", r.folder)),
+    Case(CONFIG, "no YAML", lambda r: r.omni("train", r.text("c.yaml", "seed: [1"))),
+    Case(CONFIG, "a list", lambda r: r.omni("train", r.text("c.yaml", "- seed"))),
+    Case(CONFIG, "an empty file", lambda r: r.omni("train", r.text("c.yaml", ""))),
+    Case(CONFIG, "no text at all", lambda r: r.omni("train", r.text("c.yaml", b"\xff\xfe\x00"))),
+    Case(
+        CONFIG,
+        "a tag that makes objects",
+        lambda r: r.omni("train", r.text("c.yaml", "!!python/object/apply:os.system [ls]")),
+    ),
+    Case(CONFIG, "an unknown field", lambda r: r.train({"seeds": 1})),
+    Case(CONFIG, "an unknown field in a group", lambda r: r.train(training(step=3))),
+    Case(CONFIG, "an unknown option of a class", lambda r: r.train(problem(wave=3))),
+    Case(
+        CONFIG,
+        "an unknown option on the line",
+        lambda r: r.train(options=("--training.stepz", "1")),
+    ),
+    Case(CONFIG, "a text for a number", lambda r: r.train(training(steps="many"))),
+    Case(CONFIG, "a fraction for a count", lambda r: r.train(training(steps=1.5))),
+    Case(CONFIG, "a list for a number", lambda r: r.train({"seed": [1, 2]})),
+    Case(CONFIG, "null for a number", lambda r: r.train({"seed": None})),
+    Case(CONFIG, "a text for true or false", lambda r: r.train({"loss": {"l_pre": "maybe"}})),
+    Case(CONFIG, "a number for a group", lambda r: r.train({"training": 3})),
+    Case(CONFIG, "a word that is no choice", lambda r: r.train(training(schedule="step"))),
+    Case(CONFIG, "a method that is not there", lambda r: r.train({"method": "omni"})),
+    Case(
+        CONFIG,
+        "no problem",
+        lambda r: r.omni("train", r.text("c.yaml", "backbone: {class_path: MLP}")),
+    ),
+    Case(
+        CONFIG,
+        "no backbone",
+        lambda r: r.omni("train", r.text("c.yaml", "problem: {class_path: Sinusoids}")),
+    ),
+    Case(
+        CONFIG,
+        "a class that is not there",
+        lambda r: r.train({"backbone": {"class_path": "Conv5"}}),
+    ),
+    Case(
+        CONFIG,
+        "a class of another kind",
+        lambda r: r.train({"metatraining": {"class_path": "Baseline", "init_args": {}}}),
+    ),
+    Case(
+        CONFIG,
+        "a module that is not there",
+        lambda r: r.train({"backbone": {"class_path": "my.models.Mine", "init_args": {}}}),
+    ),
+    Case(
+        CONFIG,
+        "a class that its module has not",
+        lambda r: r.train(
+            {"backbone": {"class_path": "omnitraining.backbones.Mine", "init_args": {}}}
+        ),
+    ),
+    Case(
+        CONFIG,
+        "a module that cannot be run",
+        lambda r: r.train(
+            {"backbone": {"class_path": "tests.reference.broken.Mine", "init_args": {}}}
+        ),
+    ),
+    Case(CONFIG, "a number below its least", lambda r: r.train(training(steps=-1))),
+    Case(CONFIG, "a learning rate of zero", lambda r: r.train(training(lr=0.0))),
+    Case(CONFIG, "a learning rate that is no number", lambda r: r.train(training(lr=".nan"))),
+    Case(CONFIG, "no threads", lambda r: r.train(training(threads=0))),
+    Case(CONFIG, "a device that is not there", lambda r: r.train(training(device="tpu9"))),
+    Case(CONFIG, "a negative weight of the loss", lambda r: r.train({"loss": {"weight": -1}})),
+    Case(CONFIG, "a memory of the teacher of one", lambda r: r.train({"loss": {"alpha": 1.0}})),
+    Case(
+        CONFIG,
+        "no loss at all",
+        lambda r: r.train({"loss": {"l_pre": False, "l_meta": False, "l_joint": False}}),
+    ),
+    Case(CONFIG, "TRPO without a policy", lambda r: r.train(training(optimiser="trpo"))),
+    Case(CONFIG, "more points than a wave has", lambda r: r.train(problem(support=90, queries=20))),
+    Case(CONFIG, "no shots at test", lambda r: r.train(problem(test_shots=[]))),
+    Case(
+        CONFIG,
+        "a learner of classes for curves",
+        lambda r: r.train({"metatraining": {"class_path": "ProtoNet", "init_args": {}}}),
+    ),
+    Case(CONFIG, "a network of no layers", lambda r: r.train({"backbone": init(hidden=[])})),
+    Case(CONFIG, "a layer of no width", lambda r: r.train({"backbone": init(hidden=[0])})),
+    Case(
+        CONFIG,
+        "a layer too wide for memory",
+        lambda r: r.train({"backbone": init(hidden=[10**7, 10**7])}),
+    ),
+    Case(
+        CONFIG, "a layer that is not there", lambda r: r.train({"omninet": {"shared_until": "x"}})
+    ),
+    Case(CONFIG, "a rank of zero", lambda r: r.train({"omninet": {"rank": 0}})),
+    Case(
+        CONFIG,
+        "a vote of an untrained flow",
+        lambda r: r.train({"method": "meta-training", "inference": {"vote": ["pre"]}}),
+    ),
+    Case(
+        CONFIG,
+        "more ways than classes",
+        lambda r: photos(r, problem(protocol={"ways": 40, "test_ways": 40})),
+    ),
+    Case(CONFIG, "more shots than images", lambda r: photos(r, problem(protocol={"shots": 30}))),
+    Case(CONFIG, "one way", lambda r: photos(r, problem(protocol={"ways": 1}))),
+    Case(CONFIG, "images too small", lambda r: photos(r, problem(size=4))),
+    Case(CONFIG, "all classes held out", lambda r: photos(r, problem(held_out=[0.5, 0.5]))),
+    Case(CONFIG, "a network for grey images", lambda r: photos(r, {"backbone": init(channels=1)})),
+    Case(CONFIG, "a data set that is not there", lambda r: photos(r, problem(training=["cats"]))),
+    Case(CONFIG, "a split that is not there", lambda r: photos(r, problem(training=["birds:dev"]))),
+    Case(CONFIG, "classes seen in training", lambda r: photos(r, problem(training=["birds:all"]))),
+    Case(CONFIG, "the same part twice", lambda r: photos(r, problem(training=["birds", "birds"]))),
+    Case(
+        TRAIN, "a folder that holds a run", lambda r: r.omni("train", r.config(), "--out", r.waves)
+    ),
+    Case(TRAIN, "nothing to resume", lambda r: r.train(options=("--resume",))),
+    Case(
+        TRAIN,
+        "another configuration",
+        lambda r: r.omni("train", r.config({"seed": 5}), "--resume", "--out", r.waves),
+    ),
+    Case(
+        TRAIN,
+        "fewer steps than done",
+        lambda r: r.omni("train", r.config(training(steps=2)), "--resume", "--out", r.waves),
+    ),
+    Case(
+        TRAIN,
+        "a damaged checkpoint to go on from",
+        lambda r: r.omni(
+            "train", r.config(training(steps=9)), "--resume", "--out", cut(r, "last.safetensors")
+        ),
+    ),
+    Case(
+        TRAIN,
+        "a file for a run folder",
+        lambda r: r.omni("train", r.config(), "--out", r.text("file", "")),
+    ),
+    Case(TRAIN, "a start that is not there", lambda r: r.train({"start": str(r.folder / "none")})),
+    Case(
+        TRAIN,
+        "a start of another network",
+        lambda r: r.train(
+            {"start": str(r.waves), "method": "pre-training", "backbone": init(hidden=[9])}
+        ),
+    ),
+    Case(
+        TRAIN,
+        "a previous run of another method",
+        lambda r: r.train({"previous": str(r.waves), "method": "meta-training"}),
+    ),
+    Case(RUNS, "no run in the folder", lambda r: r.omni("evaluate", r.photos)),
+    Case(RUNS, "no folder", lambda r: r.omni("evaluate", r.folder / "none")),
+    Case(
+        RUNS,
+        "no checkpoint",
+        lambda r: (
+            run := r.copy(r.waves),
+            (run / "best.safetensors").unlink(),
+            r.omni("evaluate", run),
+        ),
+    ),
+    Case(RUNS, "a truncated checkpoint", lambda r: r.omni("evaluate", cut(r, "best.safetensors"))),
+    Case(
+        RUNS,
+        "an empty checkpoint",
+        lambda r: r.omni("evaluate", damaged(r, "best.safetensors", b"")),
+    ),
+    Case(
+        RUNS,
+        "a pickle for a checkpoint",
+        lambda r: r.omni("evaluate", damaged(r, "best.safetensors", pickle.dumps({"weights": 1}))),
+    ),
+    Case(
+        RUNS,
+        "a header too long for its file",
+        lambda r: r.omni("evaluate", damaged(r, "best.safetensors", b"\xff" * 40)),
+    ),
+    Case(
+        RUNS,
+        "weights without facts",
+        lambda r: (
+            run := r.copy(r.waves),
+            save_file({"a": torch.zeros(1)}, run / "best.safetensors"),
+            r.omni("evaluate", run),
+        ),
+    ),
+    Case(
+        RUNS,
+        "a checkpoint of another model",
+        lambda r: r.omni(
+            "evaluate", damaged(r, "best.safetensors", (r.walk / "best.safetensors").read_bytes())
+        ),
+    ),
+    Case(
+        RUNS,
+        "a configuration that is no text",
+        lambda r: r.omni("evaluate", damaged(r, "config.yaml", b"\x00\x01")),
+    ),
+    Case(
+        RUNS,
+        "a class of a stranger",
+        lambda r: r.omni(
+            "evaluate",
+            damaged(
+                r, "config.yaml", yaml.safe_dump({**SINUSOIDS, "backbone": "evil.Mine"}).encode()
+            ),
+        ),
+    ),
+    Case(RUNS, "more tasks than there are", lambda r: r.omni("evaluate", r.waves, "--tasks", 9999)),
+    Case(RUNS, "one task", lambda r: r.omni("evaluate", r.waves, "--tasks", 1)),
+    Case(RUNS, "no shots", lambda r: r.omni("evaluate", r.waves, "--shots", 0)),
+    Case(
+        RUNS, "two numbers of trajectories", lambda r: r.omni("evaluate", r.walk, "--shots", 1, 2)
+    ),
+    Case(RUNS, "a comparison before an evaluation", lambda r: r.omni("compare", r.waves)),
+    Case(
+        RUNS,
+        "a damaged evaluation",
+        lambda r: (
+            run := r.copy(r.waves),
+            (run / "evaluations").mkdir(),
+            (run / "evaluations" / "test.json").write_text("{"),
+            r.omni("compare", run),
+        ),
+    ),
+    Case(
+        RUNS,
+        "a flow that is not there",
+        lambda r: r.omni("watch", r.walk, "--out", "a.png", "--flow", "both"),
+    ),
+    Case(MODELS, "no such model", lambda r: r.omni("adapt", "glyfs", r.photos, "--out", "a")),
+    Case(
+        MODELS,
+        "a folder of something else",
+        lambda r: r.omni("adapt", r.photos, r.photos, "--out", "a"),
+    ),
+    Case(
+        MODELS,
+        "a file of something else",
+        lambda r: r.omni("predict", r.text("a.learner", "hello"), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "an image for a learner",
+        lambda r: r.omni("predict", r.photos / "ara" / "0.png", r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a pickle for a learner",
+        lambda r: r.omni("predict", r.text("a.learner", pickle.dumps([1])), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a truncated learner",
+        lambda r: r.omni(
+            "predict", r.text("a.learner", r.learner.read_bytes()[:-99]), r.photos / "ara"
+        ),
+    ),
+    Case(
+        MODELS,
+        "an empty learner",
+        lambda r: r.omni("predict", r.text("a.learner", b""), r.photos / "ara"),
+    ),
+    Case(MODELS, "no file", lambda r: r.omni("predict", r.folder / "no.learner", r.photos / "ara")),
+    Case(
+        MODELS,
+        "weights without a learner",
+        lambda r: r.omni("predict", r.waves / "best.safetensors", r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a learner of a later version",
+        lambda r: r.omni(
+            "predict", with_facts(r, version=99, omnitraining="9.9"), r.photos / "ara"
+        ),
+    ),
+    Case(
+        MODELS,
+        "a version that is no number",
+        lambda r: r.omni("predict", with_facts(r, version="new"), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a learner without a configuration",
+        lambda r: r.omni("predict", with_facts(r, config=None), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a learner without inputs",
+        lambda r: r.omni("predict", with_facts(r, inputs={}), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a learner that names a stranger's class",
+        lambda r: r.omni(
+            "predict", with_facts(r, config={"backbone": "evil.Mine"}), r.photos / "ara"
+        ),
+    ),
+    Case(
+        MODELS,
+        "a learner with labels of another length",
+        lambda r: r.omni(
+            "predict", with_facts(r, fit={"labels": ["a"], "dtype": "<U1"}), r.photos / "ara"
+        ),
+    ),
+    Case(
+        MODELS,
+        "a learner with labels of objects",
+        lambda r: r.omni(
+            "predict", with_facts(r, fit={"labels": [[1]] * 60, "dtype": "O"}), r.photos / "ara"
+        ),
+    ),
+    Case(
+        MODELS,
+        "a learner with a type that is none",
+        lambda r: r.omni(
+            "predict",
+            with_facts(r, fit={"labels": ["a", "b"] * 30, "dtype": "x9"}),
+            r.photos / "ara",
+        ),
+    ),
+    Case(
+        MODELS,
+        "a learner that has learned nothing",
+        lambda r: r.omni("predict", (glyphs().save(path := r.new()), path)[1], r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "an option that learners have not",
+        lambda r: omnitraining.load("glyphs", flaw="meta"),
+    ),
+    Case(
+        MODELS,
+        "a flow that the model has not",
+        lambda r: r.omni("adapt", "glyphs", r.photos, "--flow", "both", "--out", r.new()),
+    ),
+    Case(
+        MODELS,
+        "a flow to export that is not there",
+        lambda r: r.omni(
+            "export", "glyphs", "--flow", "all", "--format", "torch", "--out", r.new()
+        ),
+    ),
+    Case(
+        MODELS,
+        "no flow to export",
+        lambda r: r.omni("export", "glyphs", "--format", "torch", "--out", r.new()),
+    ),
+    Case(
+        MODELS,
+        "a folder that is a file",
+        lambda r: r.omni("adapt", "glyphs", r.photos, "--out", r.learner / "a"),
+    ),
+    Case(
+        FITS, "an empty folder", lambda r: r.omni("adapt", "glyphs", folders(r, "."), "--out", "a")
+    ),
+    Case(FITS, "no folder", lambda r: r.omni("adapt", "glyphs", r.folder / "none", "--out", "a")),
+    Case(
+        FITS,
+        "a class without images",
+        lambda r: r.omni("adapt", "glyphs", folders(r, "cat", "dog"), "--out", "a"),
+    ),
+    Case(FITS, "a file for a folder", lambda r: r.omni("adapt", "glyphs", r.learner, "--out", "a")),
+    Case(
+        FITS,
+        "a share above one",
+        lambda r: r.omni("adapt", "glyphs", r.photos, "--reject", 95, "--out", "a"),
+    ),
+    Case(FITS, "one class", lambda r: glyphs().fit(grey(), [1, 1, 1, 1])),
+    Case(FITS, "fewer labels than images", lambda r: glyphs().fit(grey(), [0, 1])),
+    Case(FITS, "no labels", lambda r: glyphs().fit(grey())),
+    Case(FITS, "texts and numbers as labels", lambda r: glyphs().fit(grey(), [0, "a", 0, "a"])),
+    Case(FITS, "fractions as labels", lambda r: glyphs().fit(grey(), [0.1, 0.5, 0.2, 0.1])),
+    Case(FITS, "labels of two dimensions", lambda r: glyphs().fit(grey(), np.zeros((4, 2)))),
+    Case(FITS, "other labels than before", lambda r: fitted().partial_fit(grey(1), ["a"])),
+    Case(FITS, "no image to predict", lambda r: fitted().predict(grey(0))),
+    Case(FITS, "one number for images", lambda r: fitted().predict(3)),
+    Case(
+        FITS,
+        "a model of curves for images",
+        lambda r: FewShotClassifier(r.waves).fit(grey(), [0] * 4),
+    ),
+    Case(
+        FITS, "a model of images for curves", lambda r: FewShotRegressor(model()).fit([1.0], [2.0])
+    ),
+    Case(FITS, "a model of policies", lambda r: omnitraining.load(r.walk)),
+    Case(
+        FITS,
+        "inputs and values of other lengths",
+        lambda r: FewShotRegressor(r.waves).fit([1.0], [1, 2]),
+    ),
+    Case(
+        FITS,
+        "a value that is no number",
+        lambda r: FewShotRegressor(r.waves).fit([1.0], [math.nan]),
+    ),
+    Case(IMAGES, "no such file", lambda r: r.omni("predict", r.learner, r.folder / "no.png")),
+    Case(
+        IMAGES, "a pattern of no file", lambda r: r.omni("predict", r.learner, f"{r.folder}/*.gif")
+    ),
+    Case(IMAGES, "a folder without images", lambda r: r.omni("predict", r.learner, r.waves)),
+    Case(IMAGES, "an empty file", lambda r: image(r, "a.png", b"")),
+    Case(IMAGES, "a text", lambda r: image(r, "a.jpg", b"hello")),
+    Case(IMAGES, "a truncated image", lambda r: image(r, "a.png", whole_png(r)[:90])),
+    Case(IMAGES, "a header without an image", lambda r: image(r, "a.png", whole_png(r)[:20])),
+    Case(
+        IMAGES, "an SVG", lambda r: image(r, "a.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    ),
+    Case(IMAGES, "a decompression bomb", lambda r: image(r, "a.ppm", b"P6 20000 20000 255\n")),
+    Case(
+        IMAGES,
+        "grey levels of 32 bits",
+        lambda r: (
+            path := r.text("a.tif", ""),
+            Image.fromarray(np.ones((9, 9), np.float32)).save(path),
+            r.omni("predict", r.learner, path),
+        ),
+    ),
+    Case(
+        IMAGES, "a level that is no number", lambda r: fitted().predict(np.full((1, 8, 8), np.nan))
+    ),
+    Case(IMAGES, "an infinite level", lambda r: fitted().predict(np.full((1, 8, 8), np.inf))),
+    Case(IMAGES, "levels above one", lambda r: fitted().predict(np.full((1, 8, 8), 2.5))),
+    Case(IMAGES, "levels below zero", lambda r: fitted().predict(np.full((1, 8, 8), -1))),
+    Case(IMAGES, "one image that is no list", lambda r: fitted().predict(np.zeros((8, 8)))),
+    Case(IMAGES, "two channels", lambda r: fitted().predict(np.zeros((1, 8, 8, 2), np.uint8))),
+    Case(
+        IMAGES, "five dimensions", lambda r: fitted().predict(np.zeros((1, 1, 8, 8, 3), np.uint8))
+    ),
+    Case(
+        IMAGES, "images of no height", lambda r: fitted().predict(np.zeros((1, 0, 8, 3), np.uint8))
+    ),
+    Case(IMAGES, "complex numbers", lambda r: fitted().predict(np.zeros((1, 8, 8), complex))),
+    Case(IMAGES, "dates", lambda r: fitted().predict(np.zeros((1, 8, 8), "M8[D]"))),
+    Case(IMAGES, "objects", lambda r: fitted().predict([object()])),
+    Case(IMAGES, "lists of other lengths", lambda r: fitted().predict([[[1, 2], [3]]])),
+    Case(IMAGES, "a sparse tensor", lambda r: fitted().predict(torch.zeros(1, 8, 8).to_sparse())),
+    Case(DATA, "no data set", lambda r: r.omni("data", "check", r.folder / "none")),
+    Case(DATA, "an unknown standard", lambda r: r.omni("data", "check", r.photos, "--name", "cup")),
+    Case(DATA, "a side of zero", lambda r: r.omni("data", "prepare", r.photos, "--size", 0)),
+    Case(DATA, "an empty folder", lambda r: datasets.read(folders(r, "."))),
+    Case(DATA, "a text file", lambda r: datasets.read(r.text("notes.txt", "hello"))),
+    Case(
+        DATA,
+        "a class without images",
+        lambda r: (
+            shutil.copytree(r.photos, path := r.new()),
+            (path / "cat").mkdir(),
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "a class in two splits",
+        lambda r: (
+            path := r.new(),
+            [
+                shutil.copytree(r.photos / "ara", path / split / "ara")
+                for split in ("train", "test")
+            ],
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "two folders for one split",
+        lambda r: (
+            path := r.new(),
+            [shutil.copytree(r.photos, path / split) for split in ("train", "base")],
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "another data set of a standard name",
+        lambda r: (
+            path := r.new(),
+            shutil.copytree(r.photos, path / "cub"),
+            photos(r, problem(training=["cub"], validation="cub", benchmarks=["cub"]), data=path),
+        ),
+    ),
+    Case(
+        DATA,
+        "a damaged image",
+        lambda r: (
+            shutil.copytree(r.photos, path := r.new() / "birds"),
+            (path / "ara" / "0.png").write_bytes(b"no image"),
+            photos(r, data=path.parent),
+        ),
+    ),
+    Case(DATA, "arrays of no images", lambda r: from_arrays(np.zeros((3, 4)), [1, 2, 3], "mine")),
+    Case(
+        DATA,
+        "arrays of levels above one",
+        lambda r: from_arrays(np.full((2, 4, 4), 3.0), [1, 2], "mine"),
+    ),
+    Case(
+        DATA,
+        "arrays that are no numbers",
+        lambda r: from_arrays(np.full((2, 4, 4), np.nan), [1, 2], "mine"),
+    ),
+    Case(
+        DATA,
+        "arrays of other whole numbers",
+        lambda r: from_arrays(np.zeros((2, 4, 4), int), [1, 2], "mine"),
+    ),
+    Case(
+        DATA,
+        "arrays and labels of other lengths",
+        lambda r: from_arrays(np.zeros((2, 4, 4), np.uint8), [1], "mine"),
+    ),
+    Case(
+        DATA,
+        "labels of two kinds",
+        lambda r: from_arrays(np.zeros((2, 4, 4), np.uint8), [1, "a"], "mine"),
+    ),
+    Case(DATA, "a data set without a length", lambda r: from_dataset(iter([]), "mine")),
+    Case(DATA, "elements that are no pairs", lambda r: from_dataset([1, 2], "mine")),
+    Case(DATA, "a list of objects as images", lambda r: from_dataset([("a", 1)], "mine")),
+    Case(
+        DATA,
+        "a cache that cannot be written",
+        lambda r: decoding.load(
+            from_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1], "mine"), 8, r.learner
+        ),
+    ),
+    Case(LISTS, "a table of one line", lambda r: listed(r, "filename,label\n")),
+    Case(LISTS, "a table without the columns", lambda r: listed(r, "a,b\n1,2\n")),
+    Case(LISTS, "a row without a class", lambda r: listed(r, "filename,label\n0.png,\n")),
+    Case(LISTS, "a row without a file", lambda r: listed(r, "filename,label\n,ara\n")),
+    Case(
+        LISTS,
+        "a row of an unknown split",
+        lambda r: listed(r, "filename,label,split\n0.png,ara,dev\n"),
+    ),
+    Case(
+        LISTS,
+        "a row of a file that is not there",
+        lambda r: listed(r, "filename,label\n0.png,ara\n9.png,ara\n"),
+    ),
+    Case(
+        LISTS,
+        "a row that leads out of the folder",
+        lambda r: listed(r, "filename,label\n0.png,ara\n../../0.png,ara\n"),
+    ),
+    Case(
+        LISTS, "a table in another encoding", lambda r: listed(r, b"filename,label\n0.png,\xe9\n")
+    ),
+    Case(LISTS, "no JSON", lambda r: listed(r, "{'a': 1}", "base.json")),
+    Case(LISTS, "a JSON list without the keys", lambda r: listed(r, "[1]", "base.json")),
+    Case(
+        LISTS,
+        "fewer labels than images",
+        lambda r: listed(
+            r,
+            json.dumps({"label_names": ["a"], "image_names": ["x", "y"], "image_labels": [0]}),
+            "base.json",
+        ),
+    ),
+    Case(
+        LISTS,
+        "a label without a name",
+        lambda r: listed(
+            r,
+            json.dumps({"label_names": ["a"], "image_names": ["x"], "image_labels": [7]}),
+            "base.json",
+        ),
+    ),
+    Case(
+        LISTS,
+        "images that are no list",
+        lambda r: listed(
+            r,
+            json.dumps({"label_names": ["a"], "image_names": "x", "image_labels": [0]}),
+            "base.json",
+        ),
+    ),
+    Case(LISTS, "a file list of EasyFSL", lambda r: listed(r, '{"class_roots": []}', "train.json")),
+    Case(LISTS, "a pickle of something else", lambda r: pickled(r, [1])),
+    Case(LISTS, "a pickle of a stranger", lambda r: pickled(r, {"image_data": print})),
+    Case(LISTS, "a pickle of objects", lambda r: pickled(r, np.array([1, "a"], object))),
+    Case(
+        LISTS,
+        "a pickle of fractions",
+        lambda r: pickled(r, {"data": np.zeros((1, 4, 4, 3)), "labels": [1]}),
+    ),
+    Case(
+        LISTS,
+        "a pickle with a label too few",
+        lambda r: pickled(r, {"data": np.zeros((2, 4, 4, 3), np.uint8), "labels": [1]}),
+    ),
+    Case(
+        LISTS,
+        "a pickle with labels in texts",
+        lambda r: pickled(r, {"data": np.zeros((1, 4, 4, 3), np.uint8), "labels": ["a"]}),
+    ),
+    Case(
+        LISTS,
+        "a truncated pickle",
+        lambda r: datasets.read(
+            r.text("mini-imagenet-cache-train.pkl", pickle.dumps(np.zeros(9))[:40]).parent
+        ),
+    ),
+    Case(
+        LISTS,
+        "no pickle",
+        lambda r: datasets.read(r.text("mini-imagenet-cache-train.pkl", "hello").parent),
+    ),
+    Case(
+        LISTS,
+        "a file of MATLAB that is none",
+        lambda r: (path := r.text("cars_train_annos.mat", "hello"), datasets.read(path.parent)),
+    ),
+    Case(ENVIRONMENTS, "an environment that is not there", lambda r: walking(r, "Maze")),
+    Case(
+        ENVIRONMENTS,
+        "a kind of reward that is not there",
+        lambda r: walking(r, "Navigation", reward="far"),
+    ),
+    Case(ENVIRONMENTS, "no horizon", lambda r: walking(r, "Navigation", horizon=0)),
+    Case(
+        ENVIRONMENTS,
+        "a negative cost",
+        lambda r: walking(r, "HalfCheetahVelocity", control_cost=-1),
+    ),
+    Case(ENVIRONMENTS, "no tasks", lambda r: r.train(problem(tasks=0), base=NAVIGATION)),
+    Case(
+        ENVIRONMENTS,
+        "a discount above one",
+        lambda r: r.train(problem(discount=2), base=NAVIGATION),
+    ),
+    Case(
+        ENVIRONMENTS,
+        "a network for other states",
+        lambda r: r.train({"backbone": init(inputs=5)}, base=NAVIGATION),
+    ),
+    Case(
+        ENVIRONMENTS,
+        "a classifier for a policy",
+        lambda r: r.train(
+            {"pretraining": {"class_path": "Baseline", "init_args": {}}}, base=NAVIGATION
+        ),
+    ),
+    Case(ENVIRONMENTS, "tasks of another number", lambda r: slide(tasks=torch.zeros(1, 2))),
+    Case(ENVIRONMENTS, "tasks that are no tensor", lambda r: slide(tasks=[1, 2, 3])),
+    Case(ENVIRONMENTS, "states of another shape", lambda r: slide(states=torch.zeros(6, 5))),
+    Case(ENVIRONMENTS, "rewards of another shape", lambda r: slide(rewards=torch.zeros(6, 1))),
+    Case(
+        ENVIRONMENTS,
+        "a reward that is no number",
+        lambda r: slide(rewards=torch.full((6,), math.nan)),
+    ),
+    Case(ENVIRONMENTS, "an infinite state", lambda r: slide(states=torch.full((6, 2), math.inf))),
+    Case(ENVIRONMENTS, "actions that are choices", lambda r: gym("action")),
+    Case(ENVIRONMENTS, "observations that are choices", lambda r: gym("observation")),
+    Case(PYTHON, "one class of images", lambda r: Protocol(ways=1)),
+    Case(PYTHON, "more ways than classes", lambda r: small(ways=9)),
+    Case(PYTHON, "more shots than images", lambda r: small(ways=2, shots=9)),
+    Case(
+        PYTHON,
+        "labels and images of other lengths",
+        lambda r: LabelledImages(
+            torch.zeros(3, 1, 4, 4, dtype=torch.uint8),
+            torch.zeros(2, dtype=torch.long),
+            ("a",),
+            "x",
+        ),
+    ),
+    Case(PYTHON, "an optimiser's rate below zero", lambda r: Training(lr=-1)),
+    Case(PYTHON, "a vote that names no flow", lambda r: Inference(vote=("all",)).voters(("pre",))),
+    Case(PYTHON, "a backbone without layers", lambda r: convert(nn.Sequential(nn.ReLU()))),
+    Case(PYTHON, "a layer that is lazy", lambda r: convert(nn.Sequential(nn.LazyLinear(3)))),
+    Case(
+        PYTHON,
+        "a treatment that is not there",
+        lambda r: convert(nn.Sequential(nn.Linear(2, 2)), branches={"0": "thin"}),
+    ),
+    Case(
+        PYTHON,
+        "a branch of no layer",
+        lambda r: convert(nn.Sequential(nn.Linear(2, 2)), branches={"9": "full"}),
+    ),
+    Case(PYTHON, "an even kernel", lambda r: convert(nn.Sequential(nn.Conv2d(1, 1, 2)))),
+    Case(
+        PYTHON,
+        "a flow that is not there",
+        lambda r: convert(nn.Sequential(nn.Linear(2, 2))).export("all"),
+    ),  # type: ignore[arg-type]
+    Case(
+        PYTHON,
+        "features of no vector",
+        lambda r: build_model(
+            "pre-training",
+            lambda: nn.Conv2d(1, 2, 3),
+            small(ways=2, shots=1, queries=1),
+            Baseline(),
+            ProtoNet(),
+            OmniLoss(),
+        ),
+    ),
+    Case(
+        PYTHON, "a checkpoint that is not there", lambda r: load_checkpoint(r.folder / "none", {})
+    ),
+    Case(PYTHON, "a run that is not there", lambda r: Run(r.folder / "none")),
+    Case(
+        PYTHON,
+        "a network of another size",
+        lambda r: load_checkpoint(r.waves / "last.safetensors", {"student": MLP(1, (3,))}),
+    ),
+]
+
+
+def row(case: Case, line: str) -> str:
+    """A row of the table."""
+    said = line.replace("|", "\\|")
+    ticks = "``" if "`" in said else "`"
+    return f"| {case.what} | {ticks}{said}{ticks} |\n"
+
+
+def page(lines: dict[tuple[str, str], str]) -> str:
+    """The page of all cases and their lines."""
+    parts, before = [HEAD.format(count=len(CASES))], None
+    for case in CASES:
+        if case.group != before:
+            parts.append(f"\n## {case.group}\n\n| wrong | what is said |\n| --- | --- |\n")
+            before = case.group
+        parts.append(row(case, lines[case.group, case.what]))
+    return "".join(parts)
+
+
+def write() -> None:
+    """Try all and write the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        room = Room(Path(folder))
+        lines = {(case.group, case.what): room.told(case) for case in CASES}
+    PAGE.write_text(page(lines), "utf-8")
+
+
+if __name__ == "__main__":
+    write()
