@@ -19,7 +19,8 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -68,10 +69,9 @@ class Run:
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is either old or new, never half."""
         target = self.path / name
-        target.parent.mkdir(exist_ok=True)
-        part = target.with_suffix(target.suffix + ".part")
-        part.write_text(text)
-        os.replace(part, target)
+        with _replaced(target) as part:
+            target.parent.mkdir(exist_ok=True)
+            part.write_text(text)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         self.write_text(name, json.dumps(values, indent=1))
@@ -107,8 +107,9 @@ class Metrics:
         rows = []
         if resume_at and self.path.is_file():
             with self.path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row and row[0] != "step"]
-        with self.path.open("w", newline="") as file:
+                # The last row may be cut where the run was killed: "1" of "12,total,0.5".
+                rows = [row for row in csv.reader(file) if len(row) == 3 and row[0] != "step"]
+        with _replaced(self.path) as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["step", "name", "value"])
             writer.writerows(row for row in rows if int(row[0]) <= resume_at)
@@ -120,16 +121,49 @@ class Metrics:
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resume_at or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerows([step, name, repr(value)] for name, value in values.items())
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+        with _named(self.path):
+            with self.path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerows([step, name, repr(value)] for name, value in values.items())
+            if self.board is not None:
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self.board is not None:
-            self.board.close()
+            with _named(self.path):
+                self.board.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file could not be written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot write {path}: {reason}; what was written before is kept, and a run goes on "
+            "from it with --resume"
+        ) from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A place to write to; what is there in the end becomes the file, or the old one stays.
+
+    Raises:
+        InputError: it cannot be written, as on a full disk.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with _named(path):
+        try:
+            yield part
+            os.replace(part, path)
+        except (OSError, SafetensorError):
+            with suppress(OSError):  # so that it does not fill the disk
+                part.unlink(missing_ok=True)
+            raise
 
 
 def save_checkpoint(
@@ -138,7 +172,11 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write modules, optimiser state and plain facts as one safetensors file, atomically."""
+    """Write modules, optimiser state and plain facts as one safetensors file, atomically.
+
+    Raises:
+        InputError: it cannot be written, as on a full disk; the checkpoint before stays.
+    """
     tensors = {}
     for prefix, module in modules.items():
         for name, tensor in unique_tensors(module).items():
@@ -147,9 +185,8 @@ def save_checkpoint(
         for name, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"optimiser.{index}.{name}"] = value.contiguous().cpu().clone()
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"facts": json.dumps(facts)})
-    os.replace(part, path)
+    with _replaced(path) as part:
+        save_file(tensors, part, metadata={"facts": json.dumps(facts)})
 
 
 def load_checkpoint(
