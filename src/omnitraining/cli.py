@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "write a flow or a fitted predictor for use without this library",
     "demo": "teach a few classes in the browser, ask, and see what each flow thinks",
     "attention": "draw where the flows of models look",
+    "analyse": "judge every flow on your own images: which to use, and why",
     "watch": "draw what a policy does before and after adaptation",
     "data": "check a data set on disk, or decode its images ahead of training",
     "list": "what there is: experiments, algorithms, backbones, problems",

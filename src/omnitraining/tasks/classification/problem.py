@@ -112,7 +112,7 @@ class Classification(Supervised):
 
     @property
     def test_outputs(self) -> frozenset[int]:
-        tests = {self._ways(images, self.protocol.test_ways) for images in self.benchmarks.values()}
+        tests = {self.ways(images) for images in self.benchmarks.values()}
         return frozenset({*tests, self._ways(self.validation, self.protocol.ways)})
 
     def example(self) -> Tensor:
@@ -153,7 +153,7 @@ class Classification(Supervised):
         evaluation = Evaluation("accuracy %", higher_is_better=True)
         weights = self._vote_weights(model, inference)
         for name, images in self.benchmarks.items():
-            ways = self._ways(images, self.protocol.test_ways)
+            ways = self.ways(images)
             known: dict[nn.Module, Tensor] = {}
             for shots in self.protocol.test_shots:
                 heads, labels, drawn = self.probabilities(
@@ -168,6 +168,29 @@ class Classification(Supervised):
                 identity = tasks_hash(images.fingerprint, drawn.support, drawn.query)
                 evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
         return evaluation
+
+    def fixed_tasks(self, images: LabelledImages, ways: int, shots: int, count: int) -> TaskIndices:
+        """The first tasks of those that every model is judged on.
+
+        Args:
+            images: that the tasks are drawn from.
+            ways: classes per task.
+            shots: support images per class.
+            count: how many tasks.
+        """
+        drawn = self._sampler(images, ways).draw(
+            max(count, TEST_TASKS), torch.Generator().manual_seed(ways)
+        )
+        return TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
+
+    def test_episode(self, images: LabelledImages, tasks: TaskIndices) -> Episode:
+        """Tasks with their images, as a network sees them at test."""
+        device = self.domains.device
+        return _episode(tasks, lambda index: self.views.test(send(images.images[index], device)))
+
+    def ways(self, images: LabelledImages) -> int:
+        """Classes of a test task on some images."""
+        return self._ways(images, self.protocol.test_ways)
 
     def _ways(self, images: LabelledImages, wanted: int) -> int:
         """As many ways as wanted, if there are so many classes; two at least."""
@@ -187,7 +210,7 @@ class Classification(Supervised):
             return chosen
         known: dict[nn.Module, Tensor] = {}
         for shots in self.protocol.test_shots:
-            ways = self._ways(self.validation, self.protocol.test_ways)
+            ways = self.ways(self.validation)
             heads, labels, _ = self.probabilities(
                 model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
             )
@@ -209,10 +232,7 @@ class Classification(Supervised):
 
         ``known`` holds the features of the images by backbone; it is filled as needed.
         """
-        drawn = self._sampler(images, ways).draw(
-            max(count, TEST_TASKS), torch.Generator().manual_seed(ways)
-        )
-        tasks = TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
+        tasks = self.fixed_tasks(images, ways, shots, count)
         self._embed(model, inference, images, known)
         heads = {}
         for flow in model.trained_flows:
@@ -264,10 +284,7 @@ class Classification(Supervised):
         for support, query in zip(
             tasks.support.split(ADAPT_BATCH), tasks.query.split(ADAPT_BATCH), strict=True
         ):
-            episode = _episode(
-                TaskIndices(support, query),
-                lambda index: self.views.test(send(images.images[index], device)),
-            )
+            episode = self.test_episode(images, TaskIndices(support, query))
             outputs.append(algorithm.predict(network, episode).float().cpu())
         return torch.cat(outputs)
 

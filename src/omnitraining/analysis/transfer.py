@@ -1,0 +1,252 @@
+"""How far a trained model carries: across tasks, across domains, and with fine-tuning.
+
+The paper asks this of pre-training and meta-training on its benchmarks (Figures 3 and 10c). Here it
+is asked of every flow of one model, on images of the user's own.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from omnitraining.adaptation import Weights, descended
+from omnitraining.batches import Episode
+from omnitraining.errors import InputError
+from omnitraining.evaluation import (
+    Cell,
+    Difference,
+    Evaluation,
+    Inference,
+    paired_difference,
+    tasks_hash,
+)
+from omnitraining.heads import LinearClassifier
+from omnitraining.losses import cross_entropy
+from omnitraining.model import Model
+from omnitraining.network import Network
+from omnitraining.omninet import plain
+from omnitraining.tasks.classification.episodes import TaskIndices
+from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
+
+TRAINED, NEW = "trained classes", "new classes"
+STEPS = (0, 1, 10)
+"""Gradient steps of fine-tuning, as in Figure 10c."""
+RATES = (0.01, 0.1, 1.0)
+"""Learning rates of fine-tuning, of which the validation tasks choose one for each flow."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was measured.
+
+    Attributes:
+        own: name of the user's images.
+        shots: support images per class, rising.
+        frozen: accuracy of every flow and of the ensemble, by images and shots.
+        tuned: accuracy of every flow on the user's images, by shots and steps of fine-tuning.
+    """
+
+    own: str
+    shots: tuple[int, ...]
+    frozen: Evaluation
+    tuned: Evaluation
+
+    @property
+    def flows(self) -> tuple[str, ...]:
+        """Of the model, without the ensemble."""
+        return tuple(self.tuned_cell(self.shots[0], STEPS[0]).scores)
+
+    def frozen_cell(self, images: str, shots: int) -> Cell:
+        """Results on some images."""
+        begin, end = f"{images} ", f" {shots}-shot"
+        cells = self.frozen.cells.items()
+        return next(c for name, c in cells if name.startswith(begin) and name.endswith(end))
+
+    def tuned_cell(self, shots: int, steps: int) -> Cell:
+        """Results after fine-tuning."""
+        return self.tuned.cells[tuned_name(self.own, shots, steps)]
+
+    def gains(self, flow: str, shots: int) -> list[Difference]:
+        """What a flow gains on the user's images by each number of steps above 0, task by task."""
+        cells = [self.tuned_cell(shots, steps).scores[flow] for steps in STEPS]
+        return [paired_difference(after, cells[0]) for after in cells[1:]]
+
+
+def tuned_name(own: str, shots: int, steps: int) -> str:
+    """What results after fine-tuning are called."""
+    return f"{own} {shots}-shot, {steps} steps"
+
+
+def measure(
+    problem: Classification,
+    model: Model,
+    inference: Inference,
+    own: LabelledImages,
+    tasks: int,
+    tuned_tasks: int,
+) -> Transfer:
+    """Judge a model on the classes it was trained on, on new ones, and on the user's own images.
+
+    New classes are the validation classes: the checkpoint was chosen by them, so that a little
+    luck is in their numbers. Tasks on all three have the same ways, shots and queries.
+
+    Args:
+        problem: of the training, with its images.
+        model: what was trained.
+        inference: how it predicts.
+        own: the user's images, as the problem stores its own.
+        tasks: for each kind of images.
+        tuned_tasks: the first of them are those on which networks are fine-tuned.
+
+    Raises:
+        InputError: the user's images are too few for a task, or the new heads are not linear.
+    """
+    judged = for_images(problem, own)
+    trained = judged.training
+    many = len(trained) > 1
+    judged.benchmarks = {
+        **{f"{TRAINED} of {i.name}" if many else TRAINED: i for i in trained},
+        NEW: judged.validation,
+        own.name: own,
+    }
+    frozen = judged.evaluate(model, inference, tasks)
+    tuned = Evaluation(frozen.unit, frozen.higher_is_better)
+    shots, ways = judged.protocol.test_shots, judged.ways(own)
+    backbones = {flow: plain(_backbone(model, flow)).eval() for flow in model.trained_flows}
+    rates = {f: chosen_rate(judged, model, backbones[f], tuned_tasks) for f in backbones}
+    for some in shots:
+        drawn = judged.fixed_tasks(own, ways, some, tuned_tasks)
+        identity = tasks_hash(own.fingerprint, drawn.support, drawn.query)
+        found = {
+            flow: fine_tuned(judged, model, backbone, own, drawn, rates[flow])
+            for flow, backbone in backbones.items()
+        }
+        for place, steps in enumerate(STEPS):
+            scores = {flow: parts[place].tolist() for flow, parts in found.items()}
+            tuned.cells[tuned_name(own.name, some, steps)] = Cell(identity, scores)
+    return Transfer(own.name, shots, frozen, tuned)
+
+
+def for_images(problem: Classification, own: LabelledImages) -> Classification:
+    """The problem with tasks that the user's images suffice for: fewer queries or shots.
+
+    Raises:
+        InputError: there are fewer than two classes, or a class has a single image.
+    """
+    counts = own.labels.bincount(minlength=len(own.classes))
+    if len(own.classes) < 2:
+        raise InputError(f"{own.name} has {len(own.classes)} class: two or more make a task")
+    fewest = int(counts.min())
+    if fewest < 2:
+        name = own.classes[int(counts.argmin())]
+        raise InputError(
+            f"class {name!r} of {own.name} has {fewest} image: to learn from and to ask about, "
+            "every class needs two or more"
+        )
+    old = problem.protocol
+    shots = tuple(s for s in sorted(set(old.test_shots)) if s < fewest) or (1,)
+    queries = min(old.queries, fewest - shots[-1])
+    judged = copy.copy(problem)
+    judged.protocol = replace(old, test_shots=shots, shots=shots[-1], queries=queries)
+    return judged
+
+
+def chosen_rate(problem: Classification, model: Model, backbone: nn.Module, tasks: int) -> float:
+    """The learning rate of fine-tuning that is best on validation tasks after the most steps."""
+    images, shots = problem.validation, problem.protocol.test_shots[-1]
+    drawn = problem.fixed_tasks(images, problem.ways(images), shots, tasks)
+    last = {
+        rate: fine_tuned(problem, model, backbone, images, drawn, rate)[-1].mean() for rate in RATES
+    }
+    return max(last, key=lambda rate: last[rate])
+
+
+@torch.no_grad()
+def fine_tuned(
+    problem: Classification,
+    model: Model,
+    backbone: nn.Module,
+    images: LabelledImages,
+    tasks: TaskIndices,
+    rate: float,
+) -> Tensor:
+    """Accuracy in percent after each of `STEPS`, [len(STEPS), T].
+
+    In every task the pre-training algorithm fits a new linear head on the features; then backbone
+    and head follow the gradient of the cross-entropy on the support set. Batch norm keeps the
+    statistics of training.
+
+    Args:
+        problem: the images are stored as its own.
+        model: its pre-training algorithm fits the heads.
+        backbone: a flow, with plain layers.
+        images: that the tasks are drawn from.
+        tasks: T of them.
+        rate: learning rate.
+
+    Raises:
+        InputError: the heads are not linear.
+    """
+    parts = []
+    splits = (part.split(ADAPT_BATCH) for part in (tasks.support, tasks.query))
+    for support, query in zip(*splits, strict=True):
+        episode = problem.test_episode(images, TaskIndices(support, query))
+        logits = torch.stack([*_tuned_logits(model, backbone, episode, rate)])
+        hits = (logits.argmax(-1) == episode.query_y).float().mean(-1)
+        parts.append(100 * hits.cpu())
+    return torch.cat(parts, 1)
+
+
+def _tuned_logits(
+    model: Model, backbone: nn.Module, episode: Episode, rate: float
+) -> Iterator[Tensor]:
+    """Query logits [T, Q, N] after each of `STEPS`."""
+    x, y = episode.support_x, episode.support_y
+    features = backbone(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    head = model.pretraining.fit(nn.Identity(), features, y, episode.ways)
+    if not isinstance(head, LinearClassifier):
+        raise InputError(
+            f"{type(model.pretraining).__name__} fits heads that are not linear: these are not "
+            "fine-tuned"
+        )
+    network = Network(backbone, _OneTask(head))
+    count = len(x)
+    weights: Weights = {
+        f"backbone.{name}": p.detach().expand(count, *p.shape)
+        for name, p in backbone.named_parameters()
+    }
+    weights |= {f"head.{name}": tensor for name, tensor in head.named_buffers()}
+    for step in range(STEPS[-1] + 1):
+        if step in STEPS:
+            yield vmap(lambda own, query: functional_call(network, own, (query,)))(
+                weights, episode.query_x
+            )
+        if step < STEPS[-1]:
+            weights = descended(network, weights, x, y, cross_entropy, rate)
+
+
+class _OneTask(nn.Module):
+    """The linear classifier of one of many tasks: features [B, D] to logits [B, N]."""
+
+    def __init__(self, heads: LinearClassifier) -> None:
+        super().__init__()
+        self.normalise, self.scale = heads.normalise, heads.scale
+        self.register_buffer("weight", heads.weight[0])
+        self.register_buffer("bias", None if heads.bias is None else heads.bias[0])
+        self.weight: Tensor
+        self.bias: Tensor | None
+
+    def forward(self, features: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias[None]
+        one = LinearClassifier(self.weight[None], bias, self.normalise, self.scale)
+        logits: Tensor = one(features[None])[0]
+        return logits
+
+
+def _backbone(model: Model, flow: str) -> nn.Module:
+    network = model.network({"joint": "joint_pre"}.get(flow, flow))
+    return nn.Sequential(model.trunk, network.backbone)

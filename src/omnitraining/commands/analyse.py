@@ -1,0 +1,77 @@
+"""``omni analyse``: how far a model carries, and which flow to use on images of one's own."""
+
+from pathlib import Path
+
+from omnitraining.cli import add_trust, command_parser
+from omnitraining.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    """Judge the flows of a run on the user's images."""
+    parser = command_parser(
+        "analyse",
+        "Tables of accuracy on the classes of training, on new ones, and on your own images, with\n"
+        "frozen and with fine-tuned flows; then which flow to use, and why. With --out also a\n"
+        "picture, and the numbers beside it as JSON.",
+    )
+    parser.add_argument("run", type=Path, help="run folder, of image classification")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="your images: a folder per class"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture")
+    parser.add_argument(
+        "--tasks", type=int, default=200, help="test tasks on each kind of images (default: 200)"
+    )
+    parser.add_argument(
+        "--tuned-tasks",
+        type=int,
+        default=40,
+        help="of them, those on which whole flows are fine-tuned (default: 40)",
+    )
+    add_trust(parser)
+    options = parser.parse_args(arguments)
+    if not 2 <= options.tuned_tasks <= options.tasks:
+        raise InputError(
+            f"--tasks is {options.tasks} and --tuned-tasks {options.tuned_tasks}: the second must "
+            "be 2 or more, and not more than the first"
+        )
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise InputError(f"--out is {options.out}: it must end in .png")
+
+    import torch
+
+    from omnitraining.analysis import transfer, transfer_chart, transfer_report
+    from omnitraining.display import evaluation_table, show
+    from omnitraining.experiment import load_run
+    from omnitraining.learner.inputs import ImageInputs
+    from omnitraining.runs import Run
+    from omnitraining.tasks.classification.datasets import read
+    from omnitraining.tasks.classification.decoding import load
+    from omnitraining.tasks.classification.images import LabelledImages
+    from omnitraining.tasks.classification.problem import Classification
+
+    run = Run(options.run, trust=options.trust)
+    experiment = load_run(run)
+    problem = experiment.problem
+    if not isinstance(problem, Classification):
+        raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
+    if experiment.training.threads:  # as in evaluation: their number changes how sums are rounded
+        torch.set_num_threads(experiment.training.threads)
+    model = experiment.load(run)
+    inputs = ImageInputs.of(problem)
+    stored = load(read(options.data).split("all"), inputs.stored)
+    own = LabelledImages(
+        inputs.coloured(stored.images), stored.labels, stored.classes, options.data.resolve().name
+    )
+    found = transfer.measure(
+        problem, model, experiment.inference, own, options.tasks, options.tuned_tasks
+    )
+    show(evaluation_table(f"{run.name}, frozen", found.frozen))
+    show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))
+    for sentence in transfer_report.advice(found):
+        print(f"- {sentence}")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        print(f"picture: {transfer_chart.draw(found, options.out)}")
+        print(f"numbers: {transfer_report.write(found, options.out.with_suffix('.json'))}")
+    return 0
