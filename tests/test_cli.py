@@ -555,7 +555,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     waves: Path, tmp_path: Path, refuses: Says
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert refuses("train", waves, "--out", tmp_path / "file").endswith("file: File exists")
+    assert refuses("train", waves, "--out", tmp_path / "file").endswith(
+        "file is a file: a run is a folder"
+    )
     line = refuses("train", waves, "--out", tmp_path / "file" / "run")
     assert line.endswith("file/run: Not a directory")
 
