@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnitraining.precision import in_full_precision
+
 
 def channels_last(x: Tensor) -> Tensor:
     """Images [B, C, H, W] with channels last in memory, twice as fast to convolve on a CPU.
@@ -19,6 +21,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
+@in_full_precision
 def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     """Mean feature of each class [T, N, D] of features [T, S, D] with labels [T, S]."""
     members = F.one_hot(labels, ways).to(features.dtype)  # [T, S, N]

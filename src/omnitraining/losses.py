@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnitraining.precision import at_least_float32
+
 
 # Eq. 7: L_joint = l_pre(H_joint o F_joint on B) + l_meta(H_joint o F_joint on Q given S)
 def joint_loss(pre_loss: Tensor, meta_loss: Tensor) -> Tensor:
@@ -21,7 +23,7 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
         student: outputs [..., O].
         teacher: outputs of the EMA model for the same inputs [..., O].
     """
-    return F.mse_loss(student, teacher.detach())
+    return F.mse_loss(at_least_float32(student), at_least_float32(teacher.detach()))
 
 
 # Eq. 10 and 13, on probabilities: our alternative, which no logit scale can turn into a brake
@@ -32,7 +34,8 @@ def probability_distillation(student: Tensor, teacher: Tensor) -> Tensor:
         student: logits [..., N].
         teacher: logits of the EMA model for the same inputs [..., N].
     """
-    difference = student.softmax(-1) - teacher.detach().softmax(-1)
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    difference = student.softmax(-1) - teacher.softmax(-1)
     return difference.square().sum(-1).mean()
 
 
@@ -51,10 +54,10 @@ def omni_loss(pre: Tensor, meta: Tensor, joint: Tensor) -> Tensor:
 # Eq. 17: l_pre = (H o F(x) - y)^2
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error over samples and outputs, both [..., D]."""
-    return F.mse_loss(outputs, targets)
+    return F.mse_loss(at_least_float32(outputs), targets)
 
 
 # Eq. 16: l_pre = -log softmax(w^T F(x) + b)_y
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of logits [..., N] against class indices [...]."""
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    return F.cross_entropy(at_least_float32(logits).flatten(0, -2), labels.flatten())

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from omnitraining.batches import Samples
 from omnitraining.errors import InputError
@@ -20,6 +21,7 @@ from omnitraining.teacher import Teacher
 from omnitraining.trpo import TRPO
 
 REPORT_EVERY = 50  # steps, but at least once an epoch
+GRADIENT = "gradient"  # beside the names of loss terms
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,7 @@ def train(
     model.train()
     teacher.train()
     start, before = time.monotonic(), facts["seconds"]
-    sums: dict[str, Tensor] = {}
-    reported = facts["step"]
+    unreported: list[dict[str, Tensor]] = []  # terms of the steps since the last report
     with closing(Metrics(run, resume_at=facts["step"])) as metrics:
 
         def conclude_epoch(done: int) -> None:
@@ -188,15 +189,14 @@ def train(
             samples = _samples(problem, model, random, step)
             autocast = torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16")
             terms = _update(model, teacher, optimiser, samples, step, autocast)
-            for name, term in {**terms, **samples.report}.items():
-                sums[name] = sums.get(name, 0.0) + term.detach()
+            unreported.append({**terms, **samples.report})
             done = step + 1
             ends_epoch = done % training.epoch == 0 or done == training.steps
             if done % REPORT_EVERY == 0 or ends_epoch:
-                means = _means(sums, done - reported, done)
+                means = _means(unreported, done)
                 metrics.write(done, means)
                 progress.step(done, training.steps, means)
-                sums, reported = {}, done
+                unreported = []
             if ends_epoch:
                 conclude_epoch(done)
     return facts | {"peak_mib": peak_memory()}
@@ -219,7 +219,11 @@ def _update(
     step: int,
     autocast: torch.autocast,
 ) -> dict[str, Tensor]:
-    """One step of the optimiser and of the teacher; returns the loss terms before it."""
+    """One step of the optimiser and of the teacher.
+
+    Returns:
+        The loss terms before it, and the greatest component of the gradient.
+    """
     parts = samples.batch, samples.episode
 
     def losses() -> dict[str, Tensor]:
@@ -237,9 +241,11 @@ def _update(
     else:
         optimiser.zero_grad()
         terms["total"].backward()
+        slopes = [p.grad for p in model.parameters() if p.grad is not None]
+        terms[GRADIENT] = get_total_norm(slopes, math.inf)
         optimiser.step()
     teacher.update()
-    return terms
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def find_device(name: str) -> torch.device:
@@ -261,22 +267,50 @@ def find_device(name: str) -> torch.device:
         ) from error
 
 
-def _means(sums: dict[str, Tensor], steps: int, done: int) -> dict[str, float]:
-    means = {name: (total / steps).item() for name, total in sums.items()}
-    for name, value in means.items():
-        if not math.isfinite(value):
-            raise _diverged(f"loss term {name} became {value}", done, "or the weight of that term")
+def _means(steps: list[dict[str, Tensor]], done: int) -> dict[str, float]:
+    """Mean terms of the last steps.
+
+    Args:
+        steps: terms of each.
+        done: number of the last one, from 1.
+
+    Raises:
+        InputError: one of them is not finite.
+    """
+    means = {}
+    for name in {name: None for terms in steps for name in terms}:
+        values = torch.stack([terms[name] for terms in steps if name in terms])
+        if not values.isfinite().all():
+            raise _first_bad(steps, done)
+        means[name] = (values.sum() / len(steps)).item()
+    means.pop(GRADIENT, None)
     return means
+
+
+def _first_bad(steps: list[dict[str, Tensor]], done: int) -> InputError:
+    """What was not finite first, and on which samples.
+
+    Whoever wants to see these can make them anew: they depend on the seed and the step alone.
+    """
+    step, name, value = next(  # the total comes after its terms
+        (step, name, term.item())
+        for step, terms in enumerate(steps, start=done - len(steps))
+        for name, term in terms.items()
+        if not term.isfinite()
+    )
+    samples = {"pre": "mini-batch", "meta": "episode"}.get(name.rpartition("_")[2], "samples")
+    what = "the gradient" if name == GRADIENT else f"loss term {name}"
+    weight = "loss.weight" if name == GRADIENT else "the weight of that term"
+    return InputError(
+        f"{what} became {value} on the {samples} of training step {step} (counted from 0); the "
+        f"last good checkpoint is kept: lower training.lr or {weight}"
+    )
 
 
 def _check_weights(model: Model, done: int) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
-            raise _diverged(f"weights {name} are not finite", done, "or loss.weight")
-
-
-def _diverged(what: str, done: int, way_out: str) -> InputError:
-    return InputError(
-        f"{what} at or shortly before step {done}; the last good checkpoint is kept: "
-        f"lower training.lr {way_out}"
-    )
+            raise InputError(
+                f"weights {name} are not finite at or shortly before step {done}; the last good "
+                "checkpoint is kept: lower training.lr or loss.weight"
+            )

@@ -11,6 +11,7 @@ from omnitraining.batches import Episode, class_means
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
+from omnitraining.precision import at_least_float32, in_full_precision
 
 TASKS_AT_ONCE = 50  # at test; more would not fit CPU caches
 
@@ -80,10 +81,14 @@ class Matching(nn.Module):
         self.members: Tensor
 
     def forward(self, query: Tensor) -> Tensor:
-        query = self.context.query(query, self.support)
-        cosine = F.normalize(query, dim=-1) @ F.normalize(self.support, dim=-1).mT
+        return self.similarities(self.context.query(query, self.support))
+
+    @in_full_precision
+    def similarities(self, query: Tensor) -> Tensor:
+        """Outputs [T, Q, N] of queries in their context [T, Q, D]."""
+        cosine = F.normalize(query, dim=-1) @ F.normalize(at_least_float32(self.support), dim=-1).mT
         attention = torch.softmax(self.scale * F.relu(cosine), -1)
-        return torch.log(attention @ self.members + 1e-6)
+        return torch.log(attention @ at_least_float32(self.members) + 1e-6)
 
 
 @dataclass(frozen=True)

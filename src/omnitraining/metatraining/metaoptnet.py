@@ -12,6 +12,7 @@ from omnitraining.heads import LinearClassifier
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
+from omnitraining.precision import at_least_float32
 
 
 def ridge(gram: Tensor, targets: Tensor, penalty: float) -> Tensor:
@@ -41,7 +42,8 @@ def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int 
         cost: weight of the hinge losses.
         iterations: of the projected gradients.
     """
-    free = _active_set(gram.detach(), targets, cost, iterations)
+    # Norms take no NaN. The linear system below does, and hands it on.
+    free = _active_set(gram.detach().nan_to_num(), targets, cost, iterations)
     tasks, samples, ways = targets.shape
     size = samples * ways
     # Unknowns: A, class by class, and a multiplier per sample that keeps its row sum at zero.
@@ -128,14 +130,14 @@ class MetaOptNet(MetaTraining):
         embedded = episode.with_inputs(network.backbone(episode.inputs()))
         head = self.fit(network.head, embedded.support_x, episode.support_y, episode.ways)
         with torch.autocast(embedded.query_x.device.type, enabled=False):
-            logits: Tensor = head(_at_least_float32(embedded.query_x))
+            logits: Tensor = head(at_least_float32(embedded.query_x))
         return logits
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         if self.normalise:
             support = F.normalize(support, dim=-1)
         # Solvers take no bfloat16, in which the backbone may compute.
-        support = _at_least_float32(support)
+        support = at_least_float32(support)
         with torch.autocast(support.device.type, enabled=False):
             targets = F.one_hot(labels, ways).to(support.dtype)
             gram = support @ support.mT
@@ -145,7 +147,3 @@ class MetaOptNet(MetaTraining):
                 weights = support_vectors(gram, targets, self.cost)
             linear = LinearClassifier((support.mT @ weights).mT, normalise=self.normalise)
         return nn.Sequential(linear, head)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -10,6 +10,7 @@ from omnitraining.batches import Episode, class_means
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
+from omnitraining.precision import at_least_float32, in_full_precision
 
 
 class Prototypes(nn.Module):
@@ -23,6 +24,7 @@ class Prototypes(nn.Module):
         self.register_buffer("prototypes", prototypes)
         self.prototypes: Tensor
 
+    @in_full_precision
     def forward(self, query: Tensor) -> Tensor:
         if self.metric == "cosine":
             directions = F.normalize(self.prototypes, dim=-1)
@@ -61,6 +63,7 @@ class ProtoNet(MetaTraining):
         return logits
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        support = at_least_float32(support)
         if self.metric == "cosine":
             support = F.normalize(support, dim=-1)
         return Prototypes(class_means(support, labels, ways), self.metric, self.scale)

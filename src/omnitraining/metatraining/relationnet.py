@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
-from omnitraining.losses import cross_entropy
+from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
+from omnitraining.precision import at_least_float32
 
 PAIRS_AT_ONCE = 2000  # pairs of query and class compared at a time at test
 
@@ -98,8 +99,9 @@ class RelationNet(MetaTraining):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.target == "softmax":
             return cross_entropy(outputs, targets)
+        outputs = at_least_float32(outputs)
         wanted = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
-        return F.mse_loss(torch.sigmoid(outputs), wanted)
+        return squared_error(torch.sigmoid(outputs), wanted)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         embedded = episode.with_inputs(network.backbone(episode.inputs()))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.heads import LinearClassifier
+from omnitraining.precision import in_full_precision
 
 
 class LinearHead(ABC):
@@ -47,6 +48,7 @@ class CosineLayer(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, features))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
+    @in_full_precision
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
 

@@ -1,0 +1,262 @@
+"""Numbers: what is not finite is named, distances and losses are of float32, gradients right."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omnitraining import training
+from omnitraining.batches import class_means
+from omnitraining.errors import InputError
+from omnitraining.experiment import instantiate, train_run
+from omnitraining.losses import cross_entropy, distillation, probability_distillation, squared_error
+from omnitraining.metatraining import GNN, MAML, ProtoNet
+from omnitraining.metatraining.protonet import Prototypes
+from omnitraining.model import Model
+from omnitraining.precision import at_least_float32, in_full_precision
+from omnitraining.pretraining.linear_heads import CosineLayer
+from omnitraining.runs import Run, load_checkpoint
+from omnitraining.training import Training
+from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, tensors
+from tests.test_every_algorithm import Algorithm, each_algorithm, toy, training_loss
+
+TERMS = ["l_pre", "r_pre", "l_meta", "r_meta", "l_joint_pre", "l_joint_meta"]
+LONG = {"training": {"steps": 9, "epoch": 3}, "loss": {"weight": 1.0}}
+
+
+def good_checkpoint(folder: Path, steps: int) -> None:
+    """There is a last good checkpoint, of these steps, and it can be loaded."""
+    run = Run(folder, trust=True)
+    assert load_checkpoint(run.checkpoint("last"), {})["step"] == steps
+    assert all(x.isfinite().all() for x in tensors(run.checkpoint("last")).values())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("base", [BLOBS, SINUSOIDS, NAVIGATION], ids=["images", "waves", "acting"])
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_that_is_not_finite_is_named_with_its_step_and_samples(
+    name: str, base: Values, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Model.forward
+
+    def forward(self: Model, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        terms = original(self, *args, **kwargs)
+        step = args[3] if len(args) > 3 else -1
+        if step == 7 and name in terms:
+            terms[name] = terms[name] + value
+            terms["total"] = terms["total"] + terms[name]
+        return terms
+
+    monkeypatch.setattr(Model, "forward", forward)
+    where = "mini-batch" if name.endswith("pre") else "episode"
+    words = rf"loss term {name} became {value} on the {where} of training step 7 \(counted from 0\)"
+    with pytest.raises(InputError, match=words):
+        train_run(config(base, **LONG), tmp_path / "run")
+    good_checkpoint(tmp_path / "run", 6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, slopes = Training.make_optimiser, 0
+    hooks: list[object] = []
+
+    def poisoned(slope: Tensor) -> Tensor:
+        nonlocal slopes
+        slopes += 1
+        return slope * value if slopes == 5 else slope
+
+    def make(self: Training, model: nn.Module) -> torch.optim.Optimizer:
+        if not hooks:
+            hooks.append([*model.parameters()][-1].register_hook(poisoned))
+        return original(self, model)
+
+    monkeypatch.setattr(Training, "make_optimiser", make)
+    monkeypatch.setattr(training, "REPORT_EVERY", 100)
+    words = r"the gradient became (nan|inf) on the samples of training step 4 \(counted from 0\)"
+    with pytest.raises(InputError, match=words):
+        train_run(config(SINUSOIDS, method="pre-training", **LONG), tmp_path / "run")
+    good_checkpoint(tmp_path / "run", 3)
+
+
+def test_the_gradient_is_no_term_of_the_metrics(tmp_path: Path) -> None:
+    run = train_run(config(SINUSOIDS), tmp_path / "run")
+    assert "gradient" not in (run.path / "metrics.csv").read_text()
+
+
+def test_an_image_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = type(instantiate(config(BLOBS)).problem)
+    original = problem.episode
+
+    def episode(self: Any, step: int, random: torch.Generator) -> Any:
+        found = original(self, step, random)
+        if step == 4:
+            found.query_x[0, 0, 0, 0, 0] = math.nan
+        return found
+
+    monkeypatch.setattr(problem, "episode", episode)
+    with pytest.raises(InputError, match=r"became nan on the episode of training step 4"):
+        train_run(config(BLOBS, **LONG), tmp_path / "run")
+    good_checkpoint(tmp_path / "run", 3)
+
+
+def test_a_reward_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = type(instantiate(config(NAVIGATION)).problem.environment)  # type: ignore[attr-defined]
+    problem = type(instantiate(config(NAVIGATION)).problem)
+    at, act, samples = -1, world.step, problem.samples
+
+    def sampled(self: Any, step: int, *rest: Any) -> Any:
+        nonlocal at
+        at = step
+        try:
+            return samples(self, step, *rest)
+        finally:
+            at = -1
+
+    def step(self: Any, actions: Tensor) -> Any:
+        states, rewards, ends = act(self, actions)
+        return states, rewards * math.inf if at == 4 else rewards, ends
+
+    monkeypatch.setattr(problem, "samples", sampled)
+    monkeypatch.setattr(world, "step", step)
+    with pytest.raises(
+        InputError, match=r"a reward of task 0 .* not finite .*, in training step 4"
+    ):
+        train_run(config(NAVIGATION, **LONG), tmp_path / "run")
+    good_checkpoint(tmp_path / "run", 3)
+
+
+@each_algorithm
+def test_no_algorithm_hides_inputs_that_are_not_finite(algorithm: Algorithm) -> None:
+    problem, network = toy(algorithm)
+    with torch.no_grad():
+        next(network.parameters()).fill_(math.nan)
+    assert not training_loss(algorithm, network, problem, 0).isfinite()
+
+
+# Half precision
+
+
+@each_algorithm
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_are_of_float32_where_the_network_computes_in_half(
+    algorithm: Algorithm, dtype: torch.dtype
+) -> None:
+    problem, network = toy(algorithm)
+    with torch.autocast("cpu", dtype):
+        assert network.backbone(problem.example()).dtype == dtype
+        loss = training_loss(algorithm, network, problem, 0)
+    assert loss.dtype == torch.float32 and loss.isfinite()
+    loss.backward()
+    exact = training_loss(algorithm, network, problem, 0)
+    torch.testing.assert_close(loss, exact, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_distances_are_those_of_float32(dtype: torch.dtype) -> None:
+    """Far from the origin, where bfloat16 would leave none of their digits."""
+    query = (10 + torch.randn(1, 6, 8)).to(dtype)
+    support = (10 + torch.randn(1, 6, 8)).to(dtype)
+    labels, exact = torch.tensor([[0, 1, 2] * 2]), ProtoNet("euclidean", 1.0)
+    with torch.autocast("cpu", dtype):
+        means = class_means(support, labels, 3)
+        logits = exact.fit(nn.Identity(), support, labels, 3)(query)
+        cosines = ProtoNet().fit(nn.Identity(), support, labels, 3)(query)
+        similar = CosineLayer(8, 4, 10.0)(query)
+    found = (means, logits, cosines, similar)
+    assert all(x.dtype == torch.float32 for x in found)
+    distances = -torch.cdist(query.double(), class_means(support.double(), labels, 3)).square()
+    torch.testing.assert_close(logits.double(), distances, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", [squared_error, distillation, probability_distillation])
+def test_losses_of_outputs_in_half_are_of_float32(loss: Any, dtype: torch.dtype) -> None:
+    outputs, targets = torch.randn(2, 5, 3, dtype=dtype).unbind()
+    exact = loss(outputs.double(), targets.double())
+    torch.testing.assert_close(loss(outputs, targets).double(), exact, rtol=1e-5, atol=1e-6)
+    labels = torch.randint(3, (5,))
+    assert cross_entropy(outputs, labels).dtype == torch.float32
+
+
+def test_float64_is_left_as_it_is() -> None:
+    assert at_least_float32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+    double = in_full_precision(lambda x, y: x @ y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert double(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32
+
+
+# Gradients
+
+
+def assert_slopes(
+    loss: Any, parameters: list[Tensor], eps: float = 1e-6, tolerance: float = 1e-5
+) -> None:
+    """The gradient along random directions is the central difference."""
+    slopes = torch.autograd.grad(loss(), parameters, allow_unused=True)
+    for seed in range(3):
+        random = torch.Generator().manual_seed(seed)
+        ways = [torch.randn(p.shape, generator=random) for p in parameters]
+        slope = sum(((g * w).sum() for g, w in zip(slopes, ways, strict=True) if g is not None))
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, w in zip(parameters, ways, strict=True):
+                    p += sign * eps * w
+            values.append(loss().detach())
+            with torch.no_grad():
+                for p, w in zip(parameters, ways, strict=True):
+                    p -= sign * eps * w
+        difference = (values[0] - values[1]) / (2 * eps)
+        torch.testing.assert_close(torch.as_tensor(slope), difference, rtol=tolerance, atol=1e-7)
+
+
+@pytest.mark.usefixtures("float64")
+@each_algorithm
+def test_the_gradient_of_every_algorithm_is_that_of_finite_differences(
+    algorithm: Algorithm,
+) -> None:
+    if isinstance(algorithm, MAML) and not algorithm.second_order:
+        pytest.skip("of the first order is another direction, by design")
+    problem, network = toy(algorithm)
+    parameters = [*network.parameters()]
+    # The many ReLUs of the graph network bend within a larger step.
+    step = (1e-8, 1e-3) if isinstance(algorithm, GNN) else (1e-6, 1e-5)
+    assert_slopes(lambda: training_loss(algorithm, network, problem, 0), parameters, *step)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("loss", [distillation, probability_distillation, squared_error])
+def test_the_gradients_of_the_losses_are_those_of_finite_differences(loss: Any) -> None:
+    student = torch.randn(4, 3, requires_grad=True)
+    teacher = torch.randn(4, 3)
+    assert torch.autograd.gradcheck(lambda x: loss(x, teacher), student)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gradients_of_distances_are_those_of_finite_differences() -> None:
+    query = torch.randn(1, 5, 4, requires_grad=True)
+    for metric in ("euclidean", "cosine"):
+        prototypes = torch.randn(1, 3, 4, requires_grad=True)
+        assert torch.autograd.gradcheck(
+            lambda p, q, metric=metric: Prototypes(p, metric, 2.0)(q), (prototypes, query)
+        )
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("method", ["omni-training", "joint-training", "meta-training"])
+def test_the_gradient_of_policies_is_that_of_finite_differences(method: str) -> None:
+    """On fixed trajectories: MAML through its inner step, and the policy gradient outside."""
+    experiment = instantiate(config(NAVIGATION, method=method))
+    model = experiment.build().double().train()
+    samples = experiment.problem.samples(0, torch.Generator().manual_seed(0), model)
+    parts = samples.batch, samples.episode
+    assert_slopes(lambda: model(*parts, joint=samples.joint)["total"], [*model.parameters()])
