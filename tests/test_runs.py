@@ -133,7 +133,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
         run.load_evaluation("other")
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"cells": {"a": 1}}', '{"cells": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "5", '{"cells": {"a": 1}}', '{"cells": {}}'])
 def test_a_damaged_evaluation_is_refused(text: str, tmp_path: Path) -> None:
     Run(tmp_path, create=True).write_text("evaluations/test.json", text)
     with pytest.raises(InputError, match=r"test.json is damaged .*: run 'omni evaluate"):

@@ -88,7 +88,7 @@ class Run:
             record = json.loads(path.read_text())
             cells = {cell: Cell(**values) for cell, values in record.pop("cells").items()}
             return Evaluation(**record, cells=cells)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"evaluation {path} is damaged ({error}): run 'omni evaluate {self.path}'"
             ) from error

@@ -1,0 +1,1 @@
+"""Runs that are killed, resumed, and compared bit for bit with runs that were not."""

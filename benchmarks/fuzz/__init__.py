@@ -1,0 +1,1 @@
+"""Every parser of the library, fed with what a fuzzer makes up."""
