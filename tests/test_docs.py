@@ -61,13 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-ELSEWHERE = {"docs/reinforcement.md"}
-"""Pages whose code is run by a test of their own."""
-
-
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python") and page not in ELSEWHERE]
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_python_runs(
     page: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

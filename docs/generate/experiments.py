@@ -118,7 +118,7 @@ def _complete(name: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _page(experiment: Experiment) -> str:
-    values, found = experiment.values, experiment.record
+    values = experiment.values
     needs_data = "Photos" in str(values["config"]["problem"])
     data = " --data DIR" if needs_data else ""
     lines = [
@@ -133,7 +133,7 @@ def _page(experiment: Experiment) -> str:
         f"| Seeds | {', '.join(map(str, values['seeds']))} |\n",
         *_claims(experiment.name),
         "## Results\n",
-        *(_results(experiment, found) if found else _missing(experiment)),
+        *(_results(experiment) or _missing(experiment)),
         "## The experiment\n",
         experiment.comment + "\n",
         f'??? note "{experiment.name}.yaml"\n',
@@ -150,11 +150,16 @@ def _claims(name: str) -> list[str]:
     return ["## Claims\n", sections.claims(judged)] if judged else []
 
 
-def _results(experiment: Experiment, found: Record) -> list[str]:
-    picture = f"{experiment.name}.png"
-    shown = picture if _is_drawn(picture) else ""
-    text = sections.results(found, experiment.values["draw"], shown)
-    return [with_links(text, "results/README.md", experiment.page), sections.origin(found)]
+def _results(experiment: Experiment) -> list[str]:
+    """All records of it: also of other budgets, which have files of their own."""
+    lines = []
+    for stem, found in book.read_records(ROOT / "results").items():
+        if found["experiment"] == experiment.name:
+            shown = f"{stem}.png" if _is_drawn(f"{stem}.png") else ""
+            text = sections.results(found, experiment.values["draw"], shown)
+            lines += [with_links(text, "results/README.md", experiment.page), ""]
+            lines += [sections.origin(found)]
+    return lines
 
 
 def _missing(experiment: Experiment) -> list[str]:

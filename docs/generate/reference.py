@@ -9,7 +9,8 @@ from docs.generate.places import PACKAGE
 from omnitraining.report import sections
 
 GROUPS = {
-    "learners": ("Learners", "learner"),
+    "learners": ("Learners", "learner.sources learner.classifier learner.regressor "
+                 "learner.predictor learner.trained learner"),
     "networks": ("Networks and losses", "omninet model losses teacher network heads"),
     "algorithms": ("Algorithms: what they are",
                    "algorithm pretraining metatraining adaptation policy trpo"),
@@ -105,7 +106,7 @@ def pages() -> dict[str, str]:
 def _rank(module: str, order: list[str]) -> int:
     """Where the module stands in the order of its page."""
     name = module.removeprefix("omnitraining.") + "."
-    return max(i for i, prefix in enumerate(order) if name.startswith(f"{prefix}."))
+    return order.index(max((p for p in order if name.startswith(f"{p}.")), key=len))
 
 
 def _index(places: dict[str, str]) -> str:

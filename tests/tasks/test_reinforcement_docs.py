@@ -1,4 +1,4 @@
-"""The example of docs/reinforcement.md runs as it stands, and from a file too."""
+"""The Gymnasium example of the guide to environments runs as it stands, and from a file too."""
 
 import re
 import sys
@@ -11,20 +11,21 @@ import yaml
 from omnitraining.cli import main
 from tests.reference.tiny import NAVIGATION
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reinforcement.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "environment.md").read_text()
+PART = PAGE.partition("## A Gymnasium environment")[2]
 
 
 def test_a_gymnasium_environment_is_trained_in_and_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", PART, re.DOTALL)
     mine = ModuleType("mine")
-    exec(compile(code, "reinforcement.md", "exec"), vars(mine))
+    exec(compile(code, "environment.md", "exec"), vars(mine))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"point {k} steps" for k in range(5)]
     monkeypatch.setitem(sys.modules, "mine", mine)
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(.*?)```", PART, re.DOTALL)
     values = NAVIGATION | yaml.safe_load(text)
     values["problem"]["init_args"] |= {"tasks": 2, "test_tasks": 2, "validation_tasks": 2}
     values["backbone"] = {"class_path": "MLP", "init_args": {"inputs": 1, "hidden": [4]}}
