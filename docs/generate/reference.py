@@ -11,7 +11,7 @@ from omnitraining.report import sections
 GROUPS = {
     "learners": ("Learners", "learner.sources learner.classifier learner.regressor "
                  "learner.predictor learner.trained learner"),
-    "networks": ("Networks and losses", "omninet model losses teacher network heads"),
+    "networks": ("Networks and losses", "omninet model losses precision teacher network heads"),
     "algorithms": ("Algorithms: what they are",
                    "algorithm pretraining metatraining adaptation policy trpo"),
     "backbones": ("Backbones", "backbones"),
@@ -22,7 +22,7 @@ GROUPS = {
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training evaluation runs experiment trust fields errors"),
     "reproduction": ("Experiments and records",
-                     "reproduction sweeping tuning variation jobs records report"),
+                     "reproduction sweeping tuning variation jobs records claims report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
     "programs": ("Programs", "cli commands demo display doctor"),
 }  # fmt: skip
