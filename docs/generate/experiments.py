@@ -153,7 +153,8 @@ def _claims(name: str) -> list[str]:
 def _results(experiment: Experiment) -> list[str]:
     """All records of it: also of other budgets, which have files of their own."""
     lines = []
-    for stem, found in book.read_records(ROOT / "results").items():
+    records = book.read_records(ROOT / "results")
+    for stem, found in sorted(records.items(), key=lambda item: item[0] != experiment.name):
         if found["experiment"] == experiment.name:
             shown = f"{stem}.png" if _is_drawn(f"{stem}.png") else ""
             text = sections.results(found, experiment.values["draw"], shown)
