@@ -93,7 +93,8 @@ def train(job: Job, progress: Progress) -> None:
             )
     if job.continues is not None:
         _take_over(job.continues, job.folder)
-    train_run(job.config, job.folder, job.folder.exists(), progress, job.trust)
+    resume = job.folder.exists()
+    train_run(job.config, job.folder, resume=resume, progress=progress, trust=job.trust)
 
 
 def judge(job: Job, tasks: int | None = None) -> None:

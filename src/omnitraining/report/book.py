@@ -164,11 +164,12 @@ def verdicts(found: list[Chapter], link: str = "#{}") -> str:
             )
             star = "" if verdict.is_paired or not verdict.cells else " *"
             name = f"[{chapter.name}]({link.format(chapter.name)})"
-            lines.append([claim.of, name, claim.text, sections.SIGNS[verdict.word] + star, counts])
+            word = sections.SIGNS[verdict.word] + star
+            lines.append([claim.of, claim.text, word, counts, name])
     lines.sort(key=lambda line: _place(line[0].lower().replace(" ", "")))
     words: list[str] = [verdict.word for chapter in found for _, verdict in chapter.claims]
     counted = ", ".join(f"{word}: {words.count(word)}" for word in sections.SIGNS)
-    header = ["said in", "experiment", "claim", "verdict", "cells better / worse / all"]
+    header = ["said in", "claim", "verdict", "cells better / worse / all", "experiment"]
     return f"{len(words)} claims; {counted}.\n\n{sections.table(header, lines)}\n{_absent(found)}"
 
 
