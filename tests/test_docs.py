@@ -95,7 +95,7 @@ def test_my_own_algorithm_is_as_short_as_is_said() -> None:
 def test_yaml_is_of_known_fields(page: str) -> None:
     known = {field for field in vars(experiment.Experiment)["__dataclass_fields__"]}
     for text in blocks(page, "yaml"):
-        assert set(yaml.safe_load(text)) <= known
+        assert set(yaml.safe_load(text)) <= known | {"tune"}
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -140,7 +140,7 @@ def test_commands_exist(page: str, line: str, helps: dict[str, str]) -> None:
         assert words[1] in hooks.experiments.experiments()
     for option in (word for word in words if word.startswith("--")):
         field = option.removeprefix("--").partition(".")[0]
-        is_field = command == "train" and field in FIELDS
+        is_field = command in ("train", "sweep", "tune") and field in FIELDS
         assert is_field or re.search(rf"{re.escape(option)}\b", helps[command])
 
 

@@ -1,8 +1,9 @@
 """What a person sees on the terminal: tables of results and the progress of training."""
 
 import sys
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,9 @@ from rich.table import Table
 from omnitraining import training
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
+
+if TYPE_CHECKING:
+    from omnitraining.tuning import Trial
 
 
 def show(table: Table) -> None:
@@ -157,6 +161,25 @@ def sweep_table(record: dict[str, Any]) -> Table:
         for name, line in lines.items():
             table.add_row(escape(name), *line)
     return table
+
+
+def trials_table(title: str, trials: Sequence["Trial"]) -> Table:
+    """Trials of a search as rows, with the values that were tried and how well they did."""
+    fields = list(dict.fromkeys(field for trial in trials for field in trial.fields))
+    table = Table("trial", *map(escape, fields), "best validation score", title=escape(title))
+    for trial in trials:
+        score = "failed" if trial.score is None else f"{trial.score:.4g}"
+        values = (_rounded(trial.fields[field]) for field in fields)
+        table.add_row(str(trial.number), *map(escape, values), score)
+    return table
+
+
+def _rounded(text: str) -> str:
+    """A number with four digits; anything else as it is."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
 
 
 def _with_interval(mean: float, interval: float) -> str:

@@ -368,18 +368,31 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     Raises:
         InputError: the file cannot be read, or a field is unknown or has a wrong value.
     """
-    shipped = Path(__file__).parent / "configs" / path
-    if not path.is_file() and shipped.is_file():
-        path = shipped
-    if not path.is_file():
-        raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
-    values = _read(path)
+    values = read_values(path)
+    values.pop("tune", None)  # is for 'omni tune' alone
     start = parse(values, str(path))
     if (changed := _with_classes(values, options)) != values:
         start = parse(changed, "command line")
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
         return config
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """What a configuration file holds, not checked yet.
+
+    Args:
+        path: the file; the name of a shipped one will do.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    shipped = Path(__file__).parent / "configs" / path
+    if not path.is_file() and shipped.is_file():
+        path = shipped
+    if not path.is_file():
+        raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
+    return _read(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

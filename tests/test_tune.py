@@ -1,0 +1,260 @@
+"""Tuning: ranges, trials that look at validation tasks alone, searches that break off and go on."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from omnitraining import tuning
+from omnitraining.cli import main
+from omnitraining.errors import InputError
+from omnitraining.experiment import read_config
+from omnitraining.jobs import Job, Work, in_processes
+from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tuning import Range, Search, read_range, split_fields
+from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, Values
+
+pytest.importorskip("optuna")
+RATES = ("--training.lr", "log:0.001..0.1", "--loss.weight", "0,1,3")
+
+
+class SealedTests(Blobs):
+    """Blobs whose test images and their labels are gone as soon as it is made."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        for images in self.benchmarks.values():
+            object.__setattr__(images, "images", None)
+            object.__setattr__(images, "labels", None)
+
+
+def here(jobs: Sequence[Job], work: Work, processes: int) -> Iterator[tuple[Job, str | None]]:
+    """Jobs one after the other in this process: quicker than new ones."""
+    for job in reversed(jobs):  # whichever ends first
+        try:
+            work(job)
+            yield job, None
+        except InputError as error:
+            yield job, str(error)
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "in_processes", here)
+    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+
+
+def write(path: Path, values: Values) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture
+def waves(tmp_path: Path) -> Path:
+    return write(tmp_path / "waves.yaml", SINUSOIDS)
+
+
+def tune(*arguments: object) -> int:
+    return main(["tune", *map(str, arguments)])
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    """By number."""
+    found: list[dict[str, Any]] = json.loads((folder / "trials.json").read_text())["trials"]
+    return sorted(found, key=lambda trial: int(trial["number"]))
+
+
+# --- ranges ---
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"low": 1, "high": 3}, Range((), 1.0, 3.0, False)),
+        ({"low": "1e-4", "high": 1e-2, "log": True}, Range((), 1e-4, 1e-2, True)),
+        ([0, 1.5, "pre"], Range(("0", "1.5", "pre"))),
+        ([["pre", "joint"], True, None], Range(('["pre", "joint"]', "true", "null"))),
+    ],
+)
+def test_ranges_are_intervals_or_choices(given: Any, expected: Range) -> None:
+    assert read_range("a.b", given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (3, "range of a.b is 3: a range is"),
+        ([1], r"range of a.b is \[1\]: a range is"),
+        ({"low": 1}, "a range is"),
+        ({"low": 1, "high": 2, "step": 1}, "a range is"),
+        ({"low": "x", "high": 2}, "low and high must be numbers"),
+        ({"low": 2, "high": 1}, "low must be below high"),
+        ({"low": 0, "high": 1, "log": True}, "with log, greater than 0"),
+    ],
+)
+def test_wrong_ranges_are_refused(given: Any, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        read_range("a.b", given)
+
+
+def test_the_command_line_has_ranges_choices_and_fixed_values() -> None:
+    fields = {"a": "log:1e-4..1e-2", "b": "0..1", "c": "0,[1,2]", "d": "5"}
+    fixed, ranges = split_fields(fields)
+    assert fixed == {"d": "5"}
+    assert ranges == {
+        "a": Range((), 1e-4, 1e-2, True),
+        "b": Range((), 0.0, 1.0, False),
+        "c": Range(("0", "[1,2]")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "nothing to tune: declare ranges in a tune section of"),
+        (["--loss.weight", "3"], "nothing to tune"),
+        (["--loss.weigt", "0,1"], "loss has no field 'weigt'"),
+        (["--training.lr", "-1..1"], "training.lr is -1.0: it must be greater than 0"),
+        (["--loss.weight", "0,a"], "loss.weight is a: it must be a number"),
+        (["--training.steps", "1.5..4"], "training.steps is 1.5: it must be an integer"),
+        (["--loss.weight", "0,1", "--trials", "0"], "--trials is 0: it must be 1 or more"),
+        (["--loss.weight", "3..1"], "low must be below high"),
+    ],
+)
+def test_wrong_input_is_one_line_before_anything_runs(
+    arguments: list[str], line: str, waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = waves.parent / "out"
+    assert tune(waves, *arguments, "--out", out) == 2
+    said = capsys.readouterr()
+    assert line in said.err and said.err.count("\n") == 1 and said.out == ""
+    assert not out.exists()
+
+
+def test_without_optuna_there_is_a_hint(
+    waves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert tune(waves, "--loss.weight", "0,1", "--out", waves.parent / "out") == 2
+    assert "pip install 'omnitraining[tune]'" in capsys.readouterr().err
+
+
+def test_optuna_is_not_imported_by_other_commands() -> None:
+    code = "import sys, omnitraining.cli, omnitraining.commands.tune, omnitraining.tuning; "
+    check = code + "sys.exit('optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+# --- searches ---
+
+
+def test_a_search_writes_its_trials_and_a_configuration_that_trains(
+    waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = waves.parent / "out"
+    assert tune(waves, *RATES, "--training.steps", "3..5", "--trials", 4, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "4 trials, of which 0 failed" in said and "omni-training in waves" in said
+    found = trials(out)
+    assert [trial["number"] for trial in found] == [0, 1, 2, 3]
+    for trial in found:
+        run = out / f"trial-{trial['number']}"
+        assert trial["score"] == json.loads((run / "provenance.json").read_text())["best"]
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert config["training"]["lr"] == float(trial["fields"]["training.lr"])
+        assert 0.001 <= config["training"]["lr"] <= 0.1
+        assert config["loss"]["weight"] in (0, 1, 3)
+        assert config["training"]["steps"] in (3, 4, 5)
+        assert not (run / "evaluations").exists(), "no trial is judged on test tasks"
+    best = max(found, key=lambda trial: float(trial["score"]))
+    text = (out / "best.yaml").read_text()
+    assert text.startswith(f"# Trial {best['number']} of 4, validation score")
+    config = read_config(out / "best.yaml", [])
+    assert config.training.lr == float(best["fields"]["training.lr"])
+    assert main(["train", str(out / "best.yaml"), "--out", str(out / "run")]) == 0
+
+
+def test_ranges_may_be_declared_in_the_configuration(tmp_path: Path) -> None:
+    section = {"training.lr": {"low": 0.01, "high": 0.02}, "loss.weight": [0, 1]}
+    config = write(tmp_path / "waves.yaml", {**SINUSOIDS, "tune": section})
+    assert read_config(config, []).training.lr == 0.01, "other commands read the rest"
+    fixed = ("--loss.weight", "3", "--method", "meta-training")
+    assert tune(config, *fixed, "--trials", 2, "--out", tmp_path / "out") == 0
+    for trial in trials(tmp_path / "out"):
+        assert [*trial["fields"]] == ["training.lr"]
+        assert 0.01 <= float(trial["fields"]["training.lr"]) <= 0.02
+    best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
+    assert best["loss"]["weight"] == 3 and best["method"] == "meta-training"
+
+
+def test_trials_that_fail_are_counted_and_named(
+    waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = waves.parent / "out"
+    assert tune(waves, "--training.lr", "0.01,1e30", "--trials", 6, "--out", out) == 0
+    found = trials(out)
+    failed = [trial for trial in found if trial["score"] is None]
+    assert 0 < len(failed) < 6
+    for trial in found:
+        assert (trial["score"] is None) == (trial["fields"]["training.lr"] == "1e30")
+    said = capsys.readouterr().out
+    assert f"6 trials, of which {len(failed)} failed" in said
+    assert all("lower training.lr" in trial["failure"] for trial in failed)
+    assert tune(waves, "--training.lr", "1e30,1e31", "--trials", 2, "--out", out / "bad") == 1
+
+
+def test_tests_are_never_looked_at(tmp_path: Path) -> None:
+    problem = {**BLOBS["problem"], "class_path": "tests.test_tune.SealedTests"}
+    config = write(tmp_path / "blobs.yaml", {**BLOBS, "problem": problem})
+    assert tune(config, *RATES, "--trials", 2, "--out", tmp_path / "out") == 0
+    assert all(trial["score"] is not None for trial in trials(tmp_path / "out"))
+    # They would be missed: to judge a trial fails.
+    with pytest.raises((AttributeError, TypeError)):
+        main(["train", str(config), "--out", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_search_that_breaks_off_goes_on_as_if_it_had_not(
+    processes: int, waves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = waves.parent / "whole", waves.parent / "broken"
+    count = ("--trials", 4, "--jobs", processes)
+    assert tune(waves, *RATES, *count, "--out", whole) == 0
+
+    def stopped(jobs: Sequence[Job], *others: Any) -> Iterator[Any]:
+        if jobs[0].folder.name == "trial-2":
+            raise KeyboardInterrupt
+        return here(jobs, *others)
+
+    monkeypatch.setattr(tuning, "in_processes", stopped)
+    assert tune(waves, *RATES, *count, "--out", broken) == 130
+    assert len(trials(broken)) == 2 and (broken / "best.yaml").is_file()
+    monkeypatch.setattr(tuning, "in_processes", here)
+    assert tune(waves, *RATES, *count, "--out", broken) == 0
+    assert trials(broken) == trials(whole)
+    kept = {run: run.stat().st_mtime_ns for run in broken.glob("*/last.safetensors")}
+    assert tune(waves, *RATES, "--trials", 5, "--jobs", processes, "--out", broken) == 0
+    assert len(trials(broken)) == 5
+    assert kept == {run: run.stat().st_mtime_ns for run in kept}
+
+
+def test_another_search_in_the_folder_is_refused(waves: Path) -> None:
+    ranges = {"loss.weight": Range(("0", "1"))}
+    Search(waves, {}, ranges, waves.parent / "out")
+    Search(waves, {}, ranges, waves.parent / "out")
+    for fixed, other in (({"seed": "1"}, ranges), ({}, {"loss.weight": Range(("0", "3"))})):
+        with pytest.raises(InputError, match="holds a search of something else: choose another"):
+            Search(waves, fixed, other, waves.parent / "out")
+
+
+def test_trials_run_in_processes_of_their_own(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = ("--loss.weight", "0,1", "--trials", 2, "--jobs", 2)
+    assert tune(waves, *chosen, "--out", waves.parent / "here") == 0
+    monkeypatch.setattr(tuning, "in_processes", in_processes)
+    assert tune(waves, *chosen, "--out", waves.parent / "there") == 0
+    assert trials(waves.parent / "here") == trials(waves.parent / "there")
