@@ -148,7 +148,10 @@ class Room:
     def shortened(self, line: str) -> str:
         line = re.sub(rf"{re.escape(str(self.folder))}/new\d+", "DIR", line)
         line = line.replace(str(self.folder), "DIR")
-        return re.sub(r"https?://\S+|/\S*/omnitraining/", "", line)
+        line = re.sub(r"https?://\S+|/\S*/omnitraining/", "", line)
+        # Lists of what there is grow with the library, and the page shall not.
+        many = r"(choose from (?:[^ ,]+, ){3})(?:[^ ,]+, ){4,}(?:(?=or )|[^ ,]+)"
+        return re.sub(many, r"\1... ", line).rstrip()
 
 
 # What the cases are made of
