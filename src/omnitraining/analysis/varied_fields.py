@@ -42,10 +42,9 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     two = len(next(iter(record["rows"].values()))["varied"]) == 2
     figure = _maps(record) if two else _curves(record)
     seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
-    figure.suptitle(
-        f"{record['title']}\n{record['unit']}, {record['tasks']} tasks, {seeds}, 95 % intervals",
-        fontsize=11,
-    )
+    shown = "colours span the 95 % intervals at least" if two else "95 % intervals over tasks"
+    words = f"{record['unit']}, {record['tasks']} tasks, {seeds}, {shown}"
+    figure.suptitle(f"{record['title']}\n{words}", fontsize=11)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return path
@@ -112,7 +111,7 @@ def _maps(record: Record) -> Any:
             place = across.index(x), down.index(y)
             dark = shown.norm(mean) < 0.5 if record["higher_is_better"] else shown.norm(mean) > 0.5
             colour = "white" if dark else "black"
-            axis.text(*place, f"{mean:.3g}", ha="center", va="center", color=colour, fontsize=8)
+            axis.text(*place, f"{mean:#.3g}", ha="center", va="center", color=colour, fontsize=8)
         axis.set_title(name, fontsize=10)
         axis.set_xticks(range(len(across)), [f"{x:g}" for x in across])
         axis.set_yticks(range(len(down)), [f"{y:g}" for y in down])
@@ -122,7 +121,7 @@ def _maps(record: Record) -> Any:
 
 
 def _grid(panels: int, height: float) -> tuple[Any, list[Any]]:
-    across = min(panels, ACROSS)
+    across = 2 if panels == 4 else min(panels, ACROSS)
     lines = -(-panels // across)
     size = max(5.0, 3.6 * across), 0.6 + height * lines
     figure, grid = plt.subplots(lines, across, figsize=size, squeeze=False, layout="constrained")
