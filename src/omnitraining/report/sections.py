@@ -245,6 +245,30 @@ def calibration(record: Record) -> str:
         + trust(record)
         + "\nMean over these rows, by the flow that predicts:\n\n"
         + table(["head", "accuracy %", "calibration error before", "after"], heads)
+        + _scores(record)
+    )
+
+
+def _scores(record: Record) -> str:
+    """How well other scores than familiarity would tell strangers, averaged over benchmarks."""
+    cells = record.get("scores", {})
+    shots = list(dict.fromkeys(cell.split()[-1] for cell in cells))
+    lines = []
+    for name in next(iter(cells.values()), ()):
+        line = [name]
+        for shot in shots:
+            own = [found[name] for cell, found in cells.items() if cell.endswith(shot)]
+            auroc, rejected = (
+                sum(each[key] for each in own) / len(own) for key in ("auroc", "strangers rejected")
+            )
+            line.append(f"{auroc:.3f}, {rejected:.0f} %")
+        lines.append(line)
+    if not lines:
+        return ""
+    return (
+        "\nOther scores, on the same tasks: AUROC, and strangers rejected where just "
+        f"{record['accepted']:.0%} of known queries are accepted, mean over benchmarks. The first "
+        "is the library's.\n\n" + table(["score", *shots], lines)
     )
 
 
