@@ -24,7 +24,9 @@ PHOTOS = [s.name for s in suites() if s.config["problem"]["class_path"] == "Phot
 RUN = [s.name for s in suites() if not s.settings and s.name not in PHOTOS]  # see test_tables.py
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(reproduction.__file__).parent
-MEASURED = {ROOT / "results" / name for name in ("benchmarks.json", "calibration.json")}
+MEASURED = {
+    ROOT / "results" / f"{name}.json" for name in ("benchmarks", "calibration", "faults", "fuzz")
+}
 RESULTS = sorted(set((ROOT / "results").glob("*.json")) - MEASURED)
 TINY: dict[str, dict[str, Any]] = {
     "Glyphs": {
