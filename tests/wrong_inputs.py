@@ -149,6 +149,8 @@ class Room:
         line = re.sub(rf"{re.escape(str(self.folder))}/new\d+", "DIR", line)
         line = line.replace(str(self.folder), "DIR")
         line = re.sub(r"https?://\S+|/\S*/omnitraining/", "", line)
+        # Pythons quote the choices of an option, or do not.
+        line = re.sub(r"\(choose from [^)]*\)", lambda found: found[0].replace("'", ""), line)
         # Lists of what there is grow with the library, and the page shall not.
         many = r"(choose from (?:[^ ,]+, ){3})(?:[^ ,]+, ){4,}(?:(?=or )|[^ ,]+)"
         return re.sub(many, r"\1... ", line).rstrip()
