@@ -107,6 +107,16 @@ def test_frozen_results_are_those_of_an_evaluation() -> None:
         assert found.frozen_cell(own.name, shots) == wanted
 
 
+def test_images_trained_on_are_counted() -> None:
+    problem = Blobs(PROTOCOL)
+    own = copy.copy(problem.benchmarks["blobs"])
+    images = own.images.clone()
+    images[:3] = problem.training[0].images[5:8]
+    mixed = LabelledImages(images, own.labels, own.classes, "mine")
+    with pytest.warns(UserWarning, match=r"trained on 3 of the 96 images of mine: results"):
+        transfer.measure(problem, model_of(problem, Baseline()), Inference(), mixed, 2, 2)
+
+
 def test_rates_are_chosen_on_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Blobs(PROTOCOL)
     model, own = model_of(problem, Baseline()), blobs(4, 5, "mine", 9)
@@ -216,7 +226,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("my photos")
-    images = blobs(4, 6, "kind ")
+    images = blobs(4, 6, "kind ", seed=9)
     for number, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
         place = folder / images.classes[label]
         place.mkdir(exist_ok=True)

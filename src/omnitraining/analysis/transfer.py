@@ -5,6 +5,7 @@ is asked of every flow of one model, on images of the user's own.
 """
 
 import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,7 @@ from omnitraining.losses import cross_entropy
 from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.omninet import plain
+from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
@@ -102,11 +104,20 @@ def measure(
         tasks: for each kind of images.
         tuned_tasks: the first of them are those on which networks are fine-tuned.
 
+    Warns when the model was trained on some of the user's images.
+
     Raises:
         InputError: the user's images are too few for a task, or the new heads are not linear.
     """
     judged = for_images(problem, own)
     trained = judged.training
+    for some in trained:
+        if known := len(shared(some.images, own.images)):
+            warnings.warn(
+                f"the model was trained on {known} of the {len(own.images)} images of {own.name}: "
+                "results on them say nothing about new images",
+                stacklevel=2,
+            )
     many = len(trained) > 1
     judged.benchmarks = {
         **{f"{TRAINED} of {i.name}" if many else TRAINED: i for i in trained},
