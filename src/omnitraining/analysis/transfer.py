@@ -111,8 +111,8 @@ def measure(
     """
     judged = for_images(problem, own)
     trained = judged.training
-    for some in trained:
-        if known := len(shared(some.images, own.images)):
+    for domain in trained:
+        if known := len(shared(domain.images, own.images)):
             warnings.warn(
                 f"the model was trained on {known} of the {len(own.images)} images of {own.name}: "
                 "results on them say nothing about new images",
