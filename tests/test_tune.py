@@ -157,11 +157,11 @@ def test_a_search_writes_its_trials_and_a_configuration_that_trains(
     waves: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = waves.parent / "out"
-    assert tune(waves, *RATES, "--training.steps", "3..5", "--trials", 4, "--out", out) == 0
+    assert tune(waves, *RATES, "--training.steps", "3..5", "--trials", 3, "--out", out) == 0
     said = capsys.readouterr().out
-    assert "4 trials, of which 0 failed" in said and "omni-training in waves" in said
+    assert "3 trials, of which 0 failed" in said and "omni-training in waves" in said
     found = trials(out)
-    assert [trial["number"] for trial in found] == [0, 1, 2, 3]
+    assert [trial["number"] for trial in found] == [0, 1, 2]
     for trial in found:
         run = out / f"trial-{trial['number']}"
         assert trial["score"] == json.loads((run / "provenance.json").read_text())["best"]
@@ -173,7 +173,7 @@ def test_a_search_writes_its_trials_and_a_configuration_that_trains(
         assert not (run / "evaluations").exists(), "no trial is judged on test tasks"
     best = max(found, key=lambda trial: float(trial["score"]))
     text = (out / "best.yaml").read_text()
-    assert text.startswith(f"# Trial {best['number']} of 4, validation score")
+    assert text.startswith(f"# Trial {best['number']} of 3, validation score")
     config = read_config(out / "best.yaml", [])
     assert config.training.lr == float(best["fields"]["training.lr"])
     assert main(["train", str(out / "best.yaml"), "--out", str(out / "run")]) == 0
@@ -218,12 +218,11 @@ def test_tests_are_never_looked_at(tmp_path: Path) -> None:
         main(["train", str(config), "--out", str(tmp_path / "run")])
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 def test_a_search_that_breaks_off_goes_on_as_if_it_had_not(
-    processes: int, waves: Path, monkeypatch: pytest.MonkeyPatch
+    waves: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = waves.parent / "whole", waves.parent / "broken"
-    count = ("--trials", 4, "--jobs", processes)
+    count = ("--trials", 4, "--jobs", 2)
     assert tune(waves, *RATES, *count, "--out", whole) == 0
 
     def stopped(jobs: Sequence[Job], *others: Any) -> Iterator[Any]:
@@ -238,7 +237,7 @@ def test_a_search_that_breaks_off_goes_on_as_if_it_had_not(
     assert tune(waves, *RATES, *count, "--out", broken) == 0
     assert trials(broken) == trials(whole)
     kept = {run: run.stat().st_mtime_ns for run in broken.glob("*/last.safetensors")}
-    assert tune(waves, *RATES, "--trials", 5, "--jobs", processes, "--out", broken) == 0
+    assert tune(waves, *RATES, "--trials", 5, "--jobs", 2, "--out", broken) == 0
     assert len(trials(broken)) == 5
     assert kept == {run: run.stat().st_mtime_ns for run in kept}
 
