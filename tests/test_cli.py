@@ -445,7 +445,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
     line = refuses("train", waves, "--out", tmp_path / "run")
-    assert "loss term l_pre became nan at or shortly before step 4" in line
+    assert "loss term l_pre became nan on the mini-batch of training step 3" in line
     assert "lower training.lr or the weight of that term" in line
     assert "K=5 2 steps" in says("evaluate", tmp_path / "run", "--tasks", 2)
 
