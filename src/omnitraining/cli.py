@@ -117,6 +117,15 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust_in_named_runs(parser: argparse.ArgumentParser) -> None:
+    """The option to run what other runs name: commands that train have it."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let runs that are named by start or previous name classes from outside omnitraining",
+    )
+
+
 def _train(arguments: list[str]) -> int:
     parser = command_parser(
         "train",
@@ -128,11 +137,7 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--fields", action="store_true", help="print all fields and exit")
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let runs that are named by start or previous name classes from outside omnitraining",
-    )
+    add_trust_in_named_runs(parser)
     known, fields = parser.parse_known_args(arguments)
 
     from omnitraining import experiment

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
 
 
@@ -25,11 +25,7 @@ def main(arguments: list[str]) -> int:
         help="runs at a time, each with one thread (default: one per core; 1 on a GPU)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let runs that are named by start or previous name classes from outside omnitraining",
-    )
+    add_trust_in_named_runs(parser)
     options, rest = parser.parse_known_args(arguments)
 
     from omnitraining import jobs, sweeping, variation

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from omnitraining.cli import command_parser
+from omnitraining.cli import add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
 
 
@@ -28,11 +28,7 @@ def main(arguments: list[str]) -> int:
         "--jobs", type=int, default=1, help="trials at a time, each with one thread (default: 1)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of trials")
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let runs that are named by start or previous name classes from outside omnitraining",
-    )
+    add_trust_in_named_runs(parser)
     options, rest = parser.parse_known_args(arguments)
     for name in ("trials", "jobs"):
         if (value := getattr(options, name)) < 1:
