@@ -10,6 +10,7 @@ import yaml
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
 from omnitraining.report import book, page, sections
 from omnitraining.report.markers import outside
+from omnitraining.reproduction import completed
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -45,7 +46,7 @@ def experiments() -> dict[str, Experiment]:
     texts = {p.stem: p.read_text() for p in sorted((PACKAGE / "experiments").glob("*.yaml"))}
     files = {name: yaml.safe_load(text) for name, text in texts.items()}
     return {
-        name: Experiment(name, _comment(text), _complete(name, files), text, record(name))
+        name: Experiment(name, _comment(text), completed(name, files), text, record(name))
         for name, text in texts.items()
     }
 
@@ -105,16 +106,6 @@ def _comment(text: str) -> str:
             lines.append("")
         lines.append(f"  {body}" if body.startswith("  ") else body)
     return "\n".join(lines)
-
-
-def _complete(name: str, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    own = dict(files[name])
-    like = own.pop("like", None)
-    if like is None:
-        return own
-    before = _complete(like, files)
-    rows = {**before["rows"], **own.pop("rows", {})}
-    return {**before, **own, "rows": {n: row for n, row in rows.items() if row is not None}}
 
 
 def _page(experiment: Experiment) -> str:

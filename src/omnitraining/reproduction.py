@@ -87,16 +87,21 @@ def suites() -> list[Suite]:
     folder = resources.files("omnitraining") / "experiments"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     values = {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in files}
-    return [Suite(name, **_complete(name, values)) for name in values]
+    return [Suite(name, **completed(name, values)) for name in values]
 
 
-def _complete(name: str, values: dict[str, Values]) -> Values:
-    """What a file says, over what the file says that it names as ``like``."""
+def completed(name: str, values: dict[str, Values]) -> Values:
+    """What a file says, over what the file says that it names as ``like``.
+
+    Args:
+        name: of the experiment.
+        values: of all files, by the names of their experiments.
+    """
     own = dict(values[name])
     like = own.pop("like", None)
     if like is None:
         return own
-    before = _complete(like, values)
+    before = completed(like, values)
     rows = {**before["rows"], **own.pop("rows", {})}
     kept = {row: fields for row, fields in rows.items() if fields is not None}
     about = [claim for claim in before.get("claims", []) if _rows_of(claim) <= {*kept}]
