@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
 
-from omnitraining.batches import Episode
+from omnitraining.batches import Episode, channels_last
 
 Weights = dict[str, Tensor]
 Slope = Callable[[Weights, Tensor, Tensor, Weights], Weights]
@@ -43,7 +44,8 @@ def adapted_outputs(
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
         chunk: tasks computed at a time; all at once if None. Networks with norms are computed
-            task by task where the outer gradient flows through inner gradients.
+            task by task where the outer gradient flows through inner gradients, and those with
+            convolutions on a CPU.
 
     Returns:
         Outputs [len(after), T, Q, O].
@@ -90,11 +92,13 @@ def adapted_outputs(
     sets = episode.support_x, episode.support_y, episode.query_x
     # Of all ways to compute attention, only the plain one can be differentiated twice.
     with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH):
-        if len(episode.support_x) == 1 or (keep_graph and _has_norms(network)):
-            # Plain autograd: torch.func costs several times as much on one small network, and
-            # under vmap torch has wrong second derivatives of batch and layer norms (2.13).
-            tasks_apart = zip(*sets, strict=True)
-            return torch.stack([descend(slope_of_one, *t, buffers) for t in tasks_apart], 1)
+        if len(episode.support_x) == 1 or _better_apart(network, episode, keep_graph):
+            # Plain autograd: torch.func costs several times as much on one small network.
+            tasks_apart = [
+                descend(slope_of_one, channels_last(x), y, channels_last(query), buffers)
+                for x, y, query in zip(*sets, strict=True)
+            ]
+            return torch.stack(tasks_apart, 1)
         tasks = len(episode.support_x)
         state = {name: b.expand(tasks, *b.shape).clone() for name, b in buffers.items()}
         together = vmap(
@@ -174,8 +178,18 @@ def adapted(
     return changed.requires_grad_(False)
 
 
-def _has_norms(network: nn.Module) -> bool:
-    return any(isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm)) for m in network.modules())
+def _better_apart(network: nn.Module, episode: Episode, keep_graph: bool) -> bool:
+    """Whether tasks must, or had better, be computed one after the other.
+
+    Under vmap torch has wrong second derivatives of batch and layer norms (2.13), and convolutions
+    with weights per task become grouped ones, which take a CPU more than twice as long.
+    """
+    has_norms = any(
+        isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm)) for m in network.modules()
+    )
+    has_convolutions = any(isinstance(m, _ConvNd) for m in network.modules())
+    on_cpu = episode.support_x.device.type == "cpu"
+    return (keep_graph and has_norms) or (on_cpu and has_convolutions)
 
 
 @contextmanager
