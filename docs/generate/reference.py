@@ -22,7 +22,7 @@ GROUPS = {
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training evaluation runs experiment trust fields errors"),
     "reproduction": ("Experiments and records",
-                     "reproduction sweeping tuning variation jobs records claims report"),
+                     "reproduction sweeping tuning variation jobs records merging claims report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
     "programs": ("Programs", "cli commands demo display doctor"),
 }  # fmt: skip

@@ -103,29 +103,28 @@ def gaps(claim: Claim, record: Record) -> tuple[Gaps, bool]:
     rows, sign = record["rows"], 1 if record["higher_is_better"] else -1
     if claim.row not in rows or claim.rival not in rows:
         return {}, False
+    paired: Gaps = {}
     for known in record.get("claims", []):
         if (known["row"], known["head"], known["rival"]) == (claim.row, claim.head, claim.rival):
-            cells = {name: gap for name, gap in known["cells"].items() if claim.is_about(name)}
-            return {n: (sign * gap["mean"], gap["interval"]) for n, gap in cells.items()}, True
+            paired |= {n: (sign * g["mean"], g["interval"]) for n, g in known["cells"].items()}
     first, second = rows[claim.row]["cells"], rows[claim.rival]["cells"]
-    shared = [
-        name
-        for name, cell in first.items()
-        if claim.is_about(name) and cell["tasks"] == second.get(name, {}).get("tasks")
-    ]
     if claim.head == ENSEMBLE and record["reference"] in (claim.row, claim.rival):
         turned = sign if record["reference"] == claim.row else -sign
-        other = second if record["reference"] == claim.row else first
-        kept = {name: other[name]["reference_minus_this"] for name in shared}
-        return {name: (turned * gap["mean"], gap["interval"]) for name, gap in kept.items()}, True
-    found = {}
-    for name in shared:
-        heads = first[name]["heads"]
-        one, two = heads.get(claim.head), second[name]["heads"][ENSEMBLE]
-        if one is not None:
+        for name, cell in (second if record["reference"] == claim.row else first).items():
+            if gap := cell.get("reference_minus_this"):
+                paired.setdefault(name, (turned * gap["mean"], gap["interval"]))
+    found: Gaps = {}
+    for name, cell in first.items():
+        heads, other = cell["heads"], second.get(name, {})
+        if not claim.is_about(name) or cell["tasks"] != other.get("tasks"):
+            continue
+        if name in paired:
+            found[name] = paired[name]
+        elif claim.head in heads:
+            one, two = heads[claim.head], other["heads"][ENSEMBLE]
             width = math.hypot(one["interval"], two["interval"])
             found[name] = (sign * (one["mean"] - two["mean"]), width)
-    return found, False
+    return found, found.keys() <= paired.keys()
 
 
 def differences(claims: list[Claim], pooled: Mapping[str, Evaluation]) -> list[Record]:

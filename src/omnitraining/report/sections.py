@@ -367,7 +367,10 @@ def verdicts(record: Record, what: str) -> str:
     for name, row in record["rows"].items():
         if name == record["reference"]:
             continue
-        gaps = [cell["reference_minus_this"] for cell in row["cells"].values()]
+        cells = row["cells"].values()
+        gaps = [c["reference_minus_this"] for c in cells if "reference_minus_this" in c]
+        if not gaps:  # it was measured elsewhere than the reference
+            continue
         better = sum(sign * gap["mean"] > gap["interval"] for gap in gaps)
         worse = sum(-sign * gap["mean"] > gap["interval"] for gap in gaps)
         smallest = min(gaps, key=lambda gap: sign * gap["mean"])
