@@ -19,7 +19,7 @@ from omnitraining.cli import COMMANDS, main
 from omnitraining.experiment import instantiate, read_config
 from omnitraining.metatraining import MatchingNet, ProtoNet
 from omnitraining.pretraining import BaselinePP, SGDHead
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import Run
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values

@@ -11,7 +11,7 @@ from benchmarks.faults.kills import MANNERS, differences, killed
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.experiment import load_run, train_run
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import Metrics, Run, load_checkpoint
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, metrics
 

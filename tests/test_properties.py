@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from omnitraining.errors import InputError
 from omnitraining.experiment import dump, parse
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.tasks.classification.datasets.dataset import (
     ALL,
     SPLITS,

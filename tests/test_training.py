@@ -11,7 +11,8 @@ from omnitraining import reproduction, training
 from omnitraining.batches import MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.experiment import instantiate, train_run
-from omnitraining.reproduction import Suite, merge, reproduce
+from omnitraining.recipes import merge
+from omnitraining.reproduction import Suite, reproduce
 from omnitraining.runs import Run, load_checkpoint
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import Training

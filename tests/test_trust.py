@@ -25,7 +25,7 @@ from omnitraining.experiment import (
 )
 from omnitraining.fields import known_classes
 from omnitraining.learner import FewShotClassifier, Trained
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import Run
 from omnitraining.trust import FUNCTIONS, KINDS, foreign_names
 from tests.reference.tiny import SINUSOIDS, Values, config

@@ -51,7 +51,7 @@ from omnitraining.cli import main
 from omnitraining.experiment import instantiate, parse, train_run
 from omnitraining.learner import Trained
 from omnitraining.learner.sources import find
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import Run, load_checkpoint
 from omnitraining.tasks.classification import datasets, decoding
 from omnitraining.tasks.classification.datasets.own import from_arrays, from_dataset

@@ -131,6 +131,7 @@ def _train(arguments: list[str]) -> int:
         "train",
         "Every field of the configuration is an option too, as in\n"
         "  omni train glyphs.yaml --training.steps 500 --loss.weight 1 --seed 2\n"
+        "--recipe paper takes over all choices of the paper: lambda, heads, metric, optimiser.\n"
         "Print them all with: omni train CONFIG --fields",
     )
     parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")

@@ -21,6 +21,7 @@ from omnitraining.fields import find_class, readable
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
+from omnitraining.recipes import FIELD, with_recipe
 from omnitraining.runs import Run, load_checkpoint, provenance
 from omnitraining.tasks.base import Problem
 from omnitraining.training import Progress, Training, find_device, train
@@ -363,19 +364,35 @@ def read_config(path: Path, options: list[str]) -> Namespace:
 
     Args:
         path: the file; the name of a shipped one will do.
-        options: fields as the command line has them, ``--seed 1``.
+        options: fields as the command line has them, ``--seed 1``; ``--recipe paper`` too.
 
     Raises:
-        InputError: the file cannot be read, or a field is unknown or has a wrong value.
+        InputError: the file cannot be read, there is no such recipe, or a field is unknown or has
+            a wrong value.
     """
     values = read_values(path)
     values.pop("tune", None)  # is for 'omni tune' alone
+    name, options = _recipe_of(options)
+    values = with_recipe(values | ({FIELD: name} if name else {}))
     start = parse(values, str(path))
     if (changed := _with_classes(values, options)) != values:
         start = parse(changed, "command line")
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
         return config
+
+
+def _recipe_of(options: list[str]) -> tuple[str, list[str]]:
+    """The recipe that a command line names, or "", and the other options."""
+    left, name = [], ""
+    given = iter(options)
+    for option in given:
+        key, equals, value = option.partition("=")
+        if key != f"--{FIELD}":
+            left.append(option)
+        elif not (name := value if equals else next(given, "")):
+            raise InputError(f"--{FIELD} has no value: give it as --{FIELD} paper")
+    return name, left
 
 
 def read_values(path: Path) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from omnitraining.claims import Claim
 from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
 from omnitraining.jobs import Job, check_unchanged, judge, train
+from omnitraining.recipes import merge, with_recipe
 from omnitraining.records import Results, Values, write_record
 from omnitraining.runs import Run
 from omnitraining.tasks.classification import placeholders
 from omnitraining.tasks.classification.datasets import read
 from omnitraining.tasks.classification.datasets.standards import complaints
 
-OF_A_ROW = ("continues", "previous", "start", "settings", "paper", "smoke")
+OF_A_ROW = ("run", "continues", "previous", "start", "settings", "paper", "smoke")
 """What a row may say beside fields of the configuration."""
 
 
@@ -38,12 +39,15 @@ class Suite:
 
     A row holds fields of the configuration. Beside them it may say
 
+    - ``run: NAME``: its runs are called so and not as the row, because a row of another experiment
+      in the same folder has the same ones;
     - ``continues: ROW``: it is that row trained on for more steps, which with a constant learning
       rate gives the same weights as training it afresh, at less cost;
     - ``previous: ROW``: it is that row again, taught by its run of the same setting and seed;
     - ``start: ROW``: it starts from the backbone of that row's run of the same setting and seed;
     - ``settings: [NAME, ...]``: it is trained in these settings only;
     - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints;
+    - ``recipe: NAME``: fields of a recipe stand over those of the row (`omnitraining.recipes`);
     - ``smoke: FIELDS``: its own fields of the tiny variant.
 
     A row that continues another or names a previous one has its fields and its settings.
@@ -208,10 +212,11 @@ def _plan(
             for row, own in suite.rows.items():
                 if setting not in _option(suite, row, "settings", suite.settings or [""]):
                     continue
+                values = with_recipe(
+                    merge(suite.config, suite.settings.get(setting, {}), _fields(suite, row))
+                )
                 values = merge(
-                    suite.config,
-                    suite.settings.get(setting, {}),
-                    _fields(suite, row),
+                    values,
                     merge(suite.smoke, _option(suite, row, "smoke", {})) if smoke else {},
                     data,
                     {"seed": seed},
@@ -223,7 +228,7 @@ def _plan(
                     values["start"] = str((place / f"{begun}-{seed}").absolute())
                 before = own.get("continues")
                 continues = place / f"{before}-{seed}" if before else None
-                target = place / f"{row}-{seed}"
+                target = place / f"{own.get('run', row)}-{seed}"
                 # Whatever a row goes on from is another row of the same experiment.
                 jobs.append(Job(row, setting, target, values, continues, trust=True))
     return jobs
@@ -354,18 +359,3 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
     else:
         show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
     print(f"record: {path}")
-
-
-def merge(*parts: Mapping[str, Any]) -> Values:
-    """Nested dictionaries over one another; later ones win. A changed class drops its options."""
-    merged: Values = {}
-    for part in parts:
-        for key, value in part.items():
-            below = merged.get(key)
-            if isinstance(value, Mapping) and isinstance(below, Mapping):
-                other = value.get("class_path", below.get("class_path"))
-                same = other == below.get("class_path")
-                merged[key] = merge(below if same else {}, value)
-            else:
-                merged[key] = merge(value) if isinstance(value, Mapping) else value
-    return merged

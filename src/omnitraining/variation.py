@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from omnitraining import recipes
 from omnitraining.errors import InputError
 from omnitraining.experiment import dump, instantiate, read_config
 from omnitraining.records import Values
@@ -102,7 +103,10 @@ def cells(path: Path, fields: dict[str, list[str]]) -> list[Cell]:
         chosen = dict(zip(fields, combination, strict=True))
         config = checked(path, chosen)
         label = ", ".join(f"{names[field]}={chosen[field]}" for field in several)
-        varied = {field: value_of(config, field) for field in several}
+        varied = {
+            field: chosen[field] if field == recipes.FIELD else value_of(config, field)
+            for field in several
+        }
         values = yaml.safe_load(dump(config))
         if twin := next((cell for cell in found if cell.values == values), None):
             raise InputError(f"{label} and {twin.label} are the same configuration")

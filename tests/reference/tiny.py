@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnitraining.experiment import parse
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 

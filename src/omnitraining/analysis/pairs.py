@@ -68,7 +68,8 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     figure, axes = panels(cells, names)
     for axis, cell in zip(axes, cells, strict=True):
         singles = {name: ours(rows[name]).get(cell) for name in names}
-        if there := [number[0] for number in singles.values() if number]:
+        rivals = {name for name in names if _config(rows[name])["method"] != "omni-training"}
+        if there := [own[0] for name, own in singles.items() if own and name in rivals]:
             axis.axvline(max(there), color="0.6", linestyle=":", label="best without Omni")
         for place, name in enumerate(names):
             partner = ours(rows[inside[name]]).get(cell) if name in inside else None

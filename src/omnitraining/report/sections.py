@@ -272,12 +272,6 @@ def _scores(record: Record) -> str:
     )
 
 
-def paper_recipe(record: Record) -> str:
-    seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
-    title = f"**{record['title']}** (`{record['command']}`; {record['tasks']} tasks, {seeds})."
-    return "\n".join([title + "\n", *accuracies(record)])
-
-
 def accuracies(record: Record) -> list[str]:
     """A table per number of shots: rows are methods, columns are benchmarks."""
     rows, reference = record["rows"], record["reference"]

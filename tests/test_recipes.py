@@ -1,0 +1,80 @@
+"""Recipes take over the choices that they name, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from omnitraining import cli
+from omnitraining.errors import InputError
+from omnitraining.experiment import dump, instantiate, parse, read_config
+from omnitraining.metatraining import GNN, MatchingNet, ProtoNet
+from omnitraining.pretraining import SGDHead
+from omnitraining.recipes import recipes, with_recipe
+from omnitraining.reproduction import find_suite
+from omnitraining.tasks.reinforcement.problem import Reinforcement
+
+GLYPHS = {"problem": {"class_path": "Glyphs"}, "backbone": {"class_path": "Conv4"}}
+
+
+def test_the_paper_s_recipe_is_what_the_paper_says() -> None:
+    config = read_config(Path("glyphs.yaml"), ["--recipe", "paper", "--training.steps", "7"])
+    made = instantiate(config)
+    assert made.metatraining == ProtoNet(metric="euclidean", scale=1.0)  # eq. 20
+    assert made.pretraining.new_head == SGDHead()
+    assert (made.loss.weight, made.loss.alpha, made.loss.distill_on) == (3.0, 0.99, "outputs")
+    assert (made.training.optimiser, made.training.lr) == ("adam", 1e-3)
+    assert made.inference.vote == ("pre", "joint", "meta") and made.inference.joint_head == "pre"
+    assert made.omninet.shared_until is None, "every layer is an Omni-Layer"
+    # What it does not name stays: sizes of the file, steps of the command line.
+    own = instantiate(read_config(Path("glyphs.yaml"), []))
+    assert made.training.steps == 7 and made.training.epoch == own.training.epoch
+    assert made.backbone().state_dict().keys() == own.backbone().state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["glyphs", "photos", "sinusoids", "navigation"])
+def test_it_fits_every_kind_of_problem(name: str) -> None:
+    config = read_config(Path(f"{name}.yaml"), ["--recipe=paper"])
+    again = parse(yaml.safe_load(dump(config)))
+    assert dump(again) == dump(config), "a resolved configuration has fields, and no recipe"
+    assert config.loss.weight == 3.0
+    if name == "navigation":
+        made = instantiate(config)
+        assert isinstance(made.problem, Reinforcement)
+        assert made.problem.rates == "stated" and made.training.lr == 0.03
+
+
+def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_file(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**GLYPHS, "recipe": "paper", "loss": {"weight": 0.5}}))
+    assert read_config(file, []).loss.weight == 3.0
+    assert read_config(file, ["--loss.weight", "2"]).loss.weight == 2.0
+    assert read_config(file, ["--recipe", "own"]).loss.weight == 0.5
+
+
+def test_algorithms_keep_options_that_the_recipe_does_not_name() -> None:
+    matching = {"class_path": "MatchingNet", "init_args": {"scale": 5.0, "steps": 2}}
+    made = instantiate(parse(with_recipe({**GLYPHS, "metatraining": matching, "recipe": "paper"})))
+    assert made.metatraining == MatchingNet()
+    gnn = {"class_path": "omnitraining.GNN", "init_args": {"width": 8}}
+    made = instantiate(parse(with_recipe({**GLYPHS, "metatraining": gnn, "recipe": "paper"})))
+    assert made.metatraining == GNN(width=8)
+
+
+@pytest.mark.parametrize("wrong", ["papers", 3, None, ["paper"], {"paper": 1}])
+def test_unknown_recipes_are_refused_in_one_line(wrong: object) -> None:
+    with pytest.raises(InputError, match="choose from own, paper") as caught:
+        with_recipe({**GLYPHS, "recipe": wrong})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "glyphs.yaml", "--recipe"]) == 2
+    assert "--recipe has no value: give it as --recipe paper" in capsys.readouterr().err
+
+
+def test_rows_of_experiments_have_recipes() -> None:
+    suite = find_suite("glyph-table2")
+    assert suite.rows["omni-proto-paper"]["recipe"] in recipes()
