@@ -117,10 +117,10 @@ def duration(seconds: float) -> str:
 
 def printed(rows: dict[str, Record]) -> str:
     """What the paper prints of some rows; empty if it prints nothing."""
-    papers = {row: own["paper"] for row, own in rows.items() if "paper" in own}
+    papers = {row: tables.printed(own) for row, own in rows.items() if "paper" in own}
     cells = list(dict.fromkeys(cell for found in papers.values() for cell in found))
     body = [
-        [row, *("{:.2f} ± {:.2f}".format(*found[c]) if c in found else "" for c in cells)]
+        [row, *(tables.number_text(found[c]) if c in found else "" for c in cells)]
         for row, found in papers.items()
     ]
     return table(["", *cells], body) if papers else ""
