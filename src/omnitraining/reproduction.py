@@ -40,7 +40,8 @@ class Suite:
 
     A file may say ``like: NAME``: it has what the experiment of that name has, except for what it
     says itself; its rows are added, and a row that is null is left out, with claims about it.
-    With ``keep: [ROW, ...]`` it has only those rows of the other, in that order.
+    With ``keep: {rows: [ROW, ...], settings: [SETTING, ...]}`` it has only those of the other's
+    rows or settings, in that order, and then its own.
 
     A row holds fields of the configuration. Beside them it may say
 
@@ -115,8 +116,12 @@ def completed(name: str, values: dict[str, Values]) -> Values:
     if like is None:
         return own
     before = completed(like, values)
-    taken = {row: before["rows"][row] for row in own.pop("keep", before["rows"])}
+    keep = own.pop("keep", {})
+    taken = {row: before["rows"][row] for row in keep.get("rows", before["rows"])}
     rows = {**taken, **own.pop("rows", {})}
+    if "settings" in keep:
+        places = {name: before["settings"][name] for name in keep["settings"]}
+        own["settings"] = {**places, **own.get("settings", {})}
     kept = {row: fields for row, fields in rows.items() if fields is not None}
     about = [claim for claim in before.get("claims", []) if _rows_of(claim) <= {*kept}]
     return {**before, "claims": about, **own, "rows": kept}
