@@ -375,7 +375,7 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
     called = {name: fields.get("called", {}) for name, fields in suite.settings.items()}
     shown = Shown(suite.show, called, ("test", "tuned") if suite.tuned else ("test",))
     record, pooled = write_record(path, facts, results, shown, paper, claims)
-    if suite.draw in ("tables", "pairs"):
+    if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 
         show(tables.table(record))

@@ -14,7 +14,7 @@ def pairs(record: Record) -> dict[str, str]:
     Args:
         record: as `omnitraining.reproduction` writes it.
     """
-    configs = {row: _config(results) for row, results in record["rows"].items()}
+    configs = {row: configuration(results) for row, results in record["rows"].items()}
     found = {}
     for omni, config in configs.items():
         for alone, other in configs.items():
@@ -92,8 +92,8 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     return finish(figure, f"{record['title']}\naccuracy %, 95 % intervals over tasks", path)
 
 
-def _config(results: Record) -> Record:
-    """The configuration of a row; of its first setting where there are several."""
+def configuration(results: Record) -> Record:
+    """The configuration of a row of a record; of its first setting where there are several."""
     config: Record = results["config"] if "config" in results else next(
         iter(results["settings"].values())
     )["config"]  # fmt: skip
