@@ -15,6 +15,9 @@ from omnitraining.reproduction import completed
 
 Record = dict[str, Any]
 
+WITHOUT_ALGORITHMS = ("", "accuracies", "flow_curves", "flow_attention")
+"""What experiments draw that do not compare algorithms."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -212,8 +215,8 @@ def with_algorithm(name: str, kind: str) -> dict[str, tuple[Record, list[str]]]:
     methods = ("pre-training",) if kind == "pretraining" else ("meta-training", "omni-training")
     found = {}
     for experiment in experiments().values():
-        # Those drawn as "accuracies" compare methods and recipes, not algorithms.
-        if not experiment.record or experiment.values["draw"] in ("", "accuracies"):
+        # Others compare methods, recipes and flows, not algorithms.
+        if not experiment.record or experiment.values["draw"] in WITHOUT_ALGORITHMS:
             continue
         rows = [
             row
