@@ -115,7 +115,7 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
         axis.set_xticks(range(len(cells)), [f"{steps}" for steps in cells])
         axis.set_xlabel("gradient steps of fine-tuning")
         axis.set_ylabel(f"test {record['unit']}")
-        axis.set_title(place, fontsize=10)
+        axis.set_title(f"{place}, fine-tuned", fontsize=10)
     for axis in rest[len(tuned) :]:
         axis.set_visible(False)
     return _finish(figure, record, path)
