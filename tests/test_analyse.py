@@ -82,6 +82,28 @@ def test_accuracy_is_that_of_the_logits() -> None:
     assert found.shape == (len(STEPS), 25)  # of more than one batch of tasks
 
 
+def test_runs_are_fine_tuned_flow_by_flow_and_vote() -> None:
+    problem = Blobs(PROTOCOL)
+    model, images = model_of(problem, Baseline()), problem.benchmarks["blobs"]
+    found = transfer.tuned(problem, model, Inference(vote=("pre", "meta")), 4)
+    names = [f"blobs 3-way {k}-shot, {steps} steps" for k in (1, 2) for steps in STEPS]
+    assert [*found.cells] == names
+    tasks = problem.fixed_tasks(images, 3, 2, 4)
+    parts = {}
+    for flow in ("pre", "joint", "meta"):
+        backbone = transfer._backbone(model, flow)
+        rate = transfer.chosen_rate(problem, model, backbone, 4)
+        parts[flow] = transfer.tuned_probabilities(problem, model, backbone, images, tasks, rate)
+        wanted = transfer.fine_tuned(problem, model, backbone, images, tasks, rate)
+        for place, name in enumerate(names[3:]):
+            assert found.cells[name].scores[flow] == pytest.approx(wanted[place].tolist())
+    labels = problem.test_episode(images, tasks).query_y
+    vote = (parts["pre"] + parts["meta"]).argmax(-1)
+    for place, name in enumerate(names[3:]):
+        hits = (vote[place] == labels).float().mean(-1) * 100
+        assert found.cells[name].scores[ENSEMBLE] == pytest.approx(hits.tolist())
+
+
 def test_measuring_changes_neither_the_problem_nor_the_model() -> None:
     problem = Blobs(PROTOCOL)
     model, own = model_of(problem, Baseline()), blobs(4, 5, "mine", 9)

@@ -27,6 +27,7 @@ from omnitraining.backbones import (
     resnet12,
 )
 from omnitraining.backbones.dropblock import DropBlock
+from omnitraining.backbones.parallel import ParallelResNet18, ThreeConvolutions
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
@@ -88,6 +89,33 @@ def test_a_wide_resnet_has_the_parameters_of_its_formula(depth: int, width: int)
 def test_wrn_28_10_with_a_classifier_of_ten_has_the_36_5_million_of_its_paper() -> None:
     with_classifier = size(on_meta(WideResNet)) + 640 * 10 + 10
     assert with_classifier == 36_479_194 == wide_resnet_size(28, 10) + 6_410
+
+
+def test_the_parallel_resnet_18_has_the_parameters_of_the_omni_net() -> None:
+    assert size(on_meta(ParallelResNet18)) == 13_981_376 == size(OmniNet(ResNet18()))
+
+
+@exactly
+def test_three_convolutions_are_the_sum_of_their_formula() -> None:
+    made = settled(
+        ThreeConvolutions(nn.Conv2d(3, 4, 3, 2, padding=1, bias=False), nn.BatchNorm2d(4))
+    )
+    x, expected = torch.randn(2, 3, 7, 7), torch.zeros(2, 4, 4, 4)
+    for part, padding in zip(made.parts, (1, 0, 0), strict=True):
+        conv, norm = part
+        maps = F.conv2d(x, conv.weight, stride=2, padding=padding)
+        means, scales = norm.running_mean, norm.weight / (norm.running_var + norm.eps).sqrt()
+        expected += (maps - means.view(-1, 1, 1)) * scales.view(-1, 1, 1)
+        expected += norm.bias.view(-1, 1, 1)
+    torch.testing.assert_close(made(x), expected, **EXACT)
+
+
+def test_every_convolution_of_the_parallel_resnet_18_has_two_beside_it() -> None:
+    made = on_meta(ParallelResNet18)
+    names = {path for path, m in made.named_modules() if isinstance(m, ThreeConvolutions)}
+    plain = {path for path, m in on_meta(ResNet18).named_modules() if isinstance(m, nn.Conv2d)}
+    assert names == plain and len(plain) == 20
+    assert ParallelResNet18(pool=False).eval()(torch.randn(2, 3, 33, 33)).shape == (2, 2048)
 
 
 def encoder_layer_size(width: int, rank: int | None = None) -> int:

@@ -49,9 +49,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(
 ) -> None:
     values = config(SINUSOIDS, **EIGHT)
     whole = train_run(values, tmp_path / "whole")
-    validate, done = type(load_run(whole).problem).validate, 0
+    validate, done = type(load_run(whole).problem).validation_scores, 0
 
-    def filled(self: Any, *rest: Any) -> float:
+    def filled(self: Any, *rest: Any) -> dict[str, float]:
         nonlocal done
         done += 1
         if done > 4:  # student and teacher of two epochs: of the third nothing can be written
@@ -59,7 +59,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(
         return validate(self, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(load_run(whole).problem), "validate", filled)
+        patch.setattr(type(load_run(whole).problem), "validation_scores", filled)
         with pytest.raises(InputError, match=r"cannot write .*: No space left .*--resume"):
             train_run(values, tmp_path / "run")
     monkeypatch.undo()

@@ -17,11 +17,15 @@ from torch import Tensor
 
 from omnitraining import jobs, reproduction
 from omnitraining.analysis import tables
+from omnitraining.backbones import ResNet18
+from omnitraining.backbones.resnet import Block
+from omnitraining.claims import Claim
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiment import instantiate, load_run, parse
-from omnitraining.records import join, rows_of
+from omnitraining.records import Shown, evaluations, join, rows_of
+from omnitraining.report import sections
 from omnitraining.reproduction import Suite, find_suite, reproduce, suites
 from omnitraining.runs import Run
 from omnitraining.tasks.classification import photos, placeholders
@@ -30,6 +34,7 @@ from omnitraining.tasks.classification.datasets.standards import STANDARDS
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
 TABLES = ["table2", "table3", "table4", "table5"]
+ABLATIONS = ["table6", "table7", "figure3", "figure9", "figure10", "figure11", "figure12"]
 ALL = [suite.name for suite in suites() if suite.settings or suite.name in TABLES]
 SMALL: Values = {"init_args": {"waves": 5, "test_steps": 1}}
 WAVES = Suite(
@@ -168,6 +173,31 @@ def test_settings_with_the_same_cell_are_refused() -> None:
         "cub 1-shot",
         "cars 1-shot",
     }
+
+
+def test_settings_that_share_a_benchmark_give_it_names(trained: Path) -> None:
+    runs = {"few": [Run(trained / "few/maml-0")], "many": [Run(trained / "many/maml-0")]}
+    shown = Shown(["three", "K=9"], {"few": {"K=3": "three"}})
+    (joined,) = evaluations({"maml": runs}, shown)["maml"]
+    assert list(joined.cells) == ["three 1 steps", "K=9 1 steps"]
+
+
+def test_a_file_may_keep_some_rows_and_settings_of_another() -> None:
+    claims = [{"row": "a", "above": "b"}, {"row": "c", "above": "b"}]
+    files: dict[str, Values] = {
+        "first": {
+            "rows": {"a": {"x": 1}, "b": {}, "c": {}}, "settings": {"s": {}, "t": {}},
+            "claims": claims, "title": "First",
+        },
+        "second": {
+            "like": "first", "keep": {"rows": ["b", "a"], "settings": ["t"]},
+            "rows": {"d": {}}, "settings": {"u": {}},
+        },
+    }  # fmt: skip
+    found = reproduction.completed("second", files)
+    assert list(found["rows"]) == ["b", "a", "d"] and found["rows"]["a"] == {"x": 1}
+    assert list(found["settings"]) == ["t", "u"] and found["claims"] == claims[:1]
+    assert "keep" not in found and files["second"]["keep"]
 
 
 def test_only_some_settings_may_be_trained(tmp_path: Path, use: Use) -> None:
@@ -337,17 +367,18 @@ NEEDS = {
     "table3": ["mini-imagenet", "cub"],
     "table4": ["mini-imagenet", "cub", "cars", "places", "plantae"],
     "table5": ["mini-imagenet", "cub", "cars", "places", "plantae"],
+    "figure3": ["mini-imagenet", "cub", "cars", "places", "plantae"],
 }
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [*TABLES, *ABLATIONS])
 def test_tables_say_which_data_they_need(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", name]) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
     assert line.startswith(f"omni: {name} needs photographs: give --data DIR, a folder that holds ")
     listed, _, rest = line.partition("holds ")[2].partition(";")
-    assert set(listed.split(", ")) == set(NEEDS[name]) and "--smoke" in rest
+    assert set(listed.split(", ")) == set(NEEDS.get(name, NEEDS["table2"])) and "--smoke" in rest
     assert captured.out == ""
 
 
@@ -418,9 +449,10 @@ def test_given_data_are_used_in_the_tiny_variant_too(
         monkeypatch.setattr(module, "complaints", lambda name, data_set: [])
     monkeypatch.chdir(tmp_path)
     reproduce("table3", tmp_path / "out", smoke=True, data=Path("data"))
-    assert [p.name for p in (tmp_path / "out").iterdir() if p.is_dir()] == ["protonet-0"]
+    assert runs_in(tmp_path / "out") == ["mini-imagenet-cub/protonet-0"]
     assert "--smoke --data DIR" in record_of(tmp_path / "out", "table3")["command"]
-    options = yaml.safe_load((tmp_path / "out/protonet-0/config.yaml").read_text())["problem"]
+    made = (tmp_path / "out/mini-imagenet-cub/protonet-0/config.yaml").read_text()
+    options = yaml.safe_load(made)["problem"]
     assert options["init_args"]["data"] == str(data) and options["init_args"]["complete"]
 
 
@@ -470,6 +502,92 @@ def test_what_rows_of_shipped_tables_say_fits_together(name: str) -> None:
         before.append(row)
     with_numbers = [own["paper"] for own in suite.rows.values() if "paper" in own]
     assert len(with_numbers[0]) == 2 * len(benchmarks)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_numbers_of_the_paper_are_those_of_its_cells(name: str) -> None:
+    """Cells have the names that settings give to benchmarks; means may lack an interval."""
+    suite, cells = find_suite(name), set()
+    for setting in suite.settings.values():
+        for benchmark in setting["problem"]["init_args"]["benchmarks"]:
+            shown = setting.get("called", {}).get(benchmark, benchmark)
+            assert shown not in cells, "cells of settings would clash"
+            cells.add(shown)
+    for own in suite.rows.values():
+        for cell, (mean, *half) in own.get("paper", {}).items():
+            assert cell.partition(" ")[0] in cells and 20 < mean < 100 and len(half) < 2
+    for claim in (Claim(**fields) for fields in suite.claims):
+        assert {cell.partition(" ")[0] for cell in claim.cells} <= cells
+
+
+def test_experiments_that_share_a_folder_have_the_same_runs_in_it() -> None:
+    """Or the second of them would refuse the runs of the first."""
+    found: dict[Path, tuple[str, Any]] = {}
+    data = {"problem": {"init_args": {"data": "anywhere"}}}
+    for suite in suites():
+        photographs = suite.config["problem"]["class_path"] == "Photos"
+        folder = Path(suite.folder or suite.name)
+        for job in reproduction._plan(suite, folder, [0], False, data if photographs else {}, 1.0):
+            whole = reproduction.merge(job.values)
+            first, values = found.setdefault(job.folder, (suite.name, whole))
+            assert values == whole or parse(values) == parse(whole), f"{first}, {suite.name}: {job}"
+
+
+def test_the_blocks_of_figure_12_are_those_of_a_resnet_18() -> None:
+    blocks = [name for name, m in ResNet18().named_modules() if isinstance(m, Block)]
+    rows = find_suite("figure12").rows
+    first = [row["omninet"]["shared_until"] for row in rows.values() if "omninet" in row]
+    assert first == blocks[1:] and len(blocks) == 8
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tiny variants of small networks leave in the folder that they share."""
+    folder = tmp_path_factory.mktemp("photographs")
+    main = ("omni-proto", "baseline", "protonet")
+    chosen = {
+        "figure10": main,
+        "figure11": main,
+        "table7": ("omni-proto", "protonet, 13.98M"),
+        "table6": ("omni-proto", "L_pre and L_meta"),
+        "figure9": ("omni-proto", "protonet", "joint-training", "ensemble"),
+        "figure12": ("omni-proto", "lambda 1"),
+        "figure3": ("baseline", "protonet"),
+    }
+    for name, rows in chosen.items():
+        with pytest.MonkeyPatch.context() as patch:
+            suite = small_table(name, *rows)
+            patch.setattr(reproduction, "find_suite", lambda name, suite=suite: suite)
+            before = {f: f.stat().st_mtime_ns for f in folder.rglob("best.safetensors")}
+            reproduce(name, folder, smoke=True)
+            after = {f: f.stat().st_mtime_ns for f in folder.rglob("best.safetensors")}
+            assert before.items() <= after.items(), "a run was trained twice"
+    return folder
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_tiny_variants_run_in_one_folder(name: str, photographs: Path) -> None:
+    assert (photographs / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    rows = record_of(photographs, name)["rows"]
+    assert all(results["cells"] for results in rows.values())
+    (cell, *_) = rows.popitem()[1]["cells"]
+    crossed = name in ("figure9", "figure12")
+    assert cell.startswith("mini-imagenet→cub 5-way" if crossed else ("mini-imagenet", "cub"))
+
+
+def test_records_and_the_book_have_fine_tuned_flows(photographs: Path) -> None:
+    record = record_of(photographs, "figure10")
+    cells = record["rows"]["omni-proto"]["cells"]
+    tuned = cells["cub 5-way 5-shot, 10 steps"]
+    assert (
+        list(tuned["heads"]) == ["pre", "joint", "meta", "ensemble"] and "cub 5-way 5-shot" in cells
+    )
+    run = Run(photographs / "cub" / "omni-proto-0")
+    scores = run.load_evaluation("tuned").cells["cub 5-way 5-shot, 10 steps"].scores["pre"]
+    assert tuned["heads"]["pre"]["mean"] == pytest.approx(sum(scores) / len(scores), rel=1e-3)
+    text = sections.results(record, "flow_curves", "")
+    assert "| omni-proto, pre-flow alone |" in text and "cub 5-shot, 10 steps" in text
+    assert record["claims"][0]["head"] == "pre"
 
 
 @pytest.mark.parametrize(
@@ -594,6 +712,14 @@ def test_markdown_has_ours_and_the_papers_numbers_the_best_of_ours_bold() -> Non
         "| two | – | 40.00 ± 0.50 | **30.00 ± 0.50** |",
         "| three | – | – | –<br>paper 31.00 ± 0.25 |",
     ]
+
+
+def test_means_of_the_paper_may_lack_an_interval(tmp_path: Path) -> None:
+    rows = {"one": {"ours": {"cub 5-shot": 50.0}, "paper": {"cub 5-shot": [73.44]}}}
+    made = record(rows)
+    assert "| one | **50.00 ± 0.50**<br>paper 73.44 |" in tables.markdown(made)
+    assert "| one | 73.44 |" in sections.printed({"one": rows["one"]})
+    assert tables.draw(made, {}, tmp_path / "a.png").is_file()
 
 
 def test_the_best_error_is_the_lowest() -> None:

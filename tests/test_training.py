@@ -270,8 +270,14 @@ def test_metrics_hold_every_active_term(changes: Values, terms: str, tmp_path: P
     run = train_run(config(SINUSOIDS, inference={"weights": "teacher"}, **changes), tmp_path / "r")
     rows = metrics(run.path)
     for step in (2, 4):
-        names = {name for at, name, _ in rows if at == step}
-        assert names == {*terms.split(), "total", "validation_teacher"}
+        values = {name: value for at, name, value in rows if at == step}
+        scores = {name for name in values if name.startswith("validation_")}
+        assert values.keys() - scores == {*terms.split(), "total"}
+        flows = {term.split("_")[1] for term in terms.split() if term.startswith("l_")}
+        assert scores == {"validation_teacher", *(f"validation_teacher_{f}" for f in flows)}
+        if len(flows) == 1:
+            first, second = (values[name] for name in scores)
+            assert first == pytest.approx(second, rel=1e-6)
     assert {at for at, _, _ in rows} == {2, 4}
     assert all(math.isfinite(value) for *_, value in rows)
 

@@ -8,12 +8,15 @@ from typing import Any
 import yaml
 
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
+from omnitraining.analysis.pairs import configuration
 from omnitraining.report import book, page, sections
 from omnitraining.report.markers import outside
 from omnitraining.reproduction import completed
 
 Record = dict[str, Any]
-Row = dict[str, Any]
+
+WITHOUT_ALGORITHMS = ("", "accuracies", "flow_curves", "flow_attention")
+"""What experiments draw that do not compare algorithms."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,6 @@ def files() -> dict[str, str]:
 def _verdicts() -> str:
     """The front of the book, which leads to the pages of the experiments."""
     return book.front(chapters(), "{}.md") + "\n[The whole book in one file](../book.html).\n"
-
-
-def configuration(row: Row) -> dict[str, Any]:
-    """The configuration of a row of a record; of its first setting where there are several."""
-    found: dict[str, Any] = (
-        row["config"] if "config" in row else next(iter(row["settings"].values()))["config"]
-    )
-    return found
 
 
 def _comment(text: str) -> str:
@@ -220,8 +215,8 @@ def with_algorithm(name: str, kind: str) -> dict[str, tuple[Record, list[str]]]:
     methods = ("pre-training",) if kind == "pretraining" else ("meta-training", "omni-training")
     found = {}
     for experiment in experiments().values():
-        # Those drawn as "accuracies" compare methods and recipes, not algorithms.
-        if not experiment.record or experiment.values["draw"] in ("", "accuracies"):
+        # Others compare methods, recipes and flows, not algorithms.
+        if not experiment.record or experiment.values["draw"] in WITHOUT_ALGORITHMS:
             continue
         rows = [
             row

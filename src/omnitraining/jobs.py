@@ -62,6 +62,10 @@ class Job:
     def is_judged(self) -> bool:
         return (self.folder / "evaluations" / "test.json").is_file()
 
+    @property
+    def is_tuned(self) -> bool:
+        return (self.folder / "evaluations" / "tuned.json").is_file()
+
 
 def check_unchanged(job: Job) -> None:
     """Refuse a folder that holds a run of another configuration.
@@ -107,6 +111,19 @@ def judge(job: Job, tasks: int | None = None) -> None:
     if not job.is_judged:
         # It may name classes from anywhere: they are those of the job, with which it was compared.
         evaluate_run(Run(job.folder, trust=True), tasks)
+
+
+def tune(job: Job, tasks: int) -> None:
+    """Judge a trained job with its backbones fine-tuned, if that has not been done.
+
+    Args:
+        job: trained, on images.
+        tasks: test tasks per cell.
+    """
+    from omnitraining.analysis import transfer  # few experiments need it
+
+    if not job.is_tuned:
+        transfer.tune_run(Run(job.folder, trust=True), tasks)
 
 
 def _take_over(before: Path, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,11 +33,26 @@ Results: TypeAlias = dict[str, dict[str, list[Run]]]
 """Finished runs by row and setting, one for each seed; the setting is "" where there is none."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What of the runs goes into a record.
+
+    Attributes:
+        benchmarks: whose cells are kept, as they are called in the record; all if empty.
+        called: by setting, other names of its benchmarks, where settings share one.
+        parts: names of the evaluations of a run, whose cells stand together.
+    """
+
+    benchmarks: Sequence[str] = ()
+    called: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    parts: Sequence[str] = ("test",)
+
+
 def write_record(
     path: Path,
     facts: Values,
     results: Results,
-    show: list[str],
+    shown: Shown,
     beside: dict[str, Values],
     claims: list[Claim],
 ) -> tuple[Values, dict[str, Evaluation]]:
@@ -45,7 +62,7 @@ def write_record(
         path: of the record; it is either old or new, never half.
         facts: what the record says first: experiment, title, paper, command.
         results: finished runs; the first row is the reference of differences.
-        show: benchmarks whose cells are kept; all if empty.
+        shown: what of them goes into the record.
         beside: what rows say beside what was measured, as what the paper prints.
         claims: differences between rows that are kept, task by task.
 
@@ -55,7 +72,7 @@ def write_record(
     Raises:
         InputError: results cannot be joined or pooled.
     """
-    by_seed = evaluations(results, show)
+    by_seed = evaluations(results, shown)
     pooled = {row: pool(several) for row, several in by_seed.items()}
     reference, best = next(iter(pooled.items()))
     record: Values = {
@@ -74,12 +91,12 @@ def write_record(
     return record, pooled
 
 
-def evaluations(results: Results, show: list[str]) -> dict[str, list[Evaluation]]:
+def evaluations(results: Results, shown: Shown) -> dict[str, list[Evaluation]]:
     """Results by row and seed, with the cells of all settings together.
 
     Args:
         results: finished runs.
-        show: benchmarks whose cells are kept; all if empty.
+        shown: what of them is kept.
 
     Raises:
         InputError: two settings have the same cell.
@@ -87,14 +104,27 @@ def evaluations(results: Results, show: list[str]) -> dict[str, list[Evaluation]
     by_row = {}
     for row, settings in results.items():
         columns = {
-            setting: [r.load_evaluation() for r in runs] for setting, runs in settings.items()
+            setting: [_evaluation(run, setting, shown) for run in runs]
+            for setting, runs in settings.items()
         }
         seeds = len(next(iter(columns.values())))
-        by_row[row] = [join({s: c[i] for s, c in columns.items()}, show) for i in range(seeds)]
+        kept = shown.benchmarks
+        by_row[row] = [join({s: c[i] for s, c in columns.items()}, kept) for i in range(seeds)]
     return by_row
 
 
-def join(by_setting: dict[str, Evaluation], show: list[str]) -> Evaluation:
+def _evaluation(run: Run, setting: str, shown: Shown) -> Evaluation:
+    """What a run was judged by, with the names that benchmarks have in the record."""
+    parts = [run.load_evaluation(name) for name in shown.parts]
+    called = shown.called.get(setting, {})
+    cells = {}
+    for name, cell in (item for part in parts for item in part.cells.items()):
+        benchmark, space, rest = name.partition(" ")
+        cells[called.get(benchmark, benchmark) + space + rest] = cell
+    return replace(parts[0], cells=cells)
+
+
+def join(by_setting: dict[str, Evaluation], show: Sequence[str]) -> Evaluation:
     """One evaluation with the cells of several settings.
 
     Raises:

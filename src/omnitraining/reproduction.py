@@ -18,9 +18,9 @@ import yaml
 from omnitraining.claims import Claim
 from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
-from omnitraining.jobs import Job, check_unchanged, judge, train
+from omnitraining.jobs import Job, check_unchanged, judge, train, tune
 from omnitraining.recipes import merge, with_recipe
-from omnitraining.records import Results, Values, write_record
+from omnitraining.records import Results, Shown, Values, write_record
 from omnitraining.runs import Run
 from omnitraining.tasks.classification import placeholders
 from omnitraining.tasks.classification.datasets import read
@@ -29,6 +29,11 @@ from omnitraining.tasks.classification.datasets.standards import complaints
 OF_A_ROW = ("run", "continues", "previous", "start", "settings", "paper", "smoke")
 """What a row may say beside fields of the configuration."""
 
+OF_A_SETTING = ("called",)
+"""What a setting may say beside fields of the configuration."""
+
+TUNED_IN_SMOKE = 2  # tasks of fine-tuning in the tiny variant
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -36,6 +41,8 @@ class Suite:
 
     A file may say ``like: NAME``: it has what the experiment of that name has, except for what it
     says itself; its rows are added, and a row that is null is left out, with claims about it.
+    With ``keep: {rows: [ROW, ...], settings: [SETTING, ...]}`` it has only those of the other's
+    rows or settings, in that order, and then its own.
 
     A row holds fields of the configuration. Beside them it may say
 
@@ -46,11 +53,15 @@ class Suite:
     - ``previous: ROW``: it is that row again, taught by its run of the same setting and seed;
     - ``start: ROW``: it starts from the backbone of that row's run of the same setting and seed;
     - ``settings: [NAME, ...]``: it is trained in these settings only;
-    - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints;
+    - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints, or
+      the mean alone;
     - ``recipe: NAME``: fields of a recipe stand over those of the row (`omnitraining.recipes`);
     - ``smoke: FIELDS``: its own fields of the tiny variant.
 
     A row that continues another or names a previous one has its fields and its settings.
+
+    A setting may say ``called: {BENCHMARK: NAME}``: what a benchmark is called in the record, for
+    settings that share one.
 
     Attributes:
         name: of the file.
@@ -69,6 +80,8 @@ class Suite:
         claims: what is said about rows, as fields of `Claim`.
         show: benchmarks that go into the record; all if empty. Experiments that share a folder
             have the same configurations, and can show different benchmarks of the same runs.
+        tuned: first test tasks on which the whole backbone of every flow is fine-tuned too, whose
+            cells stand beside the others (Figure 10c); none if 0.
     """
 
     name: str
@@ -84,6 +97,7 @@ class Suite:
     settings: dict[str, Values] = field(default_factory=dict)
     claims: list[Values] = field(default_factory=list)
     show: list[str] = field(default_factory=list)
+    tuned: int = 0
 
 
 def suites() -> list[Suite]:
@@ -106,7 +120,12 @@ def completed(name: str, values: dict[str, Values]) -> Values:
     if like is None:
         return own
     before = completed(like, values)
-    rows = {**before["rows"], **own.pop("rows", {})}
+    keep = own.pop("keep", {})
+    taken = {row: before["rows"][row] for row in keep.get("rows", before["rows"])}
+    rows = {**taken, **own.pop("rows", {})}
+    if "settings" in keep:
+        places = {name: before["settings"][name] for name in keep["settings"]}
+        own["settings"] = {**places, **own.get("settings", {})}
     kept = {row: fields for row, fields in rows.items() if fields is not None}
     about = [claim for claim in before.get("claims", []) if _rows_of(claim) <= {*kept}]
     return {**before, "claims": about, **own, "rows": kept}
@@ -189,6 +208,8 @@ def reproduce(
             with TrainingDisplay(job.title) as progress:
                 train(job, progress)
             judge(job, 20 if smoke else None)
+            if suite.tuned:
+                tune(job, TUNED_IN_SMOKE if smoke else suite.tuned)
     finally:  # an interrupted experiment shows what is there
         results = _finished(suite, jobs)
         if results:
@@ -213,7 +234,7 @@ def _plan(
                 if setting not in _option(suite, row, "settings", suite.settings or [""]):
                     continue
                 values = with_recipe(
-                    merge(suite.config, suite.settings.get(setting, {}), _fields(suite, row))
+                    merge(suite.config, _setting(suite, setting), _fields(suite, row))
                 )
                 values = merge(
                     values,
@@ -255,6 +276,12 @@ def within_budget(values: Values, budget: float) -> Values:
         }
         fields["problem"] = {"init_args": fewer}
     return merge(values, fields)
+
+
+def _setting(suite: Suite, name: str) -> Values:
+    """Fields of the configuration that differ in a setting."""
+    fields = suite.settings.get(name, {})
+    return {key: value for key, value in fields.items() if key not in OF_A_SETTING}
 
 
 def _origin(suite: Suite, row: str) -> str | None:
@@ -315,7 +342,7 @@ def _data_sets(suite: Suite, settings: list[str]) -> list[str]:
     """Names of the data sets that an experiment on photographs reads."""
     names: dict[str, None] = {}
     for setting in settings or [""]:
-        values = merge(suite.config, suite.settings.get(setting, {}))["problem"]["init_args"]
+        values = merge(suite.config, _setting(suite, setting))["problem"]["init_args"]
         for part in (*values["training"], values["validation"], *values["benchmarks"]):
             names[part.partition(":")[0]] = None
     return list(names)
@@ -334,7 +361,8 @@ def _finished(suite: Suite, jobs: list[Job]) -> Results:
     for row in suite.rows:
         for setting in suite.settings or [""]:
             those = [job for job in jobs if (job.row, job.setting) == (row, setting)]
-            if those and all(job.is_trained and job.is_judged for job in those):
+            judged = [job.is_judged and (job.is_tuned or not suite.tuned) for job in those]
+            if those and all(job.is_trained for job in those) and all(judged):
                 results.setdefault(row, {})[setting] = [Run(job.folder) for job in those]
     return results
 
@@ -349,8 +377,10 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
     }
     paper = {row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own}
     claims = [Claim(**claim) for claim in suite.claims]
-    record, pooled = write_record(path, facts, results, suite.show, paper, claims)
-    if suite.draw in ("tables", "pairs"):
+    called = {name: fields.get("called", {}) for name, fields in suite.settings.items()}
+    shown = Shown(suite.show, called, ("test", "tuned") if suite.tuned else ("test",))
+    record, pooled = write_record(path, facts, results, shown, paper, claims)
+    if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 
         show(tables.table(record))

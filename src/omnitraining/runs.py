@@ -76,6 +76,23 @@ class Run:
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         self.write_text(name, json.dumps(values, indent=1))
 
+    def load_metrics(self) -> dict[str, list[tuple[int, float]]]:
+        """Steps and values by name, as `Metrics` wrote them.
+
+        Raises:
+            InputError: there are none, or they are damaged.
+        """
+        path, found = self.path / "metrics.csv", dict[str, list[tuple[int, float]]]()
+        try:
+            with path.open(newline="") as file:
+                for step, name, value in list(csv.reader(file))[1:]:
+                    found.setdefault(name, []).append((int(step), float(value)))
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(
+                f"{path} is missing or damaged ({error}): train the run anew"
+            ) from error
+        return found
+
     def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
         self.write_text(f"evaluations/{name}.json", json.dumps(asdict(evaluation)))
         return self.path / "evaluations" / f"{name}.json"

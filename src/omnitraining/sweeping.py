@@ -6,7 +6,7 @@ from pathlib import Path
 from omnitraining.display import show, sweep_table
 from omnitraining.errors import InputError
 from omnitraining.jobs import Job, check_unchanged, in_processes, train_and_judge
-from omnitraining.records import Results, Values, write_record
+from omnitraining.records import Results, Shown, Values, write_record
 from omnitraining.runs import Run
 from omnitraining.variation import Cell
 
@@ -82,7 +82,7 @@ def conclude(cells: list[Cell], jobs: list[Job], folder: Path, facts: Values) ->
         for cell in cells
     }
     path = folder / f"{folder.absolute().name}.json"
-    record, _ = write_record(path, facts, results, [], beside, [])
+    record, _ = write_record(path, facts, results, Shown(), beside, [])
     show(sweep_table(record))
     print(f"record: {path}")
     from omnitraining.analysis import varied_fields  # matplotlib takes a second to import

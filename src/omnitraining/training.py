@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from omnitraining.batches import Samples
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Inference
+from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
 from omnitraining.policy import GaussianHead
 from omnitraining.runs import Metrics, Run, load_checkpoint, peak_memory, save_checkpoint
@@ -160,13 +160,14 @@ def train(
 
         def conclude_epoch(done: int) -> None:
             _check_weights(model, done)
-            scores = {
-                name: problem.validate(judged.eval(), inference)
-                for name, judged in (("student", model), ("teacher", teacher.model))
-                if inference.weights in (name, "best")
-            }
+            scores, logged = {}, {}
+            for name, judged in (("student", model), ("teacher", teacher.model)):
+                if inference.weights in (name, "best"):
+                    heads = problem.validation_scores(judged.eval(), inference)
+                    scores[name] = logged[f"validation_{name}"] = heads.pop(ENSEMBLE)
+                    logged |= {f"validation_{name}_{flow}": s for flow, s in heads.items()}
+            metrics.write(done, logged)
             weights, score = max(scores.items(), key=lambda item: item[1])
-            metrics.write(done, {f"validation_{name}": value for name, value in scores.items()})
             if score > facts["best"]:
                 facts.update(best=score, best_step=done, best_weights=weights)
             model.train()

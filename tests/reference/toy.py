@@ -54,8 +54,8 @@ class Toy(Supervised):
             parts += [self.samples(classes, random), y]
         return Episode(*parts, ways=0 if self.regression else self.ways)
 
-    def validate(self, model: Model, inference: Inference) -> float:
-        return 0.0
+    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
+        return {"ensemble": 0.0}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         return Evaluation("nothing", higher_is_better=True)

@@ -541,6 +541,11 @@ def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> N
     vote = sum(heads.values()) / 3
     expected = (vote.argmax(-1) == labels).float().mean().item() * 100
     assert hard.validate(network, Inference()) == pytest.approx(expected)
+    scores = hard.validation_scores(network, Inference(vote=("pre",)))
+    assert scores == {
+        head: pytest.approx((p.argmax(-1) == labels).float().mean().item() * 100)
+        for head, p in {**heads, "ensemble": heads["pre"]}.items()
+    }
     assert hard.validate(network, Inference(vote=("pre",))) == pytest.approx(
         (heads["pre"].argmax(-1) == labels).float().mean().item() * 100
     )

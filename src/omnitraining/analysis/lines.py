@@ -28,6 +28,18 @@ def line_with_band(
     means = [value["mean"] for value in values]
     low = [value["mean"] - value["interval"] for value in values]
     high = [value["mean"] + value["interval"] for value in values]
+    line_between(axis, x, means, (low, high), index, label)
+
+
+def line_between(
+    axis: Any,
+    x: Sequence[float],
+    means: Sequence[float],
+    bounds: tuple[Sequence[float], Sequence[float]],
+    index: int,
+    label: str,
+) -> None:
+    """The means of a row, and a band from the lower to the upper bounds; as `line_with_band`."""
     marker = MARKERS[index % len(MARKERS)]
     axis.plot(x, means, marker=marker, ms=5, color=colour(index), label=label, zorder=3)
-    axis.fill_between(x, low, high, color=colour(index), alpha=0.2, linewidth=0)
+    axis.fill_between(x, *bounds, color=colour(index), alpha=0.2, linewidth=0)

@@ -14,7 +14,7 @@ def pairs(record: Record) -> dict[str, str]:
     Args:
         record: as `omnitraining.reproduction` writes it.
     """
-    configs = {row: _config(results) for row, results in record["rows"].items()}
+    configs = {row: configuration(results) for row, results in record["rows"].items()}
     found = {}
     for omni, config in configs.items():
         for alone, other in configs.items():
@@ -68,7 +68,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     figure, axes = panels(cells, names)
     for axis, cell in zip(axes, cells, strict=True):
         singles = {name: ours(rows[name]).get(cell) for name in names}
-        rivals = {name for name in names if _config(rows[name])["method"] != "omni-training"}
+        rivals = {n for n in names if configuration(rows[n])["method"] != "omni-training"}
         if there := [own[0] for name, own in singles.items() if own and name in rivals]:
             axis.axvline(max(there), color="0.6", linestyle=":", label="best without Omni")
         for place, name in enumerate(names):
@@ -93,8 +93,8 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     return finish(figure, f"{record['title']}\naccuracy %, 95 % intervals over tasks", path)
 
 
-def _config(results: Record) -> Record:
-    """The configuration of a row; of its first setting where there are several."""
+def configuration(results: Record) -> Record:
+    """The configuration of a row of a record; of its first setting where there are several."""
     config: Record = results["config"] if "config" in results else next(
         iter(results["settings"].values())
     )["config"]  # fmt: skip

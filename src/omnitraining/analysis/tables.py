@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from omnitraining.analysis import accuracies
 
 Record = dict[str, Any]
-Number = tuple[float, float]
+Number = tuple[float, float | None]
+"""A mean and its interval, as far as one is known."""
 
 MISSING = "–"
 
@@ -69,7 +70,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     figure, axes = panels(cells, names)
     here: dict[str, Any] = {"fmt": "o", "color": "tab:blue"}
     there: dict[str, Any] = {"fmt": "D", "color": "tab:orange", "mfc": "white"}
-    styles = (("here", ours, here, -0.13), ("paper", _papers, there, 0.13))
+    styles = (("here", ours, here, -0.13), ("paper", printed, there, 0.13))
     for axis, cell in zip(axes, cells, strict=True):
         for label, source, style, offset in styles:
             found = {i: source(rows[name]).get(cell) for i, name in enumerate(names)}
@@ -77,7 +78,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
             axis.errorbar(
                 [value[0] for _, value in points],
                 [i + offset for i, _ in points],
-                xerr=[value[1] for _, value in points],
+                xerr=[value[1] or 0.0 for _, value in points],
                 markersize=5,
                 capsize=2,
                 label=label,
@@ -121,7 +122,7 @@ def finish(figure: Figure, title: str, path: Path) -> Path:
 
 def columns(record: Record) -> list[str]:
     """Cells of the table as "cub 5-shot", those of one benchmark side by side."""
-    met = [cell for row in record["rows"].values() for cell in (*_papers(row), *ours(row))]
+    met = [cell for row in record["rows"].values() for cell in (*printed(row), *ours(row))]
     benchmarks = list(dict.fromkeys(cell.split()[0] for cell in met))
     return sorted(dict.fromkeys(met), key=lambda cell: benchmarks.index(cell.split()[0]))
 
@@ -137,19 +138,19 @@ def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
     }
     texts: dict[str, list[list[str]]] = {}
     for row, results in rows.items():
-        papers = _papers(results)
+        papers = printed(results)
         texts[row] = []
         for cell in cells:
             number = means[row].get(cell)
-            text = MISSING if number is None else _number(number)
+            text = MISSING if number is None else number_text(number)
             if number is not None and number[0] == best[cell]:
                 text = f"{begin}{text}{end}"
-            beside = [f"paper {_number(papers[cell])}"] if cell in papers else []
+            beside = [f"paper {number_text(papers[cell])}"] if cell in papers else []
             texts[row].append([text, *beside])
     return texts
 
 
-def ours(results: Record) -> dict[str, Number]:
+def ours(results: Record) -> dict[str, tuple[float, float]]:
     """Mean and interval by cell; the number of ways is left out of its name.
 
     Args:
@@ -162,12 +163,19 @@ def ours(results: Record) -> dict[str, Number]:
     return found
 
 
-def _papers(results: Record) -> dict[str, Number]:
-    return {cell: (mean, half) for cell, (mean, half) in results.get("paper", {}).items()}
+def printed(results: Record) -> dict[str, Number]:
+    """What the paper prints of a row, by cell.
+
+    Args:
+        results: a row of a record, or of an experiment.
+    """
+    return {cell: (*given, None)[:2] for cell, given in results.get("paper", {}).items()}
 
 
-def _number(number: Number) -> str:
-    return f"{number[0]:.2f} ± {number[1]:.2f}"
+def number_text(number: Number) -> str:
+    """A mean with its interval, if there is one."""
+    mean, half = number
+    return f"{mean:.2f}" if half is None else f"{mean:.2f} ± {half:.2f}"
 
 
 def _caption(record: Record) -> str:

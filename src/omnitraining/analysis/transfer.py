@@ -17,6 +17,7 @@ from omnitraining.adaptation import Weights, descended
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
+    ENSEMBLE,
     Cell,
     Difference,
     Evaluation,
@@ -24,15 +25,18 @@ from omnitraining.evaluation import (
     paired_difference,
     tasks_hash,
 )
+from omnitraining.experiment import load_run
 from omnitraining.heads import LinearClassifier
 from omnitraining.losses import cross_entropy
 from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.omninet import plain
+from omnitraining.runs import Run
 from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
+from omnitraining.training import find_device
 
 TRAINED, NEW = "trained classes", "new classes"
 STEPS = (0, 1, 10)
@@ -127,19 +131,81 @@ def measure(
     frozen = judged.evaluate(model, inference, tasks)
     tuned = Evaluation(frozen.unit, frozen.higher_is_better)
     shots, ways = judged.protocol.test_shots, judged.ways(own)
-    backbones = {flow: plain(_backbone(model, flow)).eval() for flow in model.trained_flows}
-    rates = {f: chosen_rate(judged, model, backbones[f], tuned_tasks) for f in backbones}
+    tunable = _tunable(judged, model, tuned_tasks)
     for some in shots:
         drawn = judged.fixed_tasks(own, ways, some, tuned_tasks)
         identity = tasks_hash(own.fingerprint, drawn.support, drawn.query)
         found = {
-            flow: fine_tuned(judged, model, backbone, own, drawn, rates[flow])
-            for flow, backbone in backbones.items()
+            flow: fine_tuned(judged, model, backbone, own, drawn, rate)
+            for flow, (backbone, rate) in tunable.items()
         }
         for place, steps in enumerate(STEPS):
             scores = {flow: parts[place].tolist() for flow, parts in found.items()}
             tuned.cells[tuned_name(own.name, some, steps)] = Cell(identity, scores)
     return Transfer(own.name, shots, frozen, tuned)
+
+
+def tune_run(run: Run, tasks: int) -> Evaluation:
+    """Judge a run with the whole backbone of each flow fine-tuned, and keep that in its folder.
+
+    Args:
+        run: of image classification.
+        tasks: the first of the fixed test tasks, per benchmark and number of shots.
+
+    Raises:
+        InputError: the run is not on images, or the new heads are not linear.
+    """
+    experiment = load_run(run)
+    problem = experiment.problem
+    if not isinstance(problem, Classification):
+        raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
+    if experiment.training.threads:
+        torch.set_num_threads(experiment.training.threads)
+    model = experiment.load(run)
+    problem.to(find_device(experiment.training.device))
+    evaluation = tuned(problem, model, experiment.inference, tasks)
+    run.save_evaluation("tuned", evaluation)
+    return evaluation
+
+
+def tuned(problem: Classification, model: Model, inference: Inference, tasks: int) -> Evaluation:
+    """Accuracy of every fine-tuned flow and of their equal vote, by benchmark, shots and steps.
+
+    Args:
+        problem: of the training.
+        model: what was trained.
+        inference: which flows vote.
+        tasks: the first of the fixed test tasks.
+
+    Raises:
+        InputError: the new heads are not linear.
+    """
+    evaluation = Evaluation("accuracy %", higher_is_better=True)
+    tunable, voters = _tunable(problem, model, tasks), inference.voters(model.trained_flows)
+    for name, images in problem.benchmarks.items():
+        ways = problem.ways(images)
+        for shots in problem.protocol.test_shots:
+            drawn = problem.fixed_tasks(images, ways, shots, tasks)
+            identity = tasks_hash(images.fingerprint, drawn.support, drawn.query)
+            found = {
+                flow: tuned_probabilities(problem, model, backbone, images, drawn, rate)
+                for flow, (backbone, rate) in tunable.items()
+            }
+            found[ENSEMBLE] = torch.stack([found[flow] for flow in voters]).mean(0)
+            hits = {head: _accuracy(part) for head, part in found.items()}
+            for place, steps in enumerate(STEPS):
+                scores = {head: part[place].tolist() for head, part in hits.items()}
+                cell = tuned_name(f"{name} {ways}-way", shots, steps)
+                evaluation.cells[cell] = Cell(identity, scores)
+    return evaluation
+
+
+def _tunable(
+    problem: Classification, model: Model, tasks: int
+) -> dict[str, tuple[nn.Module, float]]:
+    """Every flow with plain layers, and its learning rate of fine-tuning."""
+    backbones = {flow: plain(_backbone(model, flow)).eval() for flow in model.trained_flows}
+    return {f: (b, chosen_rate(problem, model, b, tasks)) for f, b in backbones.items()}
 
 
 def for_images(problem: Classification, own: LabelledImages) -> Classification:
@@ -176,7 +242,6 @@ def chosen_rate(problem: Classification, model: Model, backbone: nn.Module, task
     return max(last, key=lambda rate: last[rate])
 
 
-@torch.no_grad()
 def fine_tuned(
     problem: Classification,
     model: Model,
@@ -185,7 +250,27 @@ def fine_tuned(
     tasks: TaskIndices,
     rate: float,
 ) -> Tensor:
-    """Accuracy in percent after each of `STEPS`, [len(STEPS), T].
+    """Accuracy in percent after each of `STEPS`, [len(STEPS), T]; as `tuned_probabilities`."""
+    return _accuracy(tuned_probabilities(problem, model, backbone, images, tasks, rate))
+
+
+def _accuracy(probabilities: Tensor) -> Tensor:
+    """In percent, from probabilities [..., T, Q, N] of queries that stand class by class."""
+    queries, ways = probabilities.shape[-2:]
+    labels = torch.arange(ways).repeat_interleave(queries // ways)
+    return 100 * (probabilities.argmax(-1) == labels).float().mean(-1)
+
+
+@torch.no_grad()
+def tuned_probabilities(
+    problem: Classification,
+    model: Model,
+    backbone: nn.Module,
+    images: LabelledImages,
+    tasks: TaskIndices,
+    rate: float,
+) -> Tensor:
+    """Probabilities of the queries after each of `STEPS`, [len(STEPS), T, Q, N].
 
     In every task the pre-training algorithm fits a new linear head on the features; then backbone
     and head follow the gradient of the cross-entropy on the support set. Batch norm keeps the
@@ -207,8 +292,7 @@ def fine_tuned(
     for support, query in zip(*splits, strict=True):
         episode = problem.test_episode(images, TaskIndices(support, query))
         logits = torch.stack([*_tuned_logits(model, backbone, episode, rate)])
-        hits = (logits.argmax(-1) == episode.query_y).float().mean(-1)
-        parts.append(100 * hits.cpu())
+        parts.append(logits.softmax(-1).cpu())
     return torch.cat(parts, 1)
 
 

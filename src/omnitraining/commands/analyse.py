@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.classification.decoding import load
     from omnitraining.tasks.classification.images import LabelledImages
     from omnitraining.tasks.classification.problem import Classification
+    from omnitraining.training import find_device
 
     run = Run(options.run, trust=options.trust)
     experiment = load_run(run)
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
     if experiment.training.threads:  # as in evaluation: their number changes how sums are rounded
         torch.set_num_threads(experiment.training.threads)
     model = experiment.load(run)
+    problem.to(find_device(experiment.training.device))
     inputs = ImageInputs.of(problem)
     stored = load(read(options.data).split("all"), inputs.stored)
     own = LabelledImages(

@@ -70,7 +70,7 @@ class Blueprint(Problem):
     def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
         raise self._no_data()
 
-    def validate(self, model: Model, inference: Inference) -> float:
+    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
         raise self._no_data()
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omnitraining.analysis import pairs, tables
+from omnitraining.analysis import flow_curves, pairs, tables
 from omnitraining.claims import Claim, Verdict
 
 Record = dict[str, Any]
@@ -30,8 +30,9 @@ def results(record: Record, draw: str, picture: str) -> str:
         text = sinusoids(record)
     elif draw == "adaptation_curves":
         text = policies(record, picture)
-    elif draw == "tables":
+    elif draw in ("tables", "flow_attention", "flow_curves"):
         text = tables.markdown(record) + (f"\n![{record['title']}]({picture})\n" if picture else "")
+        text += f"\n{single_flows(record)}" if draw == "flow_curves" else ""
     else:
         first = (
             f"`{record['command']}`; {record['unit']}, {record['tasks']} tasks, {seeds(record)}, "
@@ -117,10 +118,10 @@ def duration(seconds: float) -> str:
 
 def printed(rows: dict[str, Record]) -> str:
     """What the paper prints of some rows; empty if it prints nothing."""
-    papers = {row: own["paper"] for row, own in rows.items() if "paper" in own}
+    papers = {row: tables.printed(own) for row, own in rows.items() if "paper" in own}
     cells = list(dict.fromkeys(cell for found in papers.values() for cell in found))
     body = [
-        [row, *("{:.2f} ± {:.2f}".format(*found[c]) if c in found else "" for c in cells)]
+        [row, *(tables.number_text(found[c]) if c in found else "" for c in cells)]
         for row, found in papers.items()
     ]
     return table(["", *cells], body) if papers else ""
@@ -176,6 +177,26 @@ def flows(record: Record) -> str:
             ),
         ]
     )  # fmt: skip
+
+
+def single_flows(record: Record) -> str:
+    """Flows of the reference, each beside the row that is trained as that flow alone is."""
+    alone = flow_curves.counterparts(record)
+    cells = list(dict.fromkeys(cell for row in record["rows"].values() for cell in row["cells"]))
+    lines = [
+        [
+            title,
+            *(number(row["cells"][cell], flow) if cell in row["cells"] else "" for cell in cells),
+        ]
+        for flow, other in alone.items()
+        for title, row in (
+            (f"{record['reference']}, {flow}-flow alone", record["rows"][record["reference"]]),
+            (other, record["rows"][other]),
+        )
+    ]
+    return "Flow by flow; cells with steps are of fine-tuned flows:\n\n" + table(
+        ["", *(cell.replace(" 5-way", "") for cell in cells)], lines
+    )
 
 
 def algorithms(record: Record) -> str:

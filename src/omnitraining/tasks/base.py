@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.evaluation import ENSEMBLE
 
 if TYPE_CHECKING:
     from omnitraining.evaluation import Evaluation, Inference
@@ -51,8 +52,15 @@ class Problem(ABC):
         """What the flows of a model learn from in a step counted from 0."""
 
     @abstractmethod
+    def validation_scores(self, model: "Model", inference: "Inference") -> dict[str, float]:
+        """Scores on the fixed validation tasks, by flow and of the ensemble; higher is better.
+
+        The one of the ensemble chooses the checkpoint; others are those that it needs anyway.
+        """
+
     def validate(self, model: "Model", inference: "Inference") -> float:
-        """Score on the fixed validation tasks; higher is better."""
+        """Score of the ensemble on the fixed validation tasks; higher is better."""
+        return self.validation_scores(model, inference)[ENSEMBLE]
 
     @abstractmethod
     def evaluate(self, model: "Model", inference: "Inference", tasks: int) -> "Evaluation":

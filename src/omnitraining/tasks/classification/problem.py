@@ -138,15 +138,18 @@ class Classification(Supervised):
             tasks, lambda index: self.views.training(self.domains.fetch(start + index), random)
         )
 
-    def validate(self, model: Model, inference: Inference) -> float:
-        """Ensemble accuracy on the validation tasks, in the shape of the training episodes."""
+    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
+        """Accuracies on the validation tasks, in the shape of the training episodes."""
         protocol = self.protocol
         ways = self._ways(self.validation, protocol.ways)
         heads, labels, _ = self.probabilities(
             model, inference, self.validation, ways, protocol.shots, VALIDATION_TASKS, {}
         )
         mean = torch.stack([heads[flow] for flow in inference.voters(tuple(heads))]).mean(0)
-        return (mean.argmax(-1) == labels).float().mean().item() * 100
+        return {
+            head: (p.argmax(-1) == labels).float().mean().item() * 100
+            for head, p in {**heads, ENSEMBLE: mean}.items()
+        }
 
     def evaluate(self, model: Model, inference: Inference, tasks: int = TEST_TASKS) -> Evaluation:
         """Accuracy of every head and of the ensemble, per benchmark and number of shots."""

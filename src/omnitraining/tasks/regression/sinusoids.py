@@ -114,15 +114,17 @@ class Sinusoids(Supervised):
         x, y = self.waves.x[wave], self.waves.y[wave]
         return Episode(x[None, support], y[None, support], x[None, query], y[None, query])
 
-    def validate(self, model: Model, inference: Inference) -> float:
-        """Negative mean squared error of the vote over all shots and steps, on validation waves."""
-        errors = []
+    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
+        """Negative mean squared errors over all shots and steps, on validation waves."""
+        errors: dict[str, list[Tensor]] = {}
         for shots in self.test_shots:
             episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
             outputs = self._outputs(model, episode)
-            vote = torch.stack([outputs[f] for f in inference.voters(model.trained_flows)]).mean(0)
-            errors.append((vote - episode.query_y).square()[1:].mean())
-        return -torch.stack(errors).mean().item()
+            voters = inference.voters(model.trained_flows)
+            outputs[ENSEMBLE] = torch.stack([outputs[flow] for flow in voters]).mean(0)
+            for head, y in outputs.items():
+                errors.setdefault(head, []).append((y - episode.query_y).square()[1:].mean())
+        return {head: -torch.stack(each).mean().item() for head, each in errors.items()}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int = 600) -> Evaluation:
         """Mean squared error of every flow and of the vote, per number of shots and steps."""

@@ -150,15 +150,16 @@ class Reinforcement(Problem):
             report,
         )
 
-    def validate(self, model: Model, inference: Inference) -> float:
-        """Mean return of the best voting flow over the steps on the validation tasks."""
+    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
+        """Mean returns over the steps on the validation tasks; the best of those that vote."""
         steps = self.validation_steps
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
         returns = {
-            flow: self.returns(model, flow, tasks, self.stated_rates(model, flow, steps))
+            flow: self.returns(model, flow, tasks, self.stated_rates(model, flow, steps))[1:]
             for flow in inference.voters(model.trained_flows)
         }
-        return max(part[1:].mean().item() for part in returns.values())
+        means = {flow: part.mean().item() for flow, part in returns.items()}
+        return {**means, ENSEMBLE: max(means.values())}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the chosen one, per number of steps."""

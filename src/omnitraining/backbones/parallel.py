@@ -1,0 +1,58 @@
+"""ResNet-18*: as many parameters as the Omni-Net of ResNet-18, but one flow (Table 7)."""
+
+import torch
+from torch import Tensor, nn
+
+from omnitraining.backbones.resnet import Block, ResNet18
+
+
+class ThreeConvolutions(nn.Module):
+    """A convolution and two 1x1 convolutions of the same stride side by side, added.
+
+    Each has a batch norm of its own before the sum.
+
+    Args:
+        convolution: of any odd kernel size, padded by half of it.
+        norm: its batch norm.
+
+    Shape: as the convolution.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Sequential(convolution, norm)])
+        for _ in range(2):
+            inputs, outputs = convolution.in_channels, convolution.out_channels
+            stride = convolution.stride[0]
+            pointwise = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            nn.init.kaiming_normal_(pointwise.weight, mode="fan_out", nonlinearity="relu")
+            self.parts.append(nn.Sequential(pointwise, nn.BatchNorm2d(outputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([part(x) for part in self.parts]).sum(0)
+
+
+class ParallelResNet18(ResNet18):
+    """ResNet-18 with two 1x1 convolutions beside each convolution; 13,981,376 parameters.
+
+    The paper adds "the same parameters" as the branches of its Omni-Net and says 13.98M. The
+    convolutions alone make 13,962,176; with a norm for each, as an Omni-Net has one for each flow,
+    the number is that of the Omni-Net to the last parameter. Arguments and shapes as `ResNet18`.
+    """
+
+    def __init__(self, channels: int = 3, pool: bool = True) -> None:
+        super().__init__(channels, pool)
+        _widen(self, "conv1", "bn1")
+        for block in [module for module in self.modules() if isinstance(module, Block)]:
+            _widen(block, "conv1", "bn1")
+            _widen(block, "conv2", "bn2")
+            if len(block.downsample):
+                _widen(block.downsample, "0", "1")
+
+
+def _widen(module: nn.Module, convolution: str, norm: str) -> None:
+    """Put three convolutions with their norms in the place of one and its norm."""
+    old = module.get_submodule(convolution), module.get_submodule(norm)
+    assert isinstance(old[0], nn.Conv2d) and isinstance(old[1], nn.BatchNorm2d)
+    module.register_module(convolution, ThreeConvolutions(old[0], old[1]))
+    module.register_module(norm, nn.Identity())
