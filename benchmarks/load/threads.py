@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining.demo import examples
-from omnitraining.learner import FewShotClassifier
+from omnitraining.learner import FewShotClassifier, FewShotRegressor
 from omnitraining.runs import provenance
 from tests.learner.models import curves
 
@@ -80,12 +80,12 @@ def classifier(folder: Path) -> Callable[[int], Answer]:
     def asked(index: int) -> Answer:
         number = index // len(FORMS) % len(queries)
         form = FORMS[index % len(FORMS)]
-        given: Sequence[Any] = {
+        forms: dict[str, Any] = {
             "array": queries[number][None],
             "picture": [Image.fromarray(queries[number])],
             "file": [paths[number]],
-        }[form]
-        probabilities, familiarity = learner.judge(given)
+        }
+        probabilities, familiarity = learner.judge(forms[form])
         return learner.decide(probabilities, familiarity).astype(str), probabilities
 
     return asked
@@ -93,8 +93,6 @@ def classifier(folder: Path) -> Callable[[int], Answer]:
 
 def regressor() -> Callable[[int], Answer]:
     """Values of a curve at points that differ from call to call, by a tiny model."""
-    from omnitraining.learner import FewShotRegressor
-
     x = np.linspace(-4, 4, 10)
     learner = FewShotRegressor(curves()[1]).fit(x, np.sin(x))
 
