@@ -308,14 +308,14 @@ class Attacker:
         """Send bytes; with ``ends``, say that there are no more, and read what comes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         answer = b""
-        with suppress(ConnectionError, asyncio.TimeoutError):
+        with suppress(OSError, asyncio.TimeoutError):
             writer.write(data)
             await writer.drain()
             if ends:
                 writer.write_eof()
             answer = await asyncio.wait_for(reader.read(2**20), 30)
         writer.close()
-        with suppress(ConnectionError):
+        with suppress(OSError):
             await writer.wait_closed()
         found = re.match(rb"HTTP/1\.\d (\d+)", answer)
         return Told(int(found[1]) if found else 0, answer.decode(errors="replace"))

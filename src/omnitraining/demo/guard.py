@@ -5,11 +5,12 @@ upload that was cut off had sent, and gives two visitors who upload the same pic
 """
 
 import asyncio
+import json
 import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,9 @@ IDLE = 3600  # seconds after which files are deleted
 TOGETHER = 100  # megabytes of one upload
 KEPT = 1000  # megabytes of temporary files
 LOOK = 2  # seconds between two looks at how much is kept
-ORDINARY = 2**19  # bytes of any other request
+SKETCH = 2**19  # bytes of one layer of a drawing
+ORDINARY = 2**16  # bytes of any other request
+DRAINED = 5  # seconds in which the rest of a refused request is read, so that the answer is seen
 LAYERS = 8  # of a drawing
 PREFIX = "/gradio_api"
 UPLOAD, DRAWING, JOIN = (f"{PREFIX}/{n}" for n in ("upload", "component_server", "queue/join"))
@@ -32,6 +35,7 @@ READ = re.compile(
     r"heartbeat/[^/]+|file=.+)/?"
 )
 WRITTEN = re.compile(rf"({UPLOAD}|{DRAWING}|{JOIN}|{PREFIX}/(cancel|reset))/?")
+OWN = r"(https?://(127\.0\.0\.1|localhost)(:\d+)?)?"  # origins of this server
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' "
     "blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -118,11 +122,14 @@ class Guard:
     Args:
         app: the application.
         files: its temporary files.
+        events: how many inputs each event of the page has, by its number.
         tidy: called before each drawing and each event, to drop what visitors left behind.
     """
 
-    def __init__(self, app: Any, files: Files, tidy: Callable[[], None]) -> None:
-        self.app, self.files, self.tidy = app, files, tidy
+    def __init__(
+        self, app: Any, files: Files, events: Mapping[int, int], tidy: Callable[[], None]
+    ) -> None:
+        self.app, self.files, self.events, self.tidy = app, files, events, tidy
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":  # of which the page has none
@@ -138,8 +145,9 @@ class Guard:
         except RefusedError as refusal:
             exchange.refusal = refusal
         except Exception:
-            if exchange.refusal is None and not exchange.started:
-                exchange.refusal = RefusedError(400, "This request is not understood.")
+            # Gradio has answered, and a refusal made it fail; otherwise the server logs it.
+            if exchange.refusal is None:
+                raise
         await exchange.conclude()
 
     async def _admit(self, exchange: "_Exchange") -> None:
@@ -152,12 +160,50 @@ class Guard:
             raise RefusedError(404, "There is nothing here.")
         if exchange.declared > exchange.most:
             raise exchange.too_large()
-        if path.startswith((DRAWING, JOIN)):
+        if exchange.kind in (DRAWING, JOIN):
             self.tidy()
-        if path.startswith(DRAWING):
+        if exchange.kind == DRAWING:
             await exchange.check_layers()
-        if path.startswith(UPLOAD) and "progress" not in path and not self.files.has_room():
+        if exchange.kind == JOIN:
+            self._check_event(await exchange.whole())
+        if exchange.kind == UPLOAD and not self.files.has_room():
             raise RefusedError(507, "Too many pictures are kept for now. Try again later.")
+
+    def _check_event(self, body: bytes) -> None:
+        """Gradio makes a file for each that is named, and fetches addresses that are given."""
+        try:
+            event = json.loads(body)
+            inputs = event["data"]
+            session, number = event["session_hash"], event["fn_index"]
+            right = isinstance(session, str) and re.fullmatch(r"[\w-]{1,64}", session)
+            if not right or type(number) is not int or len(inputs) != self.events[number]:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RefusedError(400, "There is no such event.") from error
+        parts, named = [inputs], 0
+        while parts:
+            part = parts.pop()
+            if isinstance(part, dict):
+                place = part.get("path")
+                named += place is not None
+                if not self._is_own(place, "") or not self._is_own(
+                    part.get("url"), f"{PREFIX}/file="
+                ):
+                    raise RefusedError(400, "This is no uploaded file.")
+            if isinstance(part, dict | list):
+                parts += part.values() if isinstance(part, dict) else part
+            if named > IMAGES:
+                raise RefusedError(413, f"At most {IMAGES} pictures at a time.")
+
+    def _is_own(self, place: Any, before: str) -> bool:
+        """Whether a path, or an address, is nothing or one of an uploaded file."""
+        if place is None:
+            return True
+        folder = f"{before}{self.files.folder}/"
+        if not isinstance(place, str) or ".." in place or folder not in place:
+            return False
+        start = place.partition(folder)[0]
+        return not start or bool(before and re.fullmatch(OWN, start))
 
 
 class _Exchange:
@@ -167,8 +213,9 @@ class _Exchange:
         self.scope, self._receive, self._send, self._files = scope, receive, send, files
         self.path: str = scope["path"]
         self.headers = {name: value for name, value in scope["headers"]}
-        self.is_upload = self.path.startswith(UPLOAD) and scope["method"] == "POST"
-        self.most = TOGETHER * 2**20 if self.is_upload else ORDINARY
+        self.kind = self.path.rstrip("/") if scope["method"] == "POST" else ""
+        self.is_upload = self.kind == UPLOAD
+        self.most = {UPLOAD: TOGETHER * 2**20, DRAWING: SKETCH}.get(self.kind, ORDINARY)
         length = self.headers.get(b"content-length", b"0")
         self.declared = int(length) if length.isdigit() else 0
         kind = self.headers.get(b"content-type", b"")
@@ -217,12 +264,19 @@ class _Exchange:
             return {"type": "http.disconnect"}
         return message
 
-    async def check_layers(self) -> None:
-        """Gradio makes a list as long as the number of a layer says, so it must be small."""
+    async def whole(self) -> bytes:
+        """The whole body, which is passed on later."""
         while self._waits:
             self._held.append(await self._next())
             if self.refusal is not None:
                 raise self.refusal
+            if self._held[-1]["type"] == "http.disconnect":
+                raise RefusedError(400, "The request was cut off.")
+        return b"".join(message.get("body", b"") for message in self._held)
+
+    async def check_layers(self) -> None:
+        """Gradio makes a list as long as the number of a layer says, so it must be small."""
+        await self.whole()
         messages = [*self._held]
 
         async def again() -> Message:
@@ -241,6 +295,9 @@ class _Exchange:
         """Pass an answer on, unless the request was refused."""
         if self.refusal is not None and not self.started:
             return
+        if message["type"] == "http.response.start" and self.is_upload and message["status"] == 500:
+            self.refusal = RefusedError(400, "The upload could not be read.")
+            return
         if message["type"] == "http.response.start":
             self.started, self._status = True, message["status"]
             message = {**message, "headers": [*message.get("headers", []), *_ours()]}
@@ -254,6 +311,11 @@ class _Exchange:
         """Answer a request that was refused."""
         if self.refusal is None or self.started:
             return
+        until = time.monotonic() + DRAINED
+        with suppress(asyncio.TimeoutError):
+            while self._waits and (left := until - time.monotonic()) > 0:
+                message = await asyncio.wait_for(self._receive(), left)
+                self._waits = bool(message.get("more_body", False))
         body = self.refusal.words.encode()
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),

@@ -462,11 +462,12 @@ def _application(page: Any, port: int, files: Files) -> Any:
     starlette = import_module("starlette.middleware")
     hosts = import_module("starlette.middleware.trustedhost")
     page.state_session_capacity = VISITORS
+    events = {number: len(event.inputs) for number, event in page.fns.items() if event.fn}
     whole = fastapi.FastAPI(
         openapi_url=None,
         middleware=[
             starlette.Middleware(hosts.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
-            starlette.Middleware(Guard, files=files, tidy=partial(_tidy, page)),
+            starlette.Middleware(Guard, files=files, events=events, tidy=partial(_tidy, page)),
         ],
     )
     return gradio.mount_gradio_app(
