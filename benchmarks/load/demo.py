@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import RESULTS
 from benchmarks.load.malformed import SECRETS, Attacker
 from benchmarks.load.visitors import Server, Visitor, client, handlers, leaked, started, wave
 from omnitraining.runs import provenance
@@ -127,7 +128,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("gradio", "fastapi", "starlette", "uvicorn")},
         "provenance": provenance(),
     }
-    path = Path(__file__).parents[2] / "results" / "demo-load.json"
+    path = RESULTS / "demo-load.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(found, indent=1))
     wrong = found["names of others that were seen"] + found["missing"]

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.load import RESULTS
 from omnitraining.demo import examples
 from omnitraining.learner import FewShotClassifier, FewShotRegressor
 from omnitraining.runs import provenance
@@ -117,7 +118,7 @@ def main() -> None:
             record["kinds"][kind] = differing(asked, PREDICTIONS)
             print(f"{kind}: {record['kinds'][kind]}", flush=True)
     record["provenance"] = provenance()
-    path = Path(__file__).parents[2] / "results" / "thread-load.json"
+    path = RESULTS / "thread-load.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     found = record["kinds"].values()
     sys.exit(any(kind["different"] or kind["warning filters changed"] for kind in found))

@@ -156,7 +156,8 @@ class Guard:
         allowed = {"GET": READ, "HEAD": READ, "POST": WRITTEN}.get(method)
         if allowed is None:
             raise RefusedError(405, "This is not allowed.")
-        if not allowed.fullmatch(path):
+        file = path.partition("/file=")[2]
+        if not allowed.fullmatch(path) or not self._is_own(file or None, ""):
             raise RefusedError(404, "There is nothing here.")
         if exchange.declared > exchange.most:
             raise exchange.too_large()
