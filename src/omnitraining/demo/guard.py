@@ -259,7 +259,7 @@ class _Exchange:
         if self.is_upload and self._boundary:
             whole = self._tail + body
             self._parts += whole.count(self._boundary)
-            self._tail = whole[len(whole) - len(self._boundary) + 1 :]
+            self._tail = whole[max(0, len(whole) - len(self._boundary) + 1) :]
         if self._size > self.most or self._parts > IMAGES + 1:  # one boundary more than files
             self.refusal = self.too_large()
             return {"type": "http.disconnect"}

@@ -499,7 +499,7 @@ def _tidy(page: Any) -> None:
     messages, asked = queue.pending_messages_per_session, queue.pending_event_ids_session
     unread = [session for session, events in asked.items() if len(events) > UNREAD]
     idle = [session for session, events in asked.items() if not events]
-    surplus = [*messages][: max(0, len(messages) - 2 * WAITING)]
+    surplus = [*messages][: max(0, len(messages) - WAITING)]
     for session in {*unread, *idle[: max(0, len(idle) - WAITING)], *surplus}:
         messages.pop(session, None)
         for event in asked.pop(session, ()):
