@@ -4,6 +4,7 @@ Nothing leaves the machine: the server listens on 127.0.0.1 alone, and a content
 tells the browser to load and send nothing elsewhere.
 """
 
+import gc
 import os
 import shutil
 import socket
@@ -90,6 +91,10 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
                 limit_concurrency=CONNECTIONS,
             )
             say(f"http://{HOST}:{number}/")
+            # Sessions that end are cycles. Python looks for those the more rarely, the more there
+            # is to look through, which is mostly what stays: torch, Gradio, and the model.
+            gc.collect()
+            gc.freeze()
             with _sweeping(files):
                 server.Server(config).run(sockets=[listening])
 
