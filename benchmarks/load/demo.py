@@ -21,10 +21,12 @@ from typing import Any
 from benchmarks.load import RESULTS
 from benchmarks.load.malformed import SECRETS, Attacker
 from benchmarks.load.visitors import Server, Visitor, client, handlers, leaked, started, wave
+from omnitraining.demo.page import SWEEP
 from omnitraining.runs import provenance
 
 VISITORS, WAVES, REQUESTS = 50, 4, 1000
 EVERY = 50  # malformed requests between two looks at the memory
+REST = 2 * SWEEP  # seconds before the looks at half and at the end, in which the server tidies up
 
 
 def measured(visitors: int, waves: int, requests: int) -> dict[str, Any]:
@@ -55,10 +57,11 @@ async def _asked(server: Server, visitors: int, waves: int, requests: int) -> di
         after_waves = []
         for _ in range(waves):
             counts.update(await wave(http, events, visitors, seen))
-            after_waves.append(_now(server))
+            after_waves.append(await _rested(server))
             print(f"{len(seen)} visitors, {counts}, {after_waves[-1]} MiB", flush=True)
         found["malformed"] = await _malformed(http, server, events, requests)
         counts.update(await wave(http, events, visitors, seen))
+        await asyncio.sleep(REST)
     seconds = [taken for visitor in seen for taken in visitor.seconds]
     return found | {
         "visitors": len(seen),
@@ -68,8 +71,8 @@ async def _asked(server: Server, visitors: int, waves: int, requests: int) -> di
             "median": round(statistics.median(seconds), 2),
             "most": round(max(seconds), 2),
         },
-        "MiB after each wave": after_waves,
-        "MiB at the end": _now(server),
+        "MiB after each wave, rested": after_waves,
+        "MiB at the end, rested": _now(server),
     }
 
 
@@ -80,7 +83,7 @@ async def _malformed(
     kinds = [*attacker.kinds]
     statuses: Counter[str] = Counter()
     secrets = hanging = dead = 0
-    series = [_now(server)]
+    series, rested = [_now(server)], list[float]()
     start = time.monotonic()
     for number in range(requests):
         kind = kinds[number % len(kinds)]
@@ -98,6 +101,8 @@ async def _malformed(
             series.append(_now(server))
             dead += (await http.get("/config")).status_code != 200
             print(f"{number + 1} malformed, {series[-1]} MiB", flush=True)
+        if number + 1 in (requests // 2, requests):
+            rested.append(await _rested(server))
     return {
         "requests": requests,
         "kinds": len(kinds),
@@ -107,11 +112,17 @@ async def _malformed(
         "hanging": hanging,
         "page not served after": dead,
         "MiB": series,
-        "MiB at half": series[len(series) // 2],
-        "MiB at the end": series[-1],
+        "seconds of rest": REST,
+        "MiB at half, rested": rested[0],
+        "MiB at the end, rested": rested[1],
         "temporary files": len(server.files()),
         "seconds": round(time.monotonic() - start),
     }
+
+
+async def _rested(server: Server) -> float:
+    await asyncio.sleep(REST)
+    return _now(server)
 
 
 def _now(server: Server) -> float:

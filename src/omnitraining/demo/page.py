@@ -4,6 +4,7 @@ Nothing leaves the machine: the server listens on 127.0.0.1 alone, and a content
 tells the browser to load and send nothing elsewhere.
 """
 
+import ctypes
 import gc
 import os
 import shutil
@@ -11,7 +12,7 @@ import socket
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -37,7 +38,7 @@ from omnitraining.learner import Trained
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
-SWEEP = 300  # seconds between two looks for temporary files that are older than IDLE
+SWEEP = 20  # seconds between two looks for old temporary files and for memory to give back
 VISITORS = 60  # whose classes are kept at a time
 WAITING = 2 * VISITORS  # requests
 UNREAD = 20  # answers that one visitor has not fetched
@@ -101,12 +102,16 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
 
 @contextmanager
 def _sweeping(files: Files) -> Iterator[None]:
-    """Delete old files while the server runs."""
+    """Delete old files, and give memory back, while the server runs."""
     stop = Event()
 
     def sweep() -> None:
         while not stop.wait(SWEEP):
             files.sweep()
+            gc.collect()
+            # The C library keeps what is freed between other things, page by page more and more.
+            with suppress(OSError, AttributeError):  # it is not glibc
+                ctypes.CDLL(None).malloc_trim(0)
 
     thread = Thread(target=sweep, daemon=True)
     thread.start()
@@ -504,8 +509,8 @@ def _tidy(page: Any) -> None:
     messages, asked = queue.pending_messages_per_session, queue.pending_event_ids_session
     unread = [session for session, events in asked.items() if len(events) > UNREAD]
     idle = [session for session, events in asked.items() if not events]
-    surplus = [*messages][: max(0, len(messages) - WAITING)]
-    for session in {*unread, *idle[: max(0, len(idle) - WAITING)], *surplus}:
+    surplus = [*messages][: max(0, len(messages) - VISITORS)]
+    for session in {*unread, *idle[: max(0, len(idle) - VISITORS)], *surplus}:
         messages.pop(session, None)
         for event in asked.pop(session, ()):
             queue.event_ids_to_events.pop(event, None)

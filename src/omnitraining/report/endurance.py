@@ -30,7 +30,7 @@ def demo_load(record: Record) -> str:
     """Visitors of the demo at once, malformed requests, and the memory of the server."""
     wrong, seconds = record["malformed"], record["seconds per request"]
     answers = ", ".join(f"{count} x {status}" for status, count in wrong["answers"].items())
-    waves = len(record["MiB after each wave"])
+    waves = len(record["MiB after each wave, rested"])
     lines = [
         ["visitors, of whom at once", f"{record['visitors']}, {record['visitors at once']}"],
         ["answers asked for, right, missing",
@@ -43,9 +43,10 @@ def demo_load(record: Record) -> str:
         ["server errors; with a traceback or path; hanging",
          f"{wrong['server errors']}; {wrong['with a traceback or a path']}; {wrong['hanging']}"],
         [f"MiB of the server: at the start, after each of {waves} waves of visitors",
-         ", ".join(map(str, [record["MiB at the start"], *record["MiB after each wave"]]))],
-        ["after half of the malformed requests, after all, after one more wave",
-         f"{wrong['MiB at half']}, {wrong['MiB at the end']}, {record['MiB at the end']}"],
+         ", ".join(map(str, [record["MiB at the start"], *record["MiB after each wave, rested"]]))],
+        [f"{wrong['seconds of rest']} s after half of the malformed requests, after all, after one more wave",
+         f"{wrong['MiB at half, rested']}, {wrong['MiB at the end, rested']}, "
+         f"{record['MiB at the end, rested']}"],
         ["temporary files left when it ended", str(record["temporary files left"])],
     ]  # fmt: skip
     return f"**{record['title']}** (`{record['command']}`).\n\n" + table(["", "measured"], lines)
