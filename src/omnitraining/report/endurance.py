@@ -44,7 +44,8 @@ def demo_load(record: Record) -> str:
          f"{wrong['server errors']}; {wrong['with a traceback or a path']}; {wrong['hanging']}"],
         [f"MiB of the server: at the start, after each of {waves} waves of visitors",
          ", ".join(map(str, [record["MiB at the start"], *record["MiB after each wave, rested"]]))],
-        [f"{wrong['seconds of rest']} s after half of the malformed requests, after all, after one more wave",
+        [f"{wrong['seconds of rest']} s after half of the malformed requests, after all, "
+         "after one more wave",
          f"{wrong['MiB at half, rested']}, {wrong['MiB at the end, rested']}, "
          f"{record['MiB at the end, rested']}"],
         ["temporary files left when it ended", str(record["temporary files left"])],
