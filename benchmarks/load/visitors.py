@@ -95,7 +95,8 @@ def started(folder: Path) -> Server:
 async def client(server: Server) -> AsyncIterator[Any]:
     """A client of HTTP with as many connections as it takes."""
     httpx = import_module("httpx")
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    # The server closes connections that are idle for 5 seconds, as browsers know.
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=1)
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=limits) as made:
         yield made
 

@@ -68,7 +68,7 @@ def inner() -> Inner:
 
 @pytest.fixture
 def made(inner: Inner, tmp_path: Path) -> Guard:
-    return Guard(inner, Files(tmp_path), EVENTS, lambda: None)
+    return Guard(inner, Files(tmp_path), EVENTS, lambda _: None)
 
 
 def event(*inputs: Any, **changes: Any) -> list[bytes]:
@@ -195,7 +195,7 @@ def test_kept_files_are_limited(
 
 
 def test_failures_of_an_upload_are_the_client_s(tmp_path: Path) -> None:
-    made = Guard(Inner(500), Files(tmp_path), EVENTS, lambda: None)
+    made = Guard(Inner(500), Files(tmp_path), EVENTS, lambda _: None)
     assert ask(made, "POST", UPLOAD) == (400, "The upload could not be read.")
     assert ask(made, "POST", JOIN, event(1, 2, 3))[0] == 500
 
@@ -223,7 +223,7 @@ def test_a_picture_of_two_visitors_stays_until_both_have_used_it(tmp_path: Path)
     path.write_bytes(b"same")
     files = Files(tmp_path)
     answer = json.dumps([str(path)]).encode()
-    made = Guard(Inner(answer=answer), files, EVENTS, lambda: None)
+    made = Guard(Inner(answer=answer), files, EVENTS, lambda _: None)
     for _ in range(2):
         assert ask(made, "POST", UPLOAD) == (200, answer.decode())
     files.used([path])

@@ -123,11 +123,12 @@ class Guard:
         app: the application.
         files: its temporary files.
         events: how many inputs each event of the page has, by its number.
-        tidy: called before each drawing and each event, to drop what visitors left behind.
+        tidy: called before each drawing and each event, with the session that asks if there is
+            one, to drop what others left behind.
     """
 
     def __init__(
-        self, app: Any, files: Files, events: Mapping[int, int], tidy: Callable[[], None]
+        self, app: Any, files: Files, events: Mapping[int, int], tidy: Callable[[str], None]
     ) -> None:
         self.app, self.files, self.events, self.tidy = app, files, events, tidy
 
@@ -161,17 +162,20 @@ class Guard:
             raise RefusedError(404, "There is nothing here.")
         if exchange.declared > exchange.most:
             raise exchange.too_large()
-        if exchange.kind in (DRAWING, JOIN):
-            self.tidy()
         if exchange.kind == DRAWING:
             await exchange.check_layers()
+            self.tidy("")
         if exchange.kind == JOIN:
-            self._check_event(await exchange.whole())
+            self.tidy(self._check_event(await exchange.whole()))
         if exchange.kind == UPLOAD and not self.files.has_room():
             raise RefusedError(507, "Too many pictures are kept for now. Try again later.")
 
-    def _check_event(self, body: bytes) -> None:
-        """Gradio makes a file for each that is named, and fetches addresses that are given."""
+    def _check_event(self, body: bytes) -> str:
+        """Gradio makes a file for each that is named, and fetches addresses that are given.
+
+        Returns:
+            The session that asks.
+        """
         try:
             event = json.loads(body)
             inputs = event["data"]
@@ -195,6 +199,7 @@ class Guard:
                 parts += part.values() if isinstance(part, dict) else part
             if named > IMAGES:
                 raise RefusedError(413, f"At most {IMAGES} pictures at a time.")
+        return str(session)
 
     def _is_own(self, place: Any, before: str) -> bool:
         """Whether a path, or an address, is nothing or one of an uploaded file."""

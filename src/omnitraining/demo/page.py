@@ -500,20 +500,26 @@ def _application(page: Any, port: int, files: Files) -> Any:
     )
 
 
-def _tidy(page: Any) -> None:
+def _tidy(page: Any, session: str) -> None:
     """Drop what visitors left behind: answers that were never fetched, drawings never asked about.
 
     Gradio keeps both for as long as it runs, up to 2,000 visitors' answers.
+
+    Args:
+        page: as `build` made it.
+        session: that asks now; the others come before it, in the order in which they asked last.
     """
     queue = page._queue
     messages, asked = queue.pending_messages_per_session, queue.pending_event_ids_session
-    unread = [session for session, events in asked.items() if len(events) > UNREAD]
-    idle = [session for session, events in asked.items() if not events]
-    surplus = [*messages][: max(0, len(messages) - VISITORS)]
-    for session in {*unread, *idle[: max(0, len(idle) - VISITORS)], *surplus}:
-        messages.pop(session, None)
-        for event in asked.pop(session, ()):
-            queue.event_ids_to_events.pop(event, None)
+    waiting = queue.event_ids_to_events
+    if session in asked:
+        asked[session] = asked.pop(session)
+    done = [name for name, events in asked.items() if not any(e in waiting for e in events)]
+    unread = [name for name in done if len(asked[name]) > UNREAD]
+    for name in {*unread, *done[: max(0, len(done) - VISITORS)]} - {session}:
+        messages.pop(name, None)
+        for event in asked.pop(name, ()):
+            waiting.pop(event, None)
     sessions = page.app.state_holder.session_data.values() if hasattr(page, "app") else ()
     blocks = [block for state in sessions for block in state.blocks_config.blocks.values()]
     for block in [*page.blocks.values(), *blocks]:
