@@ -516,7 +516,7 @@ def _tidy(page: Any, session: str) -> None:
         asked[session] = asked.pop(session)
     done = [name for name, events in asked.items() if not any(e in waiting for e in events)]
     unread = [name for name in done if len(asked[name]) > UNREAD]
-    for name in {*unread, *done[: max(0, len(done) - VISITORS)]} - {session}:
+    for name in {*unread, *done[: max(0, len(done) - VISITORS)]}:
         messages.pop(name, None)
         for event in asked.pop(name, ()):
             waiting.pop(event, None)
