@@ -4,8 +4,9 @@ What training leaves behind, it leaves step by step, epoch by epoch and validati
 whatever the size of the network. So a tiny problem stands for a large one if it takes as many steps
 as that takes in 24 hours: classification as many as there are ProtoNet steps of a Conv4 on
 photographs of 84 pixels (an Omni step takes longer, so that its day has fewer), reinforcement
-learning as many as there are Omni steps on HalfCheetah. The seconds of both are those that records
-of this repository say. The resident memory after every epoch is written to results/long-run.json.
+learning as many as there are Omni steps on HalfCheetah at a velocity. The seconds of both are those
+that records of this repository say. The resident memory after every epoch is written to
+results/long-run.json; the name of one kind as argument measures that alone.
 """
 
 import json
@@ -51,9 +52,9 @@ def day(kind: str) -> tuple[int, str]:
         seconds = float(found["milliseconds"].split(" / ")[0]) / 1000
         return round(DAY / seconds), f"{case}, {seconds:.3g} s (results/benchmarks.json)"
     record = json.loads((RESULTS / "figure8-cheetah.json").read_text())
-    run = record["rows"]["omni-training"]["settings"]["direction"]
+    run = record["rows"]["omni-training"]["settings"]["velocity"]
     seconds = run["seconds"][0] / run["config"]["training"]["steps"]
-    what = "Omni step, HalfCheetah, direction"
+    what = "Omni step, HalfCheetah, velocity"
     return round(DAY / seconds), f"{what}, {seconds:.3g} s (results/figure8-cheetah.json)"
 
 
@@ -103,26 +104,24 @@ def trained(kind: str, steps: int, epochs: int = EPOCHS) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train every kind in a process of its own, and write what was found."""
-    if len(sys.argv) > 1:
-        kind, steps = sys.argv[1], int(sys.argv[2])
-        print(json.dumps(trained(kind, steps)))
+    """Train every kind, or one, in a process of its own, and put it into the record."""
+    if sys.argv[1:2] == ["--here"]:
+        print(json.dumps(trained(sys.argv[2], int(sys.argv[3]))))
         return
-    record: dict[str, Any] = {
-        "title": "Resident memory over as many training steps as a day has",
-        "command": "python -m benchmarks.load.long_run",
-        "kinds": {},
-    }
-    for kind in KINDS:
-        steps, of = day(kind)
-        words = [sys.executable, "-m", "benchmarks.load.long_run", kind, str(steps)]
-        said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
-        record["kinds"][kind] = {"a day of": of, **json.loads(said.splitlines()[-1])}
-        shown = {k: v for k, v in record["kinds"][kind].items() if k != "series"}
-        print(f"{kind}: {shown}", flush=True)
-    record["provenance"] = provenance()
     path = RESULTS / "long-run.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    for kind in sys.argv[1:] or KINDS:
+        steps, of = day(kind)
+        words = [sys.executable, "-m", "benchmarks.load.long_run", "--here", kind, str(steps)]
+        said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        found = {"a day of": of, **json.loads(said.splitlines()[-1]), "provenance": provenance()}
+        record = json.loads(path.read_text()) if path.is_file() else {}
+        record = {
+            "title": "Resident memory over as many training steps as a day has",
+            "command": "python -m benchmarks.load.long_run",
+            "kinds": {**record.get("kinds", {}), kind: found},
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"{kind}: { {k: v for k, v in found.items() if k != 'series'} }", flush=True)
 
 
 if __name__ == "__main__":
