@@ -1,4 +1,4 @@
-"""Visitors and vandals of the demo: ``python -m benchmarks.load.demo``, some ten minutes.
+"""Visitors and vandals of the demo: ``python -m benchmarks.load.demo``, some five minutes.
 
 Waves of 50 visitors at once teach and ask; then come 1,000 malformed requests; then another wave.
 No visitor may be told the name of another's class, no answer may hold a traceback or a path of the
@@ -24,9 +24,9 @@ from benchmarks.load.visitors import Server, Visitor, client, handlers, leaked, 
 from omnitraining.demo.page import SWEEP
 from omnitraining.runs import provenance
 
-VISITORS, WAVES, REQUESTS = 50, 4, 1000
+VISITORS, WAVES, REQUESTS = 50, 1, 1000
 EVERY = 50  # malformed requests between two looks at the memory
-REST = 2 * SWEEP  # seconds before the looks at half and at the end, in which the server tidies up
+REST = SWEEP + 5  # seconds before the looks at half and at the end, in which the server tidies up
 
 
 def measured(visitors: int, waves: int, requests: int) -> dict[str, Any]:
