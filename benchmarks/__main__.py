@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.classification import loading, tasks_at_once, test_tasks
 from benchmarks.learner import learner
 from benchmarks.reinforcement import reinforcement
+from benchmarks.streaming import streaming
 from benchmarks.timing import ratio
 from omnitraining.adaptation import adapted_outputs
 from omnitraining.backbones import MLP, Conv4
@@ -235,7 +236,7 @@ def main() -> None:
     rows: list[Row] = []
     measures = (
         *(omni_step, methods, folding, batched_maml, heads, data_share, bfloat16),
-        *(loading, test_tasks, tasks_at_once, learner, reinforcement),
+        *(loading, streaming, test_tasks, tasks_at_once, learner, reinforcement),
     )
     for measure in measures:
         print(f"measuring {measure.__name__} ...", file=sys.stderr, flush=True)

@@ -3,16 +3,13 @@
 python -m benchmarks.learner results/benchmarks.json     put these rows into the record
 """
 
-import json
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.timing import ratio
+from benchmarks.timing import put, ratio
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiment import instantiate, parse
 from omnitraining.learner import FewShotClassifier, Trained
@@ -80,18 +77,6 @@ def _untrained() -> Trained:
     return Trained(model, config, inputs, flat, "Omni-ResNet-12")
 
 
-def main() -> None:
-    """Measure, print, and put the rows into a record of benchmarks in place of older ones."""
-    torch.manual_seed(0)
-    names = ("what", "case", "ratio", "goal", "milliseconds")
-    rows = [dict(zip(names, row, strict=True)) for row in learner()]
-    for row in rows:
-        print(row)
-    if len(sys.argv) > 1:
-        path = Path(sys.argv[1])
-        kept = [r for r in json.loads(path.read_text()) if r["what"] != rows[0]["what"]]
-        path.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    torch.manual_seed(0)
+    put(learner())

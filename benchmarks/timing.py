@@ -1,8 +1,13 @@
 """Side-by-side timing on machines that are noisy."""
 
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+Row = tuple[str, str, float, str, str]
 
 
 def ratio(
@@ -43,3 +48,15 @@ def _seconds(function: Callable[[], object], clock: Callable[[], float]) -> floa
     start = clock()
     function()
     return clock() - start
+
+
+def put(rows: list[Row]) -> None:
+    """Print rows; with a path as argument, put them into that record in place of older ones."""
+    names = ("what", "case", "ratio", "goal", "milliseconds")
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    for row in found:
+        print(row)
+    if len(sys.argv) > 1:
+        path = Path(sys.argv[1])
+        kept = [row for row in json.loads(path.read_text()) if row["what"] != found[0]["what"]]
+        path.write_text(json.dumps([*kept, *found], indent=1) + "\n")

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omnitraining.report import book
+from omnitraining.report import book, endurance
 from omnitraining.report.markers import filled
 from omnitraining.report.sections import (
     algorithms,
@@ -47,6 +47,10 @@ def main() -> int:
             "figure8-cheetah": partial(policies, picture="figure8-cheetah.png"),
             "glyphs-search": search,
             "calibration": calibration,
+            "faults": endurance.faults,
+            "demo-load": endurance.demo_load,
+            "thread-load": endurance.thread_load,
+            "long-run": endurance.long_run,
         },
         HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},

@@ -25,7 +25,10 @@ RUN = [s.name for s in suites() if not s.settings and s.name not in PHOTOS]  # s
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(reproduction.__file__).parent
 MEASURED = {
-    ROOT / "results" / f"{name}.json" for name in ("benchmarks", "calibration", "faults", "fuzz")
+    ROOT / "results" / f"{name}.json"
+    for name in (
+        *("benchmarks", "calibration", "demo-load", "faults", "fuzz", "long-run", "thread-load"),
+    )
 }
 RESULTS = sorted(set((ROOT / "results").glob("*.json")) - MEASURED)
 TINY: dict[str, dict[str, Any]] = {

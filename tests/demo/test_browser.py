@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from omnitraining.cli import main
+from omnitraining.demo.page import REFUSED
 from omnitraining.tasks.classification import digits
 
 pytest.importorskip("gradio")
@@ -210,7 +211,7 @@ def test_wrong_input_is_one_clear_sentence(
         words = page.locator("#files .error").evaluate(
             "e => getComputedStyle(e, '::after').content"
         )
-        assert words == '"Pictures only, of 20 MB at most. Close this, and choose others."'
+        assert words == f'"{REFUSED}"'
         page.reload()
         page.locator("#start").wait_for()
     give(page, "one", images[1][:2])

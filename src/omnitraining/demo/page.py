@@ -4,15 +4,19 @@ Nothing leaves the machine: the server listens on 127.0.0.1 alone, and a content
 tells the browser to load and send nothing elsewhere.
 """
 
+import ctypes
+import gc
 import os
 import shutil
 import socket
 import tempfile
 import traceback
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from omnitraining.demo import examples, view
+from omnitraining.demo.guard import IDLE, LAYERS, TOGETHER, Files, Guard
 from omnitraining.demo.session import (
     CLASSES,
     IMAGES,
@@ -33,10 +38,11 @@ from omnitraining.learner import Trained
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
-IDLE = 3600  # seconds after which what a visitor taught is forgotten
-SWEEP = 300  # seconds between two looks for temporary files that are older than IDLE
-VISITORS = 20  # whose classes are kept at a time
-WAITING = 20  # requests
+SWEEP = 20  # seconds between two looks for old temporary files and for memory to give back
+VISITORS = 60  # whose classes are kept at a time
+WAITING = 2 * VISITORS  # requests
+UNREAD = 20  # answers that one visitor has not fetched
+CONNECTIONS = 500
 DRAW, UPLOAD, EXAMPLE = "Draw", "Upload", "Example"
 CANVAS = 280  # pixels
 SHOW = """() => {
@@ -52,13 +58,11 @@ PICK = """() => {
     };
     pick();
 }"""  # without it one would have to choose the brush before drawing
-REFUSED = f"Pictures only, of {MEGABYTES} MB at most. Close this, and choose others."
-FAILED = "The program failed at this. The terminal in which it runs says why."
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' "
-    "blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'"
+REFUSED = (
+    f"Pictures only, {IMAGES} at a time, of {MEGABYTES} MB at most, {TOGETHER} MB together. "
+    "Close this, and choose others."
 )
+FAILED = "The program failed at this. The terminal in which it runs says why."
 
 
 def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> None:
@@ -75,24 +79,55 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
     Session(trained)  # refuses a model of curves
     with tempfile.TemporaryDirectory(prefix="omni-demo-") as folder:
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False")
-        page = build(trained, Path(folder))
+        files = Files(Path(folder))
+        page = build(trained, files)
         server = import_module("uvicorn")
         with closing(_listening(port)) as listening:
             number = listening.getsockname()[1]
             # Not Gradio's own launch, which gives up on a machine that is too busy to answer it.
             config = server.Config(
-                _application(page, number), log_level="critical", timeout_graceful_shutdown=1
+                _application(page, number, files),
+                log_level="critical",
+                timeout_graceful_shutdown=1,
+                limit_concurrency=CONNECTIONS,
             )
             say(f"http://{HOST}:{number}/")
-            server.Server(config).run(sockets=[listening])
+            # Sessions that end are cycles. Python looks for those the more rarely, the more there
+            # is to look through, which is mostly what stays: torch, Gradio, and the model.
+            gc.collect()
+            gc.freeze()
+            with _sweeping(files):
+                server.Server(config).run(sockets=[listening])
 
 
-def build(trained: Trained, folder: Path) -> Any:
+@contextmanager
+def _sweeping(files: Files) -> Iterator[None]:
+    """Delete old files, and give memory back, while the server runs."""
+    stop = Event()
+
+    def sweep() -> None:
+        while not stop.wait(SWEEP):
+            files.sweep()
+            gc.collect()
+            # The C library keeps what is freed between other things, page by page more and more.
+            with suppress(OSError, AttributeError):  # it is not glibc
+                ctypes.CDLL(None).malloc_trim(0)
+
+    thread = Thread(target=sweep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def build(trained: Trained, files: Files) -> Any:
     """The page, a `gradio.Blocks`.
 
     Args:
         trained: a trained model of images.
-        folder: for files to download.
+        files: temporary ones, as uploads and files to download.
 
     Raises:
         InputError: Gradio is missing.
@@ -119,7 +154,7 @@ def build(trained: Trained, folder: Path) -> Any:
                 class_name = gr.Textbox(
                     label="Name of the class", placeholder="as: cat", max_lines=1, elem_id="name"
                 )
-                files = gr.File(
+                uploads = gr.File(
                     label="Pictures of it",
                     file_count="multiple",
                     file_types=["image"],
@@ -234,8 +269,7 @@ def build(trained: Trained, folder: Path) -> Any:
             session = session or Session(trained)
             read = session.read([Path(path) for path in paths or []])
             session.add(name, read)
-            for path in paths or []:
-                Path(path).unlink(missing_ok=True)
+            files.used(map(Path, paths or []))
             name = " ".join(name.split())
             words = f"“{name}” now has {len(session.pictures[name])} pictures."
             if len(session.pictures) < 2:
@@ -244,7 +278,7 @@ def build(trained: Trained, folder: Path) -> Any:
                 **renewed(session),
                 added: view.message(words),
                 class_name: "",
-                files: None,
+                uploads: None,
             }
 
         def on_remove(session: Session | None, name: str | None) -> dict[Any, Any]:
@@ -294,7 +328,9 @@ def build(trained: Trained, folder: Path) -> Any:
 
         def written(write: Callable[[Path], Path], words: str) -> dict[Any, Any]:
             """A file to download, in a folder of its own."""
-            place = Path(tempfile.mkdtemp(dir=folder))
+            if not files.has_room():
+                raise InputError("Too many files are kept for now. Try again later.")
+            place = Path(tempfile.mkdtemp(dir=files.folder))
             try:
                 path = write(place)
             except BaseException:
@@ -329,7 +365,13 @@ def build(trained: Trained, folder: Path) -> Any:
         on(start.click, on_start, [kept], added, [*lists, *views, kind, turn, answer, asked]).then(
             None, js=SHOW
         )
-        on(add.click, on_add, [kept, class_name, files], added, [*lists, class_name, files])
+        on(
+            add.click,
+            on_add,
+            [kept, class_name, uploads],
+            added,
+            [*lists, class_name, uploads],
+        )
         on(remove.click, on_remove, [kept, doomed], added, [*lists, answer])
         on(clear.click, on_clear, [kept], added, [*lists, answer])
         on(kind.input, on_kind, [kind, turn], asked, views)
@@ -424,17 +466,18 @@ def _listening(port: int | None) -> socket.socket:
     raise InputError(f"the page cannot be served at {which}: {reason}; choose another with --port")
 
 
-def _application(page: Any, port: int) -> Any:
-    """The web application; other names of this machine are refused, and the policy is sent."""
+def _application(page: Any, port: int, files: Files) -> Any:
+    """The web application; other names of this machine are refused, and much else is."""
     gradio, fastapi = _gradio(), import_module("fastapi")
     starlette = import_module("starlette.middleware")
     hosts = import_module("starlette.middleware.trustedhost")
     page.state_session_capacity = VISITORS
+    events = {number: len(event.inputs) for number, event in page.fns.items() if event.fn}
     whole = fastapi.FastAPI(
         openapi_url=None,
         middleware=[
             starlette.Middleware(hosts.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
-            starlette.Middleware(_Policy),
+            starlette.Middleware(Guard, files=files, events=events, tidy=partial(_tidy, page)),
         ],
     )
     return gradio.mount_gradio_app(
@@ -457,17 +500,29 @@ def _application(page: Any, port: int) -> Any:
     )
 
 
-class _Policy:
-    """Adds the content security policy to every answer."""
+def _tidy(page: Any, session: str) -> None:
+    """Drop what visitors left behind: answers that were never fetched, drawings never asked about.
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    Gradio keeps both for as long as it runs, up to 2,000 visitors' answers.
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                header = (b"content-security-policy", POLICY.encode())
-                message = {**message, "headers": [*message.get("headers", []), header]}
-            await send(message)
-
-        await self.app(scope, receive, sent)
+    Args:
+        page: as `build` made it.
+        session: that asks now; the others come before it, in the order in which they asked last.
+    """
+    queue = page._queue
+    messages, asked = queue.pending_messages_per_session, queue.pending_event_ids_session
+    waiting = queue.event_ids_to_events
+    if session in asked:
+        asked[session] = asked.pop(session)
+    done = [name for name, events in asked.items() if not any(e in waiting for e in events)]
+    unread = [name for name in done if len(asked[name]) > UNREAD]
+    for name in {*unread, *done[: max(0, len(done) - VISITORS)]}:
+        messages.pop(name, None)
+        for event in asked.pop(name, ()):
+            waiting.pop(event, None)
+    sessions = page.app.state_holder.session_data.values() if hasattr(page, "app") else ()
+    blocks = [block for state in sessions for block in state.blocks_config.blocks.values()]
+    for block in [*page.blocks.values(), *blocks]:
+        drawings = getattr(block, "blob_storage", {})
+        for name in [*drawings][: max(0, len(drawings) - LAYERS)]:
+            drawings.pop(name, None)

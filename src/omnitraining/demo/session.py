@@ -216,6 +216,8 @@ def _read(file: Path | Image.Image, side: int) -> Picture:
     if isinstance(file, Image.Image):
         return decode(file, side)
     name = file.name
+    if not file.is_file():
+        raise InputError(f"{name} is not there any more: choose it again.")
     if file.stat().st_size > MEGABYTES * 2**20:
         raise InputError(f"{name} has more than {MEGABYTES} megabytes: give a smaller file.")
     try:

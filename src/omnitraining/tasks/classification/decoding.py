@@ -16,10 +16,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, TypeVar
+from threading import Lock
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import PIL
@@ -44,6 +45,9 @@ MAX_PIXELS = 89_478_485
 _UNDER_WAY = 256  # images decoded ahead of the writer, which bounds the memory
 _SAMPLES = 8  # files of which the cache key holds the content
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+_PILLOW = r"PIL\."  # modules whose warnings are silenced
+_silencing, _silencers = Lock(), 0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -281,8 +285,7 @@ def in_threads(work: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterato
 
     pool = ThreadPoolExecutor()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with _pillow_silenced():
             yield from track(
                 results(),
                 title,
@@ -293,6 +296,32 @@ def in_threads(work: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterato
             )
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _pillow_silenced() -> Iterator[None]:
+    """Pillow's warnings are not shown while anyone is in here.
+
+    Python's own `catch_warnings` puts back the filters that it found, also those of another thread
+    that has left in between: Pillow would stay silent for the rest of the program, or worse.
+    """
+    global _silencers
+    with _silencing:
+        _silencers += 1
+        if _silencers == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _silencing:
+            _silencers -= 1
+            own = [entry for entry in warnings.filters if _is_own(entry)]
+            for entry in own if _silencers == 0 else ():
+                warnings.filters.remove(entry)  # type: ignore[attr-defined]
+
+
+def _is_own(entry: tuple[Any, ...]) -> bool:
+    return bool(getattr(entry[3], "pattern", entry[3]) == _PILLOW)
 
 
 def first_few(texts: Collection[str], most: int = 5) -> str:

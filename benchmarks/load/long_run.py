@@ -1,0 +1,128 @@
+"""As many training steps as a day has: ``python -m benchmarks.load.long_run``, some eight minutes.
+
+What training leaves behind, it leaves step by step, epoch by epoch and validation by validation,
+whatever the size of the network. So a tiny problem stands for a large one if it takes as many steps
+as that takes in 24 hours: classification as many as there are ProtoNet steps of a Conv4 on
+photographs of 84 pixels (an Omni step takes longer, so that its day has fewer), reinforcement
+learning as many as there are Omni steps on HalfCheetah at a velocity. The seconds of both are those
+that records of this repository say. The resident memory after every epoch is written to
+results/long-run.json; the name of one kind as argument measures that alone.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import RESULTS
+from omnitraining.experiment import parse, train_run
+from omnitraining.reproduction import merge
+from omnitraining.runs import provenance
+from omnitraining.training import Progress
+from tests.reference.tiny import BLOBS, NAVIGATION, Values
+
+DAY = 86_400  # seconds
+EPOCHS = 100
+
+KINDS: dict[str, Values] = {
+    "classification": BLOBS,
+    "reinforcement learning": merge(
+        NAVIGATION,
+        {
+            "problem": {
+                "init_args": {
+                    "environment": {"class_path": "Navigation", "init_args": {"horizon": 5}},
+                    **{"tasks": 2, "trajectories": 2, "validation_tasks": 2, "test_steps": 1},
+                }
+            }
+        },
+    ),
+}
+
+
+def day(kind: str) -> tuple[int, str]:
+    """The steps of 24 hours, and of what."""
+    if kind == "classification":
+        rows = json.loads((RESULTS / "benchmarks.json").read_text())
+        case = "ProtoNet step, Conv4, 84 px"
+        found = next(row for row in rows if row["case"] == case)
+        seconds = float(found["milliseconds"].split(" / ")[0]) / 1000
+        return round(DAY / seconds), f"{case}, {seconds:.3g} s (results/benchmarks.json)"
+    record = json.loads((RESULTS / "figure8-cheetah.json").read_text())
+    run = record["rows"]["omni-training"]["settings"]["velocity"]
+    seconds = run["seconds"][0] / run["config"]["training"]["steps"]
+    what = "Omni step, HalfCheetah, velocity"
+    return round(DAY / seconds), f"{what}, {seconds:.3g} s (results/figure8-cheetah.json)"
+
+
+class Memory(Progress):
+    """The resident memory of this process after every epoch.
+
+    Attributes:
+        series: step and MiB.
+    """
+
+    def __init__(self) -> None:
+        self.series: list[tuple[int, float]] = []
+
+    def validated(self, done: int, score: float, best: float) -> None:
+        words = Path("/proc/self/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", words)
+        assert found, words
+        self.series.append((done, round(int(found[1]) / 1024, 2)))
+
+
+def trained(kind: str, steps: int, epochs: int = EPOCHS) -> dict[str, Any]:
+    """Train in this process.
+
+    Args:
+        kind: of the problem.
+        steps: of the training.
+        epochs: with a validation and a checkpoint each.
+
+    Returns:
+        Memory in MiB after every epoch, and what of it is said first: after a tenth of the steps,
+        after half, at the end, and the most of the second half.
+    """
+    memory = Memory()
+    length = {"training": {"steps": steps, "epoch": steps // epochs}}
+    with tempfile.TemporaryDirectory() as folder:
+        train_run(parse(merge(KINDS[kind], length)), Path(folder) / "run", progress=memory)
+    sizes = [size for _, size in memory.series]
+    return {
+        "steps": steps,
+        "epochs": len(sizes),
+        "MiB after a tenth": sizes[len(sizes) // 10],
+        "MiB at half": sizes[len(sizes) // 2],
+        "MiB at the end": sizes[-1],
+        "growth in the second half, MiB": round(sizes[-1] - sizes[len(sizes) // 2], 2),
+        "series": memory.series,
+    }
+
+
+def main() -> None:
+    """Train every kind, or one, in a process of its own, and put it into the record."""
+    if sys.argv[1:2] == ["--here"]:
+        print(json.dumps(trained(sys.argv[2], int(sys.argv[3]))))
+        return
+    path = RESULTS / "long-run.json"
+    for kind in sys.argv[1:] or KINDS:
+        steps, of = day(kind)
+        words = [sys.executable, "-m", "benchmarks.load.long_run", "--here", kind, str(steps)]
+        said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        found = {"a day of": of, **json.loads(said.splitlines()[-1]), "provenance": provenance()}
+        record = json.loads(path.read_text()) if path.is_file() else {}
+        record = {
+            "title": "Resident memory over as many training steps as a day has",
+            "command": "python -m benchmarks.load.long_run",
+            "kinds": {**record.get("kinds", {}), kind: found},
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"{kind}: { {k: v for k, v in found.items() if k != 'series'} }", flush=True)
+
+
+if __name__ == "__main__":
+    main()
