@@ -164,6 +164,7 @@ def _train(arguments: list[str]) -> int:
 
     from omnitraining import distributed, experiment
     from omnitraining.display import TrainingDisplay, evaluation_table, show
+    from omnitraining.training import find_device
 
     if known.fields:
         experiment.parser(prog="omni train CONFIG").print_help()
@@ -171,13 +172,15 @@ def _train(arguments: list[str]) -> int:
     folder = known.out or Path("runs") / known.config.stem
     config = experiment.read_config(known.config, fields)
     if known.devices * known.nodes > 1 and "RANK" not in os.environ:
-        device = experiment.find_device(config.training.device)
+        device = find_device(config.training.device)
         return distributed.launch(
             ["train", *arguments], device, known.devices, known.nodes, known.rendezvous
         )
-    with distributed.joined() as team:
-        with TrainingDisplay(folder.name) if team.leads else nullcontext() as progress:
-            run = experiment.train_run(config, folder, known.resume, progress, known.trust)
+    with (
+        distributed.joined() as team,
+        TrainingDisplay(folder.name) if team.leads else nullcontext() as progress,
+    ):
+        run = experiment.train_run(config, folder, known.resume, progress, known.trust)
     if not team.leads:
         return 0
     evaluation = experiment.evaluate_run(run)

@@ -1,8 +1,8 @@
 """Several processes that train one model: how they start, share the samples, and fail together.
 
 The engine is torch's own. Its elastic agent, which torchrun runs too, starts the processes of a
-machine; `DistributedDataParallel` averages their gradients; gloo carries tensors of the CPU and NCCL
-those of GPUs. Processes that torchrun or Slurm's srun has started join by their environment.
+machine; `DistributedDataParallel` averages their gradients; gloo carries tensors of the CPU and
+NCCL those of GPUs. Processes that torchrun or Slurm's srun has started join by their environment.
 
 Process r of P makes the r-th share of every step: a P-th of the mini-batch, or of the tasks of
 reinforcement learning, and elsewhere an episode of its own. The loss of a step is the mean over
@@ -29,7 +29,7 @@ from torch import nn
 from omnitraining.errors import InputError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 TIMEOUT = timedelta(hours=2)
 """How long processes wait for each other, as while process 0 validates."""
@@ -156,6 +156,7 @@ def joined() -> Iterator[Team]:
         yield Team()
         return
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     if "RANK" not in os.environ:
         names = {"RANK": "PROCID", "WORLD_SIZE": "STEP_NUM_TASKS", "LOCAL_RANK": "LOCALID"}
@@ -165,7 +166,7 @@ def joined() -> Iterator[Team]:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(_own_gpu())
-    store, rank, size = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     distributed.init_process_group(store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield Team(rank, size)
@@ -174,13 +175,19 @@ def joined() -> Iterator[Team]:
             raise SystemExit(130) from None
         raise
     except Exception as error:
-        traceback.clear_frames(error.__traceback__)
+        _forget_locals(error)
         raise _said_once(error, store) from None
     finally:
         # Whatever still refers to the group, as a wrapped model in a cycle, keeps threads of gloo
         # alive that abort Python when it ends.
         gc.collect()
         distributed.destroy_process_group()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _has_agent() -> bool:

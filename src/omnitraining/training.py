@@ -205,6 +205,7 @@ def train(
                 unreported = []
             if ends_epoch:
                 conclude_epoch(done)
+                team.wait()  # a failure in the next step must not cost this checkpoint
     return facts | {"peak_mib": peak_memory()}
 
 
