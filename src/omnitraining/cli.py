@@ -128,6 +128,25 @@ def add_trust_in_named_runs(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Where runs are done: commands that make several have these options."""
+    parser.add_argument(
+        "--launcher",
+        choices=("processes", "slurm", "local"),
+        default="processes",
+        help="processes of this machine (default); jobs of Slurm, by submitit; or submitit's "
+        "stand-in for it on this machine, to try it out",
+    )
+    parser.add_argument(
+        "--request",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what each run asks of the scheduler, by submitit's names: timeout_min=240 "
+        "gpus_per_node=1 cpus_per_task=4 mem_gb=16 slurm_partition=gpu ...",
+    )
+
+
 def _train(arguments: list[str]) -> int:
     parser = command_parser(
         "train",
