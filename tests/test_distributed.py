@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -348,3 +350,31 @@ def test_a_failure_of_one_ends_all_with_one_line(how: str, line: str, tmp_path: 
     lines = [words for words in said.splitlines() if "validation" not in words]
     assert process.returncode == 2 and len(lines) == 1 and re.match(line, lines[0]), said
     assert load_checkpoint(tmp_path / "run" / "last.safetensors", {})["step"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize(
+    ("end", "code", "lines"),
+    [
+        (signal.SIGINT, 130, ["omni: interrupted; a run goes on with --resume"]),
+        (signal.SIGKILL, -9, []),
+    ],
+)
+def test_processes_end_with_the_one_that_started_them(
+    end: signal.Signals, code: int, lines: list[str], waves: Path, tmp_path: Path
+) -> None:
+    length = ("--training.steps", 10**6, "--training.epoch", 100)
+    process = omni("train", waves, "--devices", 2, "--out", tmp_path / "run", *length)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "last.safetensors").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    process.send_signal(end)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert [line for line in said.splitlines() if "validation" not in line] == lines
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in children):
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)

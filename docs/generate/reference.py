@@ -20,9 +20,9 @@ GROUPS = {
              "tasks.classification.decoding tasks.classification.caching "
              "tasks.classification.checking tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and judging", "training evaluation runs experiment trust fields errors"),
+    "training": ("Training and judging", "training distributed evaluation runs experiment trust fields errors"),
     "reproduction": ("Experiments and records",
-                     "reproduction sweeping tuning variation jobs records claims report"),
+                     "reproduction sweeping tuning variation jobs cluster records claims report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
     "programs": ("Programs", "cli commands demo display doctor"),
 }  # fmt: skip

@@ -37,6 +37,9 @@ TIMEOUT = timedelta(hours=2)
 PORT = 29400
 """Of the rendezvous of several machines, where none is given; torchrun's own."""
 
+LAUNCHER = "OMNITRAINING_LAUNCHER"
+"""Variable with the number of the process that started this one and may have ended since."""
+
 FAILURE = "omnitraining/failure"
 """Where the first process that fails says so."""
 
@@ -163,7 +166,8 @@ def joined() -> Iterator[Team]:
         os.environ.update({name: os.environ[f"SLURM_{theirs}"] for name, theirs in names.items()})
         os.environ.setdefault("MASTER_PORT", str(PORT))
     if _has_agent():
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        parent = int(os.environ.get(LAUNCHER, os.getppid()))
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(_own_gpu())
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
@@ -267,7 +271,6 @@ def launch(
             "several machines must know where to meet: add --rendezvous HOST:PORT, with the name "
             "of one of them"
         )
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # says it in pages
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
@@ -278,7 +281,7 @@ def launch(
         local_addr="localhost" if nodes == 1 else None,
         max_restarts=0,
     )
-    with _threads(devices):
+    with _environment(devices):
         try:
             elastic_launch(config, sys.executable)("-m", "omnitraining", *arguments)
         except ChildFailedError as error:
@@ -292,22 +295,23 @@ def launch(
             return failure.exitcode
         except SignalException:
             raise KeyboardInterrupt from None
-        except RuntimeError as error:  # RendezvousError and what the store raises
-            raise InputError(
-                f"the machines do not meet at {rendezvous}: {str(error).splitlines()[0]}"
-            ) from error
+        except (RuntimeError, ValueError) as error:  # of the rendezvous and its store
+            place, first = rendezvous or "this machine", str(error).partition("\n")[0]
+            raise InputError(f"the processes do not meet at {place}: {first}") from error
     return 0
 
 
 @contextmanager
-def _threads(processes: int) -> Iterator[None]:
-    """Processes that are started inside share the cores, unless the environment says otherwise."""
-    if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
+def _environment(processes: int) -> Iterator[None]:
+    """Of processes that are started inside: who starts them, and their share of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (cores or 1) // processes))
+    threads = str(max(1, (cores or 1) // processes))
+    before = os.environ.copy()
+    os.environ.update({"OMP_NUM_THREADS": threads, **before, LAUNCHER: str(os.getpid())})
+    logging.disable()  # the agent says in pages what is said here in a line
     try:
         yield
     finally:
-        del os.environ["OMP_NUM_THREADS"]
+        logging.disable(logging.NOTSET)
+        os.environ.clear()
+        os.environ.update(before)
