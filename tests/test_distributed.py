@@ -78,9 +78,11 @@ def omni(*arguments: object, **more: str) -> "subprocess.Popen[str]":
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of every case: NAME-first by one process, and NAME, which two have gone on with."""
     folder = tmp_path_factory.mktemp("together")
-    for name in CASES:
-        first = train_run(parse(case(name, BEFORE)), folder / f"{name}-first").path
-        shutil.copytree(first, folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+        for name in CASES:
+            first = train_run(parse(case(name, BEFORE)), folder / f"{name}-first").path
+            shutil.copytree(first, folder / name)
     jobs = {name: case(name, BEFORE + TOGETHER) for name in CASES}
     jobs["first-step"] = case("navigation", 1)
     (folder / "jobs.json").write_text(json.dumps(jobs))

@@ -21,6 +21,7 @@ from omnitraining.errors import InputError
 from omnitraining.experiment import parse, train_run
 from omnitraining.model import Model
 from omnitraining.runs import Run, unique_tensors
+from omnitraining.tasks.classification import problem
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.teacher import Teacher
 
@@ -62,6 +63,7 @@ def main(folder: Path) -> None:
 
     students: list[Model] = []
     training.Teacher = kept  # type: ignore[assignment, misc]
+    problem.VALIDATION_TASKS = 4
     with joined() as team:
         for name, values in json.loads((folder / "jobs.json").read_text()).items():
             resume = (folder / name).is_dir()
