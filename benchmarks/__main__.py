@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.classification import loading, tasks_at_once, test_tasks
+from benchmarks.distributed import distributed
 from benchmarks.learner import learner
 from benchmarks.reinforcement import reinforcement
 from benchmarks.streaming import streaming
@@ -236,7 +237,7 @@ def main() -> None:
     rows: list[Row] = []
     measures = (
         *(omni_step, methods, folding, batched_maml, heads, data_share, bfloat16),
-        *(loading, streaming, test_tasks, tasks_at_once, learner, reinforcement),
+        *(loading, streaming, test_tasks, tasks_at_once, learner, reinforcement, distributed),
     )
     for measure in measures:
         print(f"measuring {measure.__name__} ...", file=sys.stderr, flush=True)

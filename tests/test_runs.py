@@ -156,7 +156,8 @@ def test_provenance_says_what_made_the_run(finished: Run) -> None:
     record = json.loads((finished.path / "provenance.json").read_text())
     assert record.items() >= {**provenance(), "step": 4}.items()
     assert {*provenance()} == {
-        *("omnitraining", "commit", "python", "torch", "machine", "cpus", "threads", "device")
+        *("omnitraining", "commit", "python", "torch", "machine", "cpus", "threads", "device"),
+        "processes",
     }
     assert record["best_step"] in (2, 4) and record["seconds"] > 0 and record["peak_mib"] > 50
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from omnitraining import tuning
+from omnitraining import cluster
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.experiment import read_config
@@ -45,7 +45,7 @@ def here(jobs: Sequence[Job], work: Work, processes: int) -> Iterator[tuple[Job,
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "in_processes", here)
+    monkeypatch.setattr(cluster, "in_processes", here)
     monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
 
 
@@ -225,15 +225,15 @@ def test_a_search_that_breaks_off_goes_on_as_if_it_had_not(
     count = ("--trials", 4, "--jobs", 2)
     assert tune(waves, *RATES, *count, "--out", whole) == 0
 
-    def stopped(jobs: Sequence[Job], *others: Any) -> Iterator[Any]:
+    def stopped(jobs: Sequence[Job], *others: Any, **named: Any) -> Iterator[Any]:
         if jobs[0].folder.name == "trial-2":
             raise KeyboardInterrupt
-        return here(jobs, *others)
+        return here(jobs, *others, **named)
 
-    monkeypatch.setattr(tuning, "in_processes", stopped)
+    monkeypatch.setattr(cluster, "in_processes", stopped)
     assert tune(waves, *RATES, *count, "--out", broken) == 130
     assert len(trials(broken)) == 2 and (broken / "best.yaml").is_file()
-    monkeypatch.setattr(tuning, "in_processes", here)
+    monkeypatch.setattr(cluster, "in_processes", here)
     assert tune(waves, *RATES, *count, "--out", broken) == 0
     assert trials(broken) == trials(whole)
     kept = {run: run.stat().st_mtime_ns for run in broken.glob("*/last.safetensors")}
@@ -254,6 +254,6 @@ def test_another_search_in_the_folder_is_refused(waves: Path) -> None:
 def test_trials_run_in_processes_of_their_own(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ("--loss.weight", "0,1", "--trials", 2, "--jobs", 2)
     assert tune(waves, *chosen, "--out", waves.parent / "here") == 0
-    monkeypatch.setattr(tuning, "in_processes", in_processes)
+    monkeypatch.setattr(cluster, "in_processes", in_processes)
     assert tune(waves, *chosen, "--out", waves.parent / "there") == 0
     assert trials(waves.parent / "here") == trials(waves.parent / "there")

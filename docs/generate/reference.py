@@ -20,9 +20,11 @@ GROUPS = {
              "tasks.classification.decoding tasks.classification.caching "
              "tasks.classification.checking tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and judging", "training evaluation runs experiment trust fields errors"),
+    "training": ("Training and judging", "training distributed evaluation runs experiment "
+                 "recipes trust fields errors"),
     "reproduction": ("Experiments and records",
-                     "reproduction sweeping tuning variation jobs records merging claims report"),
+                     "reproduction sweeping tuning variation jobs cluster records merging claims "
+                     "report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
     "programs": ("Programs", "cli commands demo display doctor"),
 }  # fmt: skip

@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
+from omnitraining import distributed
 from omnitraining.backbones import FeatureWise
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
@@ -160,11 +161,14 @@ def train_run(
         raise InputError(f"{folder} is a file: a run is a folder")
     # Wrong input shall leave no trace: the folder is made, or changed, when all else fits.
     experiment = instantiate(config)
-    find_device(experiment.training.device)
+    device, team = find_device(experiment.training.device), distributed.team()
+    team.check(device, experiment.training.optimiser)
+    experiment.problem.share(team.size)
     model = experiment.build(trust)
     _try_out(experiment, model)
     if (folder / "config.yaml").is_file():
         _check_unchanged(Run(folder), config)
+    team.wait()  # so that none finds what process 0 writes
     run = Run(folder, create=True)
     started = resume and run.checkpoint("last").is_file()
     if started:
@@ -174,7 +178,8 @@ def train_run(
                 f"training.steps is {experiment.training.steps}, but {folder} is at step {done}: "
                 "it must be that or more"
             )
-    run.write_text("config.yaml", dump(config))
+    if team.leads:
+        run.write_text("config.yaml", dump(config))
     facts = train(
         model,
         experiment.problem,
@@ -185,7 +190,8 @@ def train_run(
         started,
         progress,
     )
-    run.write_json("provenance.json", provenance() | facts)
+    if team.leads:
+        run.write_json("provenance.json", provenance() | facts)
     return run
 
 

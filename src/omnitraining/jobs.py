@@ -143,6 +143,9 @@ def _take_over(before: Path, folder: Path) -> None:
 Work = Callable[[Job], None]
 """What is done with a job; a function of a module, for another process to find it."""
 
+Launch = Callable[[Sequence[Job], Work], Iterator[tuple[Job, str | None]]]
+"""Does the same work on jobs, wherever: each comes back as it ends, as from `in_processes`."""
+
 
 def train_only(job: Job) -> None:
     """Train, and say how it goes in plain lines."""
@@ -214,14 +217,19 @@ def _work(work: Work, job: Job, sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    sender.send(attempted(work, job))
+
+
+def attempted(work: Work, job: Job) -> str | None:
+    """Do the work; returns one line that says why it failed, if it did."""
     try:
         work(job)
-        sender.send(None)
     except InputError as error:
-        sender.send(str(error))
+        return str(error)
     except Exception as error:  # of a backbone of one's own, say: it is this job's alone
         first = (str(error).splitlines() or [""])[0]
-        sender.send(f"{type(error).__name__}: {first}")
+        return f"{type(error).__name__}: {first}"
+    return None
 
 
 def _end_with_parent() -> None:

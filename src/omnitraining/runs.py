@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from omnitraining.distributed import team
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 
@@ -117,10 +118,13 @@ class Metrics:
     Args:
         run: the run folder.
         resume_at: drop rows from this step on, which a resumed run writes again.
+        silent: write nothing, as where another process does.
     """
 
-    def __init__(self, run: Run, resume_at: int) -> None:
-        self.path = run.path / "metrics.csv"
+    def __init__(self, run: Run, resume_at: int, silent: bool = False) -> None:
+        self.path, self.silent, self.board = run.path / "metrics.csv", silent, None
+        if silent:
+            return
         rows = []
         if resume_at and self.path.is_file():
             with self.path.open(newline="") as file:
@@ -133,11 +137,13 @@ class Metrics:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.board = None
+            pass
         else:
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resume_at or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        if self.silent:
+            return
         with _named(self.path):
             with self.path.open("a", newline="") as file:
                 writer = csv.writer(file)
@@ -265,6 +271,7 @@ def provenance() -> dict[str, Any]:
         "machine": _machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": team().size,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 

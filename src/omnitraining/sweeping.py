@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omnitraining.display import show, sweep_table
 from omnitraining.errors import InputError
-from omnitraining.jobs import Job, check_unchanged, in_processes, train_and_judge
+from omnitraining.jobs import Job, Launch, check_unchanged, train_and_judge
 from omnitraining.records import Results, Shown, Values, write_record
 from omnitraining.runs import Run
 from omnitraining.variation import Cell
@@ -18,7 +18,7 @@ def sweep(
     cells: list[Cell],
     seeds: Sequence[int],
     folder: Path,
-    processes: int,
+    launch: Launch,
     facts: Values,
     trust: bool = False,
 ) -> Failures:
@@ -31,7 +31,7 @@ def sweep(
         cells: combinations of values.
         seeds: of every cell.
         folder: of the runs, the record and the figure, which are called like it.
-        processes: runs at a time.
+        launch: how runs are done, as `cluster.launcher` says.
         facts: what the record says first: experiment, title, paper, command.
         trust: whether runs that the configuration names, as ``start``, may run classes from outside
             this library.
@@ -54,7 +54,7 @@ def sweep(
     print(f"{len(jobs)} runs, of which {len(jobs) - len(waiting)} are finished", flush=True)
     failures: Failures = {}
     try:
-        for done, (job, reason) in enumerate(in_processes(waiting, train_and_judge, processes), 1):
+        for done, (job, reason) in enumerate(launch(waiting, train_and_judge), 1):
             print(f"{done}/{len(waiting)} {job.title}: {reason or 'finished'}", flush=True)
             if reason:
                 failures[job.title] = reason

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from omnitraining import distributed
 from omnitraining.batches import Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
@@ -118,7 +119,7 @@ def train(
     """Train a model into a run folder; the best checkpoint is the one to predict with.
 
     The samples of a step depend only on the seed and the step, so a killed run resumes and ends
-    in the same weights.
+    in the same weights. Processes that have joined (`omnitraining.distributed`) share every step.
 
     Args:
         model: from `build_model`; changed in place, and left at the last step.
@@ -134,12 +135,14 @@ def train(
         Step and score of the best checkpoint, wall seconds and peak MiB.
 
     Raises:
-        InputError: a loss is not finite (the last good checkpoint stays), or there is nothing to
-            resume from.
+        InputError: a loss is not finite (the last good checkpoint stays), there is nothing to
+            resume from, or the processes cannot share what a step sees.
     """
     if training.threads:
         torch.set_num_threads(training.threads)
-    device = find_device(training.device)
+    device, team = find_device(training.device), distributed.team()
+    team.check(device, training.optimiser)
+    problem.share(team.size)
     problem.to(device)
     model.to(device)
     if problem.example().dim() == 4:
@@ -151,15 +154,18 @@ def train(
     if resume:
         facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
     scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
-    progress = progress or Progress()
+    student = team.wrapped(model)
+    progress = progress if progress and team.leads else Progress()
     model.train()
     teacher.train()
     start, before = time.monotonic(), facts["seconds"]
     unreported: list[dict[str, Tensor]] = []  # terms of the steps since the last report
-    with closing(Metrics(run, resume_at=facts["step"])) as metrics:
+    with closing(Metrics(run, facts["step"], silent=not team.leads)) as metrics:
 
         def conclude_epoch(done: int) -> None:
             _check_weights(model, done)
+            if not team.leads:
+                return
             scores, logged = {}, {}
             for name, judged in (("student", model), ("teacher", teacher.model)):
                 if inference.weights in (name, "best"):
@@ -181,31 +187,34 @@ def train(
         if training.steps == 0:
             conclude_epoch(0)
         for step in range(facts["step"], training.steps):
-            random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
+            random = torch.Generator().manual_seed(team.seed(seed, step))
+            torch.manual_seed(team.seed(seed, step))  # dropout and the like
             for group in optimiser.param_groups:
                 group["lr"] = training.lr_at(step)
             for module in scheduled:
                 module.at_step(step, training.steps)
-            samples = _samples(problem, model, random, step)
+            samples = _samples(problem, model, random, step, team.turn(step))
             autocast = torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16")
-            terms = _update(model, teacher, optimiser, samples, step, autocast)
+            terms = _update(student, model, teacher, optimiser, samples, step, autocast)
             unreported.append({**terms, **samples.report})
             done = step + 1
             ends_epoch = done % training.epoch == 0 or done == training.steps
             if done % REPORT_EVERY == 0 or ends_epoch:
-                means = _means(unreported, done)
+                means = team.means(_means(unreported, done))
                 metrics.write(done, means)
                 progress.step(done, training.steps, means)
                 unreported = []
             if ends_epoch:
                 conclude_epoch(done)
+                team.wait()  # a failure in the next step must not cost this checkpoint
     return facts | {"peak_mib": peak_memory()}
 
 
-def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> Samples:
+def _samples(
+    problem: Problem, model: Model, random: torch.Generator, step: int, turn: int
+) -> Samples:
     try:
-        return problem.samples(step, random, model)
+        return problem.samples(turn, random, model)
     except InputError as error:
         raise InputError(
             f"{error}, in training step {step}; the last good checkpoint is kept"
@@ -213,6 +222,7 @@ def _samples(problem: Problem, model: Model, random: torch.Generator, step: int)
 
 
 def _update(
+    student: nn.Module,
     model: Model,
     teacher: Teacher[Model],
     optimiser: torch.optim.Optimizer,
@@ -222,6 +232,8 @@ def _update(
 ) -> dict[str, Tensor]:
     """One step of the optimiser and of the teacher.
 
+    ``student`` is the model, as it is called where processes share its gradients.
+
     Returns:
         The loss terms before it, and the greatest component of the gradient.
     """
@@ -229,7 +241,7 @@ def _update(
 
     def losses() -> dict[str, Tensor]:
         with autocast:
-            terms: dict[str, Tensor] = model(*parts, teacher.model, step, samples.joint)
+            terms: dict[str, Tensor] = student(*parts, teacher.model, step, samples.joint)
         return terms
 
     terms = losses()

@@ -15,7 +15,7 @@ import yaml
 
 from omnitraining.errors import InputError
 from omnitraining.experiment import dump, read_values
-from omnitraining.jobs import Job, in_processes, train_only
+from omnitraining.jobs import Job, Launch, train_only
 from omnitraining.records import Values
 from omnitraining.variation import Fields, checked, listed, value_of
 
@@ -180,12 +180,13 @@ class Search:
         what = {field: asdict(values) for field, values in ranges.items()}
         self.study = _open_study(folder, json.dumps({"config": dump(base), "ranges": what}))
 
-    def run(self, trials: int, processes: int = 1) -> None:
+    def run(self, trials: int, processes: int, launch: Launch) -> None:
         """Train until there are so many trials, those counted that are there or failed.
 
         Args:
             trials: in all.
             processes: trials at a time; those of one time do not learn from each other.
+            launch: how runs are done, as `cluster.launcher` says.
         """
         while True:
             known = self.study.get_trials(deepcopy=False)
@@ -194,7 +195,7 @@ class Search:
             numbers = [*broken, *(self._ask() for _ in range(room))]
             if not numbers:
                 return
-            self._finish(numbers, processes)
+            self._finish(numbers, launch)
 
     def trials(self) -> list[Trial]:
         """Those that have ended, the best first and failed ones last."""
@@ -245,7 +246,7 @@ class Search:
         self.study.sampler = TPESampler(seed=int(state[0]))
         return self.study.ask(self.distributions).number
 
-    def _finish(self, numbers: list[int], processes: int) -> None:
+    def _finish(self, numbers: list[int], launch: Launch) -> None:
         from optuna.trial import TrialState
 
         known = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
@@ -254,7 +255,7 @@ class Search:
             trial = Trial(number, _texts(known[number].params), None, "")
             place = self.folder / f"trial-{number}"
             jobs.append(Job("", "", place, self.values(trial), trust=self.trust))
-        ended = {job.folder: reason for job, reason in in_processes(jobs, train_only, processes)}
+        ended = {job.folder: reason for job, reason in launch(jobs, train_only)}
         for number, job in zip(numbers, jobs, strict=True):  # whichever ended first
             reason = ended[job.folder]
             if reason is None:

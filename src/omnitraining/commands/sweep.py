@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from omnitraining.cli import add_trust_in_named_runs, command_parser
+from omnitraining.cli import add_launcher, add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
 
 
@@ -22,13 +22,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--jobs",
         type=int,
-        help="runs at a time, each with one thread (default: one per core; 1 on a GPU)",
+        help="runs at a time, each with one thread (default: one per core; 1 on a GPU; all on a "
+        "cluster, with the cores that it gives them)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    add_launcher(parser)
     add_trust_in_named_runs(parser)
     options, rest = parser.parse_known_args(arguments)
 
-    from omnitraining import jobs, sweeping, variation
+    from omnitraining import cluster, jobs, sweeping, variation
 
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}: it must be 1 or more")
@@ -45,8 +47,11 @@ def main(arguments: list[str]) -> int:
         "paper": "no counterpart",
         "command": shlex.join([*command, *(["--seeds", options.seeds] if options.seeds else [])]),
     }
-    processes = options.jobs or jobs.default_processes(cells[0].values["training"]["device"])
-    failures = sweeping.sweep(cells, seeds, options.out, processes, facts, options.trust)
+    processes = options.jobs
+    if processes is None and options.launcher == "processes":
+        processes = jobs.default_processes(cells[0].values["training"]["device"])
+    launch = cluster.launcher(options.launcher, processes, options.out, options.request)
+    failures = sweeping.sweep(cells, seeds, options.out, launch, facts, options.trust)
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if failures:

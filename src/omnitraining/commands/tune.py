@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from omnitraining.cli import add_trust_in_named_runs, command_parser
+from omnitraining.cli import add_launcher, add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
 
 
@@ -28,22 +28,24 @@ def main(arguments: list[str]) -> int:
         "--jobs", type=int, default=1, help="trials at a time, each with one thread (default: 1)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of trials")
+    add_launcher(parser)
     add_trust_in_named_runs(parser)
     options, rest = parser.parse_known_args(arguments)
     for name in ("trials", "jobs"):
         if (value := getattr(options, name)) < 1:
             raise InputError(f"--{name} is {value}: it must be 1 or more")
 
-    from omnitraining import tuning, variation
+    from omnitraining import cluster, tuning, variation
     from omnitraining.display import show, trials_table
 
     fixed, given = tuning.split_fields(variation.given_fields(rest))
     declared = tuning.declared(options.config)
     ranges = {f: r for f, r in {**declared, **given}.items() if f not in fixed}
+    launch = cluster.launcher(options.launcher, options.jobs, options.out, options.request)
     search = tuning.Search(options.config, fixed, ranges, options.out, options.trust)
     command = shlex.join(["omni", "tune", str(options.config), *rest])
     try:
-        search.run(options.trials, options.jobs)
+        search.run(options.trials, options.jobs, launch)
     finally:  # an interrupted search shows what is there
         trials = search.conclude(f"{command} --trials {options.trials}")
         if trials:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.evaluation import ENSEMBLE
+from omnitraining.errors import InputError
 
 if TYPE_CHECKING:
     from omnitraining.evaluation import Evaluation, Inference
@@ -23,12 +24,35 @@ class Problem(ABC):
         one_joint_head: whether both heads answer the same question, so that the joint-flow needs
             only one.
         test_tasks: how many fixed test tasks there are.
+        parts: shares of a training step, of which `samples` makes one.
     """
 
     pre_outputs: int
     meta_outputs: int
     one_joint_head: bool
     test_tasks: int = 600
+    parts: int = 1
+
+    @property
+    def divided(self) -> tuple[str, int] | None:
+        """What processes share in a training step: its name and number; nothing if they cannot."""
+        return None
+
+    def share(self, parts: int) -> None:
+        """Make one of so many equal shares of each training step, as each of several processes.
+
+        Raises:
+            InputError: a step cannot be divided in that way.
+        """
+        if parts > 1 and self.divided is None:
+            raise InputError(
+                f"{type(self).__name__} has no property 'divided', which says what several "
+                "processes share: train it with one"
+            )
+        if self.divided is not None and self.divided[1] % parts:
+            name, whole = self.divided
+            raise InputError(f"{name} is {whole}: {parts} processes cannot share it equally")
+        self.parts = parts
 
     @property
     def test_outputs(self) -> frozenset[int]:
@@ -49,7 +73,13 @@ class Problem(ABC):
 
     @abstractmethod
     def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
-        """What the flows of a model learn from in a step counted from 0."""
+        """What the flows of a model learn from in a step, or in a share of one.
+
+        Args:
+            step: counted from 0; all shares of all steps, where steps are shared.
+            random: source of all that is drawn.
+            model: whose flows act, where samples come from acting.
+        """
 
     @abstractmethod
     def validation_scores(self, model: "Model", inference: "Inference") -> dict[str, float]:

@@ -111,6 +111,10 @@ class Classification(Supervised):
         self.views = views or PlainViews(*_levels(self.domains))
 
     @property
+    def divided(self) -> tuple[str, int]:
+        return "problem.protocol.batch", self.protocol.batch
+
+    @property
     def test_outputs(self) -> frozenset[int]:
         tests = {self.ways(images) for images in self.benchmarks.values()}
         return frozenset({*tests, self._ways(self.validation, self.protocol.ways)})
@@ -126,7 +130,8 @@ class Classification(Supervised):
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         labels = self.domains.labels
-        chosen = torch.randint(len(labels), (self.protocol.batch,), generator=random)
+        share = self.protocol.batch // self.parts
+        chosen = torch.randint(len(labels), (share,), generator=random)
         x = self.views.training(self.domains.fetch(chosen), random)
         return MiniBatch(x, send(labels[chosen], x.device))
 

@@ -90,6 +90,10 @@ class Sinusoids(Supervised):
         self.set_test_shots(test_shots)
         self.device = torch.device("cpu")
 
+    @property
+    def divided(self) -> tuple[str, int]:
+        return "the number of points of a mini-batch", POINTS
+
     def example(self) -> Tensor:
         return self.waves.x[0, :2].cpu()
 
@@ -103,8 +107,9 @@ class Sinusoids(Supervised):
         self.test_shots = shots
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
-        wave = torch.randint(len(self.waves.x), (POINTS,), generator=random)
-        point = torch.randint(POINTS, (POINTS,), generator=random)
+        share = POINTS // self.parts
+        wave = torch.randint(len(self.waves.x), (share,), generator=random)
+        point = torch.randint(POINTS, (share,), generator=random)
         return MiniBatch(self.waves.x[wave, point], self.waves.y[wave, point])
 
     def episode(self, step: int, random: torch.Generator) -> Episode:

@@ -111,6 +111,10 @@ class Reinforcement(Problem):
         self.pre_outputs = self.meta_outputs = environment.actions
         self.device = torch.device("cpu")
 
+    @property
+    def divided(self) -> tuple[str, int]:
+        return "problem.tasks", self.tasks
+
     def example(self) -> Tensor:
         return torch.zeros(2, self.environment.states)
 
@@ -125,7 +129,8 @@ class Reinforcement(Problem):
 
     def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
         """Trajectories of every flow in the same new tasks; empty for flows that are not there."""
-        tasks = checked_tasks(self.environment, self.tasks, random).to(self.device)
+        count = self.tasks // self.parts
+        tasks = checked_tasks(self.environment, count, random).to(self.device)
         empty = torch.empty(0)
         nothing = MiniBatch(empty, empty), Episode(empty, empty, empty, empty)
         drawn: dict[str, tuple[MiniBatch, Episode]] = {}
@@ -137,7 +142,7 @@ class Reinforcement(Problem):
             x, y = before.samples(self.discount, self.trace)
             batch, (_, episode) = MiniBatch(x.flatten(0, 1), y.flatten(0, 1)), nothing
             if flow != "pre":
-                weights = copies(network, self.tasks)
+                weights = copies(network, count)
                 weights = descended(network, weights, x, y, meta.inner_loss, meta.lr)
                 after = self._act(tasks, policies(network, weights), random)
                 report[f"return_{flow}_adapted"] = after.returns().mean()

@@ -1,0 +1,98 @@
+"""Throughput of two processes that train one model, over that of one, with one thread each.
+
+Every process does the same work in both: two see a mini-batch, or tasks, twice as many.
+``python -m benchmarks.distributed FILE`` measures this alone and puts it into a record.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+Row = tuple[str, str, float, str, str]
+CASES = {
+    "glyphs, Conv4-32, ProtoNet": ("glyphs.yaml", "problem.protocol.batch", 64),
+    "policies, navigation, REINFORCE and MAML": ("navigation.yaml", "problem.tasks", 20),
+}
+"""By case: configuration, and the field that says how much one process does."""
+
+WARM, MEASURED, ROUNDS = 10, 30, 3
+
+
+def distributed() -> list[Row]:
+    """By the clock, which other programs slow, and by the CPU time of a process."""
+    rows = []
+    for case, words in CASES.items():
+        pairs = [(_step(1, *words), _step(2, *words)) for _ in range(ROUNDS)]
+        for clock, name in enumerate(("per second", "per CPU-second of a process")):
+            ratio = statistics.median(2 * one[clock] / two[clock] for one, two in pairs)
+            one, two = (
+                statistics.median(part[clock] for part in side) for side in zip(*pairs, strict=True)
+            )
+            took = f"{one * 1e3:.3g} / {two * 1e3:.3g}"
+            rows.append((f"two processes / one, samples {name}", case, ratio, "", took))
+    return rows
+
+
+def _step(processes: int, config: str, field: str, share: int) -> tuple[float, float]:
+    """Seconds, and CPU seconds of a process, of a step."""
+    with TemporaryDirectory() as folder:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc-per-node", str(processes), "-m", "benchmarks.distributed", "--worker"),
+                *(folder, config, f"--{field}", str(share * processes)),
+            ],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        seconds = json.loads((Path(folder) / "seconds.json").read_text())
+        return seconds[0], seconds[1]
+
+
+def _work(folder: str, config: str, *options: str) -> None:
+    """What each process does; the first one writes how long a step takes."""
+    from omnitraining import training
+    from omnitraining.distributed import joined
+    from omnitraining.experiment import read_config, train_run
+
+    class Watch(training.Progress):
+        clocks: list[tuple[float, float]] = []  # noqa: RUF012
+
+        def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
+            self.clocks.append((time.perf_counter(), time.process_time()))
+
+    training.REPORT_EVERY = WARM
+    steps = WARM + MEASURED
+    length = ["--training.steps", str(steps), "--training.epoch", str(steps)]
+    chosen = read_config(Path(config), [*options, *length, "--training.threads", "1"])
+    with joined() as team:
+        train_run(chosen, Path(folder) / "run", progress=Watch())
+    if team.leads:
+        (wall, cpu), (wall_end, cpu_end) = Watch.clocks[0], Watch.clocks[-1]
+        seconds = [(wall_end - wall) / MEASURED, (cpu_end - cpu) / MEASURED]
+        (Path(folder) / "seconds.json").write_text(json.dumps(seconds))
+
+
+def main() -> None:
+    """Measure, print, and put the rows into a record of benchmarks in place of older ones."""
+    names = ("what", "case", "ratio", "goal", "milliseconds")
+    rows = [dict(zip(names, row, strict=True)) for row in distributed()]
+    for row in rows:
+        print(row)
+    if len(sys.argv) > 1:
+        path, measured = Path(sys.argv[1]), {row["what"] for row in rows}
+        kept = [row for row in json.loads(path.read_text()) if row["what"] not in measured]
+        path.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        _work(*sys.argv[2:])
+    else:
+        main()

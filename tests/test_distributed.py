@@ -1,0 +1,383 @@
+"""Several processes train as one, on whatever starts them, and fail as one."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.cli import main
+from omnitraining.distributed import Team, is_started
+from omnitraining.errors import InputError
+from omnitraining.experiment import instantiate, parse, train_run
+from omnitraining.model import Model
+from omnitraining.reproduction import merge
+from omnitraining.runs import Run, load_checkpoint
+from omnitraining.tasks.base import Problem
+from omnitraining.teacher import Teacher
+from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, metrics, same, tensors
+
+ROOT = Path(__file__).parents[1]
+RATE = 0.05
+BEFORE = 2
+"""Steps of one process before two go on, so that the teacher is not the student any more."""
+TOGETHER = 2
+
+PLAIN: Values = {"backbone": {"class_path": "tests.reference.together.Plain", "init_args": {}}}
+MAML: Values = {"metatraining": {"class_path": "MAML", "init_args": {"steps": 2, "lr": 0.1}}}
+PROTOCOL: Values = {"problem": {"init_args": {"protocol": {"test_ways": 3}}}}
+CASES: dict[str, Values] = {
+    "protonet": BLOBS,
+    "protonet-plain": merge({**BLOBS, "backbone": {}}, PLAIN),
+    "maml": merge(BLOBS, {**MAML, **PROTOCOL}),
+    "sinusoids": SINUSOIDS,
+    "navigation": NAVIGATION,
+    "two-flows": merge(SINUSOIDS, {"loss": {"l_meta": False}}),  # weights without gradients
+}
+WHOLE = ("protonet-plain", "sinusoids", "navigation")
+"""Without batch norm: there shares side by side are one batch."""
+
+
+def case(name: str, steps: int) -> Values:
+    exact = {"steps": steps, "epoch": 9, "optimiser": "sgd", "lr": RATE}
+    judged = {"inference": {"weights": "student"}}
+    return merge(CASES[name], {"training": exact, "loss": {"weight": 1.0}, "seed": 3, **judged})
+
+
+def environment() -> dict[str, str]:
+    """For processes that use the code under test, on one thread each."""
+    paths = [str(ROOT / "src"), str(ROOT)]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TORCHELASTIC", "SLURM"))}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def omni(*arguments: object, **more: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "omnitraining", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment(), **more},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of every case: NAME-first by one process, and NAME, which two have gone on with."""
+    folder = tmp_path_factory.mktemp("together")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+        for name in CASES:
+            first = train_run(parse(case(name, BEFORE)), folder / f"{name}-first").path
+            shutil.copytree(first, folder / name)
+    jobs = {name: case(name, BEFORE + TOGETHER) for name in CASES}
+    jobs["first-step"] = case("navigation", 1)
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [sys.executable, *torchrun, "-m", "tests.reference.together", str(folder)],
+        check=True,
+        env=environment(),
+        cwd=ROOT,
+    )
+    return folder
+
+
+def shares(problem: Problem, model: Model, seed: int, step: int) -> list[Samples]:
+    problem.share(2)
+    drawn = []
+    for team in (Team(0, 2), Team(1, 2)):
+        random = torch.Generator().manual_seed(team.seed(seed, step))
+        drawn.append(problem.samples(team.turn(step), random, model))
+    return drawn
+
+
+def side_by_side(drawn: list[Samples]) -> Samples:
+    def batch(parts: list[MiniBatch]) -> MiniBatch:
+        return MiniBatch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+    def episode(parts: list[Episode]) -> Episode:
+        names = [f.name for f in fields(Episode) if f.name != "ways"]
+        whole = {n: torch.cat([getattr(part, n) for part in parts]) for n in names}
+        return replace(parts[0], **whole)
+
+    joint = None
+    if pairs := [s.joint for s in drawn if s.joint is not None]:
+        joint = batch([b for b, _ in pairs]), episode([e for _, e in pairs])
+    return Samples(batch([s.batch for s in drawn]), episode([s.episode for s in drawn]), joint)
+
+
+def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
+    """What one process makes of the same samples: of both shares in turn, or as one batch."""
+    experiment = instantiate(parse(case(name, BEFORE)))
+    model = experiment.build()
+    teacher, optimiser = Teacher(model), torch.optim.SGD(model.parameters(), RATE)
+    modules = {"student": model, "teacher": teacher.model}
+    load_checkpoint(folder / f"{name}-first" / "last.safetensors", modules)
+    model.train()
+    teacher.train()
+    for step in range(BEFORE, BEFORE + TOGETHER):
+        drawn = shares(experiment.problem, model, 3, step)
+        optimiser.zero_grad()
+        for part in [side_by_side(drawn)] if whole else drawn:
+            terms = model(part.batch, part.episode, teacher.model, step, part.joint)
+            (terms["total"] if whole else terms["total"] / 2).backward()
+        optimiser.step()
+        teacher.update()
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+# --- steps ---
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [*((name, False) for name in CASES), *((name, True) for name in WHOLE)]
+)
+def test_the_gradient_of_two_processes_is_that_of_one_on_the_same_samples(
+    folder: Path, name: str, whole: bool
+) -> None:
+    """Over two steps, of which torch does the first in another way than those that follow."""
+    before, after = (
+        tensors(folder / run / "last.safetensors", "student.") for run in (f"{name}-first", name)
+    )
+    expected = weights_of_one(folder, name, whole)
+    moved = {key: (before[key] - after[key]) / RATE for key in expected}
+    assert max(slope.abs().max() for slope in moved.values()) > 0.01
+    for key, value in expected.items():
+        torch.testing.assert_close(moved[key], (before[key] - value) / RATE, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*CASES, "first-step"])
+def test_all_processes_have_the_same_weights(folder: Path, name: str) -> None:
+    first, second = (
+        {
+            key: tensor
+            for key, tensor in tensors(folder / f"{name}-{rank}.safetensors").items()
+            if "running" not in key  # statistics of a process's own share; those of 0 are kept
+        }
+        for rank in (0, 1)
+    )
+    assert same(first, second)
+
+
+def test_what_is_reported_is_the_mean_over_processes(folder: Path) -> None:
+    experiment = instantiate(parse(case("navigation", 1)))
+    drawn = shares(experiment.problem, experiment.build(), 3, 0)
+    expected = torch.stack([samples.report["return_joint"] for samples in drawn]).mean().item()
+    found = {(step, key): value for step, key, value in metrics(folder / "first-step")}
+    assert found[1, "return_joint"] == pytest.approx(expected, rel=1e-5)
+
+
+# --- shares ---
+
+
+def test_shares_are_of_the_seed_the_step_and_the_process() -> None:
+    seeds = [Team(rank, 2).seed(1, step) for rank in (0, 1) for step in range(50)]
+    assert len({*seeds}) == 100 and seeds[:50] == [Team().seed(1, step) for step in range(50)]
+    assert all(0 <= Team(1, 2).seed(seed, 0) < 2**32 for seed in (-1, 0, 2**40))
+    turns = [Team(rank, 3).turn(step) for step in range(2) for rank in range(3)]
+    assert turns == [*range(6)] and Team().turn(5) == 5
+
+
+@pytest.mark.parametrize(
+    ("base", "parts", "line"),
+    [
+        (BLOBS, 3, "problem.protocol.batch is 8: 3 processes cannot share it equally"),
+        (SINUSOIDS, 4, "number of points of a mini-batch is 50: 4 processes cannot share it"),
+        (NAVIGATION, 3, "problem.tasks is 4: 3 processes cannot share it equally"),
+    ],
+)
+def test_what_cannot_be_shared_equally_is_refused(base: Values, parts: int, line: str) -> None:
+    problem = instantiate(parse(base)).problem
+    with pytest.raises(InputError, match=line):
+        problem.share(parts)
+    problem.share(2)
+    problem.share(2)  # of the whole, not of the share
+    model = instantiate(parse(base)).build()
+    whole = instantiate(parse(base)).problem
+    random = torch.Generator
+    one, two = (p.samples(0, random().manual_seed(0), model) for p in (whole, problem))
+    assert len(one.batch.x) == 2 * len(two.batch.x)
+
+
+def test_a_problem_that_does_not_say_what_is_shared_is_for_one_process() -> None:
+    class Own(type(instantiate(parse(SINUSOIDS)).problem)):  # type: ignore[misc]
+        divided = None
+
+    with pytest.raises(InputError, match="Own has no property 'divided'"):
+        Own().share(2)
+    Own().share(1)
+
+
+@pytest.mark.parametrize(
+    ("device", "optimiser", "line"),
+    [
+        ("cpu", "trpo", "training.optimiser is 'trpo', which is for one process alone"),
+        ("mps", "sgd", "training.device is mps, where several processes cannot train"),
+        ("cuda:1", "sgd", "training.device names GPU 1 for every process"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(
+    device: str, optimiser: str, line: str
+) -> None:
+    Team().check(torch.device(device), optimiser)
+    with pytest.raises(InputError, match=line):
+        Team(1, 2).check(torch.device(device), optimiser)
+
+
+# --- starting ---
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "waves.yaml"
+    path.write_text(yaml.safe_dump(merge(SINUSOIDS, {"training": {"epoch": 4}})))
+    return path
+
+
+def test_a_run_moves_between_numbers_of_processes(waves: Path, tmp_path: Path) -> None:
+    """From two machines of one process to one, and back to two by variables as srun sets them."""
+    out, rest = tmp_path / "run", ["train", waves, "--out", tmp_path / "run"]
+    meeting = ["--nodes", 2, "--rendezvous", f"localhost:{free_port()}"]
+    said = ended([omni(*rest, *meeting) for _ in range(2)])
+    assert sorted(text.count("again: ") for text, _ in said) == [0, 1]
+    assert sorted(text.count("step 4, validation") for _, text in said) == [0, 1]
+    assert sorted(text.count("\n") for _, text in said) == [0, 1]
+    assert json.loads((out / "provenance.json").read_text())["processes"] == 2
+    assert main([*map(str, rest), "--resume", "--training.steps", "6"]) == 0
+    assert json.loads((out / "provenance.json").read_text())["processes"] == 1
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
+    words = [*rest, "--resume", "--training.steps", 8]
+    said = ended([omni(*words, SLURM_PROCID=r, SLURM_LOCALID=r, **slurm) for r in ("0", "1")])
+    assert "again: " in said[0][0] and said[1] == ("", "")
+    facts = load_checkpoint(Run(out).checkpoint("last"), {})
+    assert facts["step"] == 8 and "processes" not in facts
+
+
+def ended(processes: list["subprocess.Popen[str]"]) -> list[tuple[str, str]]:
+    """What each said on its two streams; none has failed."""
+    said = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(said), said
+    return said
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return str(found.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--devices", "0"], "--devices is 0: it must be 1 or more"),
+        (["--nodes", "0"], "--nodes is 0: it must be 1 or more"),
+        (["--nodes", "2"], "several machines must know where to meet: add --rendezvous HOST:PORT"),
+    ],
+)
+def test_wrong_numbers_are_one_line(
+    arguments: list[str], line: str, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(waves), "--out", str(tmp_path / "run"), *arguments]) == 2
+    assert line in (said := capsys.readouterr().err) and said.count("\n") == 1
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omnitraining.distributed import launch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="--devices is 2, but GPUs on this machine are 1"):
+        launch([], torch.device("cuda"), 2)
+
+
+@pytest.mark.parametrize(
+    ("variables", "started"),
+    [
+        ({}, False),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, False),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, True),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # a batch script, without srun
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "localhost"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, None),
+    ],
+)
+def test_who_is_one_of_several(
+    variables: Mapping[str, str], started: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if started is not None:
+        assert is_started() is started
+        return
+    with pytest.raises(InputError, match="export MASTER_ADDR="):
+        is_started()
+
+
+# --- failing ---
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("input", "omni: the sensor is broken, in training step 2; the last good checkpoint"),
+        ("nan", r"omni: (loss term l_pre|the gradient) became nan on the .* of training step 2"),
+        ("killed", "omni: process 1 was ended by SIGKILL, which is mostly for lack of memory"),
+    ],
+)
+def test_a_failure_of_one_ends_all_with_one_line(how: str, line: str, tmp_path: Path) -> None:
+    values = merge(SINUSOIDS, {"training": {"steps": 6, "epoch": 2}})
+    values["problem"] = {
+        "class_path": "tests.reference.together.Failing",
+        "init_args": {"how": how},
+    }
+    config = tmp_path / "failing.yaml"
+    config.write_text(yaml.safe_dump(values))
+    process = omni("train", config, "--devices", 2, "--out", tmp_path / "run")
+    _, said = process.communicate(timeout=120)
+    lines = [words for words in said.splitlines() if "validation" not in words]
+    assert process.returncode == 2 and len(lines) == 1 and re.match(line, lines[0]), said
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors", {})["step"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize(
+    ("end", "code", "lines"),
+    [
+        (signal.SIGINT, 130, ["omni: interrupted; a run goes on with --resume"]),
+        (signal.SIGKILL, -9, []),
+    ],
+)
+def test_processes_end_with_the_one_that_started_them(
+    end: signal.Signals, code: int, lines: list[str], waves: Path, tmp_path: Path
+) -> None:
+    length = ("--training.steps", 10**6, "--training.epoch", 100)
+    process = omni("train", waves, "--devices", 2, "--out", tmp_path / "run", *length)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "last.safetensors").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    process.send_signal(end)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert [line for line in said.splitlines() if "validation" not in line] == lines
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in children):
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
