@@ -198,7 +198,7 @@ def test_an_interrupted_command_ends_in_code_130(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Sinusoids, "validate", stop)
+    monkeypatch.setattr(Sinusoids, "validation_scores", stop)
     assert main(["train", str(waves), "--out", str(tmp_path / "run")]) == 130
     assert capsys.readouterr().err == "omni: interrupted; a run goes on with --resume\n"
 
@@ -461,7 +461,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
         (["evaluate", "nowhere"], "no run at nowhere: there is no config.yaml in it"),
         (["compare", "nowhere"], "no run at nowhere: there is no config.yaml in it"),
         (["evaluate", "nowhere", "--task", "2"], "unrecognized arguments: --task 2"),
-        (["reproduce", "figure0"], "no experiment 'figure0': choose from demo, figure5"),
+        (["reproduce", "figure0"], "no experiment 'figure0': choose from demo, figure10"),
         (["reproduce", "figure5", "--only", "x"], "no row 'x': choose from omni-training, maml"),
         (["reproduce", "figure5", "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
         (["list", "x"], "unrecognized arguments: x"),

@@ -127,7 +127,7 @@ def helps() -> dict[str, str]:
 
 
 FIELDS = ("problem", "backbone", "method", "pretraining", "metatraining", "omninet", "loss",
-          "training", "inference", "seed", "previous", "start")  # fmt: skip
+          "training", "inference", "seed", "previous", "start", "recipe")  # fmt: skip
 
 
 @pytest.mark.parametrize(("page", "line"), sorted(set(commands())))

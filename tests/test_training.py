@@ -10,6 +10,7 @@ import torch
 from omnitraining import reproduction, training
 from omnitraining.batches import MiniBatch
 from omnitraining.errors import InputError
+from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiment import instantiate, train_run
 from omnitraining.recipes import merge
 from omnitraining.reproduction import Suite, reproduce
@@ -112,7 +113,7 @@ def test_a_run_killed_between_two_checkpoints_does_not_lose_the_best(
         return original(self, step, random)
 
     monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
-    monkeypatch.setattr(Sinusoids, "validate", lambda *_: -float(at))
+    monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: -float(at)})
     whole = train_run(config(SINUSOIDS), tmp_path / "whole")
     for which in ("best", "last"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -197,7 +198,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation_score(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     left = list(scores)
-    monkeypatch.setattr(Sinusoids, "validate", lambda *_: float(left.pop(0)))
+    monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: float(left.pop(0))})
     chosen_config = config(SINUSOIDS, training={"steps": 6}, inference={"weights": weights})
     run = train_run(chosen_config, tmp_path / "run")
     assert not left
@@ -303,7 +304,9 @@ def test_it_learns(tmp_path: Path) -> None:
     length = {"steps": 400, "epoch": 200, "optimiser": "adam", "lr": 0.01}
     chosen = config(SINUSOIDS, method="meta-training", backbone=size, training=length)
     untrained = instantiate(chosen)
-    before = -untrained.problem.validate(untrained.build().eval(), untrained.inference)
+    before = -untrained.problem.validation_scores(untrained.build().eval(), untrained.inference)[
+        ENSEMBLE
+    ]
     run = train_run(chosen, tmp_path / "run")
     assert -facts(run)["best"] < 0.75 * before
 

@@ -540,13 +540,13 @@ def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> N
     )
     vote = sum(heads.values()) / 3
     expected = (vote.argmax(-1) == labels).float().mean().item() * 100
-    assert hard.validate(network, Inference()) == pytest.approx(expected)
+    assert hard.validation_scores(network, Inference())[ENSEMBLE] == pytest.approx(expected)
     scores = hard.validation_scores(network, Inference(vote=("pre",)))
     assert scores == {
         head: pytest.approx((p.argmax(-1) == labels).float().mean().item() * 100)
         for head, p in {**heads, "ensemble": heads["pre"]}.items()
     }
-    assert hard.validate(network, Inference(vote=("pre",))) == pytest.approx(
+    assert hard.validation_scores(network, Inference(vote=("pre",)))[ENSEMBLE] == pytest.approx(
         (heads["pre"].argmax(-1) == labels).float().mean().item() * 100
     )
 
@@ -557,6 +557,8 @@ def test_validation_has_fewer_ways_where_there_are_fewer_classes() -> None:
     problem = Classification(blobs(8, 12, "a"), blobs(2, 12, "b"), tests, wide)
     assert problem.test_outputs == {2, 3, 4} and problem.meta_outputs == 5
     model = build_model("joint-training", lambda: Conv4(1, 4), problem).eval()
-    assert 0 <= problem.validate(model, Inference(vote_weights="validation")) <= 100
+    assert (
+        0 <= problem.validation_scores(model, Inference(vote_weights="validation"))[ENSEMBLE] <= 100
+    )
     cells = problem.evaluate(model, Inference(vote_weights="validation"), tasks=5).cells
     assert list(cells) == ["three 3-way 1-shot", "eight 4-way 1-shot"]

@@ -143,7 +143,9 @@ def test_a_network_that_answers_zero_has_the_mean_square_of_the_wave_as_its_erro
         for values in cell.scores.values():
             assert values == pytest.approx(expected, rel=1e-12)
     validation = fixed_waves(VALIDATION_SEED)[2].square().mean().item()
-    assert data.validate(silent, Inference()) == pytest.approx(-validation, rel=1e-12)
+    assert data.validation_scores(silent, Inference())[ENSEMBLE] == pytest.approx(
+        -validation, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("shots", [5, 10])

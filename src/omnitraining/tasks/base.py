@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch, Samples
-from omnitraining.evaluation import ENSEMBLE
 from omnitraining.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,10 +86,6 @@ class Problem(ABC):
 
         The one of the ensemble chooses the checkpoint; others are those that it needs anyway.
         """
-
-    def validate(self, model: "Model", inference: "Inference") -> float:
-        """Score of the ensemble on the fixed validation tasks; higher is better."""
-        return self.validation_scores(model, inference)[ENSEMBLE]
 
     @abstractmethod
     def evaluate(self, model: "Model", inference: "Inference", tasks: int) -> "Evaluation":
