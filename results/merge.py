@@ -2,15 +2,18 @@
 
     python results/merge.py runs/glyph-tables/glyph-table2.json ...
 
-A record of an experiment that is not here yet is copied. Then ``python results/render.py``.
+A record of an experiment that is not here yet is copied. Pictures that are drawn from records alone
+are drawn anew. Then ``python results/render.py``.
 """
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from omnitraining.errors import InputError
 from omnitraining.merging import merged
+from omnitraining.reproduction import suites
 
 HERE = Path(__file__).parent
 
@@ -26,6 +29,10 @@ def main(paths: list[str]) -> int:
                 print(f"{path}: {error}", file=sys.stderr)
                 return 2
         target.write_text(json.dumps(record, indent=1) + "\n")
+        kinds = {suite.name: suite.draw for suite in suites()}
+        if kinds.get(record["experiment"]) in ("pairs", "tables", "accuracies"):
+            drawing = import_module(f"omnitraining.analysis.{kinds[record['experiment']]}")
+            drawing.draw(record, {}, target.with_suffix(".png"))
     return 0
 
 

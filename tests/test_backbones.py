@@ -30,7 +30,7 @@ from omnitraining.backbones.dropblock import DropBlock
 from omnitraining.backbones.parallel import ParallelResNet18, ThreeConvolutions
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Inference
+from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.experiment import instantiate, train_run
 from omnitraining.losses import cross_entropy
 from omnitraining.model import Model, build_model, feature_size
@@ -540,7 +540,7 @@ def test_dropblock_is_off_in_the_teacher() -> None:
 
 def dropping_run(folder: Path, kill_at: int | None, monkeypatch: pytest.MonkeyPatch) -> Model:
     """Eight steps of Omni-Training with DropBlock, killed in one of them and resumed."""
-    monkeypatch.setattr(Blobs, "validate", lambda *_: 0.0)  # to save time
+    monkeypatch.setattr(Blobs, "validation_scores", lambda *_: {ENSEMBLE: 0.0})  # to save time
     experiment = instantiate(config(BLOBS, training={"steps": 8, "epoch": 4}))
     Run(folder, create=True).write_text("config.yaml", "")
 
@@ -784,7 +784,7 @@ FEATURE_WISE: Values = {
 def test_a_configuration_may_put_it_around_any_backbone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Blobs, "validate", lambda *_: 0.0)  # to save time
+    monkeypatch.setattr(Blobs, "validation_scores", lambda *_: {ENSEMBLE: 0.0})  # to save time
     network = instantiate(config(FEATURE_WISE)).backbone()
     assert type(network) is FeatureWise and type(network.backbone) is Conv4
     assert network.scale == pytest.approx(0.2) and network.shift == pytest.approx(0.5)

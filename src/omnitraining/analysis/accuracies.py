@@ -20,7 +20,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
         path: the picture.
     """
     rows = record["rows"]
-    cells = list(next(iter(rows.values()))["cells"])
+    cells = list(dict.fromkeys(cell for row in rows.values() for cell in row["cells"]))
     shots = list(dict.fromkeys(cell.split()[-1] for cell in cells))
     figure, axes = plt.subplots(
         len(shots), 1, figsize=(10, 1.2 + 3.1 * len(shots)), sharex=False, squeeze=False
@@ -30,12 +30,16 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     for axis, shot in zip(axes[:, 0], shots, strict=True):
         chosen = [cell for cell in cells if cell.endswith(shot)]
         for index, (row, results) in enumerate(rows.items()):
-            values = [results["cells"][cell]["heads"]["ensemble"] for cell in chosen]
+            measured = {
+                place: results["cells"][cell]["heads"]["ensemble"]
+                for place, cell in enumerate(chosen)
+                if cell in results["cells"]
+            }
             offset = (index - (len(rows) - 1) / 2) * 0.8 / len(rows)
             axis.errorbar(
-                [place + offset for place in range(len(chosen))],
-                [value["mean"] for value in values],
-                [value["interval"] for value in values],
+                [place + offset for place in measured],
+                [value["mean"] for value in measured.values()],
+                [value["interval"] for value in measured.values()],
                 fmt="o",
                 markersize=8 if row == record["reference"] else 5,
                 capsize=3,
