@@ -446,7 +446,7 @@ def test_training_and_test_have_views_of_their_own(metatraining: MetaTraining) -
     assert len(set(episode.inputs().flatten(1).min(1).values.tolist())) == 15
     assert torch.equal(data.example(), data.training[0].images[:2] / 255)
     network = model(data, "meta-training", metatraining=metatraining, backbone=pixels)
-    for judge in (data.validate, data.evaluate):
+    for judge in (data.validation_scores, data.evaluate):
         views.asked.clear()
         judge(network, Inference())
         assert set(views.asked) == {"test"}

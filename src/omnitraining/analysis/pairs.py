@@ -77,7 +77,8 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
             if single and partner:
                 ends = single[0], partner[0]
                 axis.plot(ends, (place, place), color="tab:blue", linewidth=3, alpha=0.25)
-            for number, fill, label in ((single, "white", "alone"), (partner, "tab:blue", "Omni")):
+            own = ("white", "alone") if name in rivals else ("tab:blue", "Omni")
+            for number, fill, label in ((single, *own), (partner, "tab:blue", "Omni")):
                 if number:
                     axis.errorbar(
                         number[0],
