@@ -91,8 +91,8 @@ def compatibility(record: Record) -> str:
         for row in record["rows"].values()
     ]  # fmt: skip
     return (
-        f"**{record['title']}** (`{record['command']}`: the example of the README, short runs and "
-        "going on with one, the shipped model, files of earlier versions; oldest and newest torch).\n\n"
+        f"**{record['title']}** (`{record['command']}`: the README's example, short runs, "
+        "the shipped model, files of earlier versions; the oldest and the newest torch).\n\n"
         + table(
             ["Python, torch", "result", "CUDA libraries", "s to install", "s to use", "why"], lines
         )
