@@ -5,13 +5,14 @@ BIN := .venv/bin
 STAMP := .venv/omnitraining-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench docs lint clean
+.PHONY: help install demo test bench matrix docs lint clean
 
 help:
 	@echo 'make install   make .venv and install omnitraining in it, with what developers need'
 	@echo 'make demo      train and compare on the small demo; the result is in runs/demo'
 	@echo 'make test      ruff, mypy and pytest'
 	@echo 'make bench     measure speed and memory'
+	@echo 'make matrix    the wheel in fresh environments: each Python, the oldest and the newest torch'
 	@echo 'make docs      build the documentation in build/site; a dead link is an error'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make clean     remove caches and build folders; .venv and runs stay'
@@ -29,6 +30,10 @@ test: lint
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# As in make matrix WITH='--python ~/3.13/bin/python --torch-index URL'.
+matrix: $(STAMP)
+	$(BIN)/python -m benchmarks.compatibility $(WITH)
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

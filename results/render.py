@@ -51,6 +51,7 @@ def main() -> int:
             "demo-load": endurance.demo_load,
             "thread-load": endurance.thread_load,
             "long-run": endurance.long_run,
+            "compatibility": endurance.compatibility,
         },
         HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},

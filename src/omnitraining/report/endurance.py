@@ -1,4 +1,4 @@
-"""What records of load, faults and long training say, as Markdown."""
+"""What records of load, faults, long training and compatibility say, as Markdown."""
 
 from omnitraining.report.sections import Record, table
 
@@ -81,3 +81,19 @@ def long_run(record: Record) -> str:
             lines,
         )
     )  # fmt: skip
+
+
+def compatibility(record: Record) -> str:
+    """Versions of Python and torch in which the wheel was installed and used, or was not."""
+    lines = [
+        [row.get("exact", f"{row['python']}, {row['torch']}"), row["result"],
+         *(str(row[key]) if key in row else "" for key in ("cuda", "installed", "seconds", "why"))]
+        for row in record["rows"].values()
+    ]  # fmt: skip
+    return (
+        f"**{record['title']}** (`{record['command']}`: the README's example, short runs, "
+        "the shipped model, files of earlier versions; the oldest and the newest torch).\n\n"
+        + table(
+            ["Python, torch", "result", "CUDA libraries", "s to install", "s to use", "why"], lines
+        )
+    )
