@@ -19,7 +19,7 @@ from benchmarks.distributed import distributed
 from benchmarks.learner import learner
 from benchmarks.reinforcement import reinforcement
 from benchmarks.streaming import streaming
-from benchmarks.timing import ratio
+from benchmarks.timing import Row, ratio
 from omnitraining.adaptation import adapted_outputs
 from omnitraining.backbones import MLP, Conv4
 from omnitraining.batches import Episode
@@ -33,7 +33,6 @@ from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.teacher import Teacher
 
-Row = tuple[str, str, float, str, str]
 Step = Callable[[], object]
 
 

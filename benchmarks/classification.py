@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.timing import ratio
+from benchmarks.timing import Row, ratio
 from omnitraining.backbones import Conv4, ResNet12
 from omnitraining.batches import Episode
 from omnitraining.evaluation import Inference
@@ -23,7 +23,6 @@ from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import Protocol
 
-Row = tuple[str, str, float, str, str]
 SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 16
 
 

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-Row = tuple[str, str, float, str, str]
+from benchmarks.timing import Row, put
+
 CASES = {
     "glyphs, Conv4-32, ProtoNet": ("glyphs.yaml", "problem.protocol.batch", 64),
     "policies, navigation, REINFORCE and MAML": ("navigation.yaml", "problem.tasks", 20),
@@ -79,20 +80,8 @@ def _work(folder: str, config: str, *options: str) -> None:
         (Path(folder) / "seconds.json").write_text(json.dumps(seconds))
 
 
-def main() -> None:
-    """Measure, print, and put the rows into a record of benchmarks in place of older ones."""
-    names = ("what", "case", "ratio", "goal", "milliseconds")
-    rows = [dict(zip(names, row, strict=True)) for row in distributed()]
-    for row in rows:
-        print(row)
-    if len(sys.argv) > 1:
-        path, measured = Path(sys.argv[1]), {row["what"] for row in rows}
-        kept = [row for row in json.loads(path.read_text()) if row["what"] not in measured]
-        path.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         _work(*sys.argv[2:])
     else:
-        main()
+        put(distributed())

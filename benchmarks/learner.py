@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.timing import put, ratio
+from benchmarks.timing import Row, put, ratio
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiment import instantiate, parse
 from omnitraining.learner import FewShotClassifier, Trained
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.inputs import ImageInputs
 
-Row = tuple[str, str, float, str, str]
 SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 15
 
 

@@ -3,19 +3,17 @@
 ``python -m benchmarks.reinforcement FILE`` measures these alone and puts them into a record.
 """
 
-import json
 import sys
 import time
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.timing import ratio
+from benchmarks.timing import Row, put, ratio
 from omnitraining.adaptation import adapted_outputs
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode
@@ -27,7 +25,6 @@ from omnitraining.tasks.reinforcement.half_cheetah import FRAME_SKIP, HalfCheeta
 from omnitraining.tasks.reinforcement.navigation import Navigation
 from omnitraining.tasks.reinforcement.trajectories import Trajectories, rollout
 
-Row = tuple[str, str, float, str, str]
 TASKS, TRAJECTORIES = 40, 20
 CPU = time.process_time
 
@@ -149,17 +146,5 @@ def _ms(first: float, second: float) -> str:
     return f"{first * 1e3:.3g} / {second * 1e3:.3g}"
 
 
-def main() -> None:
-    """Measure, print, and put the rows into a record of benchmarks in place of older ones."""
-    names = ("what", "case", "ratio", "goal", "milliseconds")
-    rows = [dict(zip(names, row, strict=True)) for row in reinforcement()]
-    for row in rows:
-        print(row)
-    if len(sys.argv) > 1:
-        path, measured = Path(sys.argv[1]), {row["what"] for row in rows}
-        kept = [row for row in json.loads(path.read_text()) if row["what"] not in measured]
-        path.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    put(reinforcement())

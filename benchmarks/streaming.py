@@ -21,14 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.classification import photographs
-from benchmarks.timing import put
+from benchmarks.timing import Row, put
 from omnitraining.backbones import Conv4
 from omnitraining.metatraining import ProtoNet
 from omnitraining.network import Network
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import Classification, Protocol
 
-Row = tuple[str, str, float, str, str]
 WHAT = "steps per second, mapped from the cache / in memory"
 SIDE, CLASSES, IMAGES, ROUNDS = 84, 12, 60, 9
 

@@ -57,6 +57,6 @@ def put(rows: list[Row]) -> None:
     for row in found:
         print(row)
     if len(sys.argv) > 1:
-        path = Path(sys.argv[1])
-        kept = [row for row in json.loads(path.read_text()) if row["what"] != found[0]["what"]]
+        path, measured = Path(sys.argv[1]), {row["what"] for row in found}
+        kept = [row for row in json.loads(path.read_text()) if row["what"] not in measured]
         path.write_text(json.dumps([*kept, *found], indent=1) + "\n")
