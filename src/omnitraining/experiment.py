@@ -102,6 +102,17 @@ class Experiment:
         load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
 
+    def ready(self, run: Run) -> Model:
+        """The trained model of a run, with all that judging it needs.
+
+        The threads are those of training, since their number changes how sums are rounded, and
+        the problem is on the model's device.
+        """
+        if self.training.threads:
+            torch.set_num_threads(self.training.threads)
+        self.problem.to(find_device(self.training.device))
+        return self.load(run)
+
 
 def _trained(folder: Path, trust: bool) -> Model:
     run = Run(folder, trust=trust)
@@ -277,11 +288,7 @@ def evaluate_run(
         raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
     if shots:
         problem.set_test_shots(shots)
-    if experiment.training.threads:
-        torch.set_num_threads(experiment.training.threads)
-    model = experiment.load(run)
-    problem.to(find_device(experiment.training.device))
-    evaluation = problem.evaluate(model, experiment.inference, tasks)
+    evaluation = problem.evaluate(experiment.ready(run), experiment.inference, tasks)
     run.save_evaluation(name, evaluation)
     return evaluation
 

@@ -36,7 +36,6 @@ from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
-from omnitraining.training import find_device
 
 TRAINED, NEW = "trained classes", "new classes"
 STEPS = (0, 1, 10)
@@ -159,11 +158,7 @@ def tune_run(run: Run, tasks: int) -> Evaluation:
     problem = experiment.problem
     if not isinstance(problem, Classification):
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
-    if experiment.training.threads:
-        torch.set_num_threads(experiment.training.threads)
-    model = experiment.load(run)
-    problem.to(find_device(experiment.training.device))
-    evaluation = tuned(problem, model, experiment.inference, tasks)
+    evaluation = tuned(problem, experiment.ready(run), experiment.inference, tasks)
     run.save_evaluation("tuned", evaluation)
     return evaluation
 

@@ -38,8 +38,6 @@ def main(arguments: list[str]) -> int:
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise InputError(f"--out is {options.out}: it must end in .png")
 
-    import torch
-
     from omnitraining.analysis import transfer, transfer_chart, transfer_report
     from omnitraining.display import evaluation_table, show
     from omnitraining.experiment import load_run
@@ -49,17 +47,13 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.classification.decoding import load
     from omnitraining.tasks.classification.images import LabelledImages
     from omnitraining.tasks.classification.problem import Classification
-    from omnitraining.training import find_device
 
     run = Run(options.run, trust=options.trust)
     experiment = load_run(run)
     problem = experiment.problem
     if not isinstance(problem, Classification):
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
-    if experiment.training.threads:  # as in evaluation: their number changes how sums are rounded
-        torch.set_num_threads(experiment.training.threads)
-    model = experiment.load(run)
-    problem.to(find_device(experiment.training.device))
+    model = experiment.ready(run)
     inputs = ImageInputs.of(problem)
     stored = load(read(options.data).split("all"), inputs.stored)
     own = LabelledImages(

@@ -28,8 +28,6 @@ def main(arguments: list[str]) -> int:
     if kind not in (".png", ".gif"):
         raise InputError(f"--out is {options.out}: it must end in .png or .gif")
 
-    import torch
-
     from omnitraining.analysis import cheetah_strip, navigation_paths
     from omnitraining.experiment import load_run
     from omnitraining.runs import Run
@@ -44,9 +42,7 @@ def main(arguments: list[str]) -> int:
         problem.environment, (Navigation, HalfCheetah)
     ):
         raise InputError(f"{run.path} is not a run on Navigation or a HalfCheetah")
-    if experiment.training.threads:  # as in evaluation: their number changes how sums are rounded
-        torch.set_num_threads(experiment.training.threads)
-    model = experiment.load(run)
+    model = experiment.ready(run)
     if options.flow is not None and options.flow not in model.trained_flows:
         raise InputError(
             f"{run.path} has no flow {options.flow!r}: {', '.join(model.trained_flows)}"
