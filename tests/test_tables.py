@@ -337,6 +337,20 @@ def test_a_generation_is_taught_by_the_run_of_the_same_seed(tmp_path: Path, use:
     assert facts["config"]["previous"] == "first-3", "no folder of this machine"
 
 
+def test_rows_go_on_from_runs_by_the_names_that_these_have() -> None:
+    rows = {
+        "first": {"run": "shared"},
+        "second": {"previous": "first"},
+        "third": {"start": "first"},
+        "fourth": {"continues": "first"},
+    }
+    suite = dataclasses.replace(WAVES, rows=rows, settings={})
+    first, second, third, fourth = reproduction._plan(suite, Path("x"), [0], False, {}, 1.0)
+    shared = Path("x/shared-0")
+    assert first.folder == fourth.continues == shared
+    assert second.values["previous"] == third.values["start"] == str(shared.absolute())
+
+
 def test_a_row_goes_where_the_row_goes_that_it_continues() -> None:
     rows = {
         "first": {"settings": ["many"], "smoke": {"seed": 1}},

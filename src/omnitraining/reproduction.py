@@ -244,12 +244,12 @@ def _plan(
                 )
                 values = within_budget(values, budget)
                 if teacher := _teacher(suite, row):
-                    values["previous"] = str((place / f"{teacher}-{seed}").absolute())
+                    values["previous"] = str((place / _run(suite, teacher, seed)).absolute())
                 if begun := own.get("start"):
-                    values["start"] = str((place / f"{begun}-{seed}").absolute())
+                    values["start"] = str((place / _run(suite, begun, seed)).absolute())
                 before = own.get("continues")
-                continues = place / f"{before}-{seed}" if before else None
-                target = place / f"{own.get('run', row)}-{seed}"
+                continues = place / _run(suite, before, seed) if before else None
+                target = place / _run(suite, row, seed)
                 # Whatever a row goes on from is another row of the same experiment.
                 jobs.append(Job(row, setting, target, values, continues, trust=True))
     return jobs
@@ -276,6 +276,11 @@ def within_budget(values: Values, budget: float) -> Values:
         }
         fields["problem"] = {"init_args": fewer}
     return merge(values, fields)
+
+
+def _run(suite: Suite, row: str, seed: int) -> str:
+    """Name of the run of a row."""
+    return f"{suite.rows[row].get('run', row)}-{seed}"
 
 
 def _setting(suite: Suite, name: str) -> Values:
