@@ -49,7 +49,7 @@ class Claim:
     def text(self) -> str:
         """In words."""
         flow = "" if self.head == ENSEMBLE else f", {self.head}-flow alone,"
-        where = f" on {', '.join(self.cells)}" if self.cells else ""
+        where = f" on {', '.join(cell.rstrip(',') for cell in self.cells)}" if self.cells else ""
         return f"{self.row}{flow} {'above' if self.above else 'level with'} {self.rival}{where}"
 
     def is_about(self, cell: str) -> bool:
