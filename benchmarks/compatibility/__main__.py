@@ -95,7 +95,8 @@ def torches() -> list[str]:
     """The oldest version that pyproject.toml allows, and the newest that was tested."""
     oldest = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     newest = re.search(r"^torch==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert oldest and newest
+    if oldest is None or newest is None:
+        raise SystemExit("pyproject.toml or constraints.txt does not say which torch")
     return [oldest[1] + ".0" * (2 - oldest[1].count(".")), newest[1]]
 
 
