@@ -20,33 +20,41 @@ def stand_in(folder: Path) -> list[str]:
         Their names; none for a build without CUDA.
     """
     own = [path for path in folder.glob("*.so*") if re.match(r"lib(c10|torch|caffe2)", path.name)]
-    needed, undefined = set[str](), set[str]()
+    needed, bare = set[str](), set[str]()
+    versioned: dict[str, dict[str, set[str]]] = {}  # by library and by version of its names
     for path in own:
-        needed |= {
-            *re.findall(r"NEEDED.*\[(lib(?:cu|nv|nccl)[^\]]*)\]", _told("readelf", "-d", path))
-        }
+        told = _told("readelf", "--wide", "--dynamic", "--version-info", path)
+        needed |= {*re.findall(r"NEEDED.*\[(lib(?:cu|nv|nccl)[^\]]*)\]", told)}
+        file, versions = "", dict[str, str]()
+        for kind, name in re.findall(r"(File|Name): (\S+) ", told):
+            file = name if kind == "File" else file
+            versions[name] = file
         names = _told("nm", "-D", "--undefined-only", path)
-        undefined |= {*re.findall(r" [Uw] (\S+)$", names, re.MULTILINE)}
+        for name in re.findall(r" [Uw] (\S+)$", names, re.MULTILINE):
+            name, _, version = name.partition("@")
+            if version in versions:
+                of_library = versioned.setdefault(versions[version], {})
+                of_library.setdefault(version, set()).add(name)
+            elif re.fullmatch(r"(cu|nccl|nv)[a-z]*[A-Z]\w*", name):
+                bare.add(name)
     needed -= {path.name for path in folder.iterdir()}
-    # Some names say of which library they are, after an @; the others are found in any.
-    bare = sorted(name for name in undefined if re.fullmatch(r"(cu|nccl|nv)[a-z]*[A-Z]\w*", name))
     for library in sorted(needed):
-        versioned = sorted(
-            name.partition("@")[0] for name in undefined if name.endswith(f"@{library}")
-        )
-        more = bare if library.startswith("libcudart") else []
-        _compile(folder / library, versioned, more)
+        # Names that do not say of which version they are may be found in any library.
+        more = bare if library.startswith("libcudart") else set[str]()
+        _compile(folder / library, versioned.get(library, {}), more)
     return sorted(needed)
 
 
-def _compile(path: Path, versioned: list[str], bare: list[str]) -> None:
+def _compile(path: Path, versioned: dict[str, set[str]], bare: set[str]) -> None:
+    names = sorted(bare.union(*versioned.values()))
+    nodes = [f"{of} {{ global: {'; '.join(sorted(versioned[of]))}; }};" for of in sorted(versioned)]
     with tempfile.TemporaryDirectory() as place:
         source, script = Path(place) / "empty.c", Path(place) / "versions"
-        source.write_text("".join(f"int {n}(void) {{ return 100; }}\n" for n in versioned + bare))
+        source.write_text("".join(f"int {name}(void) {{ return 100; }}\n" for name in names))
         words = ["gcc", "-shared", "-fPIC", "-w", "-fno-builtin", "-o", path, source]
         words.append(f"-Wl,-soname,{path.name}")
-        if versioned:
-            script.write_text(f"{path.name} {{ global: {'; '.join(versioned)}; }};\n")
+        if nodes:
+            script.write_text("\n".join(nodes))
             words.append(f"-Wl,--version-script={script}")
         subprocess.run([str(word) for word in words], check=True)
 

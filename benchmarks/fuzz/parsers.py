@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import save
 
 from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.experiment import _read as read_yaml
 from omnitraining.experiment import parse
 from omnitraining.learner import Trained
 from omnitraining.learner.sources import MODELS
@@ -24,6 +23,7 @@ from omnitraining.tasks.classification.datasets.lists import json_lists
 from omnitraining.tasks.classification.datasets.pickles import pickles, read_pickle
 from omnitraining.tasks.classification.datasets.tables import one_table
 from omnitraining.tasks.classification.decoding import decode
+from omnitraining.values import read_yaml
 
 
 class Parser(NamedTuple):

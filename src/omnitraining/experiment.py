@@ -1,11 +1,9 @@
 """An experiment is a typed configuration: problem, backbone, method, and how to train them."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from omnitraining import distributed
 from omnitraining.backbones import FeatureWise
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
-from omnitraining.fields import find_class, readable
+from omnitraining.fields import readable
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
@@ -27,12 +25,10 @@ from omnitraining.runs import Run, load_checkpoint, provenance
 from omnitraining.tasks.base import Problem
 from omnitraining.training import Progress, Training, find_device, train
 from omnitraining.trust import foreign_names, refuse_foreign
+from omnitraining.values import read_values, read_yaml, recipe_of, with_classes, with_own_defaults
 
 RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
 """Fields that may change when a run is resumed: how long and where, not what."""
-
-MAX_VALUES = 100_000
-"""Most values of a configuration, aliases counted as often as they occur."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +240,7 @@ def load_run(run: Run) -> Experiment:
             and the run is not trusted.
     """
     path = run.path / "config.yaml"
-    return instantiate(parse(_read(path), str(path), run.trust))
+    return instantiate(parse(read_yaml(path), str(path), run.trust))
 
 
 def changed_fields(run: Run, config: Namespace) -> list[str]:
@@ -255,7 +251,7 @@ def changed_fields(run: Run, config: Namespace) -> list[str]:
             not name, and the run is not trusted.
     """
     path, given = run.path / "config.yaml", yaml.safe_load(dump(config))
-    values = _read(path)
+    values = read_yaml(path)
     trust = run.trust or {*foreign_names(values)} <= {*foreign_names(given)}
     old, new = dict(parse(values, str(path), trust).items()), dict(parse(given).items())
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -312,7 +308,7 @@ def parse(
     if not trust:
         refuse_foreign(values, source)
     with _one_line_errors(source):
-        config: Namespace = made.parse_object(_with_own_defaults(values))
+        config: Namespace = made.parse_object(with_own_defaults(values))
     # The parser takes null, and anything for a group of fields, as if they were not there.
     for name, default in made.get_defaults().items(branches=True):
         given: Any = values
@@ -324,52 +320,6 @@ def parse(
         if given is None and default is not None:
             raise InputError(f"{source}: {name} has no value: leave it out for {default!r}")
     return config
-
-
-def _with_own_defaults(values: Any) -> Any:
-    """Values in which every algorithm that is named by class has all its options.
-
-    For what is left out jsonargparse would keep the options of the default class, as far as the
-    named one has them too: MatchingNet would get ProtoNet's scale.
-    """
-    if not isinstance(values, Mapping):
-        return values
-    complete = {key: _with_own_defaults(value) for key, value in values.items()}
-    named = find_class(str(complete.get("class_path")))
-    given = complete.get("init_args", {})
-    if named is None or not is_dataclass(named) or not isinstance(given, Mapping):
-        return complete
-    options = {f.name: _plain(f) for f in fields(named) if f.name not in given}
-    return {**complete, "init_args": {**given, **options}}
-
-
-def _plain(option: Field[Any]) -> Any:
-    """The default of an option as a configuration would state it."""
-    value = option.default_factory() if option.default_factory is not MISSING else option.default
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    kind = type(value)
-    inner = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": inner}
-
-
-def _with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:
-    """Values of a file without the options of those classes that the command line replaces."""
-    kept = copy.deepcopy(values)
-    for option, following in pairwise([*options, ""]):
-        name, _, given = option.partition("=")
-        *path, last = name.removeprefix("--").removesuffix(".class_path").split(".")
-        given = given or following
-        if find_class(given) is None:  # not a class, or one that the parser shall refuse
-            continue
-        holder = kept
-        for part in path:
-            holder = holder.setdefault(part, {}).setdefault("init_args", {})
-        before = holder.get(last)
-        before = before.get("class_path", "") if isinstance(before, Mapping) else ""
-        if before.rpartition(".")[2] != given.rpartition(".")[2]:
-            holder[last] = {"class_path": given}
-    return kept
 
 
 def read_config(path: Path, options: list[str]) -> Namespace:
@@ -385,64 +335,14 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     """
     values = read_values(path)
     values.pop("tune", None)  # is for 'omni tune' alone
-    name, options = _recipe_of(options)
+    name, options = recipe_of(options)
     values = with_recipe(values | ({FIELD: name} if name else {}))
     start = parse(values, str(path))
-    if (changed := _with_classes(values, options)) != values:
+    if (changed := with_classes(values, options)) != values:
         start = parse(changed, "command line")
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
         return config
-
-
-def _recipe_of(options: list[str]) -> tuple[str, list[str]]:
-    """The recipe that a command line names, or "", and the other options."""
-    left, name = [], ""
-    given = iter(options)
-    for option in given:
-        key, equals, value = option.partition("=")
-        if key != f"--{FIELD}":
-            left.append(option)
-        elif not (name := value if equals else next(given, "")):
-            raise InputError(f"--{FIELD} has no value: give it as --{FIELD} paper")
-    return name, left
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """What a configuration file holds, not checked yet.
-
-    Args:
-        path: the file; the name of a shipped one will do.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    shipped = Path(__file__).parent / "configs" / path
-    if not path.is_file() and shipped.is_file():
-        path = shipped
-    if not path.is_file():
-        raise InputError(f"no configuration file at {path}: 'omni list' shows the shipped ones")
-    return _read(path)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
-    # A few lines of aliases of aliases can stand for more values than there is memory.
-    left, count = [values], 0
-    while left:
-        value = left.pop()
-        count += 1
-        left += (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-        )
-        if count + len(left) > MAX_VALUES:
-            raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
-    return values
 
 
 @contextmanager

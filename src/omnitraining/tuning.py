@@ -14,9 +14,10 @@ import numpy as np
 import yaml
 
 from omnitraining.errors import InputError
-from omnitraining.experiment import dump, read_values
+from omnitraining.experiment import dump
 from omnitraining.jobs import Job, Launch, train_only
 from omnitraining.records import Values
+from omnitraining.values import read_values
 from omnitraining.variation import Fields, checked, listed, value_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from omnitraining.cli import main
-from omnitraining.demo.page import REFUSED
+from omnitraining.demo.server import REFUSED
 from omnitraining.tasks.classification import digits
 
 pytest.importorskip("gradio")

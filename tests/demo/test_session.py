@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from omnitraining import load
 from omnitraining.cli import main
-from omnitraining.demo import examples, page, session, view
+from omnitraining.demo import examples, page, server, session, view
+from omnitraining.demo.drawing import centred
 from omnitraining.demo.session import Session
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, Trained
@@ -149,10 +150,10 @@ def test_a_drawing_is_centred_and_an_empty_one_refused() -> None:
     empty = Image.new("RGBA", (280, 280))
     for nothing in (None, {"composite": None}, {"composite": empty}):
         with pytest.raises(InputError, match="Draw something first"):
-            page.centred(nothing)
+            centred(nothing)
     drawn = empty.copy()
     ImageDraw.Draw(drawn).rectangle((10, 20, 59, 119), fill="black")
-    found = np.asarray(page.centred({"composite": drawn}))
+    found = np.asarray(centred({"composite": drawn}))
     assert found.shape == (130, 130)  # 1.3 times the longer side
     rows, columns = (found == 0).nonzero()
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 114, 40, 89)
@@ -179,12 +180,12 @@ def test_models_of_curves_are_refused() -> None:
 
 
 def test_ports_that_are_taken_or_are_none_are_named() -> None:
-    with closing(page._listening(None)) as taken:
+    with closing(server._listening(None)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot be served at port {number}: "):
-            page._listening(number)
+            server._listening(number)
     with pytest.raises(InputError, match="--port is 70000: it must be from 1 to 65535"):
-        page._listening(70000)
+        server._listening(70000)
 
 
 def test_the_command_says_what_is_missing(

@@ -24,12 +24,12 @@ def main(arguments: list[str]) -> int:
     add_trust(parser)
     options = parser.parse_args(arguments)
 
-    from omnitraining.demo import page
+    from omnitraining.demo.server import serve
     from omnitraining.learner.sources import find
 
     signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted then, too
     with suppress(KeyboardInterrupt):
-        page.serve(
+        serve(
             find(options.run, options.trust),
             options.port,
             lambda url: print(f"demo: {url}", flush=True),

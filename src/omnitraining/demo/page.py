@@ -1,30 +1,19 @@
-"""The page of the demo in Gradio, and the server on this machine's loopback.
+"""The page of the demo in Gradio: classes, a picture, and the answer."""
 
-Nothing leaves the machine: the server listens on 127.0.0.1 alone, and a content security policy
-tells the browser to load and send nothing elsewhere.
-"""
-
-import ctypes
-import gc
-import os
 import shutil
-import socket
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from functools import partial
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from omnitraining.demo import examples, view
-from omnitraining.demo.guard import IDLE, LAYERS, TOGETHER, Files, Guard
+from omnitraining.demo.drawing import centred
+from omnitraining.demo.guard import IDLE, Files
 from omnitraining.demo.session import (
     CLASSES,
     IMAGES,
@@ -36,13 +25,9 @@ from omnitraining.demo.session import (
 from omnitraining.errors import InputError
 from omnitraining.learner import Trained
 
-HOST = "127.0.0.1"
-PORTS = range(7860, 7960)
 SWEEP = 20  # seconds between two looks for old temporary files and for memory to give back
 VISITORS = 60  # whose classes are kept at a time
 WAITING = 2 * VISITORS  # requests
-UNREAD = 20  # answers that one visitor has not fetched
-CONNECTIONS = 500
 DRAW, UPLOAD, EXAMPLE = "Draw", "Upload", "Example"
 CANVAS = 280  # pixels
 SHOW = """() => {
@@ -58,68 +43,7 @@ PICK = """() => {
     };
     pick();
 }"""  # without it one would have to choose the brush before drawing
-REFUSED = (
-    f"Pictures only, {IMAGES} at a time, of {MEGABYTES} MB at most, {TOGETHER} MB together. "
-    "Close this, and choose others."
-)
 FAILED = "The program failed at this. The terminal in which it runs says why."
-
-
-def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> None:
-    """Show the page until the program is interrupted.
-
-    Args:
-        trained: a trained model of images.
-        port: of the server; a free one from 7860 on if not given.
-        say: is told the address.
-
-    Raises:
-        InputError: Gradio is missing, the port is taken, or the model is one of curves.
-    """
-    Session(trained)  # refuses a model of curves
-    with tempfile.TemporaryDirectory(prefix="omni-demo-") as folder:
-        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False")
-        files = Files(Path(folder))
-        page = build(trained, files)
-        server = import_module("uvicorn")
-        with closing(_listening(port)) as listening:
-            number = listening.getsockname()[1]
-            # Not Gradio's own launch, which gives up on a machine that is too busy to answer it.
-            config = server.Config(
-                _application(page, number, files),
-                log_level="critical",
-                timeout_graceful_shutdown=1,
-                limit_concurrency=CONNECTIONS,
-            )
-            say(f"http://{HOST}:{number}/")
-            # Sessions that end are cycles. Python looks for those the more rarely, the more there
-            # is to look through, which is mostly what stays: torch, Gradio, and the model.
-            gc.collect()
-            gc.freeze()
-            with _sweeping(files):
-                server.Server(config).run(sockets=[listening])
-
-
-@contextmanager
-def _sweeping(files: Files) -> Iterator[None]:
-    """Delete old files, and give memory back, while the server runs."""
-    stop = Event()
-
-    def sweep() -> None:
-        while not stop.wait(SWEEP):
-            files.sweep()
-            gc.collect()
-            # The C library keeps what is freed between other things, page by page more and more.
-            with suppress(OSError, AttributeError):  # it is not glibc
-                ctypes.CDLL(None).malloc_trim(0)
-
-    thread = Thread(target=sweep, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def build(trained: Trained, files: Files) -> Any:
@@ -132,7 +56,7 @@ def build(trained: Trained, files: Files) -> Any:
     Raises:
         InputError: Gradio is missing.
     """
-    gr = _gradio()
+    gr = find_gradio()
     name = trained.name
     with gr.Blocks(
         title=f"Omni-Training: {name}", analytics_enabled=False, delete_cache=(SWEEP, IDLE)
@@ -387,34 +311,6 @@ def build(trained: Trained, files: Files) -> Any:
     return page
 
 
-def centred(drawn: dict[str, Any] | None) -> Image.Image:
-    """What was drawn, black on white, in the middle of a square with a margin.
-
-    Args:
-        drawn: value of a sketchpad, whose "composite" is what was drawn on nothing.
-
-    Raises:
-        InputError: nothing was drawn.
-    """
-    image: Image.Image | None = drawn["composite"] if drawn else None
-    ink = None if image is None else _ink(image)
-    box = None if ink is None else ink.getbbox()
-    if ink is None or box is None:
-        raise InputError("Draw something first.")
-    ink = ink.crop(box)
-    side = round(1.3 * max(ink.size))
-    sheet = Image.new("L", (side, side))
-    sheet.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
-    return ImageOps.invert(sheet)
-
-
-def _ink(image: Image.Image) -> Image.Image:
-    """How dark an image is where it is opaque."""
-    rgba = image.convert("RGBA")
-    white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return ImageOps.invert(white.convert("L"))
-
-
 def _example(session: Session, turn: int) -> Picture:
     queries = examples.armenian(session.side).queries
     return _grey(queries[turn % len(queries)])
@@ -439,90 +335,10 @@ def _guarded(work: Callable[..., dict[Any, Any]], place: Any) -> Callable[..., d
     return handler
 
 
-def _gradio() -> Any:
+def find_gradio() -> Any:
     try:
         return import_module("gradio")
     except ImportError as error:
         raise InputError(
             "the demo needs gradio, which is not installed: pip install 'omnitraining[demo]'"
         ) from error
-
-
-def _listening(port: int | None) -> socket.socket:
-    """A socket that takes connections, which wait until they are served."""
-    if port is not None and not 1 <= port <= 65535:
-        raise InputError(f"--port is {port}: it must be from 1 to 65535")
-    for number in PORTS if port is None else (port,):
-        made = socket.socket()
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            made.bind((HOST, number))
-            made.listen()
-            return made
-        except OSError as error:
-            made.close()
-            reason = error.strerror
-    which = f"port {port}" if port else f"ports {PORTS[0]} to {PORTS[-1]}"
-    raise InputError(f"the page cannot be served at {which}: {reason}; choose another with --port")
-
-
-def _application(page: Any, port: int, files: Files) -> Any:
-    """The web application; other names of this machine are refused, and much else is."""
-    gradio, fastapi = _gradio(), import_module("fastapi")
-    starlette = import_module("starlette.middleware")
-    hosts = import_module("starlette.middleware.trustedhost")
-    page.state_session_capacity = VISITORS
-    events = {number: len(event.inputs) for number, event in page.fns.items() if event.fn}
-    whole = fastapi.FastAPI(
-        openapi_url=None,
-        middleware=[
-            starlette.Middleware(hosts.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
-            starlette.Middleware(Guard, files=files, events=events, tidy=partial(_tidy, page)),
-        ],
-    )
-    return gradio.mount_gradio_app(
-        whole,
-        page,
-        "/",
-        server_name=HOST,
-        server_port=port,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=MEGABYTES * 2**20,
-        ssr_mode=False,
-        enable_monitoring=False,
-        theme=gradio.themes.Default(
-            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-        ),
-        css=f"{Path(__file__).with_name('style.css').read_text()}\n"
-        f'#files .error::after, #file .error::after {{ content: "{REFUSED}"; }}',
-    )
-
-
-def _tidy(page: Any, session: str) -> None:
-    """Drop what visitors left behind: answers that were never fetched, drawings never asked about.
-
-    Gradio keeps both for as long as it runs, up to 2,000 visitors' answers.
-
-    Args:
-        page: as `build` made it.
-        session: that asks now; the others come before it, in the order in which they asked last.
-    """
-    queue = page._queue
-    messages, asked = queue.pending_messages_per_session, queue.pending_event_ids_session
-    waiting = queue.event_ids_to_events
-    if session in asked:
-        asked[session] = asked.pop(session)
-    done = [name for name, events in asked.items() if not any(e in waiting for e in events)]
-    unread = [name for name in done if len(asked[name]) > UNREAD]
-    for name in {*unread, *done[: max(0, len(done) - VISITORS)]}:
-        messages.pop(name, None)
-        for event in asked.pop(name, ()):
-            waiting.pop(event, None)
-    sessions = page.app.state_holder.session_data.values() if hasattr(page, "app") else ()
-    blocks = [block for state in sessions for block in state.blocks_config.blocks.values()]
-    for block in [*page.blocks.values(), *blocks]:
-        drawings = getattr(block, "blob_storage", {})
-        for name in [*drawings][: max(0, len(drawings) - LAYERS)]:
-            drawings.pop(name, None)
