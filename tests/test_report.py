@@ -12,7 +12,7 @@ from omnitraining.claims import Claim, differences, judge
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, paired_difference
-from omnitraining.report import book, markers, page, sections
+from omnitraining.report import book, markers, origin, page, sections
 from omnitraining.reproduction import suites
 
 ROOT = Path(__file__).parent.parent
@@ -249,3 +249,20 @@ def test_what_stands_between_markers_is_replaced() -> None:
     text = f"before\n{markers.BEGIN}\nold\n{markers.END}\nafter\n"
     assert markers.filled(text, ["new\n"]) == text.replace("old", "new")
     assert markers.outside(text, "words") == "before\nwords\nafter\n"
+
+
+def test_a_record_of_a_part_estimates_the_whole() -> None:
+    part = record(omni={"latin 5-way 1-shot": (50.0, 1.0)})
+    assert "full size" not in origin.origin(part)
+    text = origin.origin({**part, "command": "omni reproduce figure8 --budget 0.05"})
+    assert "| Training time at full size, estimated from that | 60 minutes, on the" in text
+
+
+def test_what_the_full_size_takes_counts_a_shared_run_once() -> None:
+    run = {"run": "a-0", "steps": 60000, "teraflop per step": 1.8, "hours": 1.5, "GiB": 3.8}
+    rows = {"a, cub": run, "b, cub": {**run, "run": "b-0", "hours": 2.5}, "c, cub": run}
+    counted = {"command": "count", "TFLOP per second": 20.0, "experiments": {"table9": rows}}
+    text = origin.full_size(counted, "table9")
+    assert "(`count`): 4 hours of training for the 2 runs of one seed, at 20 TFLOP" in text
+    assert "| a, cub | 60,000 | 1.8 | 1.5 | 3.8 |" in text
+    assert origin.full_size(counted, "table8") == ""

@@ -122,7 +122,7 @@ def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
     if suite.draw:  # a search is judged by validation and draws nothing
         assert callable(importlib.import_module(f"omnitraining.analysis.{suite.draw}").draw)
     photos = {"problem": {"init_args": {"data": "anywhere"}}} if name in PHOTOS else {}
-    jobs = reproduction._plan(suite, Path("runs"), [0], smoke, photos, budget=1.0)
+    jobs = reproduction.plan(suite, Path("runs"), [0], smoke, photos, budget=1.0)
     known: set[str] = set()
     for job in jobs:  # every row once, and every setting once
         if not {job.row, f"in {job.setting}"} <= known:

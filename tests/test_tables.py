@@ -289,7 +289,7 @@ def test_an_interrupted_experiment_shows_and_keeps_what_is_there(
 
 def test_a_row_has_results_once_all_its_seeds_are_there(copy: Path) -> None:
     def there(*seeds: int) -> dict[str, list[str]]:
-        jobs = reproduction._plan(WAVES, copy, list(seeds), False, {}, 1.0)
+        jobs = reproduction.plan(WAVES, copy, list(seeds), False, {}, 1.0)
         return {row: list(by) for row, by in reproduction._finished(WAVES, jobs).items()}
 
     assert there(0, 1) == {"maml": ["few", "many"], "baseline": ["many"]}
@@ -345,7 +345,7 @@ def test_rows_go_on_from_runs_by_the_names_that_these_have() -> None:
         "fourth": {"continues": "first"},
     }
     suite = dataclasses.replace(WAVES, rows=rows, settings={})
-    first, second, third, fourth = reproduction._plan(suite, Path("x"), [0], False, {}, 1.0)
+    first, second, third, fourth = reproduction.plan(suite, Path("x"), [0], False, {}, 1.0)
     shared = Path("x/shared-0")
     assert first.folder == fourth.continues == shared
     assert second.values["previous"] == third.values["start"] == str(shared.absolute())
@@ -358,7 +358,7 @@ def test_a_row_goes_where_the_row_goes_that_it_continues() -> None:
         "third": {"continues": "second", "settings": ["few"]},
     }
     suite = dataclasses.replace(WAVES, rows=rows)
-    jobs = reproduction._plan(suite, Path("x"), [0], True, {}, 1.0)
+    jobs = reproduction.plan(suite, Path("x"), [0], True, {}, 1.0)
     assert [str(job.folder) for job in jobs] == [
         "x/few/third-0",
         "x/many/first-0",
@@ -541,7 +541,7 @@ def test_experiments_that_share_a_folder_have_the_same_runs_in_it() -> None:
     for suite in suites():
         photographs = suite.config["problem"]["class_path"] == "Photos"
         folder = Path(suite.folder or suite.name)
-        for job in reproduction._plan(suite, folder, [0], False, data if photographs else {}, 1.0):
+        for job in reproduction.plan(suite, folder, [0], False, data if photographs else {}, 1.0):
             whole = reproduction.merge(job.values)
             first, values = found.setdefault(job.folder, (suite.name, whole))
             assert values == whole or parse(values) == parse(whole), f"{first}, {suite.name}: {job}"
@@ -654,9 +654,7 @@ def test_a_resnet_18_adapts_by_maml() -> None:
     """The tiny variants have a small network in this row, for the sake of 200 validation tasks."""
     suite = find_suite("table3")
     (job,) = (
-        job
-        for job in reproduction._plan(suite, Path("x"), [0], False, {}, 1.0)
-        if job.row == "maml"
+        job for job in reproduction.plan(suite, Path("x"), [0], False, {}, 1.0) if job.row == "maml"
     )
     protocol = {"protocol": {"shots": 1, "queries": 1, "batch": 4, "test_shots": [1]}}
     glyphs = {"benchmarks": ["latin"], "training_classes": 10, "instances": 4, **protocol}

@@ -189,7 +189,7 @@ def reproduce(
     used = seeds or suite.seeds[: 1 if smoke else None]
     settings = settings or [*suite.settings][: 1 if smoke else None]
     data_fields = _data_fields(suite, folder, smoke, settings, data)
-    jobs = _plan(suite, folder, used, smoke, data_fields, budget)
+    jobs = plan(suite, folder, used, smoke, data_fields, budget)
     chosen = [
         job
         for job in jobs
@@ -222,10 +222,24 @@ def reproduce(
     return path
 
 
-def _plan(
-    suite: Suite, folder: Path, seeds: list[int], smoke: bool, data: Values, budget: float
+def plan(
+    suite: Suite,
+    folder: Path,
+    seeds: list[int],
+    smoke: bool = False,
+    data: Values | None = None,
+    budget: float = 1.0,
 ) -> list[Job]:
-    """All runs of an experiment, in the order in which they are trained."""
+    """All runs of an experiment, in the order in which they are trained.
+
+    Args:
+        suite: the experiment.
+        folder: of the runs.
+        seeds: of weights and samples.
+        smoke: the tiny variant.
+        data: fields of the configuration that say where photographs are.
+        budget: fraction of the training, as `within_budget` cuts it.
+    """
     jobs = []
     for seed in seeds:
         for setting in suite.settings or [""]:
@@ -239,7 +253,7 @@ def _plan(
                 values = merge(
                     values,
                     merge(suite.smoke, _option(suite, row, "smoke", {})) if smoke else {},
-                    data,
+                    data or {},
                     {"seed": seed},
                 )
                 values = within_budget(values, budget)

@@ -8,7 +8,7 @@ from typing import Any
 
 from omnitraining.claims import Claim, Verdict, judge
 from omnitraining.errors import InputError
-from omnitraining.report import markers, sections
+from omnitraining.report import markers, origin, sections
 from omnitraining.reproduction import Suite, suites
 
 Record = dict[str, Any]
@@ -82,7 +82,9 @@ def chapters(folder: Path) -> list[Chapter]:
     """
     records = read_records(folder)
     known = {suite.name: suite for suite in suites()}
-    found = [_chapter(suite, records, folder) for suite in known.values()]
+    counted = folder / "full-size.json"
+    whole = json.loads(counted.read_text()) if counted.is_file() else {"experiments": {}}
+    found = [_chapter(suite, records, folder, whole) for suite in known.values()]
     for stem, record in records.items():
         if record["experiment"] not in known:
             found.append(_foreign(stem, record, folder))
@@ -97,7 +99,7 @@ def claims_of(suite: Suite, records: dict[str, Record]) -> list[tuple[Claim, Ver
     return [(claim, judge(claim, own)) for claim in (Claim(**fields) for fields in suite.claims)]
 
 
-def _chapter(suite: Suite, records: dict[str, Record], folder: Path) -> Chapter:
+def _chapter(suite: Suite, records: dict[str, Record], folder: Path, whole: Record) -> Chapter:
     own = {s: record for s, record in records.items() if record["experiment"] == suite.name}
     judged = claims_of(suite, records)
     parts = [f"In the paper: {suite.paper}.\n"]
@@ -107,19 +109,21 @@ def _chapter(suite: Suite, records: dict[str, Record], folder: Path) -> Chapter:
         parts += ["What the paper prints:\n", table]
     for stem, record in own.items():
         picture = f"{stem}.png" if (folder / f"{stem}.png").is_file() else ""
-        parts += [sections.results(record, suite.draw, picture), sections.origin(record)]
+        parts += [sections.results(record, suite.draw, picture), origin.origin(record)]
     picture = f"{suite.name}.png"
     if not own and (folder / picture).is_file():
         parts += [f"![{suite.title}]({picture})\n", _drawn_from(suite, records)]
     elif not own:
         parts += [_missing(suite)]
+    if counted := origin.full_size(whole, suite.name):
+        parts += [counted]
     return Chapter(suite.name, suite.title, judged, "\n".join(parts), bool(own))
 
 
 def _foreign(stem: str, record: Record, folder: Path) -> Chapter:
     """A record of no shipped experiment, as a sweep."""
     picture = f"{stem}.png" if (folder / f"{stem}.png").is_file() else ""
-    text = sections.results(record, "tables", picture) + "\n" + sections.origin(record)
+    text = sections.results(record, "tables", picture) + "\n" + origin.origin(record)
     return Chapter(stem, record["title"], [], text, True)
 
 

@@ -7,7 +7,6 @@ from omnitraining.claims import Claim, Verdict
 
 Record = dict[str, Any]
 
-NOT_RECORDED = "not recorded"
 SIGNS = {"holds": "✓ holds", "does not": "✗ does not", "not measured here": "– not measured here"}
 """Signs stand beside words, so that nothing is told by colour alone."""
 
@@ -80,40 +79,6 @@ def claims(found: list[tuple[Claim, Verdict]]) -> str:
         lines.append([claim.of, claim.text, SIGNS[verdict.word] + star, *counts])
     header = ["said in", "claim", "verdict", "cells better", "worse", "not told apart"]
     return table(header, lines)
-
-
-def origin(record: Record) -> str:
-    """Who made a record, with what, and in how much time; what is not known is said."""
-    parts = [
-        part
-        for row in record["rows"].values()
-        for part in (row["settings"].values() if "settings" in row else [row])
-        if "seconds" in part
-    ]
-
-    def told(name: str) -> str:
-        values = dict.fromkeys(part["provenance"].get(name) for part in parts)
-        return ", ".join(str(value) for value in values if value is not None) or NOT_RECORDED
-
-    seconds = sum(sum(part["seconds"]) for part in parts)
-    peak = max((max(part["peak_mib"]) for part in parts), default=None)
-    lines = [
-        ["Command", f"`{record['command']}`"],
-        ["Seeds and test tasks", f"{seeds(record)}, {record['tasks']} tasks per cell"],
-        ["Commit", told("commit")],
-        ["Machine", f"{told('machine')}; {told('cpus')} cores, device {told('device')}"],
-        ["Versions", f"torch {told('torch')}, Python {told('python')}"],
-        ["Training time, all rows and seeds", duration(seconds) if parts else NOT_RECORDED],
-        ["Peak memory of a run's process", NOT_RECORDED if peak is None else f"{peak:,} MiB"],
-    ]
-    if whole := record.get("full_size"):
-        words = f"{whole['hours']:.3g} hours, {whole['peak_mib']:,} MiB on {whole['device']}"
-        lines.append(["The full size, estimated", words])
-    return table(["", ""], lines)
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def printed(rows: dict[str, Record]) -> str:
