@@ -27,7 +27,8 @@ PACKAGE = Path(reproduction.__file__).parent
 MEASURED = {
     ROOT / "results" / f"{name}.json"
     for name in (
-        *("benchmarks", "calibration", "demo-load", "faults", "fuzz", "long-run", "thread-load"),
+        *("benchmarks", "calibration", "compatibility", "demo-load", "faults", "full-size"),
+        *("fuzz", "long-run", "thread-load"),
     )
 }
 RESULTS = sorted(set((ROOT / "results").glob("*.json")) - MEASURED)

@@ -1,0 +1,102 @@
+"""``omni data``: a data set on disk, checked or decoded ahead of training."""
+
+import sys
+import warnings
+from pathlib import Path
+
+from omnitraining.cli import command_parser
+from omnitraining.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    """Check a data set (code 1 if it must be mended), or decode its images."""
+    parser = command_parser(
+        "data",
+        "PATH is a folder with one folder of images per class, or with train, val and test that\n"
+        "hold those; a CSV table or JSON list of images; or CUB, Cars, Places, Plantae or\n"
+        "mini-ImageNet as they are published. Start with: omni data check PATH",
+    )
+    commands = parser.add_subparsers(dest="what", required=True, metavar="{check,prepare}")
+    check = commands.add_parser(
+        "check",
+        help="open every image, count classes, find damage and duplicates",
+        description="Open every image of a data set and say what was found, and what to mend.",
+        epilog="The exit code is 0 if the data set can be used, and 1 if something must be mended.",
+        allow_abbrev=False,
+    )
+    prepare = commands.add_parser(
+        "prepare",
+        help="decode all images once, so that training starts at once",
+        description="Decode all images of a data set into the cache, from which training reads "
+        "them. The first training does so by itself; this does it ahead.",
+        allow_abbrev=False,
+    )
+    for each in (check, prepare):
+        each.add_argument("path", type=Path, metavar="PATH", help="folder or file of the data set")
+    check.add_argument("--name", help="standard data set that it should be, as cub")
+    prepare.add_argument(
+        "--size",
+        type=int,
+        default=84,
+        help="side in pixels of what the network sees (default: 84); images are kept at 1.15 "
+        "times that side, and cropped in training",
+    )
+    prepare.add_argument(
+        "--cache",
+        type=Path,
+        help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining); "
+        "training finds another folder by that variable",
+    )
+    prepare.add_argument(
+        "--skip-damaged", action="store_true", help="leave out images that cannot be decoded"
+    )
+    options = parser.parse_args(arguments)
+    if not options.path.exists():
+        raise InputError(f"there is no data set at {options.path}")
+    if options.what == "check":
+        return _check(options.path, options.name)
+    if options.size < 1:
+        raise InputError(f"--size is {options.size}: it must be 1 or more")
+    return _prepare(options.path, options.size, options.cache, options.skip_damaged)
+
+
+def _check(path: Path, name: str | None) -> int:
+    from omnitraining.display import show
+    from omnitraining.tasks.classification import checking, datasets
+
+    checking.check_name(name)
+    try:
+        data_set = datasets.read(path)
+    except InputError as error:
+        print(f"must be mended: {error}")
+        return 1
+    report = checking.check(data_set, name)
+    show(checking.table(report))
+    for words in report.problems:
+        print(f"must be mended: {words}")
+    for words in report.warnings:
+        print(f"warning: {words}")
+    if report.is_usable:
+        print(f"{path} can be used   next: omni data prepare {path}")
+    return 0 if report.is_usable else 1
+
+
+def _prepare(path: Path, size: int, cache: Path | None, skip_damaged: bool) -> int:
+    from omnitraining.tasks.classification import datasets, decoding
+    from omnitraining.tasks.classification.photos import with_split
+
+    side = decoding.resized_side(size)
+    splits = with_split(datasets.read(path)).splits
+    # What has no split is used in the parts that it is split into, and not as a whole.
+    for split, listing in splits.items():
+        if split == "all" and len(splits) > 1:
+            continue
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            images = decoding.load(listing, side, cache, skip_damaged).images
+        for warning in caught:
+            print(f"warning: {warning.message}", file=sys.stderr)
+        file = decoding.cache_file(listing, side, cache)
+        shape = f"{len(images)} images of {side} x {side} pixels"
+        print(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
+    return 0

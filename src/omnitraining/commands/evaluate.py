@@ -1,0 +1,30 @@
+"""``omni evaluate``: a run on the fixed test tasks."""
+
+from pathlib import Path
+
+from omnitraining.cli import add_trust, command_parser
+
+
+def main(arguments: list[str]) -> int:
+    """Judge a run, and show and keep the result."""
+    parser = command_parser("evaluate")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=[], help="support samples per class"
+    )
+    parser.add_argument("--tasks", type=int, help="test tasks per cell (default: all, mostly 600)")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    add_trust(parser)
+    options = parser.parse_args(arguments)
+
+    from omnitraining import experiment
+    from omnitraining.display import evaluation_table, show
+    from omnitraining.runs import Run
+
+    run = Run(options.run, trust=options.trust)
+    name = "test" if not options.shots and options.tasks is None else "custom"
+    evaluation = experiment.evaluate_run(run, options.tasks, tuple(options.shots), name)
+    show(evaluation_table(run.name, evaluation))
+    if options.json:
+        options.json.write_text((run.path / "evaluations" / f"{name}.json").read_text())
+    return 0
