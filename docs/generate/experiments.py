@@ -9,7 +9,7 @@ import yaml
 
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
 from omnitraining.analysis.pairs import configuration
-from omnitraining.report import book, page, sections
+from omnitraining.report import book, origin, page, sections
 from omnitraining.report.markers import outside
 from omnitraining.reproduction import completed
 
@@ -120,6 +120,7 @@ def _page(experiment: Experiment) -> str:
         *_claims(experiment.name),
         "## Results\n",
         *(_results(experiment) or _missing(experiment)),
+        origin.full_size(record("full-size") or {"experiments": {}}, experiment.name),
         "## The experiment\n",
         experiment.comment + "\n",
         f'??? note "{experiment.name}.yaml"\n',
@@ -145,7 +146,7 @@ def _results(experiment: Experiment) -> list[str]:
             shown = f"{stem}.png" if _is_drawn(f"{stem}.png") else ""
             text = sections.results(found, experiment.values["draw"], shown)
             lines += [with_links(text, "results/README.md", experiment.page), ""]
-            lines += [sections.origin(found)]
+            lines += [origin.origin(found)]
     return lines
 
 

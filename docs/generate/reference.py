@@ -21,7 +21,7 @@ GROUPS = {
              "tasks.classification.checking tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training distributed evaluation runs experiment "
-                 "recipes trust fields errors"),
+                 "values recipes trust fields errors"),
     "reproduction": ("Experiments and records",
                      "reproduction sweeping tuning variation jobs cluster records merging claims "
                      "report"),
