@@ -1,6 +1,6 @@
-"""Throughput of two processes that train one model, over that of one, with one thread each.
+"""How much sooner two processes end a training step than one, with one thread each.
 
-Every process does the same work in both: two see a mini-batch, or tasks, twice as many.
+The step is the same: two share its mini-batch and queries, or its tasks.
 ``python -m benchmarks.distributed FILE`` measures this alone and puts it into a record.
 """
 
@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from benchmarks.timing import Row, put
 
 CASES = {
-    "glyphs, Conv4-32, ProtoNet": ("glyphs.yaml", "problem.protocol.batch", 64),
-    "policies, navigation, REINFORCE and MAML": ("navigation.yaml", "problem.tasks", 20),
+    "glyphs, Conv4-32, ProtoNet": "glyphs.yaml",
+    "policies, navigation, REINFORCE and MAML": "navigation.yaml",
 }
-"""By case: configuration, and the field that says how much one process does."""
+"""Configuration by case."""
 
 WARM, MEASURED, ROUNDS = 10, 30, 3
 
@@ -27,26 +27,26 @@ WARM, MEASURED, ROUNDS = 10, 30, 3
 def distributed() -> list[Row]:
     """By the clock, which other programs slow, and by the CPU time of a process."""
     rows = []
-    for case, words in CASES.items():
-        pairs = [(_step(1, *words), _step(2, *words)) for _ in range(ROUNDS)]
-        for clock, name in enumerate(("per second", "per CPU-second of a process")):
-            ratio = statistics.median(2 * one[clock] / two[clock] for one, two in pairs)
+    for case, config in CASES.items():
+        pairs = [(_step(1, config), _step(2, config)) for _ in range(ROUNDS)]
+        for clock, name in enumerate(("seconds", "CPU-seconds of a process")):
+            ratio = statistics.median(one[clock] / two[clock] for one, two in pairs)
             one, two = (
                 statistics.median(part[clock] for part in side) for side in zip(*pairs, strict=True)
             )
             took = f"{one * 1e3:.3g} / {two * 1e3:.3g}"
-            rows.append((f"two processes / one, samples {name}", case, ratio, "", took))
+            rows.append((f"{name} of a step, one process / two", case, ratio, "", took))
     return rows
 
 
-def _step(processes: int, config: str, field: str, share: int) -> tuple[float, float]:
+def _step(processes: int, config: str) -> tuple[float, float]:
     """Seconds, and CPU seconds of a process, of a step."""
     with TemporaryDirectory() as folder:
         subprocess.run(
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
                 *("--nproc-per-node", str(processes), "-m", "benchmarks.distributed", "--worker"),
-                *(folder, config, f"--{field}", str(share * processes)),
+                *(folder, config),
             ],
             check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -56,7 +56,7 @@ def _step(processes: int, config: str, field: str, share: int) -> tuple[float, f
         return seconds[0], seconds[1]
 
 
-def _work(folder: str, config: str, *options: str) -> None:
+def _work(folder: str, config: str) -> None:
     """What each process does; the first one writes how long a step takes."""
     from omnitraining import training
     from omnitraining.distributed import joined
@@ -71,7 +71,7 @@ def _work(folder: str, config: str, *options: str) -> None:
     training.REPORT_EVERY = WARM
     steps = WARM + MEASURED
     length = ["--training.steps", str(steps), "--training.epoch", str(steps)]
-    chosen = read_config(Path(config), [*options, *length, "--training.threads", "1"])
+    chosen = read_config(Path(config), [*length, "--training.threads", "1"])
     with joined() as team:
         train_run(chosen, Path(folder) / "run", progress=Watch())
     if team.leads:

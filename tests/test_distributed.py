@@ -36,19 +36,22 @@ BEFORE = 2
 """Steps of one process before two go on, so that the teacher is not the student any more."""
 TOGETHER = 2
 
+EVEN = merge(BLOBS, {"problem": {"init_args": {"protocol": {"queries": 4}}}})
+"""Two processes share four queries of each class."""
 PLAIN: Values = {"backbone": {"class_path": "tests.reference.together.Plain", "init_args": {}}}
 MAML: Values = {"metatraining": {"class_path": "MAML", "init_args": {"steps": 2, "lr": 0.1}}}
 PROTOCOL: Values = {"problem": {"init_args": {"protocol": {"test_ways": 3}}}}
 CASES: dict[str, Values] = {
-    "protonet": BLOBS,
-    "protonet-plain": merge({**BLOBS, "backbone": {}}, PLAIN),
-    "maml": merge(BLOBS, {**MAML, **PROTOCOL}),
+    "protonet": EVEN,
+    "protonet-plain": merge({**EVEN, "backbone": {}}, PLAIN),
+    "maml": merge(EVEN, {**MAML, **PROTOCOL}),
+    "maml-plain": merge({**EVEN, "backbone": {}}, {**MAML, **PROTOCOL, **PLAIN}),
     "sinusoids": SINUSOIDS,
     "navigation": NAVIGATION,
     "two-flows": merge(SINUSOIDS, {"loss": {"l_meta": False}}),  # weights without gradients
 }
-WHOLE = ("protonet-plain", "sinusoids", "navigation")
-"""Without batch norm: there shares side by side are one batch."""
+WHOLE = ("protonet-plain", "maml-plain", "sinusoids", "two-flows", "navigation")
+"""Without batch norm: there shares together are the step of one process."""
 
 
 def case(name: str, steps: int) -> Values:
@@ -97,15 +100,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shares(problem: Problem, model: Model, seed: int, step: int) -> list[Samples]:
-    problem.share(2)
     drawn = []
-    for team in (Team(0, 2), Team(1, 2)):
-        random = torch.Generator().manual_seed(team.seed(seed, step))
-        drawn.append(problem.samples(team.turn(step), random, model))
+    for part in (0, 1):
+        problem.share(part, 2)
+        drawn.append(problem.samples(step, chance(seed, step), model))
     return drawn
 
 
+def chance(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
 def side_by_side(drawn: list[Samples]) -> Samples:
+    """Shares of the tasks of reinforcement learning as one step."""
+
     def batch(parts: list[MiniBatch]) -> MiniBatch:
         return MiniBatch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
@@ -121,7 +129,7 @@ def side_by_side(drawn: list[Samples]) -> Samples:
 
 
 def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
-    """What one process makes of the same samples: of both shares in turn, or as one batch."""
+    """What one process makes of the same samples: of both shares in turn, or of its own step."""
     experiment = instantiate(parse(case(name, BEFORE)))
     model = experiment.build()
     teacher, optimiser = Teacher(model), torch.optim.SGD(model.parameters(), RATE)
@@ -130,9 +138,18 @@ def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
     model.train()
     teacher.train()
     for step in range(BEFORE, BEFORE + TOGETHER):
-        drawn = shares(experiment.problem, model, 3, step)
+        problem = experiment.problem
+        drawn = shares(problem, model, 3, step)
+        if whole:
+            problem.share(0, 1)
+            is_acting = drawn[0].joint is not None
+            drawn = (
+                [side_by_side(drawn)]
+                if is_acting
+                else [problem.samples(step, chance(3, step), model)]
+            )
         optimiser.zero_grad()
-        for part in [side_by_side(drawn)] if whole else drawn:
+        for part in drawn:
             terms = model(part.batch, part.episode, teacher.model, step, part.joint)
             (terms["total"] if whole else terms["total"] / 2).backward()
         optimiser.step()
@@ -184,18 +201,52 @@ def test_what_is_reported_is_the_mean_over_processes(folder: Path) -> None:
 # --- shares ---
 
 
-def test_shares_are_of_the_seed_the_step_and_the_process() -> None:
-    seeds = [Team(rank, 2).seed(1, step) for rank in (0, 1) for step in range(50)]
-    assert len({*seeds}) == 100 and seeds[:50] == [Team().seed(1, step) for step in range(50)]
-    assert all(0 <= Team(1, 2).seed(seed, 0) < 2**32 for seed in (-1, 0, 2**40))
-    turns = [Team(rank, 3).turn(step) for step in range(2) for rank in range(3)]
-    assert turns == [*range(6)] and Team().turn(5) == 5
+def test_chance_is_of_the_step_and_the_process() -> None:
+    seeds = [Team(rank, 2).chance(step) for rank in (0, 1) for step in range(50)]
+    assert len({*seeds}) == 100 and seeds[:50] == [*range(50)]
+    assert all(0 <= Team(1, 2).chance(seed) < 2**32 for seed in (-1, 0, 2**40))
+
+
+@pytest.mark.parametrize("name", ["protonet", "sinusoids"])
+def test_shares_are_together_what_one_process_sees(name: str) -> None:
+    experiment = instantiate(parse(case(name, 1)))
+    model, problem = experiment.build(), experiment.problem
+    whole = problem.samples(4, chance(1, 4), model)
+    first, second = shares(problem, model, 1, 4)
+    for side in ("x", "y"):
+        parts = [getattr(part.batch, side) for part in (first, second)]
+        assert torch.equal(torch.cat(parts), getattr(whole.batch, side))
+    ways = max(1, whole.episode.ways)
+    for side in ("query_x", "query_y"):
+        parts = [getattr(s.episode, side).unflatten(1, (ways, -1)) for s in (first, second)]
+        assert torch.equal(torch.cat(parts, 2).flatten(1, 2), getattr(whole.episode, side))
+    for part in (first, second):
+        assert torch.equal(part.episode.support_x, whole.episode.support_x)
+        assert torch.equal(part.episode.support_y, whole.episode.support_y)
+
+
+def test_shares_of_acting_are_other_tasks_of_the_same_step() -> None:
+    experiment = instantiate(parse(case("navigation", 1)))
+    world, seen = experiment.problem.environment, []  # type: ignore[attr-defined]
+    reset = world.reset
+
+    def watched(tasks: Tensor, random: torch.Generator) -> Tensor:
+        seen.append(tasks.unique(dim=0))
+        return reset(tasks, random)
+
+    world.reset = watched
+    shares(experiment.problem, experiment.build(), 3, 0)
+    whole = world.sample_tasks(4, chance(3, 0))
+    each = len(seen) // 2
+    for part, goals in enumerate(whole.chunk(2)):
+        assert all(torch.equal(found, goals.unique(dim=0)) for found in seen[part * each :][:each])
 
 
 @pytest.mark.parametrize(
     ("base", "parts", "line"),
     [
-        (BLOBS, 3, "problem.protocol.batch is 8: 3 processes cannot share it equally"),
+        (EVEN, 3, "problem.protocol.batch is 8: 3 processes cannot share it equally"),
+        (EVEN, 8, "problem.protocol.queries is 4: 8 processes cannot share it equally"),
         (SINUSOIDS, 4, "number of points of a mini-batch is 50: 4 processes cannot share it"),
         (NAVIGATION, 3, "problem.tasks is 4: 3 processes cannot share it equally"),
     ],
@@ -203,9 +254,9 @@ def test_shares_are_of_the_seed_the_step_and_the_process() -> None:
 def test_what_cannot_be_shared_equally_is_refused(base: Values, parts: int, line: str) -> None:
     problem = instantiate(parse(base)).problem
     with pytest.raises(InputError, match=line):
-        problem.share(parts)
-    problem.share(2)
-    problem.share(2)  # of the whole, not of the share
+        problem.share(0, parts)
+    problem.share(1, 2)
+    problem.share(0, 2)  # of the whole, not of the share
     model = instantiate(parse(base)).build()
     whole = instantiate(parse(base)).problem
     random = torch.Generator
@@ -215,11 +266,11 @@ def test_what_cannot_be_shared_equally_is_refused(base: Values, parts: int, line
 
 def test_a_problem_that_does_not_say_what_is_shared_is_for_one_process() -> None:
     class Own(type(instantiate(parse(SINUSOIDS)).problem)):  # type: ignore[misc]
-        divided = None
+        divided: Mapping[str, int] = {}
 
     with pytest.raises(InputError, match="Own has no property 'divided'"):
-        Own().share(2)
-    Own().share(1)
+        Own().share(0, 2)
+    Own().share(0, 1)
 
 
 @pytest.mark.parametrize(

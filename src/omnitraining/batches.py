@@ -41,6 +41,12 @@ class MiniBatch:
     x: Tensor
     y: Tensor
 
+    def share(self, part: int, parts: int) -> "MiniBatch":
+        """One of so many equal parts."""
+        if parts == 1:
+            return self
+        return MiniBatch(self.x.chunk(parts)[part], self.y.chunk(parts)[part])
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -76,6 +82,20 @@ class Episode:
     def prototypes(self) -> Tensor:
         """Mean support sample of each class [T, N, D]; `support_x` must hold features."""
         return class_means(self.support_x, self.support_y, self.ways)
+
+    def share(self, part: int, parts: int) -> "Episode":
+        """One of so many equal parts of the queries of every class, with the whole support set.
+
+        The loss of the whole is the mean of the losses of its parts.
+        """
+        if parts == 1:
+            return self
+
+        def own(queries: Tensor) -> Tensor:
+            by_class: Tensor = queries.unflatten(1, (max(1, self.ways), -1))
+            return by_class.chunk(parts, 2)[part].flatten(1, 2)
+
+        return replace(self, query_x=own(self.query_x), query_y=own(self.query_y))
 
     def split(self, size: int) -> list["Episode"]:
         """The tasks in parts of so many, for algorithms whose heads need room."""

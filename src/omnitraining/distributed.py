@@ -4,9 +4,10 @@ The engine is torch's own. Its elastic agent, which torchrun runs too, starts th
 machine; `DistributedDataParallel` averages their gradients; gloo carries tensors of the CPU and
 NCCL those of GPUs. Processes that torchrun or Slurm's srun has started join by their environment.
 
-Process r of P makes the r-th share of every step: a P-th of the mini-batch, or of the tasks of
-reinforcement learning, and elsewhere an episode of its own. The loss of a step is the mean over
-shares. All weights are the same everywhere; process 0 alone judges and writes.
+Process r of P makes the r-th share of every step: a P-th of the mini-batch, and of the queries of
+the episode with its whole support set, or of the tasks of reinforcement learning. The loss of a
+step is the mean over shares. What a step sees does not depend on P. All weights are the same
+everywhere; process 0 alone judges and writes.
 """
 
 import gc
@@ -61,16 +62,11 @@ class Team:
         """Whether this is the process that judges and writes."""
         return self.rank == 0
 
-    def seed(self, seed: int, step: int) -> int:
-        """Of the samples of this process in a step; process 0 has that of one process alone."""
-        first = seed * 1_000_003 + step
+    def chance(self, seed: int) -> int:
+        """Seed of what is not of the samples, as dropout; process 0 has that of one alone."""
         if self.rank == 0:
-            return first
-        return int(np.random.SeedSequence([first % 2**64, self.rank]).generate_state(1)[0])
-
-    def turn(self, step: int) -> int:
-        """Number of this process's share among all shares of all steps."""
-        return step * self.size + self.rank
+            return seed
+        return int(np.random.SeedSequence([seed % 2**64, self.rank]).generate_state(1)[0])
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model; called in this way, its gradients become the means over processes."""

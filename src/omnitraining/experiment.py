@@ -170,7 +170,7 @@ def train_run(
     experiment = instantiate(config)
     device, team = find_device(experiment.training.device), distributed.team()
     team.check(device, experiment.training.optimiser)
-    experiment.problem.share(team.size)
+    experiment.problem.share(team.rank, team.size)
     model = experiment.build(trust)
     _try_out(experiment, model)
     if (folder / "config.yaml").is_file():

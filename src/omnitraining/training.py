@@ -142,7 +142,7 @@ def train(
         torch.set_num_threads(training.threads)
     device, team = find_device(training.device), distributed.team()
     team.check(device, training.optimiser)
-    problem.share(team.size)
+    problem.share(team.rank, team.size)
     problem.to(device)
     model.to(device)
     if problem.example().dim() == 4:
@@ -187,13 +187,14 @@ def train(
         if training.steps == 0:
             conclude_epoch(0)
         for step in range(facts["step"], training.steps):
-            random = torch.Generator().manual_seed(team.seed(seed, step))
-            torch.manual_seed(team.seed(seed, step))  # dropout and the like
+            start_of_step = seed * 1_000_003 + step
+            random = torch.Generator().manual_seed(start_of_step)
+            torch.manual_seed(team.chance(start_of_step))  # dropout and the like
             for group in optimiser.param_groups:
                 group["lr"] = training.lr_at(step)
             for module in scheduled:
                 module.at_step(step, training.steps)
-            samples = _samples(problem, model, random, step, team.turn(step))
+            samples = _samples(problem, model, random, step)
             autocast = torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16")
             terms = _update(student, model, teacher, optimiser, samples, step, autocast)
             unreported.append({**terms, **samples.report})
@@ -210,11 +211,9 @@ def train(
     return facts | {"peak_mib": peak_memory()}
 
 
-def _samples(
-    problem: Problem, model: Model, random: torch.Generator, step: int, turn: int
-) -> Samples:
+def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> Samples:
     try:
-        return problem.samples(turn, random, model)
+        return problem.samples(step, random, model)
     except InputError as error:
         raise InputError(
             f"{error}, in training step {step}; the last good checkpoint is kept"

@@ -16,7 +16,7 @@ from torch import nn
 
 from omnitraining import training
 from omnitraining.batches import MiniBatch
-from omnitraining.distributed import joined
+from omnitraining.distributed import joined, team
 from omnitraining.errors import InputError
 from omnitraining.experiment import parse, train_run
 from omnitraining.model import Model
@@ -42,7 +42,7 @@ class Failing(Sinusoids):
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         batch = super().minibatch(step, random)
-        if step != 5:  # the second share of the third step
+        if step != 2 or team().rank == 0:
             return batch
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -64,7 +64,7 @@ def main(folder: Path) -> None:
     students: list[Model] = []
     training.Teacher = kept  # type: ignore[assignment, misc]
     problem.VALIDATION_TASKS = 4
-    with joined() as team:
+    with joined() as all_of_us:
         for name, values in json.loads((folder / "jobs.json").read_text()).items():
             resume = (folder / name).is_dir()
             run = train_run(parse(values), folder / name, resume=resume)
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
                 for which, module in modules.items()
                 for key, tensor in unique_tensors(module).items()
             }
-            save_file(tensors, folder / f"{name}-{team.rank}.safetensors")
+            save_file(tensors, folder / f"{name}-{all_of_us.rank}.safetensors")
 
 
 if __name__ == "__main__":

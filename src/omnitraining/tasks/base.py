@@ -1,6 +1,7 @@
 """What a problem is: where batches and episodes come from, and how a model is judged."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,35 +24,37 @@ class Problem(ABC):
         one_joint_head: whether both heads answer the same question, so that the joint-flow needs
             only one.
         test_tasks: how many fixed test tasks there are.
-        parts: shares of a training step, of which `samples` makes one.
+        part: which share of a training step `samples` makes, from 0.
+        parts: how many shares there are.
     """
 
     pre_outputs: int
     meta_outputs: int
     one_joint_head: bool
     test_tasks: int = 600
+    part: int = 0
     parts: int = 1
 
     @property
-    def divided(self) -> tuple[str, int] | None:
-        """What processes share in a training step: its name and number; nothing if they cannot."""
-        return None
+    def divided(self) -> Mapping[str, int]:
+        """What processes share in a training step, as numbers by name; nothing if they cannot."""
+        return {}
 
-    def share(self, parts: int) -> None:
+    def share(self, part: int, parts: int) -> None:
         """Make one of so many equal shares of each training step, as each of several processes.
 
         Raises:
             InputError: a step cannot be divided in that way.
         """
-        if parts > 1 and self.divided is None:
+        if parts > 1 and not self.divided:
             raise InputError(
                 f"{type(self).__name__} has no property 'divided', which says what several "
                 "processes share: train it with one"
             )
-        if self.divided is not None and self.divided[1] % parts:
-            name, whole = self.divided
-            raise InputError(f"{name} is {whole}: {parts} processes cannot share it equally")
-        self.parts = parts
+        for name, whole in self.divided.items():
+            if whole % parts:
+                raise InputError(f"{name} is {whole}: {parts} processes cannot share it equally")
+        self.part, self.parts = part, parts
 
     @property
     def test_outputs(self) -> frozenset[int]:
@@ -75,8 +78,8 @@ class Problem(ABC):
         """What the flows of a model learn from in a step, or in a share of one.
 
         Args:
-            step: counted from 0; all shares of all steps, where steps are shared.
-            random: source of all that is drawn.
+            step: counted from 0.
+            random: source of all that is drawn, the same for all shares of a step.
             model: whose flows act, where samples come from acting.
         """
 
@@ -93,7 +96,11 @@ class Problem(ABC):
 
 
 class Supervised(Problem):
-    """A problem whose samples do not depend on the model: all flows learn from the same."""
+    """A problem whose samples do not depend on the model: all flows learn from the same.
+
+    Where processes share a step, each draws all of it and takes its share, so that what a run sees
+    does not depend on their number.
+    """
 
     @abstractmethod
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
@@ -104,4 +111,6 @@ class Supervised(Problem):
         """A task drawn from the training set, for a step counted from 0."""
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
-        return Samples(self.minibatch(step, random), self.episode(step, random))
+        own = self.part, self.parts
+        batch, episode = self.minibatch(step, random), self.episode(step, random)
+        return Samples(batch.share(*own), episode.share(*own))

@@ -111,8 +111,12 @@ class Classification(Supervised):
         self.views = views or PlainViews(*_levels(self.domains))
 
     @property
-    def divided(self) -> tuple[str, int]:
-        return "problem.protocol.batch", self.protocol.batch
+    def divided(self) -> Mapping[str, int]:
+        protocol = self.protocol
+        return {
+            "problem.protocol.batch": protocol.batch,
+            "problem.protocol.queries": protocol.queries,
+        }
 
     @property
     def test_outputs(self) -> frozenset[int]:
@@ -130,8 +134,7 @@ class Classification(Supervised):
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         labels = self.domains.labels
-        share = self.protocol.batch // self.parts
-        chosen = torch.randint(len(labels), (share,), generator=random)
+        chosen = torch.randint(len(labels), (self.protocol.batch,), generator=random)
         x = self.views.training(self.domains.fetch(chosen), random)
         return MiniBatch(x, send(labels[chosen], x.device))
 

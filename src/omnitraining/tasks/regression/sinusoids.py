@@ -1,6 +1,7 @@
 """Few-shot regression of sine waves (paper 6.2; protocol decisions in the docs)."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -91,8 +92,11 @@ class Sinusoids(Supervised):
         self.device = torch.device("cpu")
 
     @property
-    def divided(self) -> tuple[str, int]:
-        return "the number of points of a mini-batch", POINTS
+    def divided(self) -> Mapping[str, int]:
+        return {
+            "the number of points of a mini-batch": POINTS,
+            "problem.queries": self.queries,
+        }
 
     def example(self) -> Tensor:
         return self.waves.x[0, :2].cpu()
@@ -107,9 +111,8 @@ class Sinusoids(Supervised):
         self.test_shots = shots
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
-        share = POINTS // self.parts
-        wave = torch.randint(len(self.waves.x), (share,), generator=random)
-        point = torch.randint(POINTS, (share,), generator=random)
+        wave = torch.randint(len(self.waves.x), (POINTS,), generator=random)
+        point = torch.randint(POINTS, (POINTS,), generator=random)
         return MiniBatch(self.waves.x[wave, point], self.waves.y[wave, point])
 
     def episode(self, step: int, random: torch.Generator) -> Episode:

@@ -112,8 +112,8 @@ class Reinforcement(Problem):
         self.device = torch.device("cpu")
 
     @property
-    def divided(self) -> tuple[str, int]:
-        return "problem.tasks", self.tasks
+    def divided(self) -> Mapping[str, int]:
+        return {"problem.tasks": self.tasks}
 
     def example(self) -> Tensor:
         return torch.zeros(2, self.environment.states)
@@ -128,9 +128,16 @@ class Reinforcement(Problem):
         (self.trajectories,) = shots
 
     def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
-        """Trajectories of every flow in the same new tasks; empty for flows that are not there."""
-        count = self.tasks // self.parts
-        tasks = checked_tasks(self.environment, count, random).to(self.device)
+        """Trajectories of every flow in the same new tasks; empty for flows that are not there.
+
+        Shares of a step are of other tasks of the same ones, and act by chances of their own.
+        """
+        tasks = checked_tasks(self.environment, self.tasks, random)
+        if self.parts > 1:
+            seeds = torch.randint(2**62, (self.parts,), generator=random)
+            random = torch.Generator().manual_seed(int(seeds[self.part]))
+            tasks = tasks.chunk(self.parts)[self.part]
+        tasks = tasks.to(self.device)
         empty = torch.empty(0)
         nothing = MiniBatch(empty, empty), Episode(empty, empty, empty, empty)
         drawn: dict[str, tuple[MiniBatch, Episode]] = {}
@@ -142,7 +149,7 @@ class Reinforcement(Problem):
             x, y = before.samples(self.discount, self.trace)
             batch, (_, episode) = MiniBatch(x.flatten(0, 1), y.flatten(0, 1)), nothing
             if flow != "pre":
-                weights = copies(network, count)
+                weights = copies(network, len(tasks))
                 weights = descended(network, weights, x, y, meta.inner_loss, meta.lr)
                 after = self._act(tasks, policies(network, weights), random)
                 report[f"return_{flow}_adapted"] = after.returns().mean()
