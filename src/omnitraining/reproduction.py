@@ -7,6 +7,7 @@ figures are drawn.
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -101,11 +102,16 @@ class Suite:
 
 
 def suites() -> list[Suite]:
-    """All shipped experiments, by name."""
+    """All shipped experiments, by name; Figure 10 comes after Figure 9."""
     folder = resources.files("omnitraining") / "experiments"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
     values = {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in files}
-    return [Suite(name, **completed(name, values)) for name in values]
+
+    def place(name: str) -> list[tuple[int, str]]:
+        parts = re.split(r"(\d+)", name)
+        return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+
+    return [Suite(name, **completed(name, values)) for name in sorted(values, key=place)]
 
 
 def completed(name: str, values: dict[str, Values]) -> Values:
