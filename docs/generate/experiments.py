@@ -11,7 +11,7 @@ from docs.generate.places import PACKAGE, ROOT, relative, with_links
 from omnitraining.analysis.pairs import configuration
 from omnitraining.report import book, origin, page, sections
 from omnitraining.report.markers import outside
-from omnitraining.reproduction import completed
+from omnitraining.reproduction import completed, suites
 
 Record = dict[str, Any]
 
@@ -46,7 +46,8 @@ class Experiment:
 @cache
 def experiments() -> dict[str, Experiment]:
     """All shipped experiments by name."""
-    texts = {p.stem: p.read_text() for p in sorted((PACKAGE / "experiments").glob("*.yaml"))}
+    folder = PACKAGE / "experiments"
+    texts = {suite.name: (folder / f"{suite.name}.yaml").read_text() for suite in suites()}
     files = {name: yaml.safe_load(text) for name, text in texts.items()}
     return {
         name: Experiment(name, _comment(text), completed(name, files), text, record(name))
