@@ -24,8 +24,9 @@ from omnitraining.batches import Episode, MiniBatch
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.experiment import Experiment, instantiate, parse
 from omnitraining.model import Model, build_model
-from omnitraining.reproduction import plan, suites
+from omnitraining.reproduction import plan
 from omnitraining.runs import provenance
+from omnitraining.suites import suites
 from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.problem import Protocol
 from omnitraining.teacher import Teacher

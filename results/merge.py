@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omnitraining.errors import InputError
 from omnitraining.merging import merged
-from omnitraining.reproduction import suites
+from omnitraining.suites import suites
 
 HERE = Path(__file__).parent
 

@@ -21,6 +21,7 @@ from omnitraining.metatraining import MatchingNet, ProtoNet
 from omnitraining.pretraining import BaselinePP, SGDHead
 from omnitraining.recipes import merge
 from omnitraining.runs import Run
+from omnitraining.suites import find_suite
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
@@ -281,7 +282,7 @@ def test_doctor_finds_this_installation_sound(says: Says) -> None:
 
 
 def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = reproduction.find_suite("figure5")
+    suite = find_suite("figure5")
     rows = {row: suite.rows[row] for row in ("omni-training", "maml")}
     tiny = {
         "problem": {"init_args": {"test_shots": [5, 9], "test_steps": 2}},
@@ -461,7 +462,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
         (["evaluate", "nowhere"], "no run at nowhere: there is no config.yaml in it"),
         (["compare", "nowhere"], "no run at nowhere: there is no config.yaml in it"),
         (["evaluate", "nowhere", "--task", "2"], "unrecognized arguments: --task 2"),
-        (["reproduce", "figure0"], "no experiment 'figure0': choose from demo, figure10"),
+        (["reproduce", "figure0"], "no experiment 'figure0': choose from demo, figure3"),
         (["reproduce", "figure5", "--only", "x"], "no row 'x': choose from omni-training, maml"),
         (["reproduce", "figure5", "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
         (["list", "x"], "unrecognized arguments: x"),

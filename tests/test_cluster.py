@@ -19,7 +19,7 @@ from omnitraining import cluster
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.jobs import Job, train_only
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import load_checkpoint
 from tests.reference.tiny import SINUSOIDS, same, tensors
 

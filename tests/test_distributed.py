@@ -24,7 +24,7 @@ from omnitraining.distributed import Team, is_started
 from omnitraining.errors import InputError
 from omnitraining.experiment import instantiate, parse, train_run
 from omnitraining.model import Model
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import Run, load_checkpoint
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher

@@ -20,7 +20,7 @@ import omnitraining
 from docs.generate import hooks, reference
 from omnitraining import cli, experiment
 from omnitraining.errors import InputError
-from omnitraining.reproduction import suites
+from omnitraining.suites import suites
 from tests.reference.tiny import BLOBS, config
 
 ROOT = Path(__file__).parent.parent

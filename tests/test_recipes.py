@@ -11,7 +11,7 @@ from omnitraining.experiment import dump, instantiate, parse, read_config
 from omnitraining.metatraining import GNN, MatchingNet, ProtoNet
 from omnitraining.pretraining import SGDHead
 from omnitraining.recipes import recipes, with_recipe
-from omnitraining.reproduction import find_suite
+from omnitraining.suites import find_suite
 from omnitraining.tasks.reinforcement.problem import Reinforcement
 
 GLYPHS = {"problem": {"class_path": "Glyphs"}, "backbone": {"class_path": "Conv4"}}

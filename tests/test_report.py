@@ -13,7 +13,7 @@ from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, paired_difference
 from omnitraining.report import book, markers, origin, page, sections
-from omnitraining.reproduction import suites
+from omnitraining.suites import suites
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"

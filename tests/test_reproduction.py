@@ -15,9 +15,11 @@ from omnitraining import reproduction
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiment import instantiate, load_run, parse, read_config
+from omnitraining.recipes import merge
 from omnitraining.records import pool
-from omnitraining.reproduction import Suite, find_suite, merge, reproduce, suites
+from omnitraining.reproduction import reproduce
 from omnitraining.runs import Run
+from omnitraining.suites import Suite, find_suite, suites
 
 SUITES = [suite.name for suite in suites()]
 PHOTOS = [s.name for s in suites() if s.config["problem"]["class_path"] == "Photos"]

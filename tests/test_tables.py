@@ -24,10 +24,12 @@ from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiment import instantiate, load_run, parse
+from omnitraining.recipes import merge
 from omnitraining.records import Shown, evaluations, join, rows_of
 from omnitraining.report import sections
-from omnitraining.reproduction import Suite, find_suite, reproduce, suites
+from omnitraining.reproduction import reproduce
 from omnitraining.runs import Run
+from omnitraining.suites import Suite, completed, find_suite, suites
 from omnitraining.tasks.classification import photos, placeholders
 from omnitraining.tasks.classification.datasets import read
 from omnitraining.tasks.classification.datasets.standards import STANDARDS
@@ -194,7 +196,7 @@ def test_a_file_may_keep_some_rows_and_settings_of_another() -> None:
             "rows": {"d": {}}, "settings": {"u": {}},
         },
     }  # fmt: skip
-    found = reproduction.completed("second", files)
+    found = completed("second", files)
     assert list(found["rows"]) == ["b", "a", "d"] and found["rows"]["a"] == {"x": 1}
     assert list(found["settings"]) == ["t", "u"] and found["claims"] == claims[:1]
     assert "keep" not in found and files["second"]["keep"]
@@ -500,9 +502,7 @@ def test_what_rows_of_shipped_tables_say_fits_together(name: str) -> None:
     benchmarks = [
         benchmark
         for setting in (suite.settings or {"": {}}).values()
-        for benchmark in reproduction.merge(suite.config, setting)["problem"]["init_args"][
-            "benchmarks"
-        ]
+        for benchmark in merge(suite.config, setting)["problem"]["init_args"]["benchmarks"]
     ]
     assert len(benchmarks) == len(set(benchmarks)), "cells of settings would clash"
     before: list[str] = []
@@ -542,7 +542,7 @@ def test_experiments_that_share_a_folder_have_the_same_runs_in_it() -> None:
         photographs = suite.config["problem"]["class_path"] == "Photos"
         folder = Path(suite.folder or suite.name)
         for job in reproduction.plan(suite, folder, [0], False, data if photographs else {}, 1.0):
-            whole = reproduction.merge(job.values)
+            whole = merge(job.values)
             first, values = found.setdefault(job.folder, (suite.name, whole))
             assert values == whole or parse(values) == parse(whole), f"{first}, {suite.name}: {job}"
 
@@ -623,7 +623,7 @@ def test_lengths_are_the_epochs_of_the_paper(
     name: str, setting: str, images: int, epochs: int
 ) -> None:
     suite = find_suite(name)
-    length = reproduction.merge(suite.config, suite.settings.get(setting, {}))["training"]
+    length = merge(suite.config, suite.settings.get(setting, {}))["training"]
     assert length["steps"] == epochs * math.ceil(images / 64)
     assert length["steps"] % length["epoch"] == 0
 
@@ -658,7 +658,7 @@ def test_a_resnet_18_adapts_by_maml() -> None:
     )
     protocol = {"protocol": {"shots": 1, "queries": 1, "batch": 4, "test_shots": [1]}}
     glyphs = {"benchmarks": ["latin"], "training_classes": 10, "instances": 4, **protocol}
-    values = reproduction.merge(
+    values = merge(
         job.values,
         {"problem": {"class_path": "Glyphs", "init_args": glyphs}},
         {"backbone": {"init_args": {"channels": 1}}},

@@ -13,8 +13,9 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiment import instantiate, train_run
 from omnitraining.recipes import merge
-from omnitraining.reproduction import Suite, reproduce
+from omnitraining.reproduction import reproduce
 from omnitraining.runs import Run, load_checkpoint
+from omnitraining.suites import Suite
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import Training
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, metrics, same, tensors

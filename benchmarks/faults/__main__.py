@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.faults.kills import MANNERS, differences, killed, seconds_of
 from omnitraining.errors import InputError
 from omnitraining.experiment import parse, train_run
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import load_checkpoint, provenance
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.load import RESULTS
 from omnitraining.experiment import parse, train_run
-from omnitraining.reproduction import merge
+from omnitraining.recipes import merge
 from omnitraining.runs import provenance
 from omnitraining.training import Progress
 from tests.reference.tiny import BLOBS, NAVIGATION, Values

@@ -11,7 +11,7 @@ from docs.generate.places import PACKAGE, ROOT, relative, with_links
 from omnitraining.analysis.pairs import configuration
 from omnitraining.report import book, origin, page, sections
 from omnitraining.report.markers import outside
-from omnitraining.reproduction import completed, suites
+from omnitraining.suites import completed, suites
 
 Record = dict[str, Any]
 

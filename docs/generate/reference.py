@@ -23,8 +23,8 @@ GROUPS = {
     "training": ("Training and judging", "training distributed evaluation runs experiment "
                  "values recipes trust fields errors"),
     "reproduction": ("Experiments and records",
-                     "reproduction sweeping tuning variation jobs cluster records merging claims "
-                     "report"),
+                     "suites reproduction sweeping tuning variation jobs cluster records merging "
+                     "claims report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
     "programs": ("Programs", "cli commands demo display doctor"),
 }  # fmt: skip

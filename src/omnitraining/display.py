@@ -189,7 +189,7 @@ def _with_interval(mean: float, interval: float) -> str:
 def listing_table() -> Table:
     """Experiments and everything a configuration may name, with first lines of their docs."""
     from omnitraining.fields import known_classes
-    from omnitraining.reproduction import suites
+    from omnitraining.suites import suites
 
     table = Table(show_header=False, box=None, pad_edge=False)
 

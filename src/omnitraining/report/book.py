@@ -9,7 +9,7 @@ from typing import Any
 from omnitraining.claims import Claim, Verdict, judge
 from omnitraining.errors import InputError
 from omnitraining.report import markers, origin, sections
-from omnitraining.reproduction import Suite, suites
+from omnitraining.suites import Suite, suites
 
 Record = dict[str, Any]
 
