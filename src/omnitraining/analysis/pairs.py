@@ -54,8 +54,9 @@ def verdicts(record: Record, rival: str = "baseline") -> list[tuple[str, str, in
 def draw(record: Record, runs: Any, path: Path) -> Path:
     """A panel per cell: each algorithm alone, hollow, and inside Omni-Training, filled.
 
-    Rows without a partner are hollow points of their own; a line marks the best of all that is not
-    Omni-Training.
+    Rows without a partner are points of their own; a line marks the best of all that is not
+    Omni-Training. What is below every rival, as a recipe that learns nothing, would leave no room
+    for the others: its number stands at the edge.
 
     Args:
         record: as `omnitraining.reproduction` writes it.
@@ -71,6 +72,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
         rivals = {n for n in names if configuration(rows[n])["method"] != "omni-training"}
         if there := [own[0] for name, own in singles.items() if own and name in rivals]:
             axis.axvline(max(there), color="0.6", linestyle=":", label="best without Omni")
+        lowest = min(there, default=0.0)
         for place, name in enumerate(names):
             partner = ours(rows[inside[name]]).get(cell) if name in inside else None
             single = singles[name]
@@ -78,6 +80,15 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
                 ends = single[0], partner[0]
                 axis.plot(ends, (place, place), color="tab:blue", linewidth=3, alpha=0.25)
             own = ("white", "alone") if name in rivals else ("tab:blue", "Omni")
+            if single and single[0] < lowest:
+                axis.annotate(
+                    f"\u25c2 {single[0]:.1f}",
+                    (0.02, place),
+                    xycoords=("axes fraction", "data"),
+                    color="tab:blue",
+                    va="center",
+                )
+                single = None
             for number, fill, label in ((single, *own), (partner, "tab:blue", "Omni")):
                 if number:
                     axis.errorbar(
