@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.experiment import Experiment, instantiate, parse
-from omnitraining.model import Model, build_model
+from omnitraining.model import Model
 from omnitraining.reproduction import plan
 from omnitraining.runs import provenance
 from omnitraining.suites import suites
@@ -103,19 +103,6 @@ def without_data(values: dict[str, Any]) -> tuple[Experiment, bool]:
     return instantiate(parse({**own, "problem": problem})), "previous" in values
 
 
-def made(experiment: Experiment, previous: Model | None) -> Model:
-    return build_model(
-        experiment.method,
-        experiment.backbone,
-        experiment.problem,
-        experiment.pretraining,
-        experiment.metatraining,
-        experiment.loss,
-        experiment.omninet,
-        previous,
-    )
-
-
 def step(experiment: Experiment, is_taught: bool) -> tuple[float, float]:
     """Floating-point operations of one training step, and bytes that it needs at least."""
     kept: dict[int, int] = {}
@@ -125,7 +112,7 @@ def step(experiment: Experiment, is_taught: bool) -> tuple[float, float]:
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    model = made(experiment, made(experiment, None) if is_taught else None)
+    model = experiment.assembled(experiment.assembled() if is_taught else None)
     teacher = Teacher(model, model.loss.alpha).model
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())

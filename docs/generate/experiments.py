@@ -121,7 +121,7 @@ def _page(experiment: Experiment) -> str:
         *_claims(experiment.name),
         "## Results\n",
         *(_results(experiment) or _missing(experiment)),
-        origin.full_size(record("full-size") or {"experiments": {}}, experiment.name),
+        origin.full_size(record("full-size") or {}, experiment.name),
         "## The experiment\n",
         experiment.comment + "\n",
         f'??? note "{experiment.name}.yaml"\n',

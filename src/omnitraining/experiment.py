@@ -76,6 +76,14 @@ class Experiment:
         """
         previous = _trained(self.previous, trust).requires_grad_(False) if self.previous else None
         start = _trained(self.start, trust) if self.start else None
+        return self.assembled(previous, start)
+
+    def assembled(self, previous: Model | None = None, start: Model | None = None) -> Model:
+        """The model before training, with those of other runs that it needs at hand.
+
+        Raises:
+            InputError: the parts do not fit together.
+        """
         torch.manual_seed(self.seed)
         try:
             return build_model(

@@ -83,7 +83,7 @@ def chapters(folder: Path) -> list[Chapter]:
     records = read_records(folder)
     known = {suite.name: suite for suite in suites()}
     counted = folder / "full-size.json"
-    whole = json.loads(counted.read_text()) if counted.is_file() else {"experiments": {}}
+    whole = json.loads(counted.read_text()) if counted.is_file() else {}
     found = [_chapter(suite, records, folder, whole) for suite in known.values()]
     for stem, record in records.items():
         if record["experiment"] not in known:

@@ -42,10 +42,10 @@ def full_size(record: Record, experiment: str) -> str:
     """What the rows of an experiment take at full size, as far as that was counted.
 
     Args:
-        record: as ``benchmarks.full_size`` writes it.
+        record: as ``benchmarks.full_size`` writes it; empty where nothing was counted.
         experiment: its name.
     """
-    rows = record["experiments"].get(experiment)
+    rows = record.get("experiments", {}).get(experiment)
     if not rows:
         return ""
     runs = {row["run"]: row for row in rows.values()}

@@ -111,6 +111,8 @@ class Supervised(Problem):
         """A task drawn from the training set, for a step counted from 0."""
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
-        own = self.part, self.parts
         batch, episode = self.minibatch(step, random), self.episode(step, random)
+        if self.parts == 1:
+            return Samples(batch, episode)
+        own = self.part, self.parts
         return Samples(batch.share(*own), episode.share(*own))
