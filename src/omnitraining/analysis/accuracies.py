@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from omnitraining.analysis.lines import colour
+from omnitraining.analysis.lines import COLOURS, MARKERS, colour
 
 
 def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
@@ -35,15 +35,16 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                 for place, cell in enumerate(chosen)
                 if cell in results["cells"]
             }
+            kind = kinds.index(row.removesuffix("+"))
             offset = (index - (len(rows) - 1) / 2) * 0.8 / len(rows)
             axis.errorbar(
                 [place + offset for place in measured],
                 [value["mean"] for value in measured.values()],
                 [value["interval"] for value in measured.values()],
-                fmt="o",
+                fmt=MARKERS[kind // len(COLOURS)],  # colours come again after the eighth
                 markersize=8 if row == record["reference"] else 5,
                 capsize=3,
-                color=colour(kinds.index(row.removesuffix("+"))),
+                color=colour(kind),
                 mfc="white" if row.endswith("+") else None,
                 label=row,
             )
