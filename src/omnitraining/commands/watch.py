@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     steps = problem.test_steps if options.steps is None else options.steps
     if not 1 <= steps <= problem.test_steps:
         raise InputError(f"--steps is {steps}: it must be from 1 to {problem.test_steps}")
-    flow = options.flow or problem.chosen_flow(model, experiment.inference)
+    flow = options.flow or problem.chosen_flow(model, experiment.inference, steps)
     what = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
     if isinstance(problem.environment, HalfCheetah):
         made = cheetah_strip.draw(*what, options.task)

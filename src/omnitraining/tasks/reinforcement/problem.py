@@ -52,8 +52,8 @@ class Reinforcement(Problem):
 
     At test every flow acts, adapts, acts again, and so on; the result after k steps is the mean
     return of the trajectories sampled after the k-th step, from which the next step learns. There
-    is no vote: the ensemble stands for the flow, among those of ``inference.vote``, that has the
-    best return on the validation tasks.
+    is no vote: after k steps the ensemble stands for the flow, among those of ``inference.vote``,
+    that has the best return on the validation tasks after as many.
 
     Args:
         environment: the world and its distribution of tasks.
@@ -163,15 +163,16 @@ class Reinforcement(Problem):
         )
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
-        """Mean returns over the steps on the validation tasks; the best of those that vote."""
+        """Mean returns over the steps on the validation tasks; of the ensemble, as it is judged."""
         steps = self.validation_steps
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
         returns = {
-            flow: self.returns(model, flow, tasks, self.stated_rates(model, flow, steps))[1:]
+            flow: self.returns(model, flow, tasks, self.stated_rates(model, flow, steps)).mean(1)[1:]
             for flow in inference.voters(model.trained_flows)
         }
-        means = {flow: part.mean().item() for flow, part in returns.items()}
-        return {**means, ENSEMBLE: max(means.values())}
+        means = {flow: after.mean().item() for flow, after in returns.items()}
+        best = torch.stack(list(returns.values())).amax(0)
+        return {**means, ENSEMBLE: best.mean().item()}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the chosen one, per number of steps."""
@@ -179,31 +180,29 @@ class Reinforcement(Problem):
         rates = {flow: self.test_rates(model, flow) for flow in _policies(model)}
         returns = {flow: self.returns(model, flow, goals, rates[flow]) for flow in rates}
         voters = inference.voters(model.trained_flows)
-        chosen = self._best(model, {flow: rates[flow] for flow in voters})
+        best = self._best(model, {flow: rates[flow] for flow in voters})
         world = self.environment
         identity = tasks_hash(f"{world.identity()} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
         for step in range(self.test_steps + 1):
             scores = {flow: values[step].tolist() for flow, values in returns.items()}
-            scores[ENSEMBLE] = scores[chosen]
+            scores[ENSEMBLE] = scores[best[step]]
             evaluation.cells[f"{world.name} {step} steps"] = Cell(identity, scores)
         return evaluation
 
-    def chosen_flow(self, model: Model, inference: Inference) -> str:
-        """The voting flow with the best return on the validation tasks."""
+    def chosen_flow(self, model: Model, inference: Inference, steps: int) -> str:
+        """The voting flow with the best return on the validation tasks after gradient steps."""
         voters = inference.voters(model.trained_flows)
-        return self._best(model, {flow: self.test_rates(model, flow) for flow in voters})
+        return self._best(model, {flow: self.test_rates(model, flow) for flow in voters})[steps]
 
-    def _best(self, model: Model, rates: Mapping[str, Sequence[float]]) -> str:
-        """The flow with the best return on the validation tasks, at its learning rates."""
+    def _best(self, model: Model, rates: Mapping[str, Sequence[float]]) -> list[str]:
+        """After 0, 1, ... steps the flow with the best return on the validation tasks."""
         if len(rates) == 1:
-            return next(iter(rates))
+            return list(rates) * (self.test_steps + 1)
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
-        returns = {
-            flow: self.returns(model, flow, tasks, own)[1:].mean().item()
-            for flow, own in rates.items()
-        }
-        return max(returns, key=lambda flow: returns[flow])
+        returns = [self.returns(model, flow, tasks, own).mean(1) for flow, own in rates.items()]
+        flows = list(rates)
+        return [flows[best] for best in torch.stack(returns).argmax(0).tolist()]
 
     def returns(self, model: Model, flow: str, tasks: Tensor, rates: Sequence[float]) -> Tensor:
         """Mean return of a flow in tasks [N, ...] after 0, 1, ... steps [len(rates) + 1, N]."""
