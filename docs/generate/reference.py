@@ -13,7 +13,7 @@ GROUPS = {
                  "learner.predictor learner.trained learner"),
     "networks": ("Networks and losses", "omninet model losses precision teacher network heads"),
     "algorithms": ("Algorithms: what they are",
-                   "algorithm pretraining metatraining adaptation policy trpo"),
+                   "algorithm pretraining metatraining adaptation side_by_side policy trpo"),
     "backbones": ("Backbones", "backbones"),
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "tasks.classification.datasets tasks.classification.listing "

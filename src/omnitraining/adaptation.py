@@ -6,25 +6,29 @@ theta' = theta - lr * grad_theta E_S l(y, H o F(x; theta))      (below eq. 19, a
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from omnitraining.batches import Episode, channels_last
+from omnitraining.side_by_side import SideBySide, Weights
 
-Weights = dict[str, Tensor]
-Slope = Callable[[Weights, Tensor, Tensor, Weights], Weights]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Run = Callable[[Weights, Tensor], Tensor]
+"""From weights and inputs to outputs."""
+
+ROWS = 8192
+"""Support samples that are computed at a time on a CPU, so that small layers stay in its cache."""
 
 
 def adapted_outputs(
     network: nn.Module,
     episode: Episode,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     after: Sequence[int],
     lr: float,
     second_order: bool = True,
@@ -43,9 +47,9 @@ def adapted_outputs(
         after: numbers of gradient steps to report, rising, 0 or more.
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
-        chunk: tasks computed at a time; all at once if None. Networks with norms are computed
-            task by task where the outer gradient flows through inner gradients, and those with
-            convolutions on a CPU.
+        chunk: tasks computed at a time; if None, as many as fit a CPU's cache, or all on a GPU.
+            Networks with norms are computed task by task where the outer gradient flows through
+            inner gradients, and those with convolutions on a CPU.
 
     Returns:
         Outputs [len(after), T, Q, O].
@@ -55,60 +59,39 @@ def adapted_outputs(
     weights: Weights = dict(network.named_parameters())
     if not torch.is_grad_enabled():
         weights = {name: p.detach() for name, p in weights.items()}
-    tied = len(list(network.named_parameters(remove_duplicate=False))) > len(weights)
-    buffers = {name: b.clone() for name, b in network.named_buffers()}
+    sets = episode.support_x, episode.support_y, episode.query_x
 
-    def outputs_of(fast: Weights, state: Weights, x: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(network, (fast, state), (x,), tie_weights=tied)
-        return outputs
-
-    def support_loss(fast: Weights, x: Tensor, y: Tensor, state: Weights) -> Tensor:
-        return loss(outputs_of(fast, state, x), y)
-
-    def slope_of_one(fast: Weights, x: Tensor, y: Tensor, state: Weights) -> Weights:
-        with torch.enable_grad():
-            leaves = {
-                name: w if w.requires_grad else w.detach().requires_grad_()
-                for name, w in fast.items()
-            }
-            value = support_loss(leaves, x, y, state)
-            slopes = torch.autograd.grad(
-                value, list(leaves.values()), create_graph=keep_graph, materialize_grads=True
-            )
-        return dict(zip(fast, slopes, strict=True))
-
-    def descend(slope: Slope, x: Tensor, y: Tensor, query: Tensor, state: Weights) -> Tensor:
-        fast, outputs = weights, []
+    def descend(run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+        outputs = []
         for step in range(after[-1] + 1):
             if step in after:
-                outputs.append(outputs_of(fast, state, query))
+                outputs.append(run(fast, query))
             if step < after[-1]:
-                slopes = slope(fast, x, y, state)
-                if not second_order:
-                    slopes = {name: g.detach() for name, g in slopes.items()}
-                fast = {name: w - lr * slopes[name] for name, w in fast.items()}
+                fast = _stepped(run, loss, fast, x, y, lr, keep_graph)
         return torch.stack(outputs)
 
-    sets = episode.support_x, episode.support_y, episode.query_x
     # Of all ways to compute attention, only the plain one can be differentiated twice.
     with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH):
         if len(episode.support_x) == 1 or _better_apart(network, episode, keep_graph):
-            # Plain autograd: torch.func costs several times as much on one small network.
-            tasks_apart = [
-                descend(slope_of_one, channels_last(x), y, channels_last(query), buffers)
+            alone = _alone(network)
+            one_by_one = [
+                descend(alone, loss, weights, channels_last(x), y, channels_last(query))
                 for x, y, query in zip(*sets, strict=True)
             ]
-            return torch.stack(tasks_apart, 1)
-        tasks = len(episode.support_x)
-        state = {name: b.expand(tasks, *b.shape).clone() for name, b in buffers.items()}
-        together = vmap(
-            partial(descend, grad(support_loss)),
-            out_dims=1,
-            randomness="different",
-            chunk_size=chunk,
-        )
-        outputs: Tensor = together(*sets, state)
-        return outputs
+            return torch.stack(one_by_one, 1)
+        on_cpu, (tasks, samples) = episode.support_x.device.type == "cpu", sets[1].shape[:2]
+        chunk = chunk or (max(1, ROWS // samples) if on_cpu else tasks)
+        stack, total = SideBySide(network), _total(loss)
+        chunks = [
+            descend(
+                lambda fast, inputs: stack.bind(fast)(inputs),
+                total,
+                {name: w.expand(len(x), *w.shape) for name, w in weights.items()},
+                *(x, y, query),
+            )
+            for x, y, query in zip(*(part.split(chunk) for part in sets), strict=True)
+        ]
+        return torch.cat(chunks, 1)
 
 
 @torch.no_grad()
@@ -117,7 +100,7 @@ def descended(
     weights: Weights,
     x: Tensor,
     y: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     lr: float,
 ) -> Weights:
     """T networks of one architecture, each after one gradient step on its own samples.
@@ -133,19 +116,56 @@ def descended(
         loss: mean loss of outputs and targets of one task.
         lr: learning rate.
     """
+    stack = SideBySide(network)
 
-    def support_loss(fast: Weights, x: Tensor, y: Tensor) -> Tensor:
-        return loss(functional_call(network, fast, (x,)), y)
+    def run(fast: Weights, inputs: Tensor) -> Tensor:
+        return stack.bind(fast)(inputs)
 
-    slopes = vmap(grad(support_loss))(weights, x, y)
-    return {name: w - lr * slopes[name] for name, w in weights.items()}
+    return _stepped(run, _total(loss), weights, x, y, lr, keep_graph=False)
+
+
+def _stepped(
+    run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, lr: float, keep_graph: bool
+) -> Weights:
+    """Weights after one gradient step, through which gradients flow if the graph is kept."""
+    with torch.enable_grad():
+        leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in fast.items()}
+        value = loss(run(leaves, x), y)
+        slopes = torch.autograd.grad(
+            value, list(leaves.values()), create_graph=keep_graph, materialize_grads=True
+        )
+    return {name: w - lr * g for (name, w), g in zip(fast.items(), slopes, strict=True)}
+
+
+def _total(loss: Loss) -> Loss:
+    """The sum over tasks: its gradient by each task's own weights is that of the task's loss."""
+
+    def total(outputs: Tensor, targets: Tensor) -> Tensor:
+        losses: Tensor = vmap(loss)(outputs, targets)
+        return losses.sum()
+
+    return total
+
+
+def _alone(network: nn.Module) -> Run:
+    """One network, plainly: torch.func costs several times as much on a small one."""
+    tied = len(list(network.named_parameters(remove_duplicate=False))) > len(
+        list(network.parameters())
+    )
+    buffers = {name: b.clone() for name, b in network.named_buffers()}
+
+    def run(fast: Weights, inputs: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(network, (fast, buffers), (inputs,), tie_weights=tied)
+        return outputs
+
+    return run
 
 
 def adapted(
     network: nn.Module,
     x: Tensor,
     y: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     steps: int,
     lr: float,
 ) -> nn.Module:

@@ -26,9 +26,12 @@ class GaussianHead(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(actions))
 
     def forward(self, features: Tensor) -> Tensor:
-        mean = self.mean(features)
-        spread = self.log_std.clamp(min=LOG_STD_FLOOR).expand_as(mean)
-        return torch.cat([mean, spread], -1)
+        return gaussian(self.mean(features), self.log_std)
+
+
+def gaussian(mean: Tensor, log_std: Tensor) -> Tensor:
+    """Outputs [..., 2 A] of a policy: means of actions [..., A] beside their log deviations."""
+    return torch.cat([mean, log_std.clamp(min=LOG_STD_FLOOR).expand_as(mean)], -1)
 
 
 def log_probability(outputs: Tensor, actions: Tensor) -> Tensor:

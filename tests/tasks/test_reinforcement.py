@@ -369,10 +369,11 @@ def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validat
         model.network("pre").head.mean.bias += 8
         model.network("meta").head.log_std += 3
     tasks = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
-    after = {
-        flow: data.returns(model, flow, tasks, data.test_rates(model, flow)).mean(1)
-        for flow in model.trained_flows
-    }
+    after = {}
+    for flow in model.trained_flows:
+        rates, random = data.test_rates(model, flow), generator(VALIDATION_SEED)
+        acted = [acted for acted, _ in data.adaptation(model, flow, tasks, rates, random)]
+        after[flow] = torch.stack([part.returns().mean() for part in acted])
     for vote in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
         inference = Inference(vote=vote) if vote else Inference()
         voters = vote or model.trained_flows

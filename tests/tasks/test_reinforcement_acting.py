@@ -12,6 +12,7 @@ from omnitraining.backbones import MLP
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, OmniNet, plain
 from omnitraining.policy import GaussianHead, policy_gradient
+from omnitraining.side_by_side import SideBySide
 from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -75,7 +76,7 @@ def test_policies_are_the_networks_one_by_one(kind: str) -> None:
     outputs = policy(states)
     assert outputs.shape == (TASKS, 5, 6)
     torch.testing.assert_close(outputs.detach(), one_by_one(network, weights, states))
-    assert isinstance(policy, nn.Module) == (kind in SIDE_BY_SIDE)
+    assert SideBySide(network)._known == (kind in SIDE_BY_SIDE)
 
 
 @each_backbone

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from omnitraining.adaptation import Weights, descended
+from omnitraining.adaptation import descended
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
@@ -32,6 +32,7 @@ from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.omninet import plain
 from omnitraining.runs import Run
+from omnitraining.side_by_side import Weights
 from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from omnitraining.adaptation import Weights, descended
+from omnitraining.adaptation import descended
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference, tasks_hash
@@ -18,6 +18,7 @@ from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.policy import policy_gradient
 from omnitraining.pretraining import REINFORCE
+from omnitraining.side_by_side import Weights
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
@@ -69,7 +70,8 @@ class Reinforcement(Problem):
             the validation tasks. A policy that has become sure of itself has steeper gradients.
         test_tasks: how many.
         validation_tasks: how many.
-        validation_steps: gradient steps on them; the score is the mean return after each.
+        validation_steps: gradient steps on them; the score is the mean return after each, at the
+            learning rates of the results.
     """
 
     one_joint_head = True
@@ -164,45 +166,35 @@ class Reinforcement(Problem):
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
         """Mean returns over the steps on the validation tasks; of the ensemble, as it is judged."""
-        steps = self.validation_steps
-        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
-        returns = {
-            flow: self.returns(model, flow, tasks, self.stated_rates(model, flow, steps)).mean(1)[1:]
+        tried = {
+            flow: torch.tensor(self._tried(model, flow, self.validation_steps)[1][1:])
             for flow in inference.voters(model.trained_flows)
         }
-        means = {flow: after.mean().item() for flow, after in returns.items()}
-        best = torch.stack(list(returns.values())).amax(0)
+        means = {flow: returns.mean().item() for flow, returns in tried.items()}
+        best = torch.stack(list(tried.values())).amax(0)
         return {**means, ENSEMBLE: best.mean().item()}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the chosen one, per number of steps."""
         goals = self.fixed_tests(tasks)
-        rates = {flow: self.test_rates(model, flow) for flow in _policies(model)}
-        returns = {flow: self.returns(model, flow, goals, rates[flow]) for flow in rates}
+        tried = {flow: self._tried(model, flow, self.test_steps) for flow in _policies(model)}
+        returns = {flow: self.returns(model, flow, goals, tried[flow][0]) for flow in tried}
         voters = inference.voters(model.trained_flows)
-        best = self._best(model, {flow: rates[flow] for flow in voters})
         world = self.environment
         identity = tasks_hash(f"{world.identity()} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
         for step in range(self.test_steps + 1):
             scores = {flow: values[step].tolist() for flow, values in returns.items()}
-            scores[ENSEMBLE] = scores[best[step]]
+            best = max(voters, key=lambda flow: tried[flow][1][step])
+            scores[ENSEMBLE] = scores[best]
             evaluation.cells[f"{world.name} {step} steps"] = Cell(identity, scores)
         return evaluation
 
     def chosen_flow(self, model: Model, inference: Inference, steps: int) -> str:
         """The voting flow with the best return on the validation tasks after gradient steps."""
         voters = inference.voters(model.trained_flows)
-        return self._best(model, {flow: self.test_rates(model, flow) for flow in voters})[steps]
-
-    def _best(self, model: Model, rates: Mapping[str, Sequence[float]]) -> list[str]:
-        """After 0, 1, ... steps the flow with the best return on the validation tasks."""
-        if len(rates) == 1:
-            return list(rates) * (self.test_steps + 1)
-        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks)
-        returns = [self.returns(model, flow, tasks, own).mean(1) for flow, own in rates.items()]
-        flows = list(rates)
-        return [flows[best] for best in torch.stack(returns).argmax(0).tolist()]
+        after = {flow: self._tried(model, flow, steps)[1][-1] for flow in voters}
+        return max(after, key=lambda flow: after[flow])
 
     def returns(self, model: Model, flow: str, tasks: Tensor, rates: Sequence[float]) -> Tensor:
         """Mean return of a flow in tasks [N, ...] after 0, 1, ... steps [len(rates) + 1, N]."""
@@ -248,21 +240,27 @@ class Reinforcement(Problem):
 
     def test_rates(self, model: Model, flow: str) -> list[float]:
         """Learning rates of a flow in the results, as ``rates`` says."""
-        stated = self.stated_rates(model, flow, self.test_steps)
-        if self.rates == "stated":
-            return stated
+        return self._tried(model, flow, self.test_steps)[0]
+
+    def _tried(self, model: Model, flow: str, steps: int) -> tuple[list[float], list[float]]:
+        """A flow on the validation tasks: its learning rates, as ``rates`` says, and its returns.
+
+        Returns:
+            Rates of the steps, and mean returns after 0, 1, ... of them.
+        """
         network = _policies(model)[flow]
-        chosen: list[float] = []
+        factors = FACTORS if self.rates == "validation" else (1.0,)
         random = torch.Generator().manual_seed(VALIDATION_SEED)
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks).to(self.device)
         weights = copies(network, len(tasks))
         acted = self._act(tasks, policies(network, weights), random)
-        for rate in stated:
+        rates, returns = list[float](), [acted.returns().mean().item()]
+        for stated in self.stated_rates(model, flow, steps):
             x, y = acted.samples(self.discount, self.trace)
             chance = random.get_state()
             best, failure = -math.inf, None
-            for tried in (factor * rate for factor in FACTORS):
-                moved = descended(network, weights, x, y, policy_gradient, tried)
+            for rate in (factor * stated for factor in factors):
+                moved = descended(network, weights, x, y, policy_gradient, rate)
                 random.set_state(chance)  # every rate meets the same starts and noise
                 try:
                     after = self._act(tasks, policies(network, moved), random)
@@ -270,12 +268,13 @@ class Reinforcement(Problem):
                     failure = diverged
                     continue
                 if (score := after.returns().mean().item()) > best:
-                    best, following = score, (tried, moved, after)
+                    best, following = score, (rate, moved, after)
             if best == -math.inf and failure is not None:
                 raise failure
-            chosen.append(following[0])
-            weights, acted = following[1:]
-        return chosen
+            rate, weights, acted = following
+            rates.append(rate)
+            returns.append(best)
+        return rates, returns
 
     def fixed_tests(self, count: int) -> Tensor:
         """The first of the fixed test tasks [count, ...], on the CPU."""

@@ -1,0 +1,94 @@
+"""Networks side by side: of one architecture, each task with weights of its own, all at once."""
+
+from collections.abc import Callable
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.utils import parametrize
+
+from omnitraining.backbones import MLP
+from omnitraining.network import Network
+from omnitraining.omninet import plain
+from omnitraining.policy import GaussianHead, gaussian
+
+Weights = dict[str, Tensor]
+
+PER_SAMPLE = (Network, MLP, nn.Sequential, nn.Linear, nn.Tanh, nn.ReLU, GaussianHead)
+"""Modules known to treat the last dimension alone, and to run what they hold in order."""
+
+
+class SideBySide:
+    """T networks as one, differentiable in their weights.
+
+    Where every layer is known, branches are folded into weights and linear layers become batched
+    products, at half the cost of vmap; any other network goes through vmap. Its buffers are left
+    as they are.
+
+    Args:
+        network: the architecture.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network, self._plain = network, plain(network)
+        names = [name for name, _ in self._plain.named_parameters(remove_duplicate=False)]
+        tied = len(names) > len(list(self._plain.parameters()))
+        self._known = all(type(m) in PER_SAMPLE for m in self._plain.modules()) and not tied
+        branched = any(parametrize.is_parametrized(m) for m in network.modules())
+        self._folding = _Folding(network, names) if branched else None
+
+    def bind(self, weights: Weights) -> Callable[[Tensor], Tensor]:
+        """The T networks as a function of inputs [T, M, ...], which returns [T, M, O].
+
+        Args:
+            weights: by the names of the network's parameters [T, ...].
+        """
+        if not self._known:
+            return lambda x: self._mapped(weights, x)
+        if (folding := self._folding) is not None:
+            weights = {f"network.{name}": weight for name, weight in weights.items()}
+            weights = vmap(lambda own: functional_call(folding, own, ()))(weights)
+        return _bound(self._plain, weights, "")
+
+    def _mapped(self, weights: Weights, x: Tensor) -> Tensor:
+        network, tasks = self._network, len(x)
+        state = {n: b.expand(tasks, *b.shape).clone() for n, b in network.named_buffers()}
+        outputs: Tensor = vmap(
+            lambda own, buffers, samples: functional_call(network, (own, buffers), (samples,)),
+            randomness="different",
+        )(weights, state, x)
+        return outputs
+
+
+class _Folding(nn.Module):
+    """Puts out the effective weights of a network, by their names in its plain copy."""
+
+    def __init__(self, network: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.names = names
+
+    def forward(self) -> Weights:
+        paths = {name: name.rpartition(".") for name in self.names}
+        return {
+            name: getattr(self.network.get_submodule(path), last)
+            for name, (path, _, last) in paths.items()
+        }
+
+
+def _bound(module: nn.Module, weights: Weights, path: str) -> Callable[[Tensor], Tensor]:
+    """A known module with the weights that stand under a path."""
+    if isinstance(module, nn.Linear):
+        weight, bias = weights[f"{path}weight"].mT.contiguous(), weights.get(f"{path}bias")
+        added = weight.new_zeros(()) if bias is None else bias.unsqueeze(1)
+        return lambda x: torch.baddbmm(added, x, weight)
+    if isinstance(module, GaussianHead):
+        mean = _bound(module.mean, weights, f"{path}mean.")
+        log_std = weights[f"{path}log_std"].unsqueeze(1)
+        return lambda features: gaussian(mean(features), log_std)
+    children = dict(module.named_children())
+    if isinstance(module, Network):  # it may hold more, which its forward pass does not use
+        children = {"backbone": module.backbone, "head": module.head}
+    parts = [_bound(part, weights, f"{path}{name}.") for name, part in children.items()]
+    return (lambda x: reduce(lambda y, part: part(y), parts, x)) if parts else module
