@@ -126,8 +126,9 @@ def plan(
             for row, own in suite.rows.items():
                 if setting not in _option(suite, row, "settings", suite.settings or [""]):
                     continue
+                there = suite.settings.get(setting, {}).get("rows", {}).get(row, {})
                 values = with_recipe(
-                    merge(suite.config, _setting(suite, setting), _fields(suite, row))
+                    merge(suite.config, _setting(suite, setting), _fields(suite, row), there)
                 )
                 values = merge(
                     values,

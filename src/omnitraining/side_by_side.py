@@ -31,11 +31,11 @@ class SideBySide:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._network, self._plain = network, plain(network)
+        branched = any(parametrize.is_parametrized(m) for m in network.modules())
+        self._network, self._plain = network, plain(network) if branched else network
         names = [name for name, _ in self._plain.named_parameters(remove_duplicate=False)]
         tied = len(names) > len(list(self._plain.parameters()))
         self._known = all(type(m) in PER_SAMPLE for m in self._plain.modules()) and not tied
-        branched = any(parametrize.is_parametrized(m) for m in network.modules())
         self._folding = _Folding(network, names) if branched else None
 
     def bind(self, weights: Weights) -> Callable[[Tensor], Tensor]:
@@ -80,7 +80,7 @@ class _Folding(nn.Module):
 def _bound(module: nn.Module, weights: Weights, path: str) -> Callable[[Tensor], Tensor]:
     """A known module with the weights that stand under a path."""
     if isinstance(module, nn.Linear):
-        weight, bias = weights[f"{path}weight"].mT.contiguous(), weights.get(f"{path}bias")
+        weight, bias = weights[f"{path}weight"].mT, weights.get(f"{path}bias")
         added = weight.new_zeros(()) if bias is None else bias.unsqueeze(1)
         return lambda x: torch.baddbmm(added, x, weight)
     if isinstance(module, GaussianHead):
