@@ -322,6 +322,22 @@ def test_a_budget_is_a_fraction_of_the_work(
     assert {key: numbers.get(key) for key in expected} == expected
 
 
+def test_what_a_setting_says_of_a_row_stands_over_the_row_there_alone() -> None:
+    config = {"training": {"steps": 7, "lr": 0.1}}
+    settings = {
+        "near": {"training": {"lr": 0.2}, "rows": {"one": {"training": {"lr": 0.3}}}},
+        "far": {"training": {"lr": 0.4}},
+    }
+    rows: dict[str, Any] = {"one": {"training": {"steps": 8}}, "two": {}}
+    suite = dataclasses.replace(find_suite("figure8"), config=config, rows=rows, settings=settings)
+    found = {(job.row, job.setting): job.values for job in reproduction.plan(suite, Path(), [0])}
+    rates = {place: values["training"]["lr"] for place, values in found.items()}
+    assert rates == {
+        ("one", "near"): 0.3, ("two", "near"): 0.2, ("one", "far"): 0.4, ("two", "far"): 0.4,
+    }  # fmt: skip
+    assert found["one", "near"] == {"training": {"steps": 8, "lr": 0.3}, "seed": 0}
+
+
 @pytest.mark.parametrize("budget", [0.0, 1.5, -1.0])
 def test_impossible_budgets_are_refused(budget: float, tmp_path: Path) -> None:
     with pytest.raises(
