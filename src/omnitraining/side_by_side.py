@@ -80,7 +80,7 @@ class _Folding(nn.Module):
 def _bound(module: nn.Module, weights: Weights, path: str) -> Callable[[Tensor], Tensor]:
     """A known module with the weights that stand under a path."""
     if isinstance(module, nn.Linear):
-        weight, bias = weights[f"{path}weight"].mT, weights.get(f"{path}bias")
+        weight, bias = weights[f"{path}weight"].mT.contiguous(), weights.get(f"{path}bias")
         added = weight.new_zeros(()) if bias is None else bias.unsqueeze(1)
         return lambda x: torch.baddbmm(added, x, weight)
     if isinstance(module, GaussianHead):
