@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -13,6 +14,9 @@ from omnitraining.analysis.lines import COLOURS, MARKERS, colour
 
 def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     """One panel per number of shots; a point per method and benchmark with its 95 % interval.
+
+    What is far below all others, as a recipe that learns nothing, would leave no room for them: its
+    number stands at the edge.
 
     Args:
         record: as `omnitraining.reproduction` writes it.
@@ -29,6 +33,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     kinds = list(dict.fromkeys(row.removesuffix("+") for row in rows))
     for axis, shot in zip(axes[:, 0], shots, strict=True):
         chosen = [cell for cell in cells if cell.endswith(shot)]
+        fence = min(_fence(record, cell) for cell in chosen)
         for index, (row, results) in enumerate(rows.items()):
             measured = {
                 place: results["cells"][cell]["heads"]["ensemble"]
@@ -37,6 +42,15 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
             }
             kind = kinds.index(row.removesuffix("+"))
             offset = (index - (len(rows) - 1) / 2) * 0.8 / len(rows)
+            for place, value in [*measured.items()]:
+                if value["mean"] < fence:
+                    axis.annotate(
+                        f"\u25be {measured.pop(place)['mean']:.1f}",
+                        (place + offset, 0.02),
+                        xycoords=("data", "axes fraction"),
+                        color=colour(kind),
+                        ha="center",
+                    )
             axis.errorbar(
                 [place + offset for place in measured],
                 [value["mean"] for value in measured.values()],
@@ -49,6 +63,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                 label=row,
             )
         axis.set_xticks(range(len(chosen)), [cell.removesuffix(" " + shot) for cell in chosen])
+        axis.set_xlim(-0.5, len(chosen) - 0.5)
         axis.set_ylabel(f"{shot}, {record['unit']}")
         axis.grid(axis="y", alpha=0.3)
         for side in ("top", "right"):
@@ -74,3 +89,11 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
     return path
+
+
+def _fence(record: dict[str, Any], cell: str) -> float:
+    """Means below this are far out: six median deviations below the median, but ten points."""
+    there = [row["cells"][cell] for row in record["rows"].values() if cell in row["cells"]]
+    means = np.array([own["heads"]["ensemble"]["mean"] for own in there])
+    middle = np.median(means)
+    return float(middle - max(10.0, 6 * np.median(np.abs(means - middle))))
