@@ -106,7 +106,8 @@ def test_one_step_of_omni_training_has_finite_terms_and_reaches_every_parameter(
     terms = model(*data, teacher.model)
     names = {"l_pre", "l_meta", "l_joint_pre", "l_joint_meta", "r_pre", "r_meta", "total"}
     assert terms.keys() == names and all(term.isfinite() for term in terms.values())
-    assert terms["r_pre"] == 0 and terms["r_meta"] == 0  # the teacher is still the student
+    # The teacher is still the student; without a graph some kernels round otherwise.
+    assert terms["r_pre"] < 1e-12 and terms["r_meta"] < 1e-12
     assert_gradients(model, terms["total"])
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     optimiser.step()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,12 @@ class SideBySide:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        branched = any(parametrize.is_parametrized(m) for m in network.modules())
-        self._network, self._plain = network, plain(network) if branched else network
-        names = [name for name, _ in self._plain.named_parameters(remove_duplicate=False)]
-        tied = len(names) > len(list(self._plain.parameters()))
-        self._known = all(type(m) in PER_SAMPLE for m in self._plain.modules()) and not tied
-        self._folding = _Folding(network, names) if branched else None
+        self._network, self._known = network, _is_known(network)
+        if self._known:
+            branched = any(parametrize.is_parametrized(m) for m in network.modules())
+            self._plain = plain(network) if branched else network
+            names = [name for name, _ in self._plain.named_parameters()]
+            self._folding = _Folding(network, names) if branched else None
 
     def bind(self, weights: Weights) -> Callable[[Tensor], Tensor]:
         """The T networks as a function of inputs [T, M, ...], which returns [T, M, O].
@@ -53,12 +54,32 @@ class SideBySide:
 
     def _mapped(self, weights: Weights, x: Tensor) -> Tensor:
         network, tasks = self._network, len(x)
-        state = {n: b.expand(tasks, *b.shape).clone() for n, b in network.named_buffers()}
+        state = {
+            name: buffer.expand(tasks, *buffer.shape).clone()
+            for name, buffer in network.named_buffers()
+            if name not in weights  # what adapts may be a buffer, as of a head that was fitted
+        }
         outputs: Tensor = vmap(
             lambda own, buffers, samples: functional_call(network, (own, buffers), (samples,)),
             randomness="different",
         )(weights, state, x)
         return outputs
+
+
+def _is_known(network: nn.Module) -> bool:
+    """Whether nothing but `PER_SAMPLE` is in a network, beside the branches of Omni-Layers."""
+    branched = [m for m in network.modules() if parametrize.is_parametrized(m)]
+    branches = {part for m in branched for part in cast(nn.Module, m.parametrizations).modules()}
+    # torch derives a class for each parametrized layer.
+    kinds = {
+        type(m).__bases__[0] if m in branched else type(m)
+        for m in network.modules()
+        if m not in branches
+    }
+    tied = len(list(network.named_parameters(remove_duplicate=False))) > len(
+        list(network.parameters())
+    )
+    return kinds <= {*PER_SAMPLE} and not tied
 
 
 class _Folding(nn.Module):
