@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from omnitraining.analysis.lines import colour, line_with_band
 from omnitraining.evaluation import ENSEMBLE
@@ -45,11 +45,12 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                     label = f"{row}, {flow}-flow alone"
                     axis.plot(steps, alone, line, color=colour(index), lw=1.2, label=label)
         shown = [value for line in axis.lines for value in line.get_ydata()]
-        if max(shown) < -1 and min(shown) < 10 * max(shown):
+        if max(shown) < -0.1 and min(shown) < 10 * max(shown):
             # Returns that are costs: good policies differ by far less than bad ones lose.
-            axis.set_yscale("symlog", linthresh=1)
-            axis.yaxis.set_major_locator(FixedLocator([-500, -200, -100, -50, -20, -10, -5, -2]))
-            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.set_yscale("symlog", linthresh=0.1)
+            ticks = [-digit * 10.0**power for power in range(-1, 3) for digit in (1, 2, 5)]
+            axis.yaxis.set_major_locator(FixedLocator(ticks))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("gradient steps")
         axis.set_title(environment)
