@@ -19,7 +19,8 @@ from omnitraining.backbones import MLP
 from omnitraining.batches import Episode
 from omnitraining.network import Network
 from omnitraining.policy import GaussianHead, policy_gradient, surrogate
-from omnitraining.tasks.reinforcement.acting import copies, policies
+from omnitraining.side_by_side import copies
+from omnitraining.tasks.reinforcement.acting import policies
 from omnitraining.tasks.reinforcement.environment import Environment
 from omnitraining.tasks.reinforcement.half_cheetah import FRAME_SKIP, HalfCheetahVelocity
 from omnitraining.tasks.reinforcement.navigation import Navigation

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from omnitraining.batches import Episode, channels_last
-from omnitraining.side_by_side import SideBySide, Weights
+from omnitraining.side_by_side import SideBySide, Weights, is_tied
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Run = Callable[[Weights, Tensor], Tensor]
@@ -67,8 +67,11 @@ def adapted_outputs(
             if step in after:
                 outputs.append(run(fast, query))
             if step < after[-1]:
-                fast = _stepped(run, loss, fast, x, y, lr, keep_graph)
+                fast = moved(fast, _slopes(run, loss, fast, x, y, keep_graph), lr)
         return torch.stack(outputs)
+
+    def each(tasks: int) -> Weights:
+        return {name: w.expand(tasks, *w.shape) for name, w in weights.items()}
 
     # Of all ways to compute attention, only the plain one can be differentiated twice.
     with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH):
@@ -81,14 +84,9 @@ def adapted_outputs(
             return torch.stack(one_by_one, 1)
         on_cpu, (tasks, samples) = episode.support_x.device.type == "cpu", sets[1].shape[:2]
         chunk = chunk or (max(1, ROWS // samples) if on_cpu else tasks)
-        stack, total = SideBySide(network), _total(loss)
+        together, total = SideBySide(network), _total(loss)
         chunks = [
-            descend(
-                lambda fast, inputs: stack.bind(fast)(inputs),
-                total,
-                {name: w.expand(len(x), *w.shape) for name, w in weights.items()},
-                *(x, y, query),
-            )
+            descend(together, total, each(len(x)), x, y, query)
             for x, y, query in zip(*(part.split(chunk) for part in sets), strict=True)
         ]
         return torch.cat(chunks, 1)
@@ -116,25 +114,36 @@ def descended(
         loss: mean loss of outputs and targets of one task.
         lr: learning rate.
     """
-    stack = SideBySide(network)
-
-    def run(fast: Weights, inputs: Tensor) -> Tensor:
-        return stack.bind(fast)(inputs)
-
-    return _stepped(run, _total(loss), weights, x, y, lr, keep_graph=False)
+    return moved(weights, slopes(network, weights, x, y, loss), lr)
 
 
-def _stepped(
-    run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, lr: float, keep_graph: bool
+@torch.no_grad()
+def slopes(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss: Loss) -> Weights:
+    """What the step of `descended` follows, for trying several learning rates."""
+    return _slopes(SideBySide(network), _total(loss), weights, x, y, keep_graph=False)
+
+
+def moved(weights: Weights, slopes: Weights, lr: float) -> Weights:
+    """Weights after one step down their slopes."""
+    return {name: w - lr * slopes[name] for name, w in weights.items()}
+
+
+def _slopes(
+    run: Run, loss: Loss, weights: Weights, x: Tensor, y: Tensor, keep_graph: bool
 ) -> Weights:
-    """Weights after one gradient step, through which gradients flow if the graph is kept."""
+    """Gradient of a loss by weights, through which gradients flow if the graph is kept."""
     with torch.enable_grad():
-        leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in fast.items()}
-        value = loss(run(leaves, x), y)
-        slopes = torch.autograd.grad(
-            value, list(leaves.values()), create_graph=keep_graph, materialize_grads=True
+        leaves = {
+            name: w if w.requires_grad else w.detach().requires_grad_()
+            for name, w in weights.items()
+        }
+        found = torch.autograd.grad(
+            loss(run(leaves, x), y),
+            list(leaves.values()),
+            create_graph=keep_graph,
+            materialize_grads=True,
         )
-    return {name: w - lr * g for (name, w), g in zip(fast.items(), slopes, strict=True)}
+    return dict(zip(weights, found, strict=True))
 
 
 def _total(loss: Loss) -> Loss:
@@ -149,9 +158,7 @@ def _total(loss: Loss) -> Loss:
 
 def _alone(network: nn.Module) -> Run:
     """One network, plainly: torch.func costs several times as much on a small one."""
-    tied = len(list(network.named_parameters(remove_duplicate=False))) > len(
-        list(network.parameters())
-    )
+    tied = is_tied(network)
     buffers = {name: b.clone() for name, b in network.named_buffers()}
 
     def run(fast: Weights, inputs: Tensor) -> Tensor:

@@ -126,9 +126,8 @@ def plan(
             for row, own in suite.rows.items():
                 if setting not in _option(suite, row, "settings", suite.settings or [""]):
                     continue
-                there = suite.settings.get(setting, {}).get("rows", {}).get(row, {})
                 values = with_recipe(
-                    merge(suite.config, _setting(suite, setting), _fields(suite, row), there)
+                    merge(suite.config, _setting(suite, setting), _fields(suite, row, setting))
                 )
                 values = merge(
                     values,
@@ -189,11 +188,12 @@ def _origin(suite: Suite, row: str) -> str | None:
     return own.get("continues") or own.get("previous")
 
 
-def _fields(suite: Suite, row: str) -> Values:
-    """What differs in a row, with what differs in the row that it goes on from."""
+def _fields(suite: Suite, row: str, setting: str) -> Values:
+    """What differs in a row in a setting, with what differs in the row that it goes on from."""
     fields = {key: value for key, value in suite.rows[row].items() if key not in OF_A_ROW}
+    there = suite.settings.get(setting, {}).get("rows", {}).get(row, {})
     before = _origin(suite, row)
-    return merge(_fields(suite, before), fields) if before else fields
+    return merge(_fields(suite, before, setting) if before else {}, fields, there)
 
 
 def _option(suite: Suite, row: str, name: str, default: Any) -> Any:

@@ -20,6 +20,17 @@ PER_SAMPLE = (Network, MLP, nn.Sequential, nn.Linear, nn.Tanh, nn.ReLU, Gaussian
 """Modules known to treat the last dimension alone, and to run what they hold in order."""
 
 
+def copies(network: nn.Module, tasks: int) -> Weights:
+    """The weights of a network, once for each of T tasks [T, ...]; no memory is copied."""
+    return {name: p.detach().expand(tasks, *p.shape) for name, p in network.named_parameters()}
+
+
+def is_tied(network: nn.Module) -> bool:
+    """Whether a parameter has several names."""
+    names = list(network.named_parameters(remove_duplicate=False))
+    return len(names) > len(list(network.parameters()))
+
+
 class SideBySide:
     """T networks as one, differentiable in their weights.
 
@@ -38,6 +49,10 @@ class SideBySide:
             self._plain = plain(network) if branched else network
             names = [name for name, _ in self._plain.named_parameters()]
             self._folding = _Folding(network, names) if branched else None
+
+    def __call__(self, weights: Weights, x: Tensor) -> Tensor:
+        """Outputs [T, M, O] of inputs [T, M, ...] under weights [T, ...]."""
+        return self.bind(weights)(x)
 
     def bind(self, weights: Weights) -> Callable[[Tensor], Tensor]:
         """The T networks as a function of inputs [T, M, ...], which returns [T, M, O].
@@ -76,10 +91,7 @@ def _is_known(network: nn.Module) -> bool:
         for m in network.modules()
         if m not in branches
     }
-    tied = len(list(network.named_parameters(remove_duplicate=False))) > len(
-        list(network.parameters())
-    )
-    return kinds <= {*PER_SAMPLE} and not tied
+    return kinds <= {*PER_SAMPLE} and not is_tied(network)
 
 
 class _Folding(nn.Module):

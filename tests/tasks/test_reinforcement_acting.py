@@ -12,8 +12,8 @@ from omnitraining.backbones import MLP
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, OmniNet, plain
 from omnitraining.policy import GaussianHead, policy_gradient
-from omnitraining.side_by_side import SideBySide
-from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
+from omnitraining.side_by_side import SideBySide, copies
+from omnitraining.tasks.reinforcement.acting import one_policy, policies
 
 pytestmark = pytest.mark.usefixtures("float64")
 TASKS = 3

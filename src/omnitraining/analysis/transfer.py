@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from omnitraining.adaptation import descended
 from omnitraining.batches import Episode
@@ -32,7 +31,7 @@ from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.omninet import plain
 from omnitraining.runs import Run
-from omnitraining.side_by_side import Weights
+from omnitraining.side_by_side import SideBySide, Weights, copies
 from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
@@ -305,17 +304,12 @@ def _tuned_logits(
             "fine-tuned"
         )
     network = Network(backbone, _OneTask(head))
-    count = len(x)
-    weights: Weights = {
-        f"backbone.{name}": p.detach().expand(count, *p.shape)
-        for name, p in backbone.named_parameters()
-    }
+    together = SideBySide(network)
+    weights: Weights = copies(network, len(x))  # of the backbone: the head's are buffers
     weights |= {f"head.{name}": tensor for name, tensor in head.named_buffers()}
     for step in range(STEPS[-1] + 1):
         if step in STEPS:
-            yield vmap(lambda own, query: functional_call(network, own, (query,)))(
-                weights, episode.query_x
-            )
+            yield together(weights, episode.query_x)
         if step < STEPS[-1]:
             weights = descended(network, weights, x, y, cross_entropy, rate)
 

@@ -7,11 +7,6 @@ from omnitraining.side_by_side import SideBySide, Weights
 from omnitraining.tasks.reinforcement.trajectories import Policy
 
 
-def copies(network: nn.Module, tasks: int) -> Weights:
-    """The weights of a network, once for each of T tasks [T, ...]; no memory is copied."""
-    return {name: p.detach().expand(tasks, *p.shape) for name, p in network.named_parameters()}
-
-
 def one_policy(network: nn.Module) -> Policy:
     """One network acts in all tasks."""
     folded = plain(network)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from omnitraining.adaptation import descended
+from omnitraining.adaptation import descended, moved, slopes
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference, tasks_hash
@@ -18,9 +18,9 @@ from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.policy import policy_gradient
 from omnitraining.pretraining import REINFORCE
-from omnitraining.side_by_side import Weights
+from omnitraining.side_by_side import Weights, copies
 from omnitraining.tasks.base import Problem
-from omnitraining.tasks.reinforcement.acting import copies, one_policy, policies
+from omnitraining.tasks.reinforcement.acting import one_policy, policies
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
 from omnitraining.tasks.reinforcement.trajectories import (
     DivergedError,
@@ -240,6 +240,8 @@ class Reinforcement(Problem):
 
     def test_rates(self, model: Model, flow: str) -> list[float]:
         """Learning rates of a flow in the results, as ``rates`` says."""
+        if self.rates == "stated":
+            return self.stated_rates(model, flow, self.test_steps)
         return self._tried(model, flow, self.test_steps)[0]
 
     def _tried(self, model: Model, flow: str, steps: int) -> tuple[list[float], list[float]]:
@@ -257,18 +259,18 @@ class Reinforcement(Problem):
         rates, returns = list[float](), [acted.returns().mean().item()]
         for stated in self.stated_rates(model, flow, steps):
             x, y = acted.samples(self.discount, self.trace)
-            chance = random.get_state()
+            down, chance = slopes(network, weights, x, y, policy_gradient), random.get_state()
             best, failure = -math.inf, None
             for rate in (factor * stated for factor in factors):
-                moved = descended(network, weights, x, y, policy_gradient, rate)
+                adapted = moved(weights, down, rate)
                 random.set_state(chance)  # every rate meets the same starts and noise
                 try:
-                    after = self._act(tasks, policies(network, moved), random)
+                    after = self._act(tasks, policies(network, adapted), random)
                 except DivergedError as diverged:
                     failure = diverged
                     continue
                 if (score := after.returns().mean().item()) > best:
-                    best, following = score, (rate, moved, after)
+                    best, following = score, (rate, adapted, after)
             if best == -math.inf and failure is not None:
                 raise failure
             rate, weights, acted = following
