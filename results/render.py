@@ -45,6 +45,7 @@ def main() -> int:
             **{f"glyph-table{number}": algorithms for number in (2, 3, 4, 5)},
             "glyph-tables-search": search,
             "figure8-cheetah": partial(policies, picture="figure8-cheetah.png"),
+            "navigation-search": search,
             "glyphs-search": search,
             "calibration": calibration,
             "faults": endurance.faults,

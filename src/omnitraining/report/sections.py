@@ -98,7 +98,7 @@ def search(record: Record) -> str:
     return (
         f"`{record['command']}`, {seconds / 60:.0f} minutes in all:\n\n"
         + table(
-            ["row", "best validation accuracy, %", "seconds"],
+            ["row", f"best validation {record['unit']}", "seconds"],
             [[name, f"{row['validation'][0]:.2f}", f"{row['seconds'][0]:.0f}"]
              for name, row in rows],
         )
