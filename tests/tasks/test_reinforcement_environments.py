@@ -147,8 +147,15 @@ def test_tasks_of_the_cheetah_are_speeds_and_directions() -> None:
     speeds = HalfCheetahVelocity().sample_tasks(2000, generator())
     assert speeds.shape == (2000,) and speeds.min() >= 0 and speeds.max() <= 2
     assert speeds.mean().item() == pytest.approx(1, abs=0.05)
-    directions = HalfCheetahDirection().sample_tasks(2000, generator())
-    assert set(directions.tolist()) == {-1.0, 1.0} and directions.mean().abs() < 0.1
+
+
+def test_directions_are_as_many_of_each() -> None:
+    drawn = [HalfCheetahDirection().sample_tasks(9, generator(seed)) for seed in range(200)]
+    tasks = torch.stack(drawn)
+    assert set(tasks.flatten().tolist()) == {-1.0, 1.0}
+    assert set(tasks.sum(1).tolist()) == {-1.0, 1.0}
+    assert tasks.mean(0).abs().max() < 0.25  # each is either with equal chance
+    assert HalfCheetahDirection().sample_tasks(2000, generator()).sum() == 0
 
 
 @pytest.mark.parametrize("options", [{"control_cost": -0.1}, {"horizon": 0}])

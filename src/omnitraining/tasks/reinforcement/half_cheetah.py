@@ -83,13 +83,19 @@ class HalfCheetahVelocity(HalfCheetah):
 
 
 class HalfCheetahDirection(HalfCheetah):
-    """Run forwards or backwards: reward task * v - cost, with a task of 1 or -1."""
+    """Run forwards or backwards: reward task * v - cost, with a task of 1 or -1.
+
+    Each is as likely as the other, and as frequent: of tasks drawn one by one, a few would often
+    be of one direction for the most part, and then favour a policy that knows no other.
+    """
 
     name = "cheetah-direction"
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
-        """Directions [count]."""
-        return 2.0 * torch.randint(2, (count,), generator=random) - 1
+        """Directions [count], as many of each; of an odd number, either has one more."""
+        first = 2.0 * torch.randint(2, (1,), generator=random) - 1
+        both = first * torch.tensor([1.0, -1.0]).repeat(count // 2 + 1)[:count]
+        return both[torch.randperm(count, generator=random)]
 
     def reward(self, speeds: Tensor) -> Tensor:
         return speeds * self.tasks
