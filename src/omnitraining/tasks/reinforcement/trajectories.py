@@ -102,8 +102,9 @@ def rollout(
     for t in range(horizon):
         states[t] = state
         outputs[t] = policy(state.unflatten(0, (len(tasks), trajectories))).flatten(0, 1)
-        mean, log_std = outputs[t].chunk(2, -1)
-        torch.addcmul(mean, noise[t], log_std.exp(), out=actions[t])
+        # Whole rows, half of no use: exponentials of parts of rows are computed one by one.
+        (mean, _), (_, std) = outputs[t].chunk(2, -1), outputs[t].exp().chunk(2, -1)
+        torch.addcmul(mean, noise[t], std, out=actions[t])
         state, reward, end = environment.step(actions[t])
         if t == 0:
             _check_shapes(environment, state, reward, end, count)
