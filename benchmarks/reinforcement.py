@@ -63,23 +63,23 @@ def cheetah(steps: int = 50) -> list[Row]:
 
     value, raw, ours = ratio(physics_alone, closed, rounds=5, clock=CPU)
     count = TASKS * TRAJECTORIES
-    rows: list[Row] = [
+    return [
         (
             "closed loop / physics alone",
             f"HalfCheetah, {count} copies, steps per CPU-second",
             value,
             ">= 0.9",
             _ms(ours, raw),
-        )
+        ),
+        *gymnasium(),
     ]
-    return [*rows, *gymnasium()]
 
 
 def gymnasium(steps: int = 10, tasks: int = 5) -> list[Row]:
     """The loop against Gymnasium's vectors: per CPU-second, and as a user has it, on all cores."""
-    copies, cores, threads = tasks * TRAJECTORIES, os.cpu_count() or 1, torch.get_num_threads()
-    vector = _sync_vector(copies)
-    moves = np.clip(np.random.default_rng(0).normal(size=(steps, copies, 6)), -1, 1)
+    count, cores, threads = tasks * TRAJECTORIES, os.cpu_count() or 1, torch.get_num_threads()
+    vector = _sync_vector(count)
+    moves = np.clip(np.random.default_rng(0).normal(size=(steps, count, 6)), -1, 1)
 
     def theirs() -> None:
         vector.reset(seed=0)
@@ -94,7 +94,7 @@ def gymnasium(steps: int = 10, tasks: int = 5) -> list[Row]:
         torch.set_num_threads(used)
         ours = partial(_closed_loop, HalfCheetahVelocity(horizon=steps), tasks)
         value, a, b = ratio(theirs, ours, 5, clock)
-        case = f"HalfCheetah, {copies} copies, steps per {unit}"
+        case = f"HalfCheetah, {count} copies, steps per {unit}"
         rows.append(("closed loop / Gymnasium's SyncVectorEnv", case, value, ">= 2", _ms(b, a)))
     torch.set_num_threads(threads)
     return rows

@@ -368,9 +368,8 @@ def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validat
     torch.manual_seed(3)
     data = problem()
     model = model_of(data, branch_init="zeros")
-    with (
-        torch.no_grad()
-    ):  # the pre-flow starts badly, the joint-flow overshoots, the meta-flow is lost
+    # The pre-flow starts badly, the joint-flow overshoots, the meta-flow is lost.
+    with torch.no_grad():
         model.network("pre").head.mean.bias += 1
         model.network("joint_meta").head.log_std -= 3
         model.network("meta").head.mean.bias += 8
