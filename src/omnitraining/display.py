@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from omnitraining import training
@@ -39,14 +45,15 @@ class TrainingDisplay(training.Progress):
         self.bar: Progress | None = None
 
     def __enter__(self) -> "TrainingDisplay":
-        if sys.stderr.isatty():
+        console = Console(stderr=True)
+        if sys.stderr.isatty() and not console.is_dumb_terminal:
             self.bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                MofNCompleteColumn(),  # the number of steps is not known before the first ones
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
-                console=Console(stderr=True),
+                TextColumn("{task.fields[losses]}", markup=False),
+                console=console,
                 transient=True,
             )
             self.task = self.bar.add_task(self.title, total=None, losses="")
