@@ -40,11 +40,13 @@ class Shown:
     Attributes:
         benchmarks: whose cells are kept, as they are called in the record; all if empty.
         called: by setting, other names of its benchmarks, where settings share one.
+        cells: by setting, the endings of the cells that are kept; all where there are none.
         parts: names of the evaluations of a run, whose cells stand together.
     """
 
     benchmarks: Sequence[str] = ()
     called: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    cells: Mapping[str, Sequence[str]] = field(default_factory=dict)
     parts: Sequence[str] = ("test",)
 
 
@@ -116,9 +118,11 @@ def evaluations(results: Results, shown: Shown) -> dict[str, list[Evaluation]]:
 def _evaluation(run: Run, setting: str, shown: Shown) -> Evaluation:
     """What a run was judged by, with the names that benchmarks have in the record."""
     parts = [run.load_evaluation(name) for name in shown.parts]
-    called = shown.called.get(setting, {})
+    called, endings = shown.called.get(setting, {}), tuple(shown.cells.get(setting, ("",)))
     cells = {}
     for name, cell in (item for part in parts for item in part.cells.items()):
+        if not name.endswith(endings):
+            continue
         benchmark, space, rest = name.partition(" ")
         cells[called.get(benchmark, benchmark) + space + rest] = cell
     return replace(parts[0], cells=cells)

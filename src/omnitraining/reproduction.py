@@ -277,7 +277,9 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
     paper = {row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own}
     claims = [Claim(**claim) for claim in suite.claims]
     called = {name: fields.get("called", {}) for name, fields in suite.settings.items()}
-    shown = Shown(suite.show, called, ("test", "tuned") if suite.tuned else ("test",))
+    cells = {name: own["cells"] for name, own in suite.settings.items() if "cells" in own}
+    parts = ("test", "tuned") if suite.tuned else ("test",)
+    shown = Shown(suite.show, called, cells, parts)
     record, pooled = write_record(path, facts, results, shown, paper, claims)
     if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for

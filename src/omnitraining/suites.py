@@ -12,7 +12,7 @@ from omnitraining.records import Values
 OF_A_ROW = ("run", "continues", "previous", "start", "settings", "paper", "smoke")
 """What a row may say beside fields of the configuration."""
 
-OF_A_SETTING = ("called", "rows")
+OF_A_SETTING = ("called", "cells", "rows")
 """What a setting may say beside fields of the configuration."""
 
 
@@ -42,7 +42,9 @@ class Suite:
     A row that continues another or names a previous one has its fields and its settings.
 
     A setting may say ``called: {BENCHMARK: NAME}``: what a benchmark is called in the record, for
-    settings that share one; and ``rows: {ROW: FIELDS, ...}``: fields of a row that differ there.
+    settings that share one; ``cells: [ENDING, ...]``: only cells whose names end so go into the
+    record, as those of the shots that the setting trains for; and ``rows: {ROW: FIELDS, ...}``:
+    fields of a row that differ there.
 
     Attributes:
         name: of the file.

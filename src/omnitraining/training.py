@@ -1,7 +1,9 @@
 """The one training loop, for every method and every kind of problem."""
 
+import copy
 import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -33,11 +35,22 @@ class Training:
         steps: optimiser steps; each sees one mini-batch and one episode. 0 leaves the model as
             it was made, to be judged as such.
         epoch: steps between validations and checkpoints.
-        optimiser: ``"adam"`` or ``"sgd"``, both plain; or ``"trpo"``, for policies.
+        optimiser: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
         lr: learning rate at the start; of ``"trpo"``, the KL divergence that a step may reach.
-        schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0.
-        weight_decay: decoupled weight decay.
-        precision: ``"float32"``, or ``"bfloat16"`` by autocast, where the hardware has it.
+        schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0, or ``"step"``: times
+            ``gamma`` at every milestone.
+        weight_decay: of ``"sgd"`` an L2 penalty, of ``"adam"`` decoupled from the gradient (AdamW).
+        momentum: of ``"sgd"``.
+        nesterov: Nesterov's form of that momentum.
+        warmup: steps over which the learning rate rises linearly from 0, before the schedule's.
+        milestones: of ``"step"``, as rising parts of all steps between 0 and 1.
+        gamma: of ``"step"``.
+        clip: largest Euclidean norm of the gradient, which is scaled down to it; no limit if not
+            given.
+        patience: validations in a row without a new best score after which training ends; if not
+            given, it never ends early.
+        precision: ``"float32"``; ``"bfloat16"`` by autocast; or ``"auto"``: bfloat16 where a short
+            trial before the first step finds it faster, as on GPUs and processors with AMX.
         device: ``"auto"`` takes the GPU where there is one; or torch's name, as ``"cuda:1"``.
         threads: CPU threads; torch's choice if not given.
     """
@@ -46,9 +59,16 @@ class Training:
     epoch: int = 250
     optimiser: Literal["adam", "sgd", "trpo"] = "adam"
     lr: float = 1e-3
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
     weight_decay: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    momentum: float = 0.0
+    nesterov: bool = False
+    warmup: int = 0
+    milestones: tuple[float, ...] = (0.6, 0.8)
+    gamma: float = 0.1
+    clip: float | None = None
+    patience: int | None = None
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     device: str = "auto"
     threads: int | None = None
 
@@ -60,22 +80,57 @@ class Training:
             raise InputError(f"training.lr is {self.lr}: it must be greater than 0")
         if self.weight_decay < 0:
             raise InputError(f"training.weight_decay is {self.weight_decay}: it must be 0 or more")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"training.threads is {self.threads}: it must be 1 or more")
+        for name in ("threads", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"training.{name} is {value}: it must be 1 or more")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"training.momentum is {self.momentum}: it must be in [0, 1)")
+        if self.nesterov and not self.momentum:
+            raise InputError("training.nesterov is true, but training.momentum is 0: set both")
+        if (self.momentum or self.nesterov) and self.optimiser != "sgd":
+            raise InputError(
+                f"training.momentum is {self.momentum}, but training.optimiser is "
+                f"{self.optimiser!r}: only 'sgd' has it"
+            )
+        if not 0 <= self.warmup <= self.steps:
+            raise InputError(
+                f"training.warmup is {self.warmup}: it must be from 0 to the "
+                f"{self.steps} of training.steps"
+            )
+        if [*self.milestones] != sorted({*self.milestones}) or not all(
+            0 < part < 1 for part in self.milestones
+        ):
+            raise InputError(
+                f"training.milestones is {self.milestones}: give rising parts of all steps, "
+                "between 0 and 1"
+            )
+        if not 0 < self.gamma <= 1:
+            raise InputError(f"training.gamma is {self.gamma}: it must be in (0, 1]")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"training.clip is {self.clip}: it must be greater than 0")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        done = step / self.steps
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / (self.steps - self.warmup)
         decay = {
             "constant": 1.0,
             "linear": 1 - done,
             "cosine": (1 + math.cos(math.pi * done)) / 2,
+            "step": self.gamma ** sum(step / self.steps >= part for part in self.milestones),
         }
         return self.lr * decay[self.schedule]
 
     def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
         if self.optimiser == "sgd":
-            return torch.optim.SGD(model.parameters(), self.lr, weight_decay=self.weight_decay)
+            return torch.optim.SGD(
+                model.parameters(),
+                self.lr,
+                self.momentum,
+                weight_decay=self.weight_decay,
+                nesterov=self.nesterov,
+            )
         if self.optimiser == "trpo":
             if not any(isinstance(module, GaussianHead) for module in model.modules()):
                 raise InputError("training.optimiser is 'trpo', which is for policies alone")
@@ -104,6 +159,9 @@ class Progress:
 
     def validated(self, done: int, score: float, best: float) -> None:
         """After a validation."""
+
+    def note(self, line: str) -> None:
+        """A choice that was made, or a reason to stop, in one line."""
 
 
 def train(
@@ -142,6 +200,11 @@ def train(
         torch.set_num_threads(training.threads)
     device, team = find_device(training.device), distributed.team()
     team.check(device, training.optimiser)
+    if team.size > 1 and (training.patience or training.precision == "auto"):
+        raise InputError(
+            "training.patience and training.precision 'auto' need one process: leave them out, or "
+            "state the precision"
+        )
     problem.share(team.rank, team.size)
     problem.to(device)
     model.to(device)
@@ -156,6 +219,11 @@ def train(
     scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
     student = team.wrapped(model)
     progress = progress if progress and team.leads else Progress()
+    if training.precision != "auto":
+        facts["precision"] = training.precision
+    elif facts.get("precision") is None:  # a resumed run goes on in the precision it began with
+        facts["precision"], reason = faster_precision(model, problem, device)
+        progress.note(f"precision {facts['precision']}: {reason}")
     model.train()
     teacher.train()
     start, before = time.monotonic(), facts["seconds"]
@@ -186,7 +254,8 @@ def train(
 
         if training.steps == 0:
             conclude_epoch(0)
-        for step in range(facts["step"], training.steps):
+        steps = range(facts["step"], training.steps)
+        for step in () if _is_exhausted(training, facts) else steps:
             start_of_step = seed * 1_000_003 + step
             random = torch.Generator().manual_seed(start_of_step)
             torch.manual_seed(team.chance(start_of_step))  # dropout and the like
@@ -195,8 +264,12 @@ def train(
             for module in scheduled:
                 module.at_step(step, training.steps)
             samples = _samples(problem, model, random, step)
-            autocast = torch.autocast(device.type, torch.bfloat16, training.precision == "bfloat16")
-            terms = _update(student, model, teacher, optimiser, samples, step, autocast)
+            autocast = torch.autocast(
+                device.type, torch.bfloat16, enabled=facts["precision"] == "bfloat16"
+            )
+            terms = _update(
+                student, model, teacher, optimiser, samples, step, autocast, training.clip
+            )
             unreported.append({**terms, **samples.report})
             done = step + 1
             ends_epoch = done % training.epoch == 0 or done == training.steps
@@ -208,7 +281,62 @@ def train(
             if ends_epoch:
                 conclude_epoch(done)
                 team.wait()  # a failure in the next step must not cost this checkpoint
+                if _is_exhausted(training, facts):
+                    progress.note(_ended_early(training, facts))
+                    break
     return facts | {"peak_mib": peak_memory()}
+
+
+def _is_exhausted(training: Training, facts: Mapping[str, Any]) -> bool:
+    """Whether the last validations brought no new best score, as many as patience allows."""
+    since = facts["step"] - facts["best_step"]
+    return training.patience is not None and since >= training.patience * training.epoch
+
+
+def _ended_early(training: Training, facts: Mapping[str, Any]) -> str:
+    return (
+        f"ended at step {facts['step']} of {training.steps}: no better validation score since step "
+        f"{facts['best_step']}, for {training.patience} validations (training.patience)"
+    )
+
+
+TRIAL_STEPS = 3  # timed ones of each precision, after one that is not timed
+PAYS = 1.1  # times as fast as float32 bfloat16 must be to be taken
+
+
+def faster_precision(model: Model, problem: Problem, device: torch.device) -> tuple[str, str]:
+    """The precision in which a step takes the least time here, and the reason in words.
+
+    A copy of the model is tried on the samples of step 0, in both precisions by turns; the model
+    and the run's random numbers stay as they are.
+
+    Args:
+        model: to be trained, on the device.
+        problem: its samples.
+        device: of both.
+    """
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return "float32", "this GPU has no bfloat16"
+    tried = copy.deepcopy(model).train()
+    random = torch.Generator().manual_seed(0)
+    samples = problem.samples(0, random, tried)
+    seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    with torch.random.fork_rng():
+        for turn in range(TRIAL_STEPS + 1):
+            for precision, times in seconds.items():
+                start = time.perf_counter()
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    terms = tried(samples.batch, samples.episode, joint=samples.joint)
+                terms["total"].backward()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if turn:
+                    times.append(time.perf_counter() - start)
+                if precision == "bfloat16" and not terms["total"].isfinite():
+                    return "float32", "the loss is not finite in bfloat16"
+    ratio = min(seconds["float32"]) / min(seconds["bfloat16"])
+    reason = f"a step in bfloat16 is {ratio:.2f} times as fast as in float32 here"
+    return ("bfloat16" if ratio >= PAYS else "float32"), reason
 
 
 def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> Samples:
@@ -228,6 +356,7 @@ def _update(
     samples: Samples,
     step: int,
     autocast: torch.autocast,
+    clip: float | None = None,
 ) -> dict[str, Tensor]:
     """One step of the optimiser and of the teacher.
 
@@ -255,6 +384,8 @@ def _update(
         terms["total"].backward()
         slopes = [p.grad for p in model.parameters() if p.grad is not None]
         terms[GRADIENT] = get_total_norm(slopes, math.inf)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimiser.step()
     teacher.update()
     return {name: term.detach() for name, term in terms.items()}

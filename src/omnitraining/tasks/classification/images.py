@@ -1,14 +1,18 @@
 """Labelled images in memory, or mapped to it: what every image data set here loads to."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from omnitraining.errors import InputError
 
-_CHUNK = 1024  # images hashed at once
+_CHUNK = 1024  # images hashed or converted at once
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a gray level (ITU-R 601-2)."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,40 @@ class LabelledImages:
             digest.update(chunk.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def gray(colored: LabelledImages) -> LabelledImages:
+    """The same images in gray levels, uint8 [M, 1, H, W], in memory."""
+    weights = torch.tensor(LUMA)[:, None, None]
+    parts = [
+        (part * weights).sum(1, keepdim=True).round().to(torch.uint8)
+        for part in colored.images.split(_CHUNK)
+    ]
+    return replace(colored, images=torch.cat(parts))
+
+
+def rotated(images: LabelledImages) -> LabelledImages:
+    """Images and classes as they are, then rotated by 90, 180 and 270 degrees as further classes.
+
+    As Vinyals et al. (2016) make 4,800 training classes of Omniglot's 1,200.
+
+    Args:
+        images: square ones, of C classes.
+
+    Returns:
+        Four times as many images, in memory, of 4 C classes; the rotation is in their names.
+    """
+    if images.images.shape[2] != images.images.shape[3]:
+        shape = " x ".join(map(str, images.images.shape[2:]))
+        raise InputError(f"{images.name} has images of {shape} pixels: only squares are rotated")
+    turns, classes = range(4), len(images.classes)
+    return LabelledImages(
+        torch.cat([images.images.rot90(turn, (2, 3)) for turn in turns]),
+        torch.cat([images.labels + turn * classes for turn in turns]),
+        tuple(
+            f"{name} rotated {90 * turn}" if turn else name
+            for turn in turns
+            for name in images.classes
+        ),
+        images.name,
+    )

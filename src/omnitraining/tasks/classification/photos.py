@@ -2,22 +2,38 @@
 
 import random
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets import DataSet, read
 from omnitraining.tasks.classification.datasets.dataset import ALL, SPLITS, restricted
 from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.datasets.standards import complaints
-from omnitraining.tasks.classification.decoding import first_few, load, resized_side
-from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.decoding import first_few, load
+from omnitraining.tasks.classification.images import LabelledImages, gray, rotated
 from omnitraining.tasks.classification.listing import Listing
-from omnitraining.tasks.classification.problem import Classification, Protocol
-from omnitraining.tasks.classification.views import CloserLookViews
+from omnitraining.tasks.classification.originals import check_sizes
+from omnitraining.tasks.classification.problem import Classification, Protocol, levels_of
+from omnitraining.tasks.classification.views import (
+    AugmentedViews,
+    CloserLookViews,
+    OwnViews,
+    PadCropViews,
+    UncroppedViews,
+)
 
 HELD_OUT = (0.2, 0.2)
+
+AUGMENTATIONS: Mapping[str, type[AugmentedViews]] = {
+    "closer-look": CloserLookViews,
+    "pad-crop": PadCropViews,
+    "none": UncroppedViews,
+}
 
 
 class Photos(Classification):
@@ -40,6 +56,17 @@ class Photos(Classification):
         complete: refuse a data set with a standard name (mini-imagenet, cub, cars, places,
             plantae) that is another or not complete; false is for smoke runs.
         skip_damaged: leave out images that cannot be decoded, with a warning.
+        augmentation: of training images. ``"closer-look"``: crops of 8 to 100 % of the area, for
+            84 pixels and more; ``"pad-crop"``: crops of the padded image, which small images need;
+            ``"none"``: no crops; or a callable of one's own, as of torchvision's transforms v2 or
+            of kornia, by its class path: see `OwnViews`.
+        flip: mirror half of the training images; not where left and right differ, as in characters.
+            A callable of one's own takes the place of this and of ``jitter``.
+        jitter: brightness, contrast and saturation change by up to this factor in training.
+        normalize: by the levels of ``"imagenet"`` or of the ``"training"`` images.
+        channels: 3, or 1 for gray levels.
+        rotations: each class also rotated by 90, 180 and 270 degrees, as three more classes: what
+            research does with Omniglot.
 
     Raises:
         InputError: a data set is missing, wrong or not complete; an image cannot be decoded; or
@@ -57,6 +84,13 @@ class Photos(Classification):
         held_out: tuple[float, float] = HELD_OUT,
         complete: bool = True,
         skip_damaged: bool = False,
+        augmentation: Literal["closer-look", "pad-crop", "none"]
+        | Callable[[Tensor], Tensor] = "closer-look",
+        flip: bool = True,
+        jitter: float = 0.4,
+        normalize: Literal["imagenet", "training"] = "imagenet",
+        channels: Literal[1, 3] = 3,
+        rotations: bool = False,
     ) -> None:
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
@@ -78,17 +112,37 @@ class Photos(Classification):
             part: sets[part.name].split(part.split) for parts in roles.values() for part in parts
         }
         _check_unseen(roles, listings)
-        side = resized_side(size)
-        images = {p: load(found, side, skip_damaged=skip_damaged) for p, found in listings.items()}
+        views: AugmentedViews
+        if isinstance(augmentation, str):
+            if augmentation not in AUGMENTATIONS:
+                raise InputError(
+                    f"problem.augmentation is {augmentation!r}: choose from "
+                    f"{', '.join(AUGMENTATIONS)}, or give package.module.Class of your own"
+                )
+            views = AUGMENTATIONS[augmentation](size, flip, jitter)
+        else:
+            views = OwnViews(size, augmentation)
+        check_sizes(listings.values(), size, must_be_square=rotations)
+        images = {
+            part: load(found, views.stored, skip_damaged=skip_damaged)
+            for part, found in listings.items()
+        }
         for seen in roles["training"]:
             for unseen in (*roles["validation"], *roles["benchmarks"]):
                 _warn_of_shared(listings, images, seen, unseen)
+        if channels == 1:
+            images = {part: gray(found) for part, found in images.items()}
+        if rotations:
+            images = {part: rotated(found) for part, found in images.items()}
+        learned = [images[part] for part in roles["training"]]
+        if normalize == "training":
+            views.mean, views.std = levels_of(learned)
         super().__init__(
-            [images[part] for part in roles["training"]],
+            learned,
             images[roles["validation"][0]],
             {part.title: images[part] for part in roles["benchmarks"]},
             protocol,
-            CloserLookViews(size),
+            views,
         )
 
 

@@ -42,6 +42,8 @@ class Protocol:
         shots: support images per class in training and validation.
         queries: query images per class.
         batch: images of a mini-batch.
+        tasks: tasks of a training step, side by side; the loss is the mean over them. [13] trains
+            MAML with four.
         test_ways: classes per test task. Tasks of validation and test have fewer where there are
             fewer classes.
         test_shots: support images per class at test.
@@ -51,11 +53,12 @@ class Protocol:
     shots: int = 5
     queries: int = 16
     batch: int = 64
+    tasks: int = 1
     test_ways: int = 5
     test_shots: tuple[int, ...] = (1, 5)
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries", "batch"):
+        for name in ("shots", "queries", "batch", "tasks"):
             if getattr(self, name) < 1:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
         for name in ("ways", "test_ways"):
@@ -108,7 +111,7 @@ class Classification(Supervised):
         self._sampler(validation, self._ways(validation, protocol.ways))
         for images in self.benchmarks.values():
             self._sampler(images, self._ways(images, protocol.test_ways))
-        self.views = views or PlainViews(*_levels(self.domains))
+        self.views = views or PlainViews(*levels_of(self.training))
 
     @property
     def divided(self) -> Mapping[str, int]:
@@ -140,7 +143,7 @@ class Classification(Supervised):
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
         domain = step % len(self.samplers)
-        tasks = self.samplers[domain].draw(1, random)
+        tasks = self.samplers[domain].draw(self.protocol.tasks, random)
         start = self.domains.starts[domain]
         return _episode(
             tasks, lambda index: self.views.training(self.domains.fetch(start + index), random)
@@ -341,8 +344,13 @@ def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
     return Episode(x[0], y[0], x[1], y[1], ways)
 
 
-def _levels(domains: Domains) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the levels of each channel, [C], in training images."""
+def levels_of(parts: Sequence[LabelledImages]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the levels of each channel, [C] each, over some images.
+
+    Args:
+        parts: the images; of many, `LEVELS_FROM` that are evenly spaced are taken.
+    """
+    domains = Domains(parts)
     count = min(len(domains.labels), LEVELS_FROM)
     chosen = torch.linspace(0, len(domains.labels) - 1, count, dtype=torch.float64).round().long()
     pixels, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)

@@ -1,10 +1,11 @@
-"""What a network sees of stored images: normalised as they are, or cropped, flipped and jittered.
+"""Augmentation: what a network sees of stored images, in training and at test.
 
 Images are stored as uint8 and become views batch by batch, on the device where they lie. Random
 numbers are drawn on the CPU, so that views do not depend on the device.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from omnitraining.batches import channels_last
 from omnitraining.errors import InputError
+from omnitraining.tasks.classification.images import LUMA
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: red, green, blue
-LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in a grey level (ITU-R 601-2)
 TRIES = 10  # crops drawn before the whole image is taken
 SCALE = (0.08, 1.0)  # area of a crop, as part of the image
 RATIO = (3 / 4, 4 / 3)  # width of a crop by its height
@@ -58,46 +59,79 @@ class PlainViews(Views):
         return _normalise(images / 255, self.mean, self.std)
 
 
-class CloserLookViews(Views):
-    """The augmentation of "A Closer Look at Few-shot Classification" (Chen et al., 2019).
+class AugmentedViews(Views):
+    """Views of a fixed size with random flips and colors, and random crops of one kind or another.
 
-    In training, support and query alike: a random crop, resized, and flipped half of the time;
-    then random brightness, contrast and colour. At test: the centre. Normalised by ImageNet's
-    mean and standard deviation; grey images by the mean of those over channels.
-
-    Images are stored as squares, whatever shape they had. So random crops are parts of the
-    stored square, while in the paper they are parts of the original; and they are resized
-    bilinearly without antialiasing, which hardly matters as they shrink by at most 1.15.
+    In training, support and query alike: a crop, flipped half of the time; then random brightness,
+    contrast and saturation. At test: the center. Normalized by the levels that are given, by
+    default ImageNet's; of those of three channels gray images take the mean.
 
     Args:
-        size: side of the views; stored images have the side ``stored``, int(1.15 * size).
+        size: side of the views in pixels.
+        flip: mirror half of the training views, left to right; for images in which left and right
+            differ, as characters and traffic signs, it must be false.
+        jitter: brightness, contrast and saturation change by up to this factor; none if 0.
+        levels: mean and standard deviation of each channel, [C] each, from 0 to 1.
+
+    Attributes:
+        stored: side in pixels of the stored images that views are taken of.
+
+    Raises:
+        InputError: the size is below 1, or the jitter not in [0, 1).
     """
 
-    def __init__(self, size: int) -> None:
+    margin = 1.0
+    """Side of the stored images, as a multiple of that of the views."""
+
+    def __init__(
+        self,
+        size: int,
+        flip: bool = True,
+        jitter: float = JITTER,
+        levels: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         if size < 1:
             raise InputError(f"views have a size of {size}: it must be 1 or more")
-        self.size, self.stored = size, int(1.15 * size)
-        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
+        if not 0 <= jitter < 1:
+            raise InputError(f"jitter is {jitter}: it must be at least 0 and less than 1")
+        self.size, self.stored = size, int(self.margin * size)
+        self.flip, self.jitter = flip, jitter
+        self.mean, self.std = levels or (torch.tensor(MEAN), torch.tensor(STD))
 
     def training(self, images: Tensor, random: torch.Generator) -> Tensor:
         self._check(images)
+        # As many draws with every choice of options, so that one option changes nothing else.
         draws = torch.rand(len(images), 2 * TRIES + 6, generator=random)
         tries, place, flip, strength = draws.split([2 * TRIES, 2, 1, 3], 1)
-        boxes = crop_boxes(tries.unflatten(1, (TRIES, 2)), place, self.stored)
-        seen = resized_crops(images, boxes, flip[:, 0] < 0.5, self.size)
-        factors = 1 + JITTER * (2 * strength - 1)
-        return self._normalised(jitter(seen, send(factors, images.device)))
+        mirrored = (flip[:, 0] < 0.5) & self.flip
+        seen = self._cropped(images, tries.unflatten(1, (TRIES, 2)), place, mirrored)
+        if self.jitter:
+            factors = 1 + self.jitter * (2 * strength - 1)
+            seen = jitter(seen, send(factors, images.device))
+        return self._normalized(seen)
 
     def test(self, images: Tensor) -> Tensor:
         self._check(images)
         start = round((self.stored - self.size) / 2)
-        centre = slice(start, start + self.size)
-        return self._normalised(images[:, :, centre, centre] / 255)
+        center = slice(start, start + self.size)
+        return self._normalized(images[:, :, center, center] / 255)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 1:
-            return _normalise(images, self.mean.mean(0, True), self.std.mean(0, True))
-        return _normalise(images, self.mean, self.std)
+    @abstractmethod
+    def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
+        """Crops in [0, 1], [B, C, size, size].
+
+        Args:
+            images: uint8 [B, C, stored, stored].
+            tries: uniform draws in [0, 1) for the shape of crops, [B, tries, 2].
+            place: the same for their place, [B, 2].
+            mirrored: which to mirror, [B], on the CPU.
+        """
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        mean, std = self.mean, self.std
+        if images.shape[1] == 1 and len(mean) > 1:
+            mean, std = mean.mean(0, True), std.mean(0, True)
+        return _normalise(images, mean, std)
 
     def _check(self, images: Tensor) -> None:
         channels, *sides = images.shape[1:]
@@ -107,6 +141,111 @@ class CloserLookViews(Views):
                 f"{self.stored} x {self.stored} pixels: these have {channels} and "
                 f"{' x '.join(map(str, sides))}"
             )
+
+
+class CloserLookViews(AugmentedViews):
+    """The augmentation of "A Closer Look at Few-shot Classification" (Chen et al., 2019).
+
+    Crops of 8 to 100 % of the area, resized; at test the center of the stored image.
+
+    Images are stored as squares, whatever shape they had. So random crops are parts of the
+    stored square, while in the paper they are parts of the original; and they are resized
+    bilinearly without antialiasing, which hardly matters as they shrink by at most 1.15.
+    """
+
+    margin = 1.15
+
+    def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
+        boxes = crop_boxes(tries, place, self.stored)
+        return resized_crops(images, boxes, mirrored, self.size)
+
+
+class PadCropViews(AugmentedViews):
+    """Crops of the padded image, as CIFAR-FS, MetaOptNet and RFS augment theirs.
+
+    The image is padded with black on all sides and a square of its own size is cut out of it at
+    random: 4 pixels at 32 and 8 at 84, as those authors take (between and beyond, in proportion).
+    """
+
+    def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
+        padding = round(self.size / 8) if self.size < 42 else round(self.size * 8 / 84)
+        corner = (place * (2 * padding + 1)).floor().long()  # top and left, [B, 2]
+        rows, columns = (corner[:, side, None] + torch.arange(self.size) for side in (0, 1))
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        padded = F.pad(images, [padding] * 4)
+        device = images.device
+        each = torch.arange(len(images), device=device)[:, None, None]
+        cut = padded[each, :, send(rows, device)[:, :, None], send(columns, device)[:, None]]
+        return cut.permute(0, 3, 1, 2) / 255
+
+
+class UncroppedViews(AugmentedViews):
+    """Whole images, mirrored or with changed colors where that is asked for."""
+
+    def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
+        flipped = torch.where(
+            send(mirrored, images.device)[:, None, None, None], images.flip(3), images
+        )
+        return flipped / 255
+
+
+class OwnViews(UncroppedViews):
+    """A user's own augmentation in training; whole images at test.
+
+    Args:
+        size: side of the views in pixels.
+        augmentation: called in each step with every image by itself, levels [C, size, size] from
+            0 to 1, as transforms of torchvision and kornia take it; or, if it has an attribute
+            ``batched`` that is true, with all images of a batch [B, C, size, size]. It must return
+            the same shape. What it draws at random must come from torch, whose seed is set in each
+            step.
+        levels: mean and standard deviation of each channel, [C] each, from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        augmentation: Callable[[Tensor], Tensor],
+        levels: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__(size, flip=False, jitter=0.0, levels=levels)
+        self.augmentation = augmentation
+
+    def training(self, images: Tensor, random: torch.Generator) -> Tensor:
+        self._check(images)
+        levels = images / 255
+        # It draws from torch's own generator, whose state is ours only here.
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, (), generator=random)))
+            if getattr(self.augmentation, "batched", False):
+                made = self._valid(self.augmentation(levels), levels)
+            else:
+                each = [self._valid(self.augmentation(image), image) for image in levels]
+                made = torch.stack(each)
+        return self._normalized(made)
+
+    def _valid(self, made: object, given: Tensor) -> Tensor:
+        """What the user's callable returned, if it has the shape and type that it was given."""
+        name = getattr(self.augmentation, "__name__", type(self.augmentation).__name__)
+        if isinstance(made, Tensor) and made.shape == (1, *given.shape):  # as kornia returns one
+            made = made[0]
+        if not isinstance(made, Tensor) or made.shape != given.shape:
+            what = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise InputError(
+                f"augmentation {name} returns {what} for levels of shape {list(given.shape)}: it "
+                "must return a tensor of the same shape"
+            )
+        if not made.is_floating_point() or not made.isfinite().all():
+            raise InputError(
+                f"augmentation {name} returns {made.dtype} or values that are not finite: it must "
+                "return floating-point levels from 0 to 1"
+            )
+        if made.amin() < -0.5 or made.amax() > 1.5:  # normalized already, or levels up to 255
+            raise InputError(
+                f"augmentation {name} returns levels from {made.amin():.3g} to {made.amax():.3g}: "
+                "they must stay between 0 and 1 (normalization follows it: leave it out)"
+            )
+        return made.to(given.dtype)
 
 
 def crop_boxes(tries: Tensor, place: Tensor, side: int) -> Tensor:
