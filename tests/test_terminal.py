@@ -1,6 +1,10 @@
-"""What commands show in a real terminal: wide, narrow, with and without color."""
+"""What commands show: in real terminals, in any encoding, and to pipes that end early."""
 
+import ast
+import csv
 import fcntl
+import io
+import json
 import os
 import pty
 import struct
@@ -11,14 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from rich.table import Table
 
-from omnitraining import cli
+from omnitraining import cli, terminal
+from omnitraining.display import show
 from tests.reference.tiny import SINUSOIDS
 
 
-class Terminal:
+class Shown:
     """What was written to a pseudo-terminal."""
 
     def __init__(self) -> None:
@@ -30,11 +38,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(columns: int = 80) -> Iterator[Terminal]:
+def pseudo_terminal(columns: int = 80) -> Iterator[Shown]:
     """The standard streams of this process are a pseudo-terminal of so many columns."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    found, streams = Terminal(), (sys.stdout, sys.stderr)
+    found, streams = Shown(), (sys.stdout, sys.stderr)
     for stream in streams:
         stream.flush()
     kept = [os.dup(number) for number in range(3)]
@@ -91,8 +99,174 @@ def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_shows_progress_and_results(columns: int, waves: Path, tmp_path: Path) -> None:
-    with terminal(columns) as shown:
+    with pseudo_terminal(columns) as shown:
         code = cli.main(["train", str(waves), "--out", str(tmp_path / "run")])
     assert code == 0, shown.text
     assert "run: " in shown.text and "Traceback" not in shown.text
     assert ("\x1b[?25l" in shown.text) == (os.environ["TERM"] != "dumb"), "a bar hides the cursor"
+
+
+# --- names and encodings ---
+
+TITLE = "\x1b]0;PWNED\x07"
+ODD = [os.fsdecode(b"caf\xe9"), TITLE, "[red]z", "=1+2", "\u4f60 \xe9", "-1"]
+"""Names of classes: bytes that are not UTF-8, a sequence that sets the title, markup, a formula."""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of classes with odd names, named oddly themselves."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number, name in enumerate(ODD):
+        (folder / name).mkdir()
+        for image in range(2):
+            pixels = random.integers(40 * number, 40 * number + 30, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{name}{image}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learner(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("learner") / "odd.learner"
+    assert cli.main(["adapt", "glyphs", str(photos), "--out", str(file)]) == 0
+    return file
+
+
+class Console(io.TextIOWrapper):
+    """A stream of some encoding that keeps what was written."""
+
+    def __init__(self, encoding: str) -> None:
+        self.kept = io.BytesIO()
+        super().__init__(self.kept, encoding, errors="strict")
+
+    @property
+    def text(self) -> str:
+        self.flush()
+        return self.kept.getvalue().decode(self.encoding)
+
+
+@pytest.fixture(params=["ascii", "cp1252", "utf-8"])
+def encoding(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextmanager
+def console(encoding: str) -> Iterator[Console]:
+    """All that is printed goes to a stream of that encoding."""
+    made = Console(encoding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", made)
+        patch.setattr(sys, "stderr", made)
+        yield made
+
+
+def test_any_name_is_shown_in_any_encoding(
+    encoding: str, photos: Path, learner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNITRAINING_CACHE", str(tmp_path / "cache"))
+    images = [str(photos / name) for name in ODD]
+    told = ""
+    for code, command in (
+        (0, ["data", "check", str(photos)]),
+        (0, ["data", "prepare", str(photos)]),
+        (0, ["adapt", "glyphs", str(photos), "--out", str(tmp_path / f"{TITLE}.learner")]),
+        (0, ["predict", str(learner), *images]),
+        (2, ["predict", str(learner), str(photos / TITLE / "none")]),
+        (2, ["report", str(photos / TITLE), "--out", "x.html"]),
+        (0, ["list"]),
+    ):
+        with console(encoding) as shown:
+            assert cli.main(command) == code, shown.text
+        assert "\x1b" not in shown.text and "Traceback" not in shown.text
+        told += shown.text
+        assert shown.errors == "strict", "the caller's stream is as it was"
+    assert told.count(r"\x1b]0;PWNED\x07") >= 5
+
+
+def test_json_is_json_in_any_encoding(encoding: str, photos: Path, learner: Path) -> None:
+    with console(encoding) as shown:
+        assert cli.main(["predict", str(learner), *(str(photos / n) for n in ODD), "--json"]) == 0
+    records = json.loads(shown.text)
+    assert {*records[0]["probabilities"]} == {*ODD}
+    assert {Path(record["image"]).parent.name for record in records} == {*ODD}
+
+
+def test_json_shows_letters_where_the_console_can() -> None:
+    for encoding, wanted in (("utf-8", '"é你"'), ("cp1252", r'"\u00e9\u4f60"')):
+        with console(encoding) as shown:
+            terminal.say_json("é你")
+        assert shown.text.strip() == wanted
+
+
+def test_a_spreadsheet_calculates_no_name(
+    photos: Path, learner: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos / "=1+2")
+    assert cli.main(["predict", str(learner), "=1+20.png", str(photos / "-1"), "--csv"]) == 0
+    rows = [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert [row["label"] for row in rows] == ["'=1+2", "-1", "-1"], "a number is no formula"
+    assert "'=1+2" in rows[0] and Path(rows[0]["image"]).is_file()
+    assert rows[0]["image"] == "./=1+20.png"
+
+
+def test_tables_show_texts_as_they_are(encoding: str) -> None:
+    table = Table("[bold]a", TITLE, title="[red]t :smile: ±")
+    table.add_row("[/]", "\x9b31m\u202e")
+    with console(encoding) as shown, terminal.streams():
+        show(table)
+    assert "\x1b" not in shown.text and "\u202e" not in shown.text
+    assert all(text in shown.text for text in ("[bold]a", "[red]t :smile: ", "[/]", r"\u202e"))
+    assert ("±" in shown.text) == (encoding != "ascii")
+
+
+def test_text_files_are_utf_8() -> None:
+    """Whatever the locale: an encoding is given wherever the package opens one."""
+    for path in Path(cli.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            given = len(call.args) + any(word.arg == "encoding" for word in call.keywords)
+            texts = [a.value for a in call.args if isinstance(a, ast.Constant)]
+            least = {"read_text": 1, "write_text": 2}.get(name, 0)
+            if name == "open" and ast.unparse(call.func) not in ("Image.open", "os.open"):
+                is_binary = any("b" in str(text) and len(str(text)) < 4 for text in texts)
+                least = 0 if is_binary else len(call.args) + 1
+            assert given >= least, f"{path}, line {call.lineno}: {ast.unparse(call)}"
+
+
+# --- pipes that end ---
+
+
+def test_a_reader_that_ends_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    for arguments in (["list"], ["--help"], ["predict", "--help"], ["--version"]):
+        with os.fdopen(os.dup(writer), "w") as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            assert cli.main(arguments) == cli.BROKEN_PIPE
+    os.close(writer)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_closed_output_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["list"]) == 2
+    assert capfd.readouterr().err.startswith("omni: standard output is closed: ")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["list"]) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main(["list"]) == 2
+    assert capfd.readouterr().err == "omni: output: No space left on device\n"

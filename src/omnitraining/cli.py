@@ -8,6 +8,10 @@ from importlib import import_module
 from typing import NoReturn
 
 from omnitraining.errors import InputError
+from omnitraining.terminal import one_line, say, streams
+
+BROKEN_PIPE = 141
+"""Exit code of programs that end because nobody reads on, as in ``| head``: 128 and SIGPIPE."""
 
 COMMANDS = {
     "train": "train a model from a configuration file into a run folder",
@@ -39,24 +43,22 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 for wrong input, or 130 if interrupted."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        with streams():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        return BROKEN_PIPE
     except InputError as error:
-        print(f"omni: {_one_line(error)}", file=sys.stderr)
+        say(f"omni: {one_line(error)}", error=True)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written to, and the like
-        words = f"{error.filename or 'file'}: {error.strerror or error}"
-        print(f"omni: {_one_line(words)}", file=sys.stderr)
+        words = f"{error.filename or 'output'}: {error.strerror or error}"
+        say(f"omni: {one_line(words)}", error=True)
         return 2
     except KeyboardInterrupt:
-        print("omni: interrupted; a run goes on with --resume", file=sys.stderr)
+        say("omni: interrupted; a run goes on with --resume", error=True)
         return 130
-
-
-def _one_line(message: object) -> str:
-    """A message as a terminal can take it: names of files may hold whatever there is."""
-    return "".join(c if c.isprintable() else " " for c in str(message))
 
 
 def _run(arguments: list[str]) -> int:
@@ -73,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         if parser.parse_args(arguments).version:
             from importlib.metadata import version
 
-            print(version("omnitraining"))
+            say(version("omnitraining"))
         else:
             parser.print_help()
         return 0

@@ -1,12 +1,10 @@
 """What a person sees on the terminal: tables of results and the progress of training."""
 
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,20 +13,37 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from omnitraining import training
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
+from omnitraining.terminal import can_show, printable, say, shows_progress
 
 if TYPE_CHECKING:
     from omnitraining.tuning import Trial
 
 
+class _Plain(Console):
+    """A console that takes texts as they are: no markup, no emoji codes, no control characters."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # for the command line, which ends; rich would end the process here
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        if not can_show("±", self.file):
+            text = text.replace("±", "+/-")
+        return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+
+
 def show(table: Table) -> None:
-    """Print a table; as wide as it needs where the output is not a terminal."""
-    console = Console()
+    """Print a table; as wide as it needs where the output is not a terminal.
+
+    Titles and cells are texts as they are, and may hold any name of a file or class.
+    """
+    console = _Plain()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = _Plain(width=200)
     console.print(table)
 
 
@@ -45,18 +60,17 @@ class TrainingDisplay(training.Progress):
         self.bar: Progress | None = None
 
     def __enter__(self) -> "TrainingDisplay":
-        console = Console(stderr=True)
-        if sys.stderr.isatty() and not console.is_dumb_terminal:
+        if shows_progress():
             self.bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),  # the number of steps is not known before the first ones
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[losses]}", markup=False),
-                console=console,
+                console=_Plain(stderr=True),
                 transient=True,
             )
-            self.task = self.bar.add_task(self.title, total=None, losses="")
+            self.task = self.bar.add_task(printable(self.title), total=None, losses="")
             self.bar.start()
         return self
 
@@ -74,7 +88,7 @@ class TrainingDisplay(training.Progress):
     def validated(self, done: int, score: float, best: float) -> None:
         self.score = f"validation {score:.4g} (best {best:.4g})"
         if self.bar is None:
-            print(f"{self.title}: step {done}, {self.score}", file=sys.stderr, flush=True)
+            say(f"{self.title}: step {done}, {self.score}", error=True)
 
 
 def evaluation_table(title: str, evaluation: Evaluation) -> Table:
@@ -160,24 +174,24 @@ def sweep_table(record: dict[str, Any]) -> Table:
             lines.setdefault(name, []).append(_with_interval(head["mean"], head["interval"]))
     title = f"{record['title']}: {record['unit']}, mean over seeds, 95 % interval over tasks"
     if len(lines) <= 8:
-        table = Table("", *(escape(name).replace(" ", "\n") for name in lines), title=title)
+        table = Table("", *(name.replace(" ", "\n") for name in lines), title=title)
         for label, texts in zip(rows, zip(*lines.values(), strict=True), strict=True):
-            table.add_row(escape(label), *texts)
+            table.add_row(label, *texts)
     else:
-        table = Table("", *(escape(label).replace(", ", "\n") for label in rows), title=title)
+        table = Table("", *(label.replace(", ", "\n") for label in rows), title=title)
         for name, line in lines.items():
-            table.add_row(escape(name), *line)
+            table.add_row(name, *line)
     return table
 
 
 def trials_table(title: str, trials: Sequence["Trial"]) -> Table:
     """Trials of a search as rows, with the values that were tried and how well they did."""
     fields = list(dict.fromkeys(field for trial in trials for field in trial.fields))
-    table = Table("trial", *map(escape, fields), "best validation score", title=escape(title))
+    table = Table("trial", *fields, "best validation score", title=title)
     for trial in trials:
         score = "failed" if trial.score is None else f"{trial.score:.4g}"
         values = (_rounded(trial.fields[field]) for field in fields)
-        table.add_row(str(trial.number), *map(escape, values), score)
+        table.add_row(str(trial.number), *values, score)
     return table
 
 
@@ -201,7 +215,7 @@ def listing_table() -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
 
     def section(title: str, entries: dict[str, Any]) -> None:
-        table.add_row(f"[bold]{title}[/bold]")
+        table.add_row(Text(title, "bold"))
         for name, thing in entries.items():
             text = thing if isinstance(thing, str) else (thing.__doc__ or "").splitlines()[0]
             table.add_row(f"  {name}", text)
@@ -211,7 +225,7 @@ def listing_table() -> Table:
     section(
         "configurations (omni train FILE)",
         {
-            str(c): c.read_text().splitlines()[0].lstrip("# ")
+            str(c): c.read_text("utf-8").splitlines()[0].lstrip("# ")
             for c in sorted(configs.iterdir(), key=str)
             if c.name.endswith(".yaml")
         },

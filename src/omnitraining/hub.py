@@ -164,7 +164,7 @@ def card(
 
 def _origin(run: Run) -> list[str]:
     """Data, results and origin of a run, as paragraphs."""
-    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    config = yaml.safe_load((run.path / "config.yaml").read_text("utf-8"))
     data = yaml.safe_dump(_without_places(config["problem"]), sort_keys=False)
     parts = [f"## Training data\n\n```yaml\n{data}```", "## Results"]
     if (run.path / "evaluations" / "test.json").is_file():
@@ -172,7 +172,7 @@ def _origin(run: Run) -> list[str]:
     else:
         parts += ["It was not judged: `omni evaluate` has not been run."]
     origin = run.path / "provenance.json"
-    facts = json.loads(origin.read_text()) if origin.is_file() else {}
+    facts = json.loads(origin.read_text("utf-8")) if origin.is_file() else {}
     if "seconds" in facts:
         facts["seconds"] = round(facts["seconds"])
     words = [f"{key} {facts[key]}" for key in ORIGIN if facts.get(key) is not None]

@@ -27,7 +27,9 @@ DEFAULTS = {"pretraining": "Baseline", "metatraining": "ProtoNet"}
 @cache
 def recipes() -> dict[str, Values]:
     """All recipes by name, as `recipes.yaml` has them."""
-    found: dict[str, Values] = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
+    found: dict[str, Values] = yaml.safe_load(
+        (Path(__file__).parent / "recipes.yaml").read_text("utf-8")
+    )
     return found
 
 

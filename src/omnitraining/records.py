@@ -88,7 +88,7 @@ def write_record(
         "claims": differences(claims, pooled),
     }
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
+    part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     os.replace(part, path)
     return record, pooled
 
@@ -215,9 +215,11 @@ def rows_of(
 
 def _facts(runs: list[Run]) -> Values:
     """How the runs of a row were made."""
-    facts = [json.loads((run.path / "provenance.json").read_text()) for run in runs]
+    facts = [json.loads((run.path / "provenance.json").read_text("utf-8")) for run in runs]
     return {
-        "config": _without_places(yaml.safe_load((runs[0].path / "config.yaml").read_text())),
+        "config": _without_places(
+            yaml.safe_load((runs[0].path / "config.yaml").read_text("utf-8"))
+        ),
         "seconds": [round(f["seconds"], 1) for f in facts],
         "peak_mib": [f["peak_mib"] for f in facts],
         "best_step": [f["best_step"] for f in facts],

@@ -22,6 +22,7 @@ from omnitraining.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
 from omnitraining.tasks.classification import placeholders
 from omnitraining.tasks.classification.datasets import read
 from omnitraining.tasks.classification.datasets.standards import complaints
+from omnitraining.terminal import say
 
 TUNED_IN_SMOKE = 2  # tasks of fine-tuning in the tiny variant
 
@@ -78,7 +79,7 @@ def reproduce(
         raise InputError(f"{name} has no {' or '.join(only or [])} in {', '.join(settings)}")
     for job in jobs:
         check_unchanged(job)
-    print(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}", flush=True)
+    say(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}")
     path = folder / f"{name}.json"
     command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
     command += f" --budget {budget:g}" * (budget < 1)
@@ -96,8 +97,8 @@ def reproduce(
     if suite.draw and not only:
         drawing = importlib.import_module(f"omnitraining.analysis.{suite.draw}")
         runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}
-        record = json.loads(path.read_text())
-        print(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
+        record = json.loads(path.read_text("utf-8"))
+        say(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
     return path
 
 
@@ -289,4 +290,4 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
         show(comparison_table(pooled))
     else:
         show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
-    print(f"record: {path}")
+    say(f"record: {path}")

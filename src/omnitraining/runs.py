@@ -72,7 +72,7 @@ class Run:
         target = self.path / name
         with _replaced(target) as part:
             target.parent.mkdir(exist_ok=True)
-            part.write_text(text)
+            part.write_text(text, "utf-8")
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         self.write_text(name, json.dumps(values, indent=1))
@@ -85,7 +85,7 @@ class Run:
         """
         path, found = self.path / "metrics.csv", dict[str, list[tuple[int, float]]]()
         try:
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 for step, name, value in list(csv.reader(file))[1:]:
                     found.setdefault(name, []).append((int(step), float(value)))
         except (FileNotFoundError, ValueError) as error:
@@ -103,7 +103,7 @@ class Run:
         if not path.is_file():
             raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text("utf-8"))
             cells = {cell: Cell(**values) for cell, values in record.pop("cells").items()}
             return Evaluation(**record, cells=cells)
         except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -127,10 +127,10 @@ class Metrics:
             return
         rows = []
         if resume_at and self.path.is_file():
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", encoding="utf-8") as file:
                 # The last row may be cut where the run was killed: "1" of "12,total,0.5".
                 rows = [row for row in csv.reader(file) if len(row) == 3 and row[0] != "step"]
-        with _replaced(self.path) as part, part.open("w", newline="") as file:
+        with _replaced(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["step", "name", "value"])
             writer.writerows(row for row in rows if int(row[0]) <= resume_at)
@@ -145,7 +145,7 @@ class Metrics:
         if self.silent:
             return
         with _named(self.path):
-            with self.path.open("a", newline="") as file:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerows([step, name, repr(value)] for name, value in values.items())
             if self.board is not None:
@@ -279,7 +279,7 @@ def provenance() -> dict[str, Any]:
 def _machine() -> str:
     """Architecture, and the processor's own name where the system tells it."""
     told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
+    lines = told.read_text("utf-8", "replace").splitlines() if told.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return ", ".join([platform.machine(), *names[:1]])
 

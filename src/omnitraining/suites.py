@@ -87,7 +87,7 @@ def suites() -> list[Suite]:
     """All shipped experiments, by name; Figure 10 comes after Figure 9."""
     folder = resources.files("omnitraining") / "experiments"
     files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
-    values = {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text()) for f in files}
+    values = {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text("utf-8")) for f in files}
 
     def place(name: str) -> list[tuple[int, str]]:
         parts = re.split(r"(\d+)", name)

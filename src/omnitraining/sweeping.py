@@ -8,6 +8,7 @@ from omnitraining.errors import InputError
 from omnitraining.jobs import Job, Launch, check_unchanged, train_and_judge
 from omnitraining.records import Results, Shown, Values, write_record
 from omnitraining.runs import Run
+from omnitraining.terminal import say
 from omnitraining.variation import Cell
 
 Failures = dict[str, str]
@@ -51,11 +52,11 @@ def sweep(
     for job in jobs:
         check_unchanged(job)
     waiting = [job for job in jobs if not job.is_judged]
-    print(f"{len(jobs)} runs, of which {len(jobs) - len(waiting)} are finished", flush=True)
+    say(f"{len(jobs)} runs, of which {len(jobs) - len(waiting)} are finished")
     failures: Failures = {}
     try:
         for done, (job, reason) in enumerate(launch(waiting, train_and_judge), 1):
-            print(f"{done}/{len(waiting)} {job.title}: {reason or 'finished'}", flush=True)
+            say(f"{done}/{len(waiting)} {job.title}: {reason or 'finished'}")
             if reason:
                 failures[job.title] = reason
     finally:
@@ -84,11 +85,11 @@ def conclude(cells: list[Cell], jobs: list[Job], folder: Path, facts: Values) ->
     path = folder / f"{folder.absolute().name}.json"
     record, _ = write_record(path, facts, results, Shown(), beside, [])
     show(sweep_table(record))
-    print(f"record: {path}")
+    say(f"record: {path}")
     from omnitraining.analysis import varied_fields  # matplotlib takes a second to import
 
     if varied_fields.can_draw(record):
-        print(f"figure: {varied_fields.draw(record, None, path.with_suffix('.png'))}")
+        say(f"figure: {varied_fields.draw(record, None, path.with_suffix('.png'))}")
 
 
 def read_seeds(text: str | None, default: int) -> list[int]:

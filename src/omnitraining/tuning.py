@@ -17,6 +17,7 @@ from omnitraining.errors import InputError
 from omnitraining.experiment import dump
 from omnitraining.jobs import Job, Launch, train_only
 from omnitraining.records import Values
+from omnitraining.terminal import say
 from omnitraining.values import read_values
 from omnitraining.variation import Fields, checked, listed, value_of
 
@@ -229,12 +230,12 @@ class Search:
         """
         found = self.trials()
         record = {"command": command, "method": self.method, "trials": [asdict(t) for t in found]}
-        (self.folder / "trials.json").write_text(json.dumps(record, indent=1) + "\n")
+        (self.folder / "trials.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         if found and found[0].score is not None:
             best = found[0]
             head = f"# Trial {best.number} of {len(found)}, validation score {best.score:.6g}: "
             text = yaml.safe_dump(self.values(best), sort_keys=False)
-            (self.folder / "best.yaml").write_text(f"{head}{command}\n{text}")
+            (self.folder / "best.yaml").write_text(f"{head}{command}\n{text}", "utf-8")
         return found
 
     def _ask(self) -> int:
@@ -260,13 +261,13 @@ class Search:
         for number, job in zip(numbers, jobs, strict=True):  # whichever ended first
             reason = ended[job.folder]
             if reason is None:
-                score = json.loads((job.folder / "provenance.json").read_text())["best"]
+                score = json.loads((job.folder / "provenance.json").read_text("utf-8"))["best"]
                 self.study.tell(number, score)
             else:
                 self.study.set_user_attr(f"failure of {number}", reason)
                 self.study.tell(number, state=TrialState.FAIL)
             said = reason or f"validation score {score:.4g}"
-            print(f"trial {number}: {said}", flush=True)
+            say(f"trial {number}: {said}")
 
 
 def _texts(params: dict[str, Any]) -> Fields:

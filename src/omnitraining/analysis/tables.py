@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from rich.markup import escape
 from rich.table import Table
 
 matplotlib.use("Agg")
@@ -30,12 +29,12 @@ def table(record: Record) -> Table:
     Args:
         record: as `omnitraining.reproduction` writes it.
     """
-    grid = Table(title=f"{escape(record['command'])}: {_caption(record)}")
+    grid = Table(title=f"{record['command']}: {_caption(record)}")
     grid.add_column("")
     for column in columns(record):
         grid.add_column(column.replace(" ", "\n", 1), justify="right")
     for row, cells in _texts(record, "[bold]", "[/bold]").items():
-        grid.add_row(escape(row), *("\n".join(lines) for lines in cells))
+        grid.add_row(row, *("\n".join(lines) for lines in cells))
     return grid
 
 

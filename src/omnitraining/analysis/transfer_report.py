@@ -82,5 +82,5 @@ def write(found: Transfer, path: Path) -> Path:
         "fine_tuned": cells(found.tuned),
         "advice": advice(found),
     }
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     return path

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -39,6 +40,6 @@ def main(arguments: list[str]) -> int:
     learner.fit(options.support)
     learner.save(options.out)
     images = sum(learner.counts_.values())
-    print(f"{images} images of {len(learner.classes_)} classes: {', '.join(learner.classes_)}")
-    print(f"learner: {options.out}   next: omni predict {options.out} IMAGE ...")
+    say(f"{images} images of {len(learner.classes_)} classes: {', '.join(learner.classes_)}")
+    say(f"learner: {options.out}   next: omni predict {options.out} IMAGE ...")
     return 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -65,9 +66,9 @@ def main(arguments: list[str]) -> int:
     show(evaluation_table(f"{run.name}, frozen", found.frozen))
     show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))
     for sentence in transfer_report.advice(found):
-        print(f"- {sentence}")
+        say(f"- {sentence}")
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        print(f"picture: {transfer_chart.draw(found, options.out)}")
-        print(f"numbers: {transfer_report.write(found, options.out.with_suffix('.json'))}")
+        say(f"picture: {transfer_chart.draw(found, options.out)}")
+        say(f"numbers: {transfer_report.write(found, options.out.with_suffix('.json'))}")
     return 0

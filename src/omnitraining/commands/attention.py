@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -57,5 +58,5 @@ def main(arguments: list[str]) -> int:
                 rows += attention_grid.rows_of_task(
                     find(model, options.trust), *support, images, []
                 )
-    print(f"picture: {attention_grid.draw(rows, options.out)}")
+    say(f"picture: {attention_grid.draw(rows, options.out)}")
     return 0

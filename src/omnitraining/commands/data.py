@@ -1,11 +1,11 @@
 """``omni data``: a data set on disk, checked or decoded ahead of training."""
 
-import sys
 import warnings
 from pathlib import Path
 
 from omnitraining.cli import command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -68,16 +68,16 @@ def _check(path: Path, name: str | None) -> int:
     try:
         data_set = datasets.read(path)
     except InputError as error:
-        print(f"must be mended: {error}")
+        say(f"must be mended: {error}")
         return 1
     report = checking.check(data_set, name)
     show(checking.table(report))
     for words in report.problems:
-        print(f"must be mended: {words}")
+        say(f"must be mended: {words}")
     for words in report.warnings:
-        print(f"warning: {words}")
+        say(f"warning: {words}")
     if report.is_usable:
-        print(f"{path} can be used   next: omni data prepare {path}")
+        say(f"{path} can be used   next: omni data prepare {path}")
     return 0 if report.is_usable else 1
 
 
@@ -95,8 +95,8 @@ def _prepare(path: Path, size: int, cache: Path | None, skip_damaged: bool) -> i
             warnings.simplefilter("always")
             images = decoding.load(listing, side, cache, skip_damaged).images
         for warning in caught:
-            print(f"warning: {warning.message}", file=sys.stderr)
+            say(f"warning: {warning.message}", error=True)
         file = decoding.cache_file(listing, side, cache)
         shape = f"{len(images)} images of {side} x {side} pixels"
-        print(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
+        say(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
     return 0

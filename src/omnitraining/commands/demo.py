@@ -5,6 +5,7 @@ from contextlib import suppress
 from types import FrameType
 
 from omnitraining.cli import add_trust, command_parser
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         serve(
             find(options.run, options.trust),
             options.port,
-            lambda url: print(f"demo: {url}", flush=True),
+            lambda url: say(f"demo: {url}"),
         )
     return 0
 

@@ -26,5 +26,7 @@ def main(arguments: list[str]) -> int:
     evaluation = experiment.evaluate_run(run, options.tasks, tuple(options.shots), name)
     show(evaluation_table(run.name, evaluation))
     if options.json:
-        options.json.write_text((run.path / "evaluations" / f"{name}.json").read_text())
+        options.json.write_text(
+            (run.path / "evaluations" / f"{name}.json").read_text("utf-8"), "utf-8"
+        )
     return 0

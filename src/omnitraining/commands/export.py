@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
             facts = {**export.facts_of(trained), "flow": flow}
             export.save_safetensors(module, options.out, facts)
         count = sum(parameter.numel() for parameter in module.parameters())
-        print(f"{flow}-flow as {type(module).__name__}, {count:,} parameters: {options.out}")
+        say(f"{flow}-flow as {type(module).__name__}, {count:,} parameters: {options.out}")
         return 0
     learner = None if options.flow else load(options.model, options.trust)
     if isinstance(learner, FewShotClassifier) and hasattr(learner, "predictor_"):
@@ -57,6 +58,6 @@ def main(arguments: list[str]) -> int:
     else:
         trained = find(options.model, options.trust)
         largest = export.save_flow(trained, chosen(trained), options.out)
-    print(f"images to {what}: {options.out}")
-    print(f"onnxruntime and PyTorch differ by {largest:.1e} at most")
+    say(f"images to {what}: {options.out}")
+    say(f"onnxruntime and PyTorch differ by {largest:.1e} at most")
     return 0

@@ -1,14 +1,12 @@
 """``omni predict``: labels of images by a learner that was fitted and saved."""
 
-import csv
 import glob
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import FORMULA, say_csv, say_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,13 +42,10 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"{options.file} has not learned any classes yet: use 'omni adapt' first")
     records = judged(learner, [path for words in options.images for path in found(words)])
     if options.json:
-        print(json.dumps(records, indent=1, ensure_ascii=False))
+        say_json(records)
     elif options.csv:
-        classes = [*records[0]["probabilities"]]
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["image", "label", *classes])
-        for record in records:
-            writer.writerow([record["image"], record["label"], *record["probabilities"].values()])
+        head = ["image", "label", *records[0]["probabilities"]]
+        say_csv([head, *(_row(record) for record in records)])
     else:
         from omnitraining.display import show
 
@@ -90,10 +85,16 @@ def judged(learner: "FewShotClassifier", paths: list[Path]) -> list[dict[str, An
     ]
 
 
+def _row(record: dict[str, Any]) -> list[object]:
+    """An image as CSV has it; ./=1.jpg is the same file as =1.jpg, and no formula."""
+    image = record["image"]
+    place = f"./{image}" if image.startswith(FORMULA) else image
+    return [place, record["label"], *record["probabilities"].values()]
+
+
 def table(records: list[dict[str, Any]]) -> "Table":
     """Images as rows: the label, its probability, and the next likely one."""
     from rich.table import Table
-    from rich.text import Text
 
     made = Table("image", "label", "probability", "next", box=None, pad_edge=False)
     for record in records:
@@ -101,8 +102,5 @@ def table(records: list[dict[str, Any]]) -> "Table":
         first, second, *_ = sorted(odds.items(), key=lambda item: -item[1])
         label = UNKNOWN if record["label"] is None else str(record["label"])
         sure = "" if record["label"] is None else f"{first[1]:.1%}"
-        # Text, because names may hold brackets, which rich would read as markup.
-        made.add_row(
-            Text(str(record["image"])), Text(label), sure, Text(f"{second[0]} {second[1]:.1%}")
-        )
+        made.add_row(str(record["image"]), label, sure, f"{second[0]} {second[1]:.1%}")
     return made

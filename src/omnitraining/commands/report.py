@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omnitraining.cli import command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -35,14 +36,14 @@ def main(arguments: list[str]) -> int:
     chapters = book.chapters(options.results)
     if is_page:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page.page(chapters, options.results))
+        options.out.write_text(page.page(chapters, options.results), "utf-8")
     else:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, text in book.pages(chapters).items():
-            (options.out / name).write_text(text)
+            (options.out / name).write_text(text, "utf-8")
         for picture in book.pictures(chapters):
             if (options.results / picture).is_file():
                 shutil.copy(options.results / picture, options.out / picture)
     measured = sum(chapter.is_measured for chapter in chapters)
-    print(f"book: {options.out}   {measured} of {len(chapters)} experiments have records")
+    say(f"book: {options.out}   {measured} of {len(chapters)} experiments have records")
     return 0

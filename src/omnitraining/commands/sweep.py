@@ -1,11 +1,11 @@
 """``omni sweep``: one configuration with every combination of some values, for every seed."""
 
 import shlex
-import sys
 from pathlib import Path
 
 from omnitraining.cli import add_launcher, add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     launch = cluster.launcher(options.launcher, processes, options.out, options.request)
     failures = sweeping.sweep(cells, seeds, options.out, launch, facts, options.trust)
     for name, reason in failures.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+        say(f"failed: {name}: {reason}", error=True)
     if failures:
-        print("the same command tries them again", file=sys.stderr)
+        say("the same command tries them again", error=True)
     return int(bool(failures))

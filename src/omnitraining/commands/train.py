@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omnitraining.cli import add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -67,5 +68,5 @@ def main(arguments: list[str]) -> int:
         return 0
     evaluation = experiment.evaluate_run(run)
     show(evaluation_table(run.name, evaluation))
-    print(f"run: {folder}   again: omni evaluate {folder}")
+    say(f"run: {folder}   again: omni evaluate {folder}")
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omnitraining.cli import add_launcher, add_trust_in_named_runs, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -51,12 +52,12 @@ def main(arguments: list[str]) -> int:
         if trials:
             show(trials_table(f"{search.method} in {options.config.stem}", trials))
     failed = sum(trial.score is None for trial in trials)
-    print(f"{len(trials)} trials, of which {failed} failed")
+    say(f"{len(trials)} trials, of which {failed} failed")
     for trial in trials:
         if trial.score is None:
-            print(f"  trial {trial.number}: {trial.failure}")
+            say(f"  trial {trial.number}: {trial.failure}")
     if failed == len(trials):
         return 1
     best = options.out / "best.yaml"
-    print(f"best: {best}   next: omni train {best}")
+    say(f"best: {best}   next: omni train {best}")
     return 0

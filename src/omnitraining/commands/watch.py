@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
+from omnitraining.terminal import say
 
 
 def main(arguments: list[str]) -> int:
@@ -60,5 +61,5 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"--out is {options.out}: paths of Navigation do not move; give a .png")
     else:
         made = navigation_paths.draw(*what)
-    print(f"picture: {made}")
+    say(f"picture: {made}")
     return 0

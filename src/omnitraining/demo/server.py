@@ -137,7 +137,7 @@ def _application(page: Any, port: int, files: Files) -> Any:
         theme=gradio.themes.Default(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
-        css=f"{Path(__file__).with_name('style.css').read_text()}\n"
+        css=f"{Path(__file__).with_name('style.css').read_text('utf-8')}\n"
         f'#files .error::after, #file .error::after {{ content: "{REFUSED}"; }}',
     )
 

@@ -143,7 +143,7 @@ class Trained:
         """
         experiment = load_run(run)
         model = experiment.load(run).cpu()
-        config = yaml.safe_load((run.path / "config.yaml").read_text())
+        config = yaml.safe_load((run.path / "config.yaml").read_text("utf-8"))
         if not isinstance(experiment.problem, Classification):
             return cls.of(experiment, model, config, run.name)
         return cls.of(experiment, model, config, run.name, _remembered(run, experiment, model))
@@ -287,7 +287,7 @@ def _remembered(run: Run, experiment: Experiment, model: Model) -> Calibration:
     path, best = run.path / "calibration.json", load_checkpoint(run.checkpoint("best"), {})
     key = {name: best[name] for name in ("best_step", "best_weights")}
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text("utf-8"))
         if record.pop("of") == key:
             return Calibration.from_json(record)
     except (OSError, ValueError, KeyError, TypeError):

@@ -57,7 +57,7 @@ def read_records(folder: Path) -> dict[str, Record]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise InputError(f"{path} is damaged: {error}") from error
         if isinstance(record, dict) and "experiment" in record and "rows" in record:
@@ -83,7 +83,7 @@ def chapters(folder: Path) -> list[Chapter]:
     records = read_records(folder)
     known = {suite.name: suite for suite in suites()}
     counted = folder / "full-size.json"
-    whole = json.loads(counted.read_text()) if counted.is_file() else {}
+    whole = json.loads(counted.read_text("utf-8")) if counted.is_file() else {}
     found = [_chapter(suite, records, folder, whole) for suite in known.values()]
     for stem, record in records.items():
         if record["experiment"] not in known:
@@ -129,7 +129,7 @@ def _foreign(stem: str, record: Record, folder: Path) -> Chapter:
 
 def _notes(readme: Path) -> Chapter:
     """What a person has written about the results."""
-    title, _, text = markers.outside(readme.read_text(), "").partition("\n")
+    title, _, text = markers.outside(readme.read_text("utf-8"), "").partition("\n")
     return Chapter("notes", title.removeprefix("# "), [], text.replace("\n## ", "\n### "), True)
 
 

@@ -37,7 +37,7 @@ def page(chapters: list[Chapter], folder: Path) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Omni-Training: results book</title>\n<style>\n{STYLE.read_text()}</style>\n"
+        f"<title>Omni-Training: results book</title>\n<style>\n{STYLE.read_text('utf-8')}</style>\n"
         "</head>\n<body>\n"
         f"<nav><details open><summary>Contents</summary><ul>{contents}</ul></details></nav>\n"
         f"<main>\n{body}</main>\n</body>\n</html>\n"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.markup import escape
 from rich.table import Table
 
 from omnitraining.errors import InputError
@@ -116,7 +115,7 @@ def check(data_set: DataSet, name: str | None = None) -> Report:
 
 def table(report: Report) -> Table:
     """One row for every split."""
-    grid = Table(title=escape(f"{report.name}: {report.layout}"))
+    grid = Table(title=f"{report.name}: {report.layout}")
     grid.add_column("split")
     for column in ("classes", "images"):
         grid.add_column(column, justify="right")
@@ -133,7 +132,7 @@ def table(report: Report) -> Table:
             _range(split.sizes),
             ", ".join(f"{mode} {count}" for mode, count in split.modes.most_common()),
         ]
-        grid.add_row(*map(escape, texts))
+        grid.add_row(*texts)
     return grid
 
 

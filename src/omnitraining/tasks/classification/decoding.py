@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from omnitraining.errors import InputError
 from omnitraining.tasks.classification.caching import cache_folder, written_whole
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.listing import Item, Listing
+from omnitraining.terminal import printable, shows_progress
 
 DECODING = 1
 """Version of the decoding below; raise it with any change to the pixels."""
@@ -288,11 +290,11 @@ def in_threads(work: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterato
         with _pillow_silenced():
             yield from track(
                 results(),
-                title,
+                escape(printable(title)),
                 total=len(jobs),
                 console=Console(stderr=True),
                 transient=True,
-                disable=not sys.stderr.isatty(),
+                disable=not shows_progress(),
             )
     finally:
         pool.shutdown(cancel_futures=True)

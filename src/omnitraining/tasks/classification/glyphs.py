@@ -13,7 +13,6 @@ cache, whose file name is a hash of everything that they depend on.
 import hashlib
 import json
 import math
-import sys
 import zipfile
 from functools import cache as remember
 from pathlib import Path
@@ -25,11 +24,13 @@ import torch
 import torch.nn.functional as F
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from omnitraining.tasks.classification.caching import cache_folder, written_whole
 from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.terminal import shows_progress
 
 RENDERING = 2
 """Version of the rendering below; raise it with any change to the pictures."""
@@ -89,8 +90,9 @@ def load(
         shown = track(
             characters,
             f"rendering {script} {split}",
+            console=Console(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not shows_progress(),
         )
         images = torch.cat([render(character, size, instances, seed) for character in shown])
         with written_whole(path) as file:

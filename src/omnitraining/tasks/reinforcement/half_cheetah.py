@@ -151,7 +151,7 @@ def _model() -> tuple[Any, Any]:
             "HalfCheetah needs MuJoCo 3.17 or newer and Gymnasium: pip install 'omnitraining[rl]'"
         ) from error
     # The attribute is about to go from MuJoCo; its place is a call on the compiled body.
-    text = (assets / "half_cheetah.xml").read_text().replace('settotalmass="14"', "")
+    text = (assets / "half_cheetah.xml").read_text("utf-8").replace('settotalmass="14"', "")
     model = mujoco.MjModel.from_xml_string(text)
     mujoco.mj_setTotalmass(model, 14)
     mujoco.mj_setConst(model, mujoco.MjData(model))
