@@ -1,5 +1,7 @@
 """The loss terms of every method against the equations, computed from the networks themselves."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -239,6 +241,21 @@ class Shaped(nn.Module):
         return self.output
 
 
+class Computing(nn.Module):
+    """Computes what it is told to."""
+
+    def __init__(self, compute: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.compute = compute
+
+    def forward(self, x: Tensor) -> object:
+        return self.compute(x)
+
+
+def stop(x: Tensor) -> Tensor:
+    raise StopIteration
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
@@ -246,7 +263,19 @@ class Shaped(nn.Module):
         (Shaped(torch.zeros(6)), r"Shaped returns \[6\].*\[B, D\]"),
         (Shaped(torch.zeros(1, 3)), r"Shaped returns \[1, 3\].*\[2, D\]"),
         (Shaped((torch.zeros(2, 3), None)), r"Shaped returns tuple.*\[B, D\]"),
-        (nn.Linear(5, 3), r"Linear does not take inputs of shape \[2, 6\]"),
+        (Computing(lambda x: x.half()), "returns features of float16 for .* must be of float32"),
+        (Computing(lambda x: x.bfloat16()), "returns features of bfloat16 for inputs of float32"),
+        (Computing(lambda x: x.long()), "returns features of int64 .* must be of float32"),
+        (Computing(lambda x: x.double()), "returns features of float64 .* must be of float32"),
+        (Computing(lambda x: x.squeeze()), r"returns \[6\] for one input.*use flatten\(1\)"),
+        (Computing(lambda x: x.new_zeros(2, 6)), r"returns \[2, 6\] for one .* not \[1, 6\]"),
+        (Computing(lambda x: x[:, : len(x)]), r"returns \[1, 1\] for one .* not \[1, 2\]"),
+        (Computing(lambda x: x.missing), r"Computing does not take .* \[2, 6\]: AttributeError: '"),
+        (Computing(lambda x: {}["key"]), r"Computing does not take .* \[2, 6\]: KeyError: 'key'$"),
+        (Computing(lambda x: x[1:2] + x[1]), r"returns \[1, 6\]"),
+        (Computing(lambda x: x + 0 * x[1]), r"does not take inputs of shape \[1, 6\]: IndexError"),
+        (Computing(stop), r"does not take inputs of shape \[2, 6\]: StopIteration$"),
+        (nn.Linear(5, 3), r"Linear does not take inputs of shape \[2, 6\]: RuntimeError: mat1"),
         (nn.Conv2d(1, 3, 3), r"Conv2d does not take inputs of shape \[2, 6\]"),
         (nn.BatchNorm2d(6), r"BatchNorm2d does not take inputs of shape \[2, 6\]"),
     ],

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -319,6 +319,24 @@ def small(**protocol: int) -> Classification:
 
 def convert(backbone: nn.Module, **options: Any) -> OmniNet:
     return OmniNet(backbone, **options)
+
+
+def computing(forward: Callable[[nn.Module, Tensor], object]) -> None:
+    """A model whose backbone computes by a function, of itself and its inputs."""
+    Own = type("Own", (MLP,), {"forward": forward})  # noqa: N806 (a class)
+    build_model(
+        "omni-training", lambda: Own(256, (4,)), small(ways=2, shots=1, queries=1), Baseline()
+    )
+
+
+def computed(net: nn.Module, x: Tensor) -> Tensor:
+    return MLP.forward(cast(MLP, net), x.flatten(1))
+
+
+def holding_itself() -> nn.Module:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.forward = lambda x: net[0](x)  # type: ignore[method-assign]
+    return net
 
 
 OMNI = "Command line"
@@ -1061,6 +1079,24 @@ CASES = [
             ProtoNet(),
             OmniLoss(),
         ),
+    ),
+    Case(
+        PYTHON,
+        "features that lose the batch",
+        lambda r: computing(lambda net, x: computed(net, x).squeeze()),
+    ),
+    Case(PYTHON, "half features", lambda r: computing(lambda net, x: computed(net, x).half())),
+    Case(PYTHON, "a backbone that raises", lambda r: computing(lambda net, x: {}["key"])),
+    Case(
+        PYTHON,
+        "a backbone that detaches its features",
+        lambda r: computing(lambda net, x: computed(net, x).detach()),
+    ),
+    Case(PYTHON, "a backbone that holds itself", lambda r: convert(holding_itself())),
+    Case(
+        PYTHON,
+        "a backbone that is frozen",
+        lambda r: convert(nn.Sequential(nn.Linear(2, 2)).requires_grad_(False)),
     ),
     Case(
         PYTHON, "a checkpoint that is not there", lambda r: load_checkpoint(r.folder / "none", {})

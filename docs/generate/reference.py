@@ -11,7 +11,8 @@ from omnitraining.report import sections
 GROUPS = {
     "learners": ("Learners", "learner.sources learner.classifier learner.regressor "
                  "learner.predictor learner.trained learner"),
-    "networks": ("Networks and losses", "omninet model losses precision teacher network heads"),
+    "networks": ("Networks and losses", "omninet conversion model losses precision teacher "
+                 "network heads"),
     "algorithms": ("Algorithms: what they are",
                    "algorithm pretraining metatraining adaptation side_by_side policy trpo"),
     "backbones": ("Backbones", "backbones"),

@@ -7,23 +7,30 @@ and Omni-Training the three flows of an Omni-Net. The loss of a flow does not de
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from omnitraining import losses
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.errors import InputError
+from omnitraining.conversion import check_copies
+from omnitraining.errors import InputError, described
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
-from omnitraining.omninet import BranchInit, OmniNet
+from omnitraining.omninet import BranchInit, OmniNet, copied
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.tasks.base import Problem
 
 FLOWS = ("pre", "meta", "joint")
 
 Method = Literal["omni-training", "pre-training", "meta-training", "joint-training", "ensemble"]
+_PLAIN = {
+    "pre-training": ("pre",),
+    "meta-training": ("meta",),
+    "joint-training": ("joint",),
+    "ensemble": ("pre", "meta"),
+}
 
 
 @dataclass(frozen=True)
@@ -281,54 +288,98 @@ def build_model(
         raise InputError("the run named as previous has no pre-flow, which is what teaches")
     if previous is not None and method == "meta-training":
         raise InputError("meta-training has no pre-training that a previous run could teach")
+    example = problem.example()
     flows: dict[str, nn.Module]
     trunk: nn.Module = nn.Identity()
-    if method == "pre-training":
-        flows = {"pre": backbone()}
-    elif method == "meta-training":
-        flows = {"meta": backbone()}
-    elif method == "joint-training":
-        flows = {"joint": backbone()}
-    elif method == "ensemble":
-        flows = {"pre": backbone(), "meta": backbone()}
-    else:
-        options: dict[str, Any] = vars(omninet)
-        net = OmniNet(backbone(), **options)
+    if method == "omni-training":
+        made, options = backbone(), vars(omninet)
+        feature_size(made, example)
+        net = OmniNet(made, **options, example=example[:1])
         flows = {"pre": net.pre, "joint": net.joint, "meta": net.meta}
         if metatraining.needs_only_features:  # others adapt every layer, so that none is in common
             trunk, flows = net.split()
+    else:
+        flows = {flow: backbone() for flow in _PLAIN[method]}
+        _check_plain(flows, example)
     if method != "omni-training":
         loss = replace(loss, weight=0.0)
-    return Model(flows, problem, pretraining, metatraining, loss, trunk, previous)
+    model = Model(flows, problem, pretraining, metatraining, loss, trunk, previous)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError(
+            "every weight of the model is frozen (requires_grad is False), so that there is "
+            "nothing to train: unfreeze a layer of the backbone"
+        )
+    return model
+
+
+def _check_plain(flows: Mapping[str, nn.Module], example: Tensor) -> None:
+    """Refuse backbones that share weights, or that cannot be copied, as the EMA teacher copies."""
+    weights = [weight for flow in flows.values() for weight in flow.parameters()]
+    if len({id(weight) for weight in weights}) < len(weights):
+        raise InputError(
+            "the backbone of the pre-flow and that of the meta-flow share weights: backbone must "
+            "make a new module at each call"
+        )
+    for flow in flows.values():
+        feature_size(flow, example)
+        check_copies(flow, {"copy": copied(flow)}, example[:1])
 
 
 @torch.no_grad()
 def feature_size(backbone: nn.Module, example: Tensor) -> int:
-    """D of a backbone, read off one forward pass in evaluation mode.
+    """D of a backbone, read off forward passes of two inputs and of one, in evaluation mode.
 
     Args:
         backbone: any module.
         example: two inputs [2, ...].
 
     Raises:
-        InputError: the output is not a tensor [2, D].
+        InputError: the output is not a tensor [2, D], and [1, D] for one input, of the type of
+            numbers that heads compute with; or the backbone raises an error.
     """
-    training = backbone.training
-    try:
-        features = backbone.eval()(example)
-    except (RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(
-            f"backbone {type(backbone).__name__} does not take inputs of shape "
-            f"{list(example.shape)}: {first}"
-        ) from error
-    finally:
-        backbone.train(training)
+    kind, shape = type(backbone).__name__, list(example.shape)
+    features = _features(backbone, example)
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(example):
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
-            f"backbone {type(backbone).__name__} returns {found} for inputs of shape "
-            f"{list(example.shape)}: wrap it in a module that returns features [B, D], here "
-            f"[{len(example)}, D]"
+            f"backbone {kind} returns {found} for inputs of shape {shape}: wrap it in a module "
+            f"that returns features [B, D], here [{len(example)}, D]"
         )
-    return features.shape[1]
+    wanted = example.dtype if example.is_floating_point() else torch.get_default_dtype()
+    if features.dtype != wanted:
+        raise InputError(
+            f"backbone {kind} returns features of {_name(features.dtype)} for inputs of "
+            f"{_name(example.dtype)}: they must be of {_name(wanted)}, as .to() makes them"
+        )
+    size = features.shape[1]
+    one = _features(backbone, example[:1])
+    if not isinstance(one, Tensor) or one.shape != (1, size):
+        found = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
+        raise InputError(
+            f"backbone {kind} returns {found} for one input, of shape {[1, *shape[1:]]}, and not "
+            f"{[1, size]}: a squeeze() takes away the dimension of the batch; use flatten(1)"
+        )
+    return size
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _features(backbone: nn.Module, x: Tensor) -> object:
+    """What a backbone returns in evaluation mode, whose modes are afterwards as they were.
+
+    Raises:
+        InputError: it raised something.
+    """
+    modes = {module: module.training for module in backbone.modules()}
+    try:
+        return backbone.eval()(x)
+    except Exception as error:  # of whatever kind: it is the user's code
+        raise InputError(
+            f"backbone {type(backbone).__name__} does not take inputs of shape {list(x.shape)}: "
+            f"{described(error)}"
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training

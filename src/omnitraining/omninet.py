@@ -26,7 +26,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from omnitraining.errors import InputError
+from omnitraining.conversion import check_copies, own_tensors, refuse_held
+from omnitraining.errors import InputError, described
 
 Flow = Literal["pre", "joint", "meta"]
 FLOWS = get_args(Flow)
@@ -88,7 +89,8 @@ class OmniNet(nn.Module):
     Each flow is a module of the backbone's class and is called as the backbone is. Convolutions
     get 1x1 branches without bias; linear layers and packed attention weights get a branch of the
     same size, with bias, or a low-rank one. Norms and parametric activations are private to each
-    flow. Every other parameter (positions, class tokens, embeddings) is shared.
+    flow. Every other parameter (positions, class tokens, embeddings) is shared. A frozen parameter
+    (``requires_grad`` is False) stays frozen in every flow, and so do its branches.
 
     Args:
         backbone: any module; it is copied and not changed.
@@ -100,10 +102,13 @@ class OmniNet(nn.Module):
         branches: treatment by module path or class, where the default does not fit:
             ``"pointwise"``, ``"full"``, ``"low-rank"``, ``"shared"`` or ``"private"``. It covers
             the named module and all inside it, except sub-modules without the parameters it needs.
+        example: inputs [B, ...], with which it is tried whether every flow computes with its own
+            weights; `build_model` gives those of its problem.
 
     Raises:
-        InputError: no layer can be converted, or a layer has no exact treatment; the message
-            names its path and the way out.
+        InputError: no layer can be converted, a layer has no exact treatment, or copies of the
+            backbone would compute with its own weights; the message names the layer and the way
+            out.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class OmniNet(nn.Module):
         branch_init: BranchInit = "zeros",
         shared_until: str | None = None,
         branches: Mapping[str | type, Treatment] | None = None,
+        example: Tensor | None = None,
     ) -> None:
         super().__init__()
         if branch_init not in get_args(BranchInit):
@@ -120,9 +126,11 @@ class OmniNet(nn.Module):
             raise InputError(f"branch_init is {branch_init!r}: it must be {choices}")
         treatments = _treatments(backbone, rank, shared_until, dict(branches or {}))
         self.shared_until = shared_until
-        self.joint = copy.deepcopy(backbone)
+        self.joint = copied(backbone)
         self.pre = _branch_off(self.joint, treatments, rank, branch_init)
         self.meta = _branch_off(self.joint, treatments, rank, branch_init)
+        if example is not None:
+            check_copies(backbone, {flow: getattr(self, flow) for flow in FLOWS}, example)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs of the pre-, joint- and meta-flow for the same input."""
@@ -151,7 +159,7 @@ class OmniNet(nn.Module):
         plain, source = copy.deepcopy(self.joint), getattr(self, flow)
         for path, module in plain.named_modules():
             origin = source.get_submodule(path)
-            for name, tensor in _own_tensors(module):
+            for name, tensor in own_tensors(module):
                 tensor.copy_(getattr(origin, name))
         return plain.train(source.training)
 
@@ -170,6 +178,20 @@ def plain(module: nn.Module) -> nn.Module:
         for name, weight in weights.items():
             layer.register_parameter(name, nn.Parameter(weight))
     return copied
+
+
+def copied(backbone: nn.Module) -> nn.Module:
+    """A deep copy of a backbone, whatever it is made of.
+
+    Raises:
+        InputError: it holds something that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(backbone)
+    except Exception as error:  # whatever it holds may raise
+        raise InputError(
+            f"backbone {type(backbone).__name__} cannot be copied: {described(error)}"
+        ) from error
 
 
 def _branch_off(
@@ -197,6 +219,7 @@ def _branch_off(
                     branch = FullBranch(tensor, init)
                 else:
                     branch = LowRankBranch(tensor, init, rank)
+                branch.requires_grad_(tensor.requires_grad)
                 parametrize.register_parametrization(module, name, branch)
     return flow
 
@@ -228,7 +251,7 @@ def _treatments(
             )
         if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
             raise InputError(f"layer {path!r} is lazy: run the backbone once before converting it")
-        if not _own_tensors(module):
+        if not own_tensors(module):
             continue
         asked = _asked(path, modules, branches)
         if inside:
@@ -313,13 +336,6 @@ def _asked(
     return None
 
 
-def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [
-        *module.named_parameters(recurse=False, remove_duplicate=False),
-        *module.named_buffers(recurse=False, remove_duplicate=False),
-    ]
-
-
 def _check_arguments(
     modules: dict[str, nn.Module],
     rank: int | None,
@@ -349,6 +365,15 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
         raise InputError(
             f"backbone {type(backbone).__name__} has no layer to convert: an Omni-Net needs at "
             "least one convolution or linear layer that is not shared"
+        )
+    refuse_held(backbone, branched)
+    own = [p for p, treatment in treatments.items() if treatment != "shared"]
+    if not any(
+        w.requires_grad for p in own for w in backbone.get_submodule(p).parameters(recurse=False)
+    ):
+        raise InputError(
+            f"every layer of backbone {type(backbone).__name__} that is not shared is frozen "
+            "(requires_grad is False), so that its flows would stay equal: unfreeze one"
         )
     for path in branched:
         module = backbone.get_submodule(path)

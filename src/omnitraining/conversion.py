@@ -1,0 +1,333 @@
+"""Whether copies of a backbone compute with their own weights, as the flows of an Omni-Net must.
+
+A deep copy does not reach everything: a function that a module keeps holds what it was made with,
+so a copy of the module would go on computing with the original's weights, and would not train.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import CodeType, FunctionType, MethodType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from omnitraining.errors import InputError
+
+MOVE = 0.1
+"""How far weights are moved, relative to their size."""
+TOLERANCE = 1e-3
+"""How far outputs may differ by rounding, relative to their size."""
+WAY_OUT = (
+    "a copy would compute with the original's weights, and not train: let it compute with what "
+    "self has registered, lists in an nn.ModuleList or nn.ParameterList"
+)
+
+
+def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers that a module itself holds, by every name they have."""
+    return [
+        *module.named_parameters(recurse=False, remove_duplicate=False),
+        *module.named_buffers(recurse=False, remove_duplicate=False),
+    ]
+
+
+# --- what a module keeps ---
+
+
+def refuse_held(backbone: nn.Module, branched: set[str]) -> None:
+    """Refuse a backbone that keeps itself in a function, or weights outside of its parameters.
+
+    Args:
+        backbone: any module.
+        branched: paths of modules whose weights will be branched.
+
+    Raises:
+        InputError: it does; the message names the module.
+    """
+    modules = dict(backbone.named_modules())
+    registered = {id(module) for module in modules.values()}
+    paths: dict[int, set[str]] = {}
+    for path, module in modules.items():
+        for _, tensor in own_tensors(module):
+            paths.setdefault(id(tensor), set()).add(path)
+    for path, module in modules.items():
+        for name, held in _kept(module):
+            where = f"{_module(path, module)} keeps in {name!r}"
+            if isinstance(held, FunctionType):
+                if any(id(part) in registered or id(part) in paths for part in _within(held)):
+                    raise InputError(f"{where} a function that holds the backbone: {WAY_OUT}")
+            elif isinstance(held, nn.Module) and id(held) not in registered:
+                if any(weight.requires_grad for weight in held.parameters()):
+                    raise InputError(f"{where} a module that is not registered: {WAY_OUT}")
+            elif isinstance(held, nn.Parameter) and not isinstance(module, nn.RNNBase):
+                if held.requires_grad and id(held) not in paths:
+                    raise InputError(f"{where} a weight that is not registered: {WAY_OUT}")
+                if paths.get(id(held), set()) & branched:
+                    raise InputError(f"{where} a weight that will be branched: {WAY_OUT}")
+
+
+def _module(path: str, module: nn.Module) -> str:
+    kind = type(module).__name__
+    return f"layer {path!r} of type {kind}" if path else f"backbone {kind}"
+
+
+def _kept(module: nn.Module) -> Iterator[tuple[str, object]]:
+    """What a module keeps in attributes and hooks, with their names, beside what is registered."""
+    for name, value in vars(module).items():
+        if name not in ("_parameters", "_buffers", "_modules"):
+            yield from ((name, part) for part in _parts(value))
+
+
+def _parts(value: object) -> Iterator[object]:
+    """Functions, modules and weights in containers, and in what else a deep copy reaches."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Mapping):
+            waiting += part.values()
+        elif isinstance(part, list | tuple | set | frozenset):
+            waiting += part
+        elif isinstance(part, partial):
+            waiting += [part.func, part.args, part.keywords]
+        elif isinstance(part, MethodType):
+            waiting += [part.__self__]
+        elif isinstance(part, FunctionType | nn.Module | Tensor):
+            yield part
+
+
+def _within(function: FunctionType) -> Iterator[object]:
+    """What a function holds: by closure, by default, and by the global names that it uses."""
+    waiting, seen = [function], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        held = [_content(cell) for cell in each.__closure__ or ()]
+        held += [each.__defaults__, each.__kwdefaults__, vars(each)]
+        held += [each.__globals__.get(name) for name in _names(each.__code__)]
+        for part in _parts(held):
+            yield part
+            if isinstance(part, FunctionType):
+                waiting.append(part)
+
+
+def _content(cell: object) -> object:
+    try:
+        return getattr(cell, "cell_contents", None)
+    except ValueError:  # it is empty
+        return None
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
+
+
+# --- what a copy computes ---
+
+
+def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor) -> None:
+    """Refuse a backbone whose copies compute with anything but their own weights.
+
+    Every weight of the copies is moved a little, and what each puts out is compared with what the
+    backbone puts out under that copy's effective weights. All runs in evaluation mode; weights,
+    modes and random states are afterwards as they were.
+
+    Args:
+        backbone: the original, which shares no weight with the copies.
+        copies: by name; they may share weights with each other, and may be parametrized.
+        example: inputs [B, ...].
+
+    Raises:
+        InputError: the message names the layer that is at fault.
+    """
+    if torch.is_inference_mode_enabled():
+        return  # nothing will be trained, and there are no gradients to look at
+    modules = [backbone, *copies.values()]
+    with _same_afterwards(modules, example.device) as saved:
+        if example.is_floating_point():  # inputs of zeros would hide much
+            example = example + torch.rand_like(example)
+        _move(backbone, copies)
+        if _fit(backbone, copies, example):
+            return
+        _set_back(saved)
+        with torch.no_grad():
+            first, second = _output(backbone, example), _output(backbone, example)
+        if not _agree(first, second):
+            return  # it answers by a chance of its own, so that nothing can be compared
+        raise InputError(f"{_culprit(backbone, copies, example, saved)}: {WAY_OUT}")
+
+
+Saved = list[tuple[Tensor, Tensor]]
+"""Tensors, each with what it held before."""
+
+
+@contextmanager
+def _same_afterwards(modules: list[nn.Module], device: torch.device) -> Iterator[Saved]:
+    """Evaluation mode, for a while; weights, modes and random states are set back in the end."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    tensors = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}
+    saved = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
+    others = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for module in modules:
+                module.eval()
+            yield saved
+    finally:
+        random.setstate(others[0])
+        np.random.set_state(others[1])
+        _set_back(saved)
+        for part, training in modes.items():
+            part.training = training
+
+
+@torch.no_grad()
+def _set_back(saved: Saved) -> None:
+    for tensor, before in saved:
+        tensor.copy_(before)
+
+
+@torch.no_grad()
+def _move(backbone: nn.Module, copies: Mapping[str, nn.Module], only: str | None = None) -> None:
+    """Move all weights of the copies, or those of one layer, which is named by its path."""
+    paths = [path for path, _ in backbone.named_modules() if only is None or path == only]
+    weights: dict[int, Tensor] = {}
+    for copied in copies.values():
+        for layer in map(copied.get_submodule, paths):
+            branched = getattr(layer, "parametrizations", None)
+            inner = branched.parameters() if isinstance(branched, nn.Module) else ()
+            own = [tensor for _, tensor in own_tensors(layer)]
+            weights |= {id(tensor): tensor for tensor in (*own, *inner)}
+    for tensor in weights.values():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if not isinstance(tensor, nn.Parameter):  # as a variance, which must stay positive
+            tensor.mul_(1 + MOVE * torch.rand_like(tensor))
+            continue
+        rows = tensor if tensor.dim() > 1 else tensor.view(-1, 1)
+        size = torch.linalg.vector_norm(tensor).item() / tensor.numel() ** 0.5
+        size = max(size, rows[0].numel() ** -0.5)
+        # Of rank 1: to draw every number of large weights would take longer than all the rest.
+        down, along = _drawn(rows.flatten(1)[:, :1]), _drawn(rows[:1])
+        rows.addcmul_(down.view(-1, *[1] * (rows.dim() - 1)), along, value=MOVE * size)
+
+
+def _drawn(like: Tensor) -> Tensor:
+    """Numbers of either sign that are not near 0."""
+    return (0.5 + torch.rand_like(like)) * torch.randn_like(like).sign()
+
+
+def _fit(backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor) -> bool:
+    """Whether each copy puts out what the backbone does under that copy's effective weights.
+
+    Leaves the backbone with weights of the last copy.
+
+    Raises:
+        InputError: an output depends on weights that are not the copy's own, or has no gradient.
+    """
+    found, reached, shared = [], set[int](), set[int]()
+    with torch.enable_grad():
+        for copied in copies.values():
+            outputs = _output(copied, example)
+            leaves = _own_leaves(backbone, copied, outputs)
+            shared |= reached & leaves
+            reached |= leaves
+            found.append([output.detach() for output in outputs])
+    if len(copies) > 1 and reached == shared:
+        raise InputError(
+            f"backbone {type(backbone).__name__} does not use any layer that differs between "
+            "flows, so that they would stay equal: an Omni-Net needs a convolution or linear layer"
+        )
+    with torch.no_grad():
+        for copied, outputs in zip(copies.values(), found, strict=True):
+            for path, layer in backbone.named_modules():
+                own = copied.get_submodule(path)
+                for name, tensor in own_tensors(layer):
+                    tensor.copy_(getattr(own, name))
+            if not _agree(outputs, _output(backbone, example)):
+                return False
+    return True
+
+
+def _output(module: nn.Module, example: Tensor) -> list[Tensor]:
+    """The tensors that a module returns, by the same chance at every call."""
+    torch.default_generator.manual_seed(0)
+    if example.is_cuda:
+        torch.cuda.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    return [part for part in _parts(module(example)) if isinstance(part, Tensor)]
+
+
+def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
+    def near(one: Tensor, other: Tensor) -> bool:
+        if one.shape != other.shape:
+            return False
+        one, other = one.detach().double(), other.detach().double()
+        size = other[other.isfinite()].abs().max().item() if other.isfinite().any() else 0.0
+        return torch.allclose(one, other, rtol=0, atol=TOLERANCE * size, equal_nan=True)
+
+    return len(found) == len(expected) and all(map(near, found, expected))
+
+
+def _own_leaves(backbone: nn.Module, copied: nn.Module, outputs: list[Tensor]) -> set[int]:
+    """Trainable weights of a copy on which its outputs depend, by identity.
+
+    Raises:
+        InputError: they depend on others as well, or on none.
+    """
+    own = {id(weight) for weight in copied.parameters()}
+    reached = {id(leaf): leaf for leaf in _leaves(outputs)}
+    originals = {id(t): path for path, m in backbone.named_modules() for _, t in own_tensors(m)}
+    for number, leaf in reached.items():
+        if number in originals:
+            path = originals[number]
+            layer = _module(path, backbone.get_submodule(path))
+            raise InputError(f"{layer} is not reached through self: {WAY_OUT}")
+        if number not in own:
+            raise InputError(
+                f"backbone {type(backbone).__name__} computes with a weight {list(leaf.shape)} "
+                f"that is not registered: {WAY_OUT}"
+            )
+    if not reached and any(weight.requires_grad for weight in copied.parameters()):
+        raise InputError(
+            f"backbone {type(backbone).__name__} passes no gradient to its weights: it must not "
+            "compute under no_grad nor detach its output; set requires_grad of a weight that "
+            "shall stay as it is to False instead"
+        )
+    return {*reached}
+
+
+def _leaves(outputs: list[Tensor]) -> Iterator[Tensor]:
+    """Trainable tensors on which some outputs depend."""
+    waiting, seen = [output.grad_fn for output in outputs], set[object]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), Tensor):
+            yield leaf
+        waiting += [following for following, _ in node.next_functions]
+
+
+def _culprit(
+    backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor, saved: Saved
+) -> str:
+    """The first layer whose own weights do not count, when they alone are moved."""
+    for path, layer in backbone.named_modules():
+        if own_tensors(layer):
+            _move(backbone, copies, path)
+            fit = _fit(backbone, copies, example)
+            _set_back(saved)
+            if not fit:
+                return f"{_module(path, layer)} is not reached through self"
+    return f"backbone {type(backbone).__name__} is not the same in a copy"
