@@ -12,6 +12,7 @@ from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.network import Network
 from omnitraining.omninet import OmniNet
+from omnitraining.side_by_side import SideBySide, Weights
 from omnitraining.teacher import Teacher
 from tests.reference import maml
 from tests.reference.zoo import TinyViT
@@ -102,7 +103,48 @@ def conv4() -> nn.Module:
     return Network(Conv4(1, 4), nn.Linear(4, 3))
 
 
+class Recurrent(nn.Module):
+    """Reads two numbers one after the other."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.memory = kind(1, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.memory(x.unsqueeze(-1))[0][:, -1]
+
+
+class Stepwise(nn.Module):
+    """The same with a cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(1, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x[:, 1:], self.cell(x[:, :1]))
+
+
+class Branching(nn.Module):
+    """Does what values say: in Python, by a mask, and by numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.first, self.last = nn.BatchNorm1d(2), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first(self.norm(x)))
+        if x.mean() > 0:
+            x = 2 * x
+        scale = 1 + x[x > 0].mean() + float(x.detach().abs().max().numpy())
+        return self.last(x * scale)
+
+
 NETWORKS = {
+    "lstm": (lambda: Network(Recurrent(nn.LSTM), nn.Linear(4, 3)), (2,)),
+    "gru": (lambda: Network(Recurrent(nn.GRU), nn.Linear(4, 3)), (2,)),
+    "cell": (lambda: Network(Stepwise(), nn.Linear(4, 3)), (2,)),
+    "control flow": (Branching, (2,)),
     "perceptron": (perceptron, (2,)),
     "conv4": (conv4, (1, 16, 16)),
     "flow of conv4": (
@@ -186,6 +228,44 @@ def test_adaptation_works_without_outer_gradients(tasks: int) -> None:
     assert not outputs.requires_grad
     torch.testing.assert_close(outputs, expected, **CLOSE)
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+class Failing(nn.Linear):
+    """Fails at what vmap cannot do, and at everything else too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("no such layer" if x.mean() > -9 else "")
+
+
+def test_errors_of_a_network_are_its_own() -> None:
+    """What vmap says of them is not what is wrong."""
+    with pytest.raises(RuntimeError, match="no such layer"):
+        adapted_outputs(Failing(2, 3), episode(3), squared_error, (1,), 0.1)
+
+
+def test_what_vmap_cannot_do_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    mapped = SideBySide._mapped
+
+    def counted(self: SideBySide, weights: Weights, x: Tensor) -> Tensor:
+        tried.append(1)
+        return mapped(self, weights, x)
+
+    monkeypatch.setattr(SideBySide, "_mapped", counted)
+    network = nn.Sequential(Doubling(), nn.Linear(2, 3))
+    adapted_outputs(network, episode(3), squared_error, (0, 2), 0.1)
+    assert len(tried) == 1
+    adapted_outputs(
+        Network(Recurrent(nn.LSTM), nn.Linear(4, 3)), episode(3), squared_error, (1,), 1
+    )
+    assert len(tried) == 1
+
+
+class Doubling(nn.Module):
+    """Looks at a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x if x.mean() > 0 else x
 
 
 @pytest.mark.parametrize("tasks", [1, 3])

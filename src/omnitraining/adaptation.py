@@ -74,7 +74,7 @@ def adapted_outputs(
         return {name: w.expand(tasks, *w.shape) for name, w in weights.items()}
 
     # Of all ways to compute attention, only the plain one can be differentiated twice.
-    with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH):
+    with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH), _plain_recurrence(network):
         if len(episode.support_x) == 1 or _better_apart(network, episode, keep_graph):
             alone = _alone(network)
             one_by_one = [
@@ -191,7 +191,7 @@ def adapted(
     """
     changed = copy.deepcopy(network).requires_grad_().eval()
     optimiser = torch.optim.SGD(changed.parameters(), lr)
-    with torch.enable_grad(), _batch_statistics(changed):
+    with torch.enable_grad(), _batch_statistics(changed), _plain_recurrence(changed):
         for _ in range(steps):
             optimiser.zero_grad()
             loss(changed(x), y).backward()
@@ -217,6 +217,16 @@ def _better_apart(network: nn.Module, episode: Episode, keep_graph: bool) -> boo
     has_convolutions = any(isinstance(m, _ConvNd) for m in network.modules())
     on_cpu = episode.support_x.device.type == "cpu"
     return (keep_graph and has_norms) or (on_cpu and has_convolutions)
+
+
+@contextmanager
+def _plain_recurrence(network: nn.Module) -> Iterator[None]:
+    """Without cuDNN's recurrent layers: they can be differentiated in training mode alone, once."""
+    if torch.cuda.is_available() and any(isinstance(m, nn.RNNBase) for m in network.modules()):
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    else:
+        yield
 
 
 @contextmanager

@@ -18,6 +18,8 @@ Weights = dict[str, Tensor]
 
 PER_SAMPLE = (Network, MLP, nn.Sequential, nn.Linear, nn.Tanh, nn.ReLU, GaussianHead)
 """Modules known to treat the last dimension alone, and to run what they hold in order."""
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+"""Modules known to have no rule in vmap."""
 
 
 def copies(network: nn.Module, tasks: int) -> Weights:
@@ -35,8 +37,9 @@ class SideBySide:
     """T networks as one, differentiable in their weights.
 
     Where every layer is known, branches are folded into weights and linear layers become batched
-    products, at half the cost of vmap; any other network goes through vmap. Its buffers are left
-    as they are.
+    products, at half the cost of vmap; any other network goes through vmap, or network by network
+    where vmap cannot, as with recurrent layers and control flow on values. Its buffers are left as
+    they are.
 
     Args:
         network: the architecture.
@@ -44,6 +47,7 @@ class SideBySide:
 
     def __init__(self, network: nn.Module) -> None:
         self._network, self._known = network, _is_known(network)
+        self._apart = any(isinstance(m, RECURRENT) for m in network.modules())
         if self._known:
             branched = any(parametrize.is_parametrized(m) for m in network.modules())
             self._plain = plain(network) if branched else network
@@ -61,24 +65,43 @@ class SideBySide:
             weights: by the names of the network's parameters [T, ...].
         """
         if not self._known:
-            return lambda x: self._mapped(weights, x)
+            return lambda x: self._unknown(weights, x)
         if (folding := self._folding) is not None:
             weights = {f"network.{name}": weight for name, weight in weights.items()}
             weights = vmap(lambda own: functional_call(folding, own, ()))(weights)
         return _bound(self._plain, weights, "")
 
+    def _unknown(self, weights: Weights, x: Tensor) -> Tensor:
+        if not self._apart:
+            try:
+                return self._mapped(weights, x)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # mostly vmap's; of others, each network alone raises its own
+                self._apart = True
+        alone = [
+            self._run(
+                {name: w[t] for name, w in weights.items()},
+                {name: b.clone() for name, b in self._buffers(weights).items()},
+                x[t],
+            )
+            for t in range(len(x))
+        ]
+        return torch.stack(alone)
+
     def _mapped(self, weights: Weights, x: Tensor) -> Tensor:
-        network, tasks = self._network, len(x)
-        state = {
-            name: buffer.expand(tasks, *buffer.shape).clone()
-            for name, buffer in network.named_buffers()
-            if name not in weights  # what adapts may be a buffer, as of a head that was fitted
-        }
-        outputs: Tensor = vmap(
-            lambda own, buffers, samples: functional_call(network, (own, buffers), (samples,)),
-            randomness="different",
-        )(weights, state, x)
+        buffers = self._buffers(weights)
+        state = {name: b.expand(len(x), *b.shape).clone() for name, b in buffers.items()}
+        outputs: Tensor = vmap(self._run, randomness="different")(weights, state, x)
         return outputs
+
+    def _run(self, weights: Weights, buffers: Weights, x: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(self._network, (weights, buffers), (x,))
+        return outputs
+
+    def _buffers(self, weights: Weights) -> Weights:
+        """The buffers, without those that adapt, as of a head that was fitted."""
+        return {name: b for name, b in self._network.named_buffers() if name not in weights}
 
 
 def _is_known(network: nn.Module) -> bool:
