@@ -66,7 +66,7 @@ def _check(path: Path, name: str | None) -> int:
 
     checking.check_name(name)
     try:
-        data_set = datasets.read(path)
+        data_set = datasets.find(path)
     except InputError as error:
         say(f"must be mended: {error}")
         return 1

@@ -104,7 +104,7 @@ def check(data_set: DataSet, name: str | None = None) -> Report:
     images: dict[str, list[_Image]] = {split: [] for split in data_set.splits}
     for image in in_threads(examine, jobs, f"checking {data_set.name}"):
         images[image.split].append(image)
-    summaries, warnings = {}, _leaks(images)
+    summaries, warnings = {}, [*data_set.notes, *_leaks(images)]
     for split, found in data_set.splits.items():
         summaries[split] = _summary(found, images[split])
         problems += _problems(split, images[split], summaries[split])

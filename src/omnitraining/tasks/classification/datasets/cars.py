@@ -38,7 +38,7 @@ def cars(path: Path) -> Found | None:
     for (number, _), image in zip(rows, paths, strict=True):
         images[number].append(image)
     classes = ((number - 1, names[number], some) for number, some in images.items())
-    return "Stanford Cars as published", of_modulo(classes)
+    return Found("Stanford Cars as published", of_modulo(classes))
 
 
 def _class_names(path: Path, numbers: list[int]) -> dict[int, str]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.listing import Item, Listing
@@ -25,8 +25,19 @@ WORDS = {
 Images: TypeAlias = Mapping[str, Sequence[Item]]
 """Images by the name of their class."""
 
-Found: TypeAlias = tuple[str, Mapping[str, Images]]
-"""What a reader returns: the layout in plain words, and the images of every split."""
+
+class Found(NamedTuple):
+    """What a reader returns.
+
+    Attributes:
+        layout: in plain words.
+        splits: the images of every split.
+        notes: what was left out, and what else its user should know.
+    """
+
+    layout: str
+    splits: Mapping[str, Images]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,12 +49,14 @@ class DataSet:
         layout: how it lies there, in plain words.
         splits: listings by "train", "validation" and "test", or "all" if there is no split.
         path: where it lies.
+        notes: what was left out, and what else its user should know, in plain words.
     """
 
     name: str
     layout: str
     splits: dict[str, Listing]
     path: Path
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> Listing:
         """One split; "all" is the union of those there are.

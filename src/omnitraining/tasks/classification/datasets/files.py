@@ -1,25 +1,74 @@
 """Folders of images: which classes and images are there, without opening any."""
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple, TypeAlias
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import SPLITS, WORDS
+from omnitraining.tasks.classification.decoding import first_few
 
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
 
+_LITTER = ("__macosx", "__pycache__", "@eadir", "thumbs.db", "desktop.ini")
+"""What operating systems and archives leave behind. It is no data, and nothing is said of it."""
+
+LeftOut: TypeAlias = Mapping[str, Sequence[Path]]
+"""What was met and is not used, by the kind of it, one of those below."""
+
+_KINDS = {
+    "unknown": ("file that is no image by its name", "files that are no images by their names"),
+    "hidden": ("hidden image or folder of images", "hidden images or folders of images"),
+    "nested": ("folder inside a class", "folders inside classes"),
+    "loose": ("image of no class", "images of no class"),
+    "broken": ("link that leads nowhere", "links that lead nowhere"),
+    "elsewhere": ("folder that is no split", "folders that are no splits"),
+}
+
+
+class Contents(NamedTuple):
+    """Names in a folder, sorted, by what they are. Hidden files that are no images are none."""
+
+    images: list[str]
+    folders: list[str]
+    hidden: list[str]
+    unknown: list[str]
+    broken: list[str]
+
+
+def contents(folder: Path) -> Contents:
+    """What a folder holds; nothing if there is no such folder."""
+    found = Contents([], [], [], [], [])
+    if not folder.is_dir():
+        return found
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name, is_image = entry.name, entry.name.lower().endswith(_SUFFIXES)
+            if name.lower() in _LITTER or name.startswith("._"):
+                continue
+            if entry.is_dir():
+                (found.hidden if name.startswith(".") else found.folders).append(name)
+            elif name.startswith("."):
+                found.hidden.extend([name] if is_image else [])
+            elif is_image:
+                (found.images if entry.is_file() else found.broken).append(name)
+            else:
+                found.unknown.append(name)
+    return Contents(*map(sorted, found))
+
 
 def folder_names(folder: Path) -> list[str]:
     """Names of the subfolders, sorted; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        # Archives made on a Mac unpack to a folder __MACOSX too.
-        return sorted(e.name for e in entries if not e.name.startswith((".", "__")) and e.is_dir())
+    return contents(folder).folders
+
+
+def image_names(folder: Path) -> list[str]:
+    """Names of the image files in a folder, sorted."""
+    return contents(folder).images
 
 
 def by_split(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
@@ -38,41 +87,84 @@ def by_split(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def image_names(folder: Path) -> list[str]:
-    """Names of the image files in a folder, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(_SUFFIXES)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
-
-
-def class_images(folder: Path, classes: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the images in the folders of classes, sorted.
+def class_images(folder: Path, classes: Iterable[str]) -> tuple[dict[str, list[str]], LeftOut]:
+    """Names of the images in the folders of classes, sorted; and what else is in these.
 
     Raises:
         InputError: a class has no image.
     """
-    found = {name: image_names(folder / name) for name in classes}
-    for name, images in found.items():
-        if not images:
-            raise InputError(
-                f"class {name!r} is empty: {folder / name} holds no image (.jpg, .png, ...)"
-            )
-    return found
+    found = {name: contents(folder / name) for name in classes}
+    empty = [name for name, held in found.items() if not held.images]
+    if empty:
+        raise InputError(_empty(folder, empty, found[empty[0]]))
+    left_out = merged(in_class(folder / name, held) for name, held in found.items())
+    return {name: held.images for name, held in found.items()}, left_out
 
 
-def class_paths(folder: Path) -> dict[str, list[Path]]:
-    """Images of all class folders, sorted.
+def _empty(folder: Path, empty: Sequence[str], held: Contents) -> str:
+    """What is said of classes without images."""
+    others = held.folders or held.unknown
+    but = f", but {'folders' if held.folders else 'files'} ({first_few(others, 3)})"
+    rest = f"; {len(empty)} classes are empty: {first_few(empty)}" if len(empty) > 1 else ""
+    return (
+        f"class {empty[0]!r} is empty: {folder / empty[0]} holds no image (.jpg, .png, ...)"
+        f"{but if others else ''}{rest}"
+    )
+
+
+def class_paths(folder: Path) -> tuple[dict[str, list[Path]], LeftOut]:
+    """Images of all class folders, sorted; and what else is there.
 
     Raises:
         InputError: a class has no image.
     """
-    found = class_images(folder, folder_names(folder))
-    return {name: [folder / name / image for image in images] for name, images in found.items()}
+    found, left_out = class_images(folder, folder_names(folder))
+    paths = {name: [folder / name / image for image in images] for name, images in found.items()}
+    return paths, merged([left_out, beside(folder)])
+
+
+def in_class(folder: Path, held: Contents) -> LeftOut:
+    """What the folder of a class holds besides images."""
+    return {
+        "unknown": [folder / name for name in held.unknown],
+        "hidden": _hidden_images(folder, held),
+        "nested": [folder / name for name in held.folders],
+        "broken": [folder / name for name in held.broken],
+    }
+
+
+def beside(folder: Path) -> LeftOut:
+    """Images beside the folders of classes or splits: of no class, or hidden with their folder."""
+    held = contents(folder)
+    return {
+        "loose": [folder / name for name in held.images],
+        "hidden": _hidden_images(folder, held),
+    }
+
+
+def _hidden_images(folder: Path, held: Contents) -> list[Path]:
+    paths = [folder / name for name in held.hidden]
+    return [path for path in paths if not path.is_dir() or contents(path).images]
+
+
+def merged(parts: Iterable[LeftOut]) -> LeftOut:
+    """All that was left out in several places."""
+    whole: dict[str, list[Path]] = {}
+    for part in parts:
+        for kind, paths in part.items():
+            whole.setdefault(kind, []).extend(paths)
+    return whole
+
+
+def in_words(folder: Path, left_out: LeftOut) -> tuple[str, ...]:
+    """One line on all that was left out of a folder; none if that is nothing."""
+    parts = []
+    for kind, (one, many) in _KINDS.items():
+        names = [str(path.relative_to(folder)) for path in left_out.get(kind, ())]
+        if names:
+            words = one if len(names) == 1 else many
+            parts.append(f"{len(names)} {words} ({first_few(names, 3)})")
+    return (f"left out of {folder}: {', '.join(parts)}",) if parts else ()
 
 
 def inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
@@ -98,6 +190,48 @@ def inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
     return paths
 
 
+def placed(
+    folder: Path, source: Path, rows: Sequence[tuple[str, str]], roots: Sequence[Path]
+) -> list[Path] | None:
+    """Where the images of a list are: names may be full paths, or of another machine or system.
+
+    As few leading folders are left off as it takes to find the first image in one of the roots, or
+    there in a folder of its class; all others lie alike, and two names stay two files.
+
+    Args:
+        folder: of the data set, out of which no name may lead.
+        source: the file that names the images.
+        rows: name and class of each image.
+        roots: folders in which the images may lie.
+
+    Returns:
+        The path of each image; None if the first is nowhere.
+
+    Raises:
+        InputError: a name leads out of the folder.
+    """
+    names = [name for name, _ in rows]
+    if Path(names[0]).is_absolute() and Path(names[0]).is_file():
+        return inside(folder, [Path(name) for name in names], source)
+    kinds = (Path, PureWindowsPath) if any("\\" in name for name in names) else (Path,)
+    for kind in kinds:
+        parts = [kind(name).parts for name in names]
+        if kind(names[0]).anchor:  # of the whole list; a single full path is left to `inside`
+            parts = [kind(name).relative_to(kind(name).anchor).parts for name in names]
+        for left_off in range(len(parts[0])):
+            flat = [some[left_off:] for some in parts]
+            if not all(flat) or len(set(flat)) < len(set(parts)):
+                break
+            by_class = [(label, *some) for some, (_, label) in zip(flat, rows, strict=True)]
+            # Of one name in two classes each has its own file, if there are folders of classes.
+            alike = len(set(flat)) < len(set(by_class))
+            for root in roots:
+                for form in (by_class, flat) if alike else (flat, by_class):
+                    if root.joinpath(*form[0]).is_file():
+                        return inside(folder, [root.joinpath(*some) for some in form], source)
+    return None
+
+
 def first_missing(paths: Iterable[Path]) -> int | None:
     """Position of the first file that is not there; each folder is looked into only once."""
     present: dict[Path, set[str]] = {}
@@ -108,3 +242,15 @@ def first_missing(paths: Iterable[Path]) -> int | None:
         if path.name not in present[folder]:
             return position
     return None
+
+
+def check_text(file: Path, text: str) -> None:
+    """JSON and pickles can hold halves of characters, which nothing can print.
+
+    Raises:
+        InputError: the text has one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{file}: {text!a} is no text: it holds half a character") from error

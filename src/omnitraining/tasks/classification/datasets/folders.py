@@ -2,35 +2,74 @@
 
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import ALL, WORDS, Found, of_modulo
 from omnitraining.tasks.classification.datasets.files import (
+    beside,
     by_split,
     class_images,
     class_paths,
+    contents,
     folder_names,
     image_names,
+    in_words,
+    merged,
 )
+from omnitraining.tasks.classification.decoding import first_few
 
 PLACES_IMAGES = 200  # per class, the first by name (Tseng et al., 2020)
 PLANTAE_CLASSES, PLANTAE_IMAGES = 200, 600  # the largest classes, and most images of one
 
 
 def split_folders(path: Path) -> Found | None:
-    """``train/``, ``val/`` and ``test/``, or ``base/`` and ``novel/``, with a folder per class."""
-    folders = by_split(path / name for name in folder_names(path))
-    if not folders or not all(folder_names(folder) for folder in folders.values()):
+    """``train/``, ``val/`` and ``test/``, or ``base/`` and ``novel/``, with a folder per class.
+
+    Raises:
+        InputError: folders beside them hold images, so that all may be classes; or one is empty.
+    """
+    names = folder_names(path)
+    words = [name for name in names if name.lower() in WORDS]
+    splits = [name for name in words if _is_split(path / name)]
+    if not splits:
         return None
-    splits = {split: class_paths(folder) for split, folder in folders.items()}
-    return "a folder per split, and in it one per class", splits
+    others = [name for name in names if name not in splits]
+    classes = [name for name in others if image_names(path / name)]
+    if classes:
+        raise InputError(
+            f"{path} can be read in two ways: {first_few(splits)} as splits, for they hold folders "
+            f"of classes, or as classes, for {first_few(classes)} beside them hold images: rename "
+            "what is a class, or move away what is in no split"
+        )
+    for name in others:
+        if name in words:
+            raise InputError(f"{path / name} holds no class: a split needs a folder for each")
+    folders = by_split(path / name for name in splits)
+    found = {split: class_paths(folder) for split, folder in folders.items()}
+    elsewhere = {"elsewhere": [path / name for name in others]}
+    left_out = merged([*(rest for _, rest in found.values()), beside(path), elsewhere])
+    words_of_all = "a folder per split, and in it one per class"
+    return Found(
+        words_of_all, {s: some for s, (some, _) in found.items()}, in_words(path, left_out)
+    )
 
 
 def class_folders(path: Path) -> Found | None:
     """One folder per class, without a split."""
     if not _holds_classes(path):
         return None
-    return "a folder per class, without a split", {ALL: class_paths(path)}
+    found, left_out = class_paths(path)
+    notes = (*in_words(path, left_out), *named_as_splits(path, found))
+    return Found("a folder per class, without a split", {ALL: found}, notes)
+
+
+def named_as_splits(path: Path, classes: Iterable[str]) -> tuple[str, ...]:
+    """What is said of classes that are called as splits are."""
+    words = [name for name in classes if name.lower() in WORDS]
+    what = "is a class, as the folders beside it are: it is also the name of a split"
+    return (f"{path / words[0]} {what}",) if words else ()
 
 
 def cub(path: Path) -> Found | None:
@@ -38,9 +77,10 @@ def cub(path: Path) -> Found | None:
     for folder in (path / "images", path / "CUB_200_2011" / "images"):
         names = folder_names(folder)
         if names and all(re.match(r"\d{3}\.\w", name) for name in names):
-            found = class_paths(folder)
+            found, left_out = class_paths(folder)
             classes = ((number, name, found[name]) for number, name in enumerate(names))
-            return "CUB_200_2011 as published", of_modulo(classes)
+            notes = in_words(folder, left_out)
+            return Found("CUB_200_2011 as published", of_modulo(classes), notes)
     return None
 
 
@@ -56,11 +96,11 @@ def places(path: Path) -> Found | None:
         return None
 
     def first(name: str) -> list[Path]:
-        images = class_images(folder, [name])[name]
+        images = class_images(folder, [name])[0][name]
         return [folder / name / image for image in images[:PLACES_IMAGES]]
 
     classes = ((number, name, first(name)) for number, name in enumerate(names))
-    return "Places365-standard as published", of_modulo(classes)
+    return Found("Places365-standard as published", of_modulo(classes))
 
 
 def plantae(path: Path) -> Found | None:
@@ -70,7 +110,7 @@ def plantae(path: Path) -> Found | None:
     """
     if path.name.lower() != "plantae" or not _holds_classes(path):
         return None
-    found = class_images(path, folder_names(path))
+    found, left_out = class_images(path, folder_names(path))
     largest = sorted(found, key=lambda name: (len(found[name]), name))[-PLANTAE_CLASSES:]
 
     def drawn(name: str) -> list[Path]:
@@ -78,10 +118,18 @@ def plantae(path: Path) -> Found | None:
         return [path / name / image for image in sorted(found[name][:PLANTAE_IMAGES])]
 
     classes = ((number, name, drawn(name)) for number, name in enumerate(largest))
-    return "Plantae of iNaturalist, a folder per class", of_modulo(classes)
+    words, notes = "Plantae of iNaturalist, a folder per class", in_words(path, left_out)
+    return Found(words, of_modulo(classes), notes)
 
 
 def _holds_classes(path: Path) -> bool:
     names = folder_names(path)
     split = all(name.lower() in WORDS for name in names)  # images of no class
     return len(names) > 1 and not split and any(image_names(path / name) for name in names)
+
+
+def _is_split(path: Path) -> bool:
+    """Whether a folder that is called as a split holds folders of classes."""
+    held = contents(path)
+    nested = any(image_names(path / name) for name in held.folders)
+    return nested or bool(held.folders and not held.images)

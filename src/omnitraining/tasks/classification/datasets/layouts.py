@@ -1,7 +1,10 @@
 """Which layout a data set lies in on disk. Names are listed; no image is opened."""
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.cars import cars
@@ -11,7 +14,11 @@ from omnitraining.tasks.classification.datasets.dataset import (
     check_disjoint,
     listing,
 )
-from omnitraining.tasks.classification.datasets.files import folder_names
+from omnitraining.tasks.classification.datasets.files import (
+    beside,
+    folder_names,
+    in_words,
+)
 from omnitraining.tasks.classification.datasets.folders import (
     class_folders,
     cub,
@@ -21,25 +28,31 @@ from omnitraining.tasks.classification.datasets.folders import (
 )
 from omnitraining.tasks.classification.datasets.lists import json_lists
 from omnitraining.tasks.classification.datasets.pickles import pickles
-from omnitraining.tasks.classification.datasets.tables import one_table, split_tables
+from omnitraining.tasks.classification.datasets.tables import one_table, split_tables, tables
+from omnitraining.tasks.classification.decoding import first_few
 
-# The first that fits: lists of files say more than the folders beside them, and a data set as
-# published more than folders in general.
-_READERS: tuple[Callable[[Path], Found | None], ...] = (
-    json_lists,
-    split_tables,
-    pickles,
-    cub,
-    cars,
-    places,
-    split_folders,
-    one_table,
-    plantae,
-    class_folders,
-)
+Reader: TypeAlias = Callable[[Path], Found | None]
+
+_FILES: tuple[Reader, ...] = (json_lists, one_table, pickles)
+_LISTS: tuple[Reader, ...] = (json_lists, split_tables, pickles)
+"""Lists of files that are meant for few-shot learning say more than the folders beside them."""
+
+_FOLDERS: tuple[Reader, ...] = (cub, cars, places, split_folders, plantae, class_folders)
+"""A data set as published says more than folders in general. The first that fits is taken."""
 
 
 def read(path: Path) -> DataSet:
+    """Recognise the layout of a data set and list its images; warn of what was left out.
+
+    See `find`, which does the same and warns of nothing.
+    """
+    found = find(path)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
+    return found
+
+
+def find(path: Path) -> DataSet:
     """Recognise the layout of a data set and list its images.
 
     Known are
@@ -53,7 +66,9 @@ def read(path: Path) -> DataSet:
     - other data without a split: a folder per class, or one CSV table (whose rows may name their
       split).
 
-    A folder that holds nothing but another folder stands for that one.
+    A folder that holds nothing but another folder stands for that one. Where class folders and one
+    CSV table of images are both there, the table is taken if it names all images of the folders, in
+    the same classes; otherwise the folders are, and the notes say so.
 
     Args:
         path: a folder, or a CSV table, a JSON list or a pickle.
@@ -71,17 +86,113 @@ def read(path: Path) -> DataSet:
             f"{path} is in no known layout:{inside}; put images in a folder per class, or in "
             "train, val and test with a folder per class each, or name them in a CSV table"
         )
-    layout, images = found
-    check_disjoint(path, images)
+    check_disjoint(path, found.splits)
     name = path.name if path.is_dir() else path.stem
-    splits = {split: listing(f"{name}-{split}", some) for split, some in images.items()}
-    return DataSet(name, layout, splits, path)
+    splits = {split: listing(f"{name}-{split}", some) for split, some in found.splits.items()}
+    return DataSet(name, found.layout, splits, path, found.notes)
 
 
 def _recognise(path: Path) -> Found | None:
-    for reader in _READERS:
-        found = reader(path)
-        if found is not None:
-            return found
+    if path.is_file():
+        return _first(path, _FILES)
+    listed = _first(path, _LISTS)
+    if listed is not None:
+        return listed
+    usable, unusable = tables(path)
+    if usable:
+        return _folders_or_table(path, usable, unusable)
+    folders = _folders(path)
+    if folders is None and unusable:
+        raise InputError(unusable[0])
+    return folders and _with_notes(folders, unusable)
+
+
+def _folders_or_table(path: Path, usable: Sequence[Path], unusable: Sequence[str]) -> Found | None:
+    """A data set in which tables name images, which may be those of class folders too.
+
+    Args:
+        path: of the data set.
+        usable: the tables.
+        unusable: why other tables do not list images.
+    """
+    listed, problem, table = None, None, usable[0]
+    if len(usable) == 1:
+        try:
+            listed = one_table(table, path)
+        except InputError as error:  # raised below, unless there are folders to read
+            problem = error
+    else:
+        names = first_few([known.name for known in usable])
+        problem = InputError(f"{path} holds several lists of images, {names}: give one of them")
+    if listed and all(image.parent == path / "images" for image in _classes(listed)):
+        return listed
+    try:
+        folders = _folders(path)
+    except InputError as error:
+        raise InputError(f"{error}; or, for what {table} lists, give that file") from error
+    if folders is None:
+        if problem is not None:
+            raise problem
+        return listed
+    folders = _with_notes(folders, unusable)
+    if listed is None:
+        return _with_notes(folders, [str(problem)])
+    return _chosen(folders, listed, table)
+
+
+def _chosen(folders: Found, listed: Found, source: Path) -> Found:
+    """The class folders, or the list if it says the same of all their images, or more.
+
+    Raises:
+        InputError: they have other classes throughout, so that either may be meant.
+    """
+    held, named = _classes(folders), _classes(listed)
+    common = held.keys() & named.keys()
+    pairs = {(held[path], named[path]) for path in common}
+    count = f"{source} names {len(common)} of the {len(held)} images in class folders"
+    if len(pairs) == len({label for label, _ in pairs}) == len({label for _, label in pairs}):
+        if len(common) == len(held):
+            return listed
+        if len(listed.splits) > 1:
+            return listed._replace(notes=(*listed.notes, f"{count}: the others are left out"))
+        return _with_notes(folders, [count])
+    if not {*held.values()}.isdisjoint(named.values()):
+        return _with_notes(folders, [f"{count}, and some of them in other classes"])
+    of_folders, of_list = ([*dict.fromkeys(known.values())] for known in (held, named))
+    raise InputError(
+        f"{source.parent} can be read in two ways: with the folders {first_few(of_folders, 3)} as "
+        f"classes, or with the classes {first_few(of_list, 3)} of {source.name}: give "
+        f"{source} itself for these, or move it away"
+    )
+
+
+def _classes(found: Found) -> dict[Path, str]:
+    """The class of each file."""
+    return {
+        Path(os.path.normpath(image)): label
+        for classes in found.splits.values()
+        for label, images in classes.items()
+        for image in images
+        if isinstance(image, Path)
+    }
+
+
+def _with_notes(folders: Found, reasons: Iterable[str]) -> Found:
+    """The folders, with the reasons why lists beside them were not read."""
+    notes = (f"{reason}; the folders were read, and not it" for reason in reasons)
+    return folders._replace(notes=(*folders.notes, *notes))
+
+
+def _first(path: Path, readers: Sequence[Reader]) -> Found | None:
+    return next((found for reader in readers if (found := reader(path)) is not None), None)
+
+
+def _folders(path: Path) -> Found | None:
+    """What the folders say, without regard to lists."""
+    found = _first(path, _FOLDERS)
     inside = folder_names(path)
-    return _recognise(path / inside[0]) if len(inside) == 1 else None
+    if found is None and len(inside) == 1:
+        found = _recognise(path / inside[0])
+        if found is not None:
+            return found._replace(notes=(*found.notes, *in_words(path, beside(path))))
+    return found

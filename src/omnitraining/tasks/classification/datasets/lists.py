@@ -1,13 +1,17 @@
 """File lists in JSON, as CloserLook (Chen et al., 2019) writes them: one per split."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import ALL, Found
-from omnitraining.tasks.classification.datasets.files import by_split, first_missing, inside
+from omnitraining.tasks.classification.datasets.files import (
+    by_split,
+    check_text,
+    first_missing,
+    placed,
+)
 
 _KEYS = ("label_names", "image_names", "image_labels")
 
@@ -25,9 +29,15 @@ def json_lists(path: Path) -> Found | None:
                 f"{files[split]} is a file list of EasyFSL, whose CUB has 140, 30 and 30 classes; "
                 "here it has 100, 50 and 50: remove its JSON files to have it made from the images"
             )
-    if not read or not all(content.keys() >= set(_KEYS) for content in read.values()):
+    lists = [split for split, content in read.items() if content.keys() >= set(_KEYS)]
+    if not lists:
         return None
-    return "JSON file lists", {s: _images(files[s], content) for s, content in read.items()}
+    for split in read.keys() - set(lists):
+        raise InputError(
+            f"{files[split]} is no list of images, as {files[lists[0]].name} is: it must hold "
+            f"{', '.join(_KEYS)}"
+        )
+    return Found("JSON file lists", {s: _images(files[s], content) for s, content in read.items()})
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -53,28 +63,21 @@ def _images(file: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
             f"{file}: the label {wrong[0]!r} is not a number from 0 to {len(names) - 1}, a place "
             "in label_names"
         )
-    paths = _placed(file, [str(image) for image in images])
+    rows = [(str(image), str(names[label])) for image, label in zip(images, labels, strict=True)]
+    for text in (*map(str, names), *(image for image, _ in rows)):
+        check_text(file, text)
+    paths = placed(file.parent, file, rows, [file.parent])
+    if paths is None:
+        name, class_name = rows[0]
+        raise InputError(
+            f"{file}: class {class_name!r}: there is no file {name}, nor the end of that path in "
+            f"{file.parent}"
+        )
     missing = first_missing(paths)
     if missing is not None:
-        name = names[labels[missing]]
-        raise InputError(f"{file}: class {name!r}: there is no file {paths[missing]}")
+        class_name = rows[missing][1]
+        raise InputError(f"{file}: class {class_name!r}: there is no file {paths[missing]}")
     classes: dict[str, list[Path]] = {str(names[label]): [] for label in sorted(set(labels))}
     for label, image in zip(labels, paths, strict=True):
         classes[str(names[label])].append(image)
     return classes
-
-
-def _placed(file: Path, images: Sequence[str]) -> list[Path]:
-    """Where the images are: lists hold full paths, which another machine may have written.
-
-    As many leading folders are left off as it takes to find the first image beside the list.
-    """
-    paths, folder = [Path(image) for image in images], file.parent
-    if paths[0].is_absolute() and paths[0].is_file():
-        return inside(folder, paths, file)
-    parts = paths[0].relative_to(paths[0].anchor).parts
-    for left_off in range(len(parts)):
-        if folder.joinpath(*parts[left_off:]).is_file():
-            found = [path.relative_to(path.anchor).parts[left_off:] for path in paths]
-            return inside(folder, [folder.joinpath(*parts) for parts in found], file)
-    return inside(folder, [folder / path for path in paths], file)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import ALL, SPLITS, WORDS, Found
+from omnitraining.tasks.classification.datasets.files import check_text
 from omnitraining.tasks.classification.listing import Item
 
 
@@ -41,7 +42,11 @@ def pickles(path: Path) -> Found | None:
     if not files:
         return None
     order = [split for split in (*SPLITS, ALL) if split in files]
-    return "pickled arrays", {split: _images(files[split]) for split in order}
+    splits = {split: _images(files[split]) for split in order}
+    for split, classes in splits.items():
+        for name in classes:
+            check_text(files[split], name)
+    return Found("pickled arrays", splits)
 
 
 def _images(file: Path) -> dict[str, list[Item]]:

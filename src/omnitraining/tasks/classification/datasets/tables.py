@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets.dataset import ALL, SPLITS, WORDS, Found
@@ -14,6 +14,7 @@ from omnitraining.tasks.classification.datasets.files import (
     first_missing,
     image_names,
     inside,
+    placed,
 )
 
 _FILE = ("filename", "file_name", "file", "image_name", "image", "filepath", "path")
@@ -28,34 +29,67 @@ class _Row(NamedTuple):
     split: str
 
 
-def split_tables(path: Path) -> Found | None:
-    """``train.csv``, ``val.csv`` and ``test.csv``, as for mini-ImageNet."""
+class Tables(NamedTuple):
+    """The CSV files in a folder: those that list images, and why the others do not."""
+
+    usable: list[Path]
+    unusable: list[str]
+
+
+def tables(path: Path) -> Tables:
+    """Which CSV files in a folder, or in a folder ``split`` or ``splits`` there, list images."""
+    found = Tables([], [])
     for place in (path, path / "split", path / "splits"):
-        tables = by_split(sorted(place.glob("*.csv")), ".csv")
-        if tables:
-            rows = {split: _rows(table, split) for split, table in tables.items()}
-            ranks = _are_ranks(path, next(iter(rows.values()))[0])
-            place_all = _by_rank if ranks else _by_name
-            words = "CSV tables for ImageNet's training folders" if ranks else "CSV tables"
-            return words, {s: place_all(path, tables[s], some) for s, some in rows.items()}
-    return None
+        for table in sorted(place.glob("*.csv")):
+            try:
+                _columns(table, _lines(table))
+            except InputError as error:
+                found.unusable.append(str(error))
+            else:
+                found.usable.append(table)
+    return found
 
 
-def one_table(path: Path) -> Found | None:
-    """A CSV file, or a folder with a single one; a column may name the split of each row."""
-    tables = [path] if path.is_file() else [*path.glob("*.csv")]
-    if len(tables) != 1 or tables[0].suffix.lower() != ".csv":
+def split_tables(path: Path) -> Found | None:
+    """``train.csv``, ``val.csv`` and ``test.csv``, as for mini-ImageNet.
+
+    There are two or more; of tables that fit ImageNet's own folders one is enough.
+    """
+    found = by_split(tables(path).usable, ".csv")
+    if not found:
         return None
-    (table,) = tables
+    rows = {split: _rows(table) for split, table in found.items()}
+    if _are_ranks(path, next(iter(rows.values()))[0]):
+        splits = {split: _by_rank(path, found[split], some) for split, some in rows.items()}
+        return Found("CSV tables for ImageNet's training folders", splits)
+    if len(found) < 2:
+        return None
+    splits = {split: _by_name(path, found[split], some) for split, some in rows.items()}
+    return Found("CSV tables", splits)
+
+
+def one_table(path: Path, folder: Path | None = None) -> Found | None:
+    """A CSV file; its name, or a column for each row, may tell the split.
+
+    Args:
+        path: of the file.
+        folder: of the data set, if not that of the file.
+    """
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return None
     splits: dict[str, list[_Row]] = {}
-    for row in _rows(table):
+    for row in _rows(path):
         splits.setdefault(row.split, []).append(row)
     order = [split for split in (*SPLITS, ALL) if split in splits]
-    return "one CSV table", {s: _by_name(table.parent, table, splits[s]) for s in order}
+    found = {split: _by_name(folder or path.parent, path, splits[split]) for split in order}
+    return Found("one CSV table", found)
 
 
-def _rows(table: Path, split: str | None = None) -> list[_Row]:
-    """The rows of a table, all of one split, or else of that which a column may name."""
+_Lines: TypeAlias = list[tuple[int, list[str]]]
+
+
+def _lines(table: Path) -> _Lines:
+    """The cells of a table, with the number of the line."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if cells]
@@ -63,34 +97,56 @@ def _rows(table: Path, split: str | None = None) -> list[_Row]:
         raise InputError(f"{table} is not a CSV file in UTF-8: {error}") from error
     if len(lines) < 2:
         raise InputError(f"{table} needs a first line with the names of columns, and then rows")
+    return lines
+
+
+class _Columns(NamedTuple):
+    """Positions of the columns that are read."""
+
+    file: int
+    label: int
+    split: int | None
+
+
+def _columns(table: Path, lines: _Lines) -> _Columns:
     columns = [name.strip().lower() for name in lines[0][1]]
-    at_file, at_class, at_split = (
+    file, label, split = (
         next((columns.index(name) for name in names if name in columns), None)
         for names in (_FILE, _CLASS, _SPLIT)
     )
-    if at_file is None or at_class is None:
+    if file is None or label is None:
         raise InputError(
             f"{table} has the columns {', '.join(columns)}: it needs one for the file "
             f"({', '.join(_FILE)}) and one for the class ({', '.join(_CLASS)})"
         )
+    return _Columns(file, label, split)
+
+
+def _rows(table: Path) -> list[_Row]:
+    """The rows of a table, each of the split that its column or the name of the file tells."""
+    lines = _lines(table)
+    at = _columns(table, lines)
+    of_all = WORDS.get(table.stem.lower())
 
     def row(number: int, cells: list[str]) -> _Row:
-        cells = [cell.strip() for cell in cells] + [""] * len(columns)
-        file, label = cells[at_file], cells[at_class]
+        cells = [cell.strip() for cell in cells] + [""] * len(lines[0][1])
+        file, label = cells[at.file], cells[at.label]
         if not file or not label:
             raise InputError(
                 f"{table}, row {number}: file {file!r} has no class"
                 if file
                 else f"{table}, row {number}: class {label!r} has no file"
             )
-        if split or at_split is None:
-            return _Row(number, file, label, split or ALL)
-        if cells[at_split].lower() not in WORDS:
+        if at.split is None:
+            return _Row(number, file, label, of_all or ALL)
+        split = WORDS.get(cells[at.split].lower())
+        if split is None or split != (of_all or split):
+            allowed = f"of {table.name}" if of_all else f"one of {', '.join(WORDS)}"
             raise InputError(
-                f"{table}, row {number}: file {file!r} has the split {cells[at_split]!r}: it "
-                f"must be one of {', '.join(WORDS)}"
+                f"{table}, row {number}: file {file!r} has the split {cells[at.split]!r}: it "
+                f"must be {allowed}"
             )
-        return _Row(number, file, label, WORDS[cells[at_split].lower()])
+        return _Row(number, file, label, split)
 
     return [row(number, cells) for number, cells in lines[1:]]
 
@@ -108,21 +164,14 @@ def _roots(folder: Path, split: str = "train") -> list[Path]:
 def _by_name(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[Path]]:
     """Images by class; all lie where the first is found, with or without folders for classes."""
     first = rows[0]
-    for root in _roots(folder, first.split):
-        if (root / first.file).is_file():
-            return _existing(folder, table, rows, [root / row.file for row in rows])
-        if (root / first.label / first.file).is_file():
-            return _existing(folder, table, rows, [root / row.label / row.file for row in rows])
-    raise InputError(
-        f"{table}, row {first.line}: class {first.label!r}: there is no file {first.file} in "
-        f"{folder}, nor in a folder images, train, {first.label} or the like there"
-    )
-
-
-def _existing(
-    folder: Path, table: Path, rows: Sequence[_Row], paths: list[Path]
-) -> dict[str, list[Path]]:
-    missing = first_missing(inside(folder, paths, table))
+    named = [(row.file, row.label) for row in rows]
+    paths = placed(folder, table, named, _roots(folder, first.split))
+    if paths is None:
+        raise InputError(
+            f"{table}, row {first.line}: class {first.label!r}: there is no file {first.file} in "
+            f"{folder}, nor in a folder images, train, {first.label} or the like there"
+        )
+    missing = first_missing(paths)
     if missing is not None:
         row = rows[missing]
         raise InputError(
