@@ -162,6 +162,7 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     for name in ("b/2.PNG", "b/1.jpg", "b/.DS_Store", "b/notes.txt", "a [2]/ü.gif"):
         (tmp_path / name).touch()
-    paths, labels = class_folders(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 file that is no image by its name \(b/notes.txt\)$"):
+        paths, labels = class_folders(tmp_path)
     assert labels == ["a [2]", "b", "b"]
     assert [path.name for path in paths] == ["ü.gif", "1.jpg", "2.PNG"]

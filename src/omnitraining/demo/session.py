@@ -97,13 +97,13 @@ class Session:
         if trained.inputs is None:
             raise InputError(f"{trained.name} is a model of curves: the demo needs one of images")
         self.trained = trained
-        self.side = trained.inputs.stored
+        self.inputs, self.side = trained.inputs, trained.inputs.stored
         self.pictures: dict[str, list[Picture]] = {}
         self._new: list[tuple[str, Picture]] = []  # what the learner has not learned yet
         self._learner: FewShotClassifier | None = None
 
     def read(self, files: Sequence[Path | Image.Image]) -> list[Picture]:
-        """Pictures of uploaded files, or of drawings.
+        """Pictures of uploaded files, or of drawings; grey where the network gets them so.
 
         Raises:
             InputError: a file is no image, too large, or reading takes too long.
@@ -115,7 +115,8 @@ class Session:
                     f"Reading the pictures took more than {SECONDS} seconds: give fewer or smaller "
                     "ones."
                 )
-            found.append(_read(file, self.side))
+            pixels = self.inputs.coloured(torch.from_numpy(_read(file, self.side)))
+            found.append(pixels.expand(3, -1, -1).numpy())
         return found
 
     def add(self, name: str, pictures: Sequence[Picture]) -> None:

@@ -246,6 +246,11 @@ def _labelled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any]
             raise InputError("there are no labels: give y, or a folder with a folder per class")
         paths, names = class_folders(Path(images))
         return paths, np.array(names)
+    if isinstance(images, str | Path) and Path(images).is_dir():
+        raise InputError(
+            f"{images} is a folder, and y has no order that fits it: leave y out if the folder "
+            "holds one per class, or give a list of files"
+        )
     return images, _labels(y)
 
 

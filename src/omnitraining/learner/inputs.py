@@ -1,6 +1,7 @@
 """Images that people have, as images that a network takes: any file, size, channels and type."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,14 +13,22 @@ from PIL import Image
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.datasets.files import class_paths, image_names
+from omnitraining.tasks.classification.datasets.dataset import WORDS
+from omnitraining.tasks.classification.datasets.files import (
+    class_paths,
+    contents,
+    folder_names,
+    image_names,
+    in_class,
+    in_words,
+)
+from omnitraining.tasks.classification.datasets.folders import named_as_splits
 from omnitraining.tasks.classification.decoding import decode, in_threads
+from omnitraining.tasks.classification.pixels import as_bytes, channels_first
 from omnitraining.tasks.classification.problem import Classification
 
 Images: TypeAlias = Any
 """An array or tensor of images, or a list of paths, of Pillow images, or of arrays."""
-
-CHANNELS = (1, 3, 4)  # grey; red, green, blue; and those with opacity
 
 
 @dataclass(frozen=True)
@@ -75,12 +84,13 @@ class ImageInputs:
         - an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4;
         - a list of such images of any sizes, [H, W], [H, W, C] or [C, H, W];
         - a list of paths of image files of any kind that Pillow reads, or of Pillow images;
-        - the path of one image file, or of a folder of them.
+        - the path of one image file, of a folder of them, or of a folder of such folders, sorted
+          by name as texts are ("10.png" before "2.png").
 
-        Whole numbers are levels from 0 to 255, floating-point numbers from 0 to 1 (kept with 8
-        bits), true is white. Other sizes are resized bilinearly with antialiasing, the aspect
-        is not kept; colour becomes grey and grey colour as the network needs it; what is
-        transparent becomes white.
+        Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point
+        numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are resized bilinearly
+        with antialiasing, the aspect is not kept; colour becomes grey and grey colour as the
+        network needs it; what is transparent becomes white.
 
         Raises:
             InputError: an image cannot be read, has a wrong shape, or levels out of range or that
@@ -98,7 +108,7 @@ class ImageInputs:
             parts = [*in_threads(self._one, [*enumerate(items)], "reading images")]
             whole = torch.stack(parts)
         else:
-            pixels = _channels_first(_as_bytes(items, "the images"), "the images")
+            pixels = channels_first(as_bytes(items, "the images"), "the images")
             if pixels.shape[1:] == (self.channels, self.stored, self.stored):
                 whole = torch.from_numpy(np.ascontiguousarray(pixels))
             else:
@@ -113,13 +123,16 @@ class ImageInputs:
         if isinstance(item, str | Path):
             return self.coloured(torch.from_numpy(decode(Path(item), self.stored)))
         if isinstance(item, Image.Image):
-            return self.coloured(torch.from_numpy(decode(item, self.stored)))
+            try:
+                return self.coloured(torch.from_numpy(decode(item, self.stored)))
+            except InputError as error:
+                raise InputError(f"{name} {error}") from error
         if not isinstance(item, Tensor | np.ndarray):
             raise InputError(
                 f"{name} is a {type(item).__name__}: give paths, Pillow images or arrays"
             )
-        pixels = _as_bytes(item, name)
-        return self._square(_channels_first(pixels[None], name)[0], name)
+        pixels = as_bytes(item, name)
+        return self._square(channels_first(pixels[None], name)[0], name)
 
     def _square(self, pixels: NDArray[np.uint8], name: str) -> Tensor:
         """One image of bytes [C, H, W], resized and in the network's colours."""
@@ -146,10 +159,7 @@ def listed(images: Images) -> Any:
         if not path.exists():
             raise InputError(f"there is no image or folder at {path}")
         if path.is_dir():
-            names = image_names(path)
-            if not names:
-                raise InputError(f"folder {path} holds no images")
-            return [path / name for name in names]
+            return _of_folder(path)
         return [path]
     if isinstance(images, Tensor):
         return images.detach().cpu()
@@ -157,6 +167,8 @@ def listed(images: Images) -> Any:
         return images.tolist() if images.dtype.kind in "OUS" else images
     if hasattr(images, "__array__") and not isinstance(images, Sequence):
         return listed(np.asarray(images))
+    if isinstance(images, set | frozenset | Mapping):
+        raise InputError(f"images are a {type(images).__name__}, which has no order: give a list")
     if isinstance(images, Iterable):
         found = [*images]
         if found and isinstance(found[0], list | tuple | int | float):
@@ -173,11 +185,34 @@ def class_folders(folder: Path) -> tuple[list[Path], list[str]]:
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder at {folder}")
-    classes = class_paths(folder)
-    if not classes:
+    names = folder_names(folder)
+    if not names:
         raise InputError(f"folder {folder} holds no classes: give a folder of images per class")
+    if len(names) > 1 and all(name.lower() in WORDS for name in names):
+        raise InputError(
+            f"{folder} holds splits ({', '.join(names)}), not classes: give one of them, as "
+            f"{folder / names[0]}, if it holds a folder of images per class"
+        )
+    classes, left_out = class_paths(folder)
+    _warn((*in_words(folder, left_out), *named_as_splits(folder, classes)))
     paths = [path for found in classes.values() for path in found]
     return paths, [name for name, found in classes.items() for _ in found]
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    """The images of a folder, or of the class folders in it."""
+    held = contents(folder)
+    if held.images:
+        _warn(in_words(folder, in_class(folder, held)))
+        return [folder / name for name in held.images]
+    if any(image_names(folder / name) for name in held.folders):
+        return class_folders(folder)[0]
+    raise InputError(f"folder {folder} holds no images")
+
+
+def _warn(notes: Iterable[str]) -> None:
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
 
 
 def _as_array(nested: list[Any]) -> NDArray[Any]:
@@ -185,38 +220,3 @@ def _as_array(nested: list[Any]) -> NDArray[Any]:
         return np.asarray(nested)
     except ValueError as error:
         raise InputError("images are nested lists of different lengths: give arrays") from error
-
-
-def _as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Levels from 0 to 255."""
-    if isinstance(image, Tensor) and image.layout != torch.strided:
-        raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
-    levels: NDArray[Any] = image.numpy(force=True) if isinstance(image, Tensor) else image
-    if levels.dtype == np.uint8:
-        return np.asarray(levels, np.uint8)
-    if levels.dtype == bool:
-        return np.asarray(255 * levels.astype(np.uint8), np.uint8)
-    if levels.dtype.kind not in "iuf":
-        raise InputError(f"{name}: levels are {levels.dtype}: give numbers")
-    top = 1 if levels.dtype.kind == "f" else 255
-    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
-        bad = np.argwhere(~np.isfinite(levels))[0].tolist()
-        raise InputError(f"{name}: level at {bad} is {levels[tuple(bad)]}: it must be a number")
-    if levels.size and (levels.min() < 0 or levels.max() > top):
-        kind = "floating-point levels are from 0 to 1" if top == 1 else "levels are from 0 to 255"
-        raise InputError(f"{name}: levels from {levels.min()} to {levels.max()}: {kind}")
-    return np.asarray((levels * (255 // top)).round(), np.uint8)
-
-
-def _channels_first(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    """Images [B, H, W], [B, H, W, C] or [B, C, H, W] as [B, C, H, W]."""
-    if pixels.ndim == 3:
-        return np.expand_dims(pixels, 1)
-    if pixels.ndim == 4 and pixels.shape[1] in CHANNELS and pixels.shape[3] not in CHANNELS:
-        return pixels
-    if pixels.ndim == 4 and pixels.shape[3] in CHANNELS and pixels.shape[1] not in CHANNELS:
-        return np.moveaxis(pixels, 3, 1)
-    raise InputError(
-        f"{name} of shape {list(pixels.shape)}: give [B, H, W], [B, H, W, C] or [B, C, H, W] with "
-        "C = 1, 3 or 4"
-    )

@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -26,7 +26,7 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -36,6 +36,7 @@ from omnitraining.errors import InputError
 from omnitraining.tasks.classification.caching import cache_folder, written_whole
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.listing import Item, Listing
+from omnitraining.tasks.classification.pixels import eight_bit
 from omnitraining.terminal import printable, shows_progress
 
 DECODING = 1
@@ -72,10 +73,13 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
 
     Raises:
         InputError: the file is missing, empty, damaged, no image, or larger than ``MAX_PIXELS``;
-            or the array is not uint8 [H, W, 3] or [H, W].
+            the image of Pillow is cut or closed; or the array is not uint8 [H, W, 3] or [H, W].
     """
     if isinstance(item, Image.Image):
-        return _square(item, side)
+        try:
+            return _square(item, side)
+        except Exception as error:  # as for files
+            raise InputError(undecodable(error)) from error
     if not isinstance(item, Path):
         grey_or_rgb = item.ndim == 2 or (item.ndim == 3 and item.shape[2] == 3)
         if item.dtype != np.uint8 or not grey_or_rgb or not item.size:
@@ -92,7 +96,6 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
             # A JPEG can be decoded at half its size or less, in a fraction of the time. Twice the
             # side is left, so that the antialiasing is still done by the resizing below.
             image.draft(None, (2 * side, 2 * side))
-            image.load()
             return _square(image, side)
     except Exception as error:  # damaged files raise about any type of error in Pillow
         raise InputError(f"{item} {_complaint(item, error)}") from error
@@ -108,25 +111,17 @@ def _complaint(path: Path, error: Exception) -> str:
         return "is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image, or of a kind that Pillow cannot read"
-    return f"cannot be decoded: {error or type(error).__name__}"
+    return undecodable(error)
+
+
+def undecodable(error: Exception) -> str:
+    """What is said of an image that Pillow began to read."""
+    return f"cannot be decoded: {error}" if str(error) else f"cannot be decoded ({error!r})"
 
 
 def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Pixels [3, side, side] of a loaded image."""
-    # Old versions of Pillow open 16 bits of grey in PNG files as 32, and all do in PGM files.
-    of_32_bits = image.mode in ("I", "F")
-    of_16_bits = image.mode.startswith("I;16") or (of_32_bits and image.format in ("PNG", "PPM"))
-    if of_32_bits and not of_16_bits:
-        raise ValueError("grey levels of 32 bits have no known range; save it with 8 or 16 bits")
-    with suppress(Exception):  # broken metadata spoil no pixels
-        image = ImageOps.exif_transpose(image)
-    if of_16_bits:  # which Pillow's own conversion clips
-        levels = np.asarray(image) / np.float32(65535 / 255)
-        image = Image.fromarray(levels.round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+    """Pixels [3, side, side] of an image."""
+    image = eight_bit(image).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 

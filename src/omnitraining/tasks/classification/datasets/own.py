@@ -1,6 +1,6 @@
 """Images that are in memory or in a torch data set already, listed as those on disk are."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from threading import Lock
 from typing import Any, overload
 
@@ -10,7 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from omnitraining.errors import InputError
+from omnitraining.tasks.classification.decoding import undecodable
 from omnitraining.tasks.classification.listing import Listing
+from omnitraining.tasks.classification.pixels import as_bytes, channels_first, eight_bit
 
 
 def from_arrays(
@@ -19,9 +21,9 @@ def from_arrays(
     """List images that are in memory.
 
     Args:
-        images: [M, H, W, C] or [M, C, H, W] with 1 or 3 channels, or [M, H, W]; uint8, or floats
-            in [0, 1].
-        labels: class of each image, as integers, which may have gaps, or as texts.
+        images: [M, H, W, C] or [M, C, H, W] with 1, 3 or 4 channels, or [M, H, W]; whole numbers
+            from 0 to 255, those of uint16 to 65535, or floats from 0 to 1.
+        labels: class of each image in that order, as integers, which may have gaps, or as texts.
         name: of the listing, as "birds".
 
     Raises:
@@ -44,7 +46,7 @@ def from_dataset(dataset: Any, name: str) -> Listing:
     Args:
         dataset: anything with a length whose elements are (image, label); images are of PIL, or
             arrays or tensors of one image as `from_arrays` takes many. Its ``classes``, if there
-            are any, name integer labels.
+            are any, name integer labels, unless a ``target_transform`` has changed these.
         name: of the listing, as "birds".
 
     Raises:
@@ -56,7 +58,11 @@ def from_dataset(dataset: Any, name: str) -> Listing:
         )
     classes, numbers = _numbered((_pair(dataset, i, name)[1] for i in range(len(dataset))), name)
     names = getattr(dataset, "classes", None)
-    if isinstance(names, Sequence) and all(known.isdecimal() for known in classes):
+    if (
+        isinstance(names, Sequence)
+        and all(known.isdecimal() for known in classes)
+        and _are_unchanged(dataset, [int(classes[number]) for number in numbers])
+    ):
         named = [str(names[int(known)]) for known in classes if int(known) < len(names)]
         if len(set(named)) == len(classes):
             classes = tuple(named)
@@ -83,21 +89,28 @@ class _Images(Sequence[NDArray[np.uint8]]):
             return [self[position] for position in range(len(self))[index]]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
+        name = f"image {index} of {self._name}"
         with self._lock:
             image = _pair(self._dataset, index, self._name)[0]
-        if isinstance(image, Image.Image):
-            image = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            if isinstance(image, Image.Image):
+                try:
+                    return np.asarray(eight_bit(image))
+                except Exception as error:  # damaged ones raise about any type of error in Pillow
+                    raise InputError(f"{name} {undecodable(error)}") from error
         if not isinstance(image, np.ndarray | Tensor):
             raise InputError(
-                f"image {index} of {self._name} is a {type(image).__name__}: it must be an "
-                "image of PIL, an array or a tensor"
+                f"{name} is a {type(image).__name__}: it must be an image of PIL, an array or a "
+                "tensor"
             )
-        pixels: NDArray[np.uint8] = _pixels(image[None], f"image {index} of {self._name}")[0]
+        pixels: NDArray[np.uint8] = _pixels(image[None], name)[0]
         return pixels
 
 
 def _pair(dataset: Any, position: int, name: str) -> tuple[Any, Any]:
-    element = dataset[position]
+    try:
+        element = dataset[position]
+    except (OSError, Image.DecompressionBombError) as error:  # a file that it cannot read
+        raise InputError(f"image {position} of {name} {undecodable(error)}") from error
     if not isinstance(element, Sequence) or len(element) < 2:
         raise InputError(
             f"element {position} of {name} is a {type(element).__name__}: it must be (image, label)"
@@ -105,34 +118,36 @@ def _pair(dataset: Any, position: int, name: str) -> tuple[Any, Any]:
     return element[0], element[1]
 
 
+def _are_unchanged(dataset: Any, labels: list[int]) -> bool:
+    """Whether labels are still the numbers that the data set gave to its classes."""
+    targets = getattr(dataset, "targets", None)
+    if targets is None:
+        return not any(getattr(dataset, name, None) for name in ("target_transform", "transforms"))
+    found = targets.tolist() if isinstance(targets, Tensor | np.ndarray) else [*targets]
+    return [int(target) for target in found] == labels
+
+
 def _pixels(images: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
     """Images as uint8 [M, H, W, 3] or [M, H, W]."""
-    found = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    shape = " x ".join(map(str, found.shape))
-    if found.ndim == 4 and found.shape[3] not in (1, 3) and found.shape[1] in (1, 3):
-        found = found.transpose(0, 2, 3, 1)
-    if found.ndim == 4 and found.shape[3] == 1:
-        found = found[..., 0]
-    if found.shape[3:] not in ((), (3,)) or found.ndim < 3 or not found.size:
-        raise InputError(
-            f"{name} has the shape {shape}: it must be M x H x W x C or M x C x H x W with 1 or 3 "
-            "channels, or M x H x W"
-        )
-    if found.dtype == np.uint8:
-        return found
-    if not np.issubdtype(found.dtype, np.floating):
-        raise InputError(f"{name} is of {found.dtype}: it must be of uint8, or of floats in [0, 1]")
-    low, high = found.min(), found.max()
-    if not (low >= 0 and high <= 1):
-        raise InputError(
-            f"{name} has values from {low:.4g} to {high:.4g}: floats must be in [0, 1]"
-        )
-    levels: NDArray[np.uint8] = (found * 255).round().astype(np.uint8)
-    return levels
+    if not isinstance(images, Tensor):
+        images = np.asarray(images)
+    pixels = channels_first(as_bytes(images, name), name)
+    if not pixels.size:
+        raise InputError(f"{name} of shape {[*images.shape]} has no pixels")
+    if pixels.shape[1] == 1:
+        return pixels[:, 0]
+    last = np.moveaxis(pixels, 1, 3)
+    if last.shape[3] == 3:
+        return last
+    return np.stack([np.asarray(eight_bit(Image.fromarray(image))) for image in last])
 
 
 def _numbered(labels: Iterable[Any] | Tensor, name: str) -> tuple[tuple[str, ...], list[int]]:
     """Names of the classes, sorted, and the number of each label among them."""
+    if isinstance(labels, Set | Mapping):
+        raise InputError(
+            f"labels of {name} are a {type(labels).__name__}, without order: give a list"
+        )
     if isinstance(labels, Tensor | np.ndarray):
         labels = labels.tolist()
     found = [label.item() if isinstance(label, Tensor | np.generic) else label for label in labels]

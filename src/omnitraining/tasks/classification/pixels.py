@@ -1,0 +1,106 @@
+"""What people call an image, in levels of 8 bits: one meaning for Pillow images and arrays."""
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from omnitraining.errors import InputError
+
+CHANNELS = (1, 3, 4)  # grey; red, green, blue; and those with opacity
+
+_HALF = 0.5 / 255  # a rounding error of floating-point levels, which leaves the level as it is
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """An image in grey (L) or colour (RGB) of 8 bits, upright, and white where it is transparent.
+
+    16 bits are scaled to 8. Colour profiles are not applied.
+
+    Raises:
+        InputError: its levels have no known range.
+        Exception: it cannot be decoded; damaged images raise about any type of error in Pillow.
+    """
+    image.load()
+    # Old versions of Pillow open 16 bits of grey in PNG files as 32, and all do in PGM files.
+    of_32_bits = image.mode in ("I", "F")
+    of_16_bits = image.mode.startswith("I;16") or (of_32_bits and image.format in ("PNG", "PPM"))
+    if of_32_bits and not of_16_bits:
+        raise InputError("grey levels of 32 bits have no known range; save it with 8 or 16 bits")
+    with suppress(Exception):  # broken metadata spoil no pixels
+        image = ImageOps.exif_transpose(image)
+    if of_16_bits:  # which Pillow's own conversion clips
+        levels = _of_16_bits(np.asarray(image))
+        levels[np.asarray(image) == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(levels)
+    if image.mode == "La":  # which Pillow converts to this only
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """An array of images in levels from 0 to 255.
+
+    Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers
+    from 0 to 1; true is white.
+
+    Raises:
+        InputError: levels are out of range, are no numbers, or may be of 8 bits or of 16.
+    """
+    if isinstance(image, Tensor) and image.layout != torch.strided:
+        raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
+    levels: NDArray[Any] = image.numpy(force=True) if isinstance(image, Tensor) else image
+    if levels.dtype == np.uint8:
+        return np.asarray(levels, np.uint8)
+    if levels.dtype == bool:
+        return np.asarray(255 * levels.astype(np.uint8), np.uint8)
+    if levels.dtype.kind not in "iuf":
+        raise InputError(f"{name}: levels are {levels.dtype}: give numbers")
+    if not levels.size:
+        return np.zeros(levels.shape, np.uint8)
+    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
+        bad = np.argwhere(~np.isfinite(levels))[0].tolist()
+        raise InputError(f"{name}: level at {bad} is {levels[tuple(bad)]}: it must be a number")
+    low, high = levels.min(), levels.max()
+    if levels.dtype == np.uint16:
+        if 0 < high <= 255:
+            raise InputError(
+                f"{name}: levels of uint16 from {low} to {high} may be of 8 bits or of 16: give "
+                "uint8, or floating-point levels from 0 to 1"
+            )
+        return _of_16_bits(levels)
+    of_floats = levels.dtype.kind == "f"
+    top, slack = (1, _HALF) if of_floats else (255, 0)
+    if low < -slack or high > top + slack:
+        kind = "floating-point levels are from 0 to 1" if of_floats else "levels are from 0 to 255"
+        raise InputError(f"{name}: levels from {low} to {high}: {kind}")
+    return np.asarray((levels * (255 // top)).round().clip(0, 255), np.uint8)
+
+
+def channels_first(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Images [B, H, W], [B, H, W, C] or [B, C, H, W] as [B, C, H, W].
+
+    Raises:
+        InputError: they are neither, or may be both.
+    """
+    if pixels.ndim == 3:
+        return np.expand_dims(pixels, 1)
+    if pixels.ndim == 4 and pixels.shape[1] in CHANNELS and pixels.shape[3] not in CHANNELS:
+        return pixels
+    if pixels.ndim == 4 and pixels.shape[3] in CHANNELS and pixels.shape[1] not in CHANNELS:
+        return np.moveaxis(pixels, 3, 1)
+    raise InputError(
+        f"{name} of shape {list(pixels.shape)}: give [B, H, W], [B, H, W, C] or [B, C, H, W] with "
+        "C = 1, 3 or 4"
+    )
+
+
+def _of_16_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray((levels / np.float32(65535 / 255)).round(), np.uint8)
