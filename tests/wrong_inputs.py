@@ -884,7 +884,7 @@ CASES = [
     Case(
         DATA,
         "arrays of other whole numbers",
-        lambda r: from_arrays(np.zeros((2, 4, 4), int), [1, 2], "mine"),
+        lambda r: from_arrays(np.full((2, 4, 4), 300), [1, 2], "mine"),
     ),
     Case(
         DATA,

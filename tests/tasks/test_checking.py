@@ -46,7 +46,7 @@ def file(data_set: DataSet, split: str, position: int) -> Path:
 
 
 def shown(report: Report) -> list[str]:
-    console = Console(width=200)
+    console = Console(width=200, markup=False)
     with console.capture() as capture:
         console.print(table(report))
     return [line for line in capture.get().splitlines() if "│" in line]
