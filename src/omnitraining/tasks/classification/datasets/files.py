@@ -195,8 +195,9 @@ def placed(
 ) -> list[Path] | None:
     """Where the images of a list are: names may be full paths, or of another machine or system.
 
-    As few leading folders are left off as it takes to find the first image in one of the roots, or
-    there in a folder of its class; all others lie alike, and two names stay two files.
+    The first image tells: it is looked for in the roots, there in a folder of its class, and then
+    with as few of its leading folders left off as it takes. All others lie alike, and two names
+    stay two files.
 
     Args:
         folder: of the data set, out of which no name may lead.
@@ -222,11 +223,14 @@ def placed(
             flat = [some[left_off:] for some in parts]
             if not all(flat) or len(set(flat)) < len(set(parts)):
                 break
-            by_class = [(label, *some) for some, (_, label) in zip(flat, rows, strict=True)]
-            # Of one name in two classes each has its own file, if there are folders of classes.
-            alike = len(set(flat)) < len(set(by_class))
+            forms = [flat]
+            if not left_off:
+                by_class = [(label, *some) for some, (_, label) in zip(flat, rows, strict=True)]
+                # Of one name in two classes each has its own file, if classes have folders.
+                alike = len(set(flat)) < len(set(by_class))
+                forms = [by_class, flat] if alike else [flat, by_class]
             for root in roots:
-                for form in (by_class, flat) if alike else (flat, by_class):
+                for form in forms:
                     if root.joinpath(*form[0]).is_file():
                         return inside(folder, [root.joinpath(*some) for some in form], source)
     return None
