@@ -118,6 +118,20 @@ def test_an_empty_class_must_be_mended(birds: Path, omni: Runs) -> None:
     assert out[0].startswith("must be mended: class 'ghost' is empty")
 
 
+def test_what_is_left_out_is_said_once_and_before_training(birds: Path, omni: Runs) -> None:
+    (birds / "test" / "test-3" / "a.heic").touch()
+    (birds / "notes.csv").write_text("day,weather\n1,sunny\n")
+    code, out, err = omni("check", birds)
+    assert code == 0 and err == [] and len(out) == len(set(out))
+    left_out, not_read = out[-3:-1]
+    assert left_out == (
+        f"warning: left out of {birds}: 1 file that is no image by its name (test/test-3/a.heic)"
+    )
+    assert not_read.startswith(f"warning: {birds / 'notes.csv'} has the columns day, weather: it ")
+    code, out, err = omni("prepare", birds, "--size", 12)
+    assert code == 0 and err == [left_out, not_read]
+
+
 # --- prepare ---
 
 

@@ -56,6 +56,15 @@ def test_adapt_says_what_was_learned_and_what_comes_next(
     assert "20 images of 4 classes: " in out and f"omni predict {tmp_path / 'a'} IMAGE" in out
 
 
+def test_class_folders_are_predicted_as_they_are_learned(
+    photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads(said(capsys, "predict", learned, photos / "support", "--json"))
+    assert [Path(row["image"]).parent.name for row in found] == [n for n in sorted(NAMES)
+                                                                for _ in range(5)]  # fmt: skip
+    assert sum(Path(row["image"]).parent.name == row["label"] for row in found) >= 16
+
+
 def test_a_folder_of_images_is_labelled(
     photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

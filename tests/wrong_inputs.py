@@ -781,6 +781,26 @@ CASES = [
         IMAGES, "a pattern of no file", lambda r: r.omni("predict", r.learner, f"{r.folder}/*.gif")
     ),
     Case(IMAGES, "a folder without images", lambda r: r.omni("predict", r.learner, r.waves)),
+    Case(
+        IMAGES,
+        "a folder of splits",
+        lambda r: (
+            path := r.new(),
+            [shutil.copytree(r.photos, path / split) for split in ("train", "test")],
+            r.omni("adapt", "glyphs", path, "--out", r.folder / "x"),
+        ),
+    ),
+    Case(IMAGES, "a folder with labels", lambda r: glyphs().fit(r.photos, [0, 1])),
+    Case(IMAGES, "a set of files", lambda r: fitted().predict({r.photos / "ara" / "0.png"})),
+    Case(
+        IMAGES,
+        "a Pillow image that was closed",
+        lambda r: (
+            found := Image.open(r.photos / "ara" / "0.png"),
+            found.close(),
+            fitted().predict([found]),
+        ),
+    ),
     Case(IMAGES, "an empty file", lambda r: image(r, "a.png", b"")),
     Case(IMAGES, "a text", lambda r: image(r, "a.jpg", b"hello")),
     Case(IMAGES, "a truncated image", lambda r: image(r, "a.png", whole_png(r)[:90])),
@@ -845,6 +865,68 @@ CASES = [
     ),
     Case(
         DATA,
+        "folders of images beside splits",
+        lambda r: (
+            path := r.new(),
+            shutil.copytree(r.photos, path / "test"),
+            shutil.copytree(r.photos / "ara", path / "ara"),
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "a split of which nothing is there",
+        lambda r: (
+            path := r.new(),
+            shutil.copytree(r.photos, path / "train"),
+            (path / "val").mkdir(),
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "splits of which one is missing",
+        lambda r: (
+            path := r.new(),
+            shutil.copytree(r.photos, path / "own" / "train"),
+            photos(r, problem(training=["own"], validation="own", benchmarks=["own"]), data=path),
+        ),
+    ),
+    Case(
+        DATA,
+        "the published list of mini-ImageNet beside other folders",
+        lambda r: (
+            path := r.new(),
+            shutil.copytree(r.photos, path),
+            [
+                (path / f"{split}.csv").write_text(
+                    f"filename,label\n{synset}00000001.jpg,{synset}\n"
+                )
+                for split, synset in (("train", "n01532829"), ("val", "n01855672"))
+            ],
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "a table of other classes than the folders",
+        lambda r: (
+            shutil.copytree(r.photos, path := r.new()),
+            (path / "all.csv").write_text("file,label\nara/0.png,red\nara/1.png,blue\n"),
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
+        "two tables for one folder",
+        lambda r: (
+            shutil.copytree(r.photos / "ara", path := r.new()),
+            [(path / f"{n}.csv").write_text("file,label\n0.png,red\n") for n in "ab"],
+            datasets.read(path),
+        ),
+    ),
+    Case(
+        DATA,
         "two folders for one split",
         lambda r: (
             path := r.new(),
@@ -896,6 +978,16 @@ CASES = [
         "labels of two kinds",
         lambda r: from_arrays(np.zeros((2, 4, 4), np.uint8), [1, "a"], "mine"),
     ),
+    Case(
+        DATA,
+        "arrays of uint16 that may be of 8 bits",
+        lambda r: from_arrays(np.full((2, 4, 4), 9, np.uint16), [1, 2], "mine"),
+    ),
+    Case(
+        DATA,
+        "labels in a set",
+        lambda r: from_arrays(np.zeros((2, 4, 4), np.uint8), {1, 2}, "mine"),
+    ),
     Case(DATA, "a data set without a length", lambda r: from_dataset(iter([]), "mine")),
     Case(DATA, "elements that are no pairs", lambda r: from_dataset([1, 2], "mine")),
     Case(DATA, "a list of objects as images", lambda r: from_dataset([("a", 1)], "mine")),
@@ -904,6 +996,20 @@ CASES = [
         "a cache that cannot be written",
         lambda r: decoding.load(
             from_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1], "mine"), 8, r.learner
+        ),
+    ),
+    Case(
+        LISTS,
+        "a row of another split than its table",
+        lambda r: listed(r, "filename,label,split\n0.png,ara,test\n", "train.csv"),
+    ),
+    Case(
+        LISTS,
+        "half a character",
+        lambda r: listed(
+            r,
+            json.dumps({"label_names": ["\ud800"], "image_names": ["x"], "image_labels": [0]}),
+            "base.json",
         ),
     ),
     Case(LISTS, "a table of one line", lambda r: listed(r, "filename,label\n")),

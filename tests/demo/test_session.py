@@ -201,3 +201,9 @@ def test_the_command_says_what_is_missing(
     )
     assert main(["demo", "nowhere"]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_pictures_are_shown_as_the_network_gets_them(trained: Trained) -> None:
+    color = Image.new("RGB", (40, 40), (200, 100, 0))
+    (picture,) = Session(trained).read([color])
+    assert picture.shape == (3, 32, 32) and np.unique(picture).tolist() == [119]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -296,3 +297,16 @@ def test_images_and_curves_are_not_mixed_up(images: tuple[Tensor, Tensor], tiny:
         FewShotClassifier(curves()[1]).fit(images[0][:24], images[1][:24])
     with pytest.raises(InputError, match="tiny is a model of images: it cannot continue curves"):
         omnitraining.FewShotRegressor(tiny).fit([0.0, 1.0], [0.0, 1.0])
+
+
+def test_a_folder_takes_no_labels(tiny: Trained, tmp_path: Path) -> None:
+    """Files are sorted as texts, 10 before 2, and labels by numbers would go to others."""
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("L", (9, 9), 77).save(tmp_path / name)
+    learner = FewShotClassifier(tiny).fit(tmp_path)
+    for method in (FewShotClassifier(tiny).fit, learner.partial_fit, learner.score):
+        for folder in (tmp_path, str(tmp_path / "a")):
+            with pytest.raises(InputError, match="is a folder, and y has no order that fits it"):
+                method(folder, [0, 1])
+    assert len(learner.predict(tmp_path)) == 2 and learner.score(tmp_path) in (0, 0.5, 1)

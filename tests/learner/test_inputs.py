@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining import Classification, InputError, Protocol
-from omnitraining.learner.inputs import ImageInputs, class_folders
+from omnitraining.learner.inputs import ImageInputs, class_folders, listed
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.views import CloserLookViews, PlainViews
 
@@ -125,6 +125,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "things": ([object()], "image 0 is a object: give paths, Pillow images or arrays"),
     "number": (7, "images are int: give arrays, or paths of files"),
     "nowhere": ("/no/such/folder", "there is no image or folder at /no/such/folder"),
+    "set": ({"a.png", "b.png"}, "images are a set, which has no order: give a list"),
+    "dict": ({"a.png": 0}, "images are a dict, which has no order: give a list"),
+    "frozen set": (frozenset(["a.png"]), "images are a frozenset, which has no order"),
     "no file": (["/no/such.png"], "/no/such.png cannot be opened: No such file"),
 }
 
@@ -166,3 +169,45 @@ def test_folders_of_classes(tmp_path: Path) -> None:
         paths, labels = class_folders(tmp_path)
     assert labels == ["a [2]", "b", "b"]
     assert [path.name for path in paths] == ["ü.gif", "1.jpg", "2.PNG"]
+
+
+def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train/ara/1.jpg", "test/emu/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"holds splits \(test, train\), not classes: give one of"):
+        class_folders(tmp_path)
+    for name in ("train/1.jpg", "test/1.jpg"):  # nor are they of images without a class
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"holds splits \(test, train\), not classes: give one of"):
+        class_folders(tmp_path)
+    (tmp_path / "train" / "1.jpg").unlink()
+    assert class_folders(tmp_path / "train")[1] == ["ara"]
+
+
+def test_a_class_called_as_a_split_is_said(tmp_path: Path) -> None:
+    for name in ("ara/1.jpg", "test/1.jpg", "__a/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"test is a class, as the folders beside it are"
+    ) as caught:
+        assert class_folders(tmp_path)[1] == ["__a", "ara", "test"]
+    assert len(caught) == 1
+
+
+def test_images_are_found_in_a_folder_or_in_its_class_folders(tmp_path: Path) -> None:
+    names = ("b/2.png", "b/10.png", "a/1.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture()).save(tmp_path / name)
+    found = [path.relative_to(tmp_path).as_posix() for path in listed(tmp_path)]
+    assert found == ["a/1.png", "b/10.png", "b/2.png"]
+    assert found == [path.relative_to(tmp_path).as_posix() for path in class_folders(tmp_path)[0]]
+    for name in ("c.png", ".d.png", "e.heic"):
+        Image.fromarray(picture()).save(tmp_path / name, "png")
+    with pytest.warns(UserWarning) as caught:
+        assert listed(tmp_path) == [tmp_path / "c.png"]
+    (warning,) = caught
+    assert str(warning.message).startswith(f"left out of {tmp_path}: 1 file that is no image")
+    assert "1 hidden image or folder of images (.d.png), 2 folders" in str(warning.message)

@@ -739,6 +739,28 @@ def test_names_of_a_torch_data_set_are_kept() -> None:
     assert unknown.classes == ("2", "3")
 
 
+def test_names_are_left_out_where_labels_are_other_numbers() -> None:
+    """As torchvision's: targets as they were, and a transform of them that items go through."""
+    grey = Image.fromarray(IMAGES[0, :, :, 0])
+    changed = _Named([(grey, 2), (grey, 0)])
+    changed.target_transform = lambda target: 2 - target  # type: ignore[attr-defined]
+    assert from_dataset(changed, "own").classes == ("0", "2")
+    changed.targets = torch.tensor([0, 2])  # type: ignore[attr-defined]
+    assert from_dataset(changed, "own").classes == ("0", "2")
+    changed.targets = [2, 0]  # type: ignore[attr-defined]
+    assert from_dataset(changed, "own").classes == ("ant", "cow")
+
+
+def test_a_file_that_a_torch_data_set_cannot_read_is_named(tmp_path: Path) -> None:
+    class Files(list[str]):
+        def __getitem__(self, index: Any) -> Any:
+            return Image.open(super().__getitem__(index)), 0
+
+    (tmp_path / "b.png").write_text("no image")
+    with pytest.raises(InputError, match=r"image 0 of own cannot be decoded: .*b\.png"):
+        from_dataset(Files([str(tmp_path / "b.png")]), "own")
+
+
 @pytest.mark.parametrize(
     ("dataset", "wrong"),
     [

@@ -86,7 +86,10 @@ def _prepare(path: Path, size: int, cache: Path | None, skip_damaged: bool) -> i
     from omnitraining.tasks.classification.photos import with_split
 
     side = decoding.resized_side(size)
-    splits = with_split(datasets.read(path)).splits
+    data_set = datasets.find(path)
+    for note in data_set.notes:
+        say(f"warning: {note}", error=True)
+    splits = with_split(data_set).splits
     # What has no split is used in the parts that it is split into, and not as a whole.
     for split, listing in splits.items():
         if split == "all" and len(splits) > 1:
