@@ -1,11 +1,13 @@
 """Data of strangers: nothing is run, no name leads out of a folder, no short file fills memory."""
 
+import contextlib
 import copyreg
 import functools
 import json
 import os
 import pickle
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import torch
 import yaml
 from PIL import Image
 
+import omnitraining
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.experiment import load_run
@@ -28,6 +31,7 @@ from omnitraining.runs import Run
 from omnitraining.tasks.classification import datasets
 from omnitraining.tasks.classification.datasets.pickles import read_pickle
 from omnitraining.tasks.classification.decoding import decode
+from omnitraining.values import read_yaml
 
 
 def op(name: str) -> bytes:
@@ -273,20 +277,76 @@ ALIASES = "a0: &a0 [1, 1]\n" + "".join(
 )
 
 
+MERGES = "a0: &a0 {k: 1}\n" + "".join(
+    f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 10)}]}}\n" for i in range(9)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (ALIASES, "stands for more than 100,000 values"),
-        ("a: &a [*a]", "stands for more than 100,000 values"),
+        (ALIASES, r"line 1: anchors \(&\) are not read"),
+        (MERGES, r"line 1: anchors \(&\) are not read"),
+        ("a: *b", r"aliases \(\*\) are not read"),
+        ("a: {<<: {b: 1}}", r"merge keys \(<<\) are not read"),
+        ("a: !!int 3", r"tags \(!\) are not read"),
+        ("a: ! 3", r"tags \(!\) are not read"),
+        ("!!python/object/apply:os.system ['touch TRAP']", r"tags \(!\) are not read"),
         ("[" * 100_000, "is not YAML"),
-        ("seed: 2020-99-99", "is not YAML"),
-        ("!!python/object/apply:os.system ['touch TRAP']", "is not YAML"),
+        ("{a: " * 1_000, "is not YAML"),
+        ("- 1\n" * 200, "must hold fields and values"),
+        ("a: 1\n---\nb: 2", "more than one document"),
+        ("a: 1\na: 2", "line 2: 'a' is there twice"),
+        ('a: 1\n"\\x61": 2', "line 2: 'a' is there twice"),
+        ("? [a]\n: 1", "line 1: a key must be a text"),
+        ("a: [" + "1, " * 12_000 + "1]", "more than 10,000 values"),
+        ("a: " + "x" * 5_000, "a text of more than 4,096 characters"),
+        ("a: " + "[1]\n" * 100_000, "more than 262,144 bytes"),
+        ("a: " + "9" * 4_400, "a text of more than"),
+        (b"a: \xff\xfe", "is not YAML: 'utf-8' codec"),
+        ("a: 1\n".encode("utf-16"), "is not YAML"),
+        ("", "must hold fields and values"),
+        ("seed: .nan", "holds nan, which is not a finite number"),
+        ("problem: Sinusoids\nbackbone: MLP\nseed: 2020-99-99", "seed is '2020-99-99': it must be"),
     ],
 )
-def test_configurations_of_strangers_are_bounded(text: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(InputError, match=words):
+def test_configurations_of_strangers_are_bounded(
+    text: str | bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    start = time.monotonic()
+    with pytest.raises(InputError, match=words) as caught:
         load_run(Run(tmp_path))
+    assert time.monotonic() - start < 5 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [ALIASES, MERGES, "a: &a [*a]", "a: &a {b: *a}"])
+def test_ones_own_configuration_is_bounded_too(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"stands for more than 100,000 values|holds itself"):
+        read_yaml(tmp_path / "config.yaml")
+    assert time.monotonic() - start < 5
+
+
+def test_ones_own_configuration_may_have_anchors(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: &a {b: 1}\nc: {<<: *a, d: *a}")
+    assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": {"b": 1}}}
+
+
+@pytest.mark.parametrize("where", ["config.yaml", "calibration.json", "best.safetensors"])
+def test_pipes_and_devices_in_a_run_are_not_waited_for(where: str, tmp_path: Path) -> None:
+    copied = shutil.copytree(Path(__file__).parent / "fixtures/v0.1.0/glyphs", tmp_path / "run")
+    for made in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (copied / where).unlink(missing_ok=True)
+        made(copied / where)
+        with (
+            contextlib.nullcontext()
+            if where[0] == "c" and where[1] == "a"
+            else pytest.raises(InputError)
+        ):
+            omnitraining.load(copied)
 
 
 def test_deep_json_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import omnitraining
 from docs.generate import hooks, reference
 from omnitraining import cli, experiment
 from omnitraining.errors import InputError
+from omnitraining.runs import Run
 from omnitraining.suites import suites
 from tests.reference.tiny import BLOBS, config
 
@@ -69,7 +70,7 @@ def test_python_runs(
     monkeypatch.chdir(home)
     monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
     # The runs here are of a problem of the tests; those of a reader need no trust.
-    monkeypatch.setattr("omnitraining.experiment.refuse_foreign", lambda values, source: None)
+    monkeypatch.setattr(Run, "trust", property(lambda run: True, lambda run, _: None), False)
     names: dict[str, Any] = {"__name__": "pasted"}
     monkeypatch.setitem(sys.modules, "pasted", type(sys)("pasted"))  # dataclasses look it up
     for number, code in enumerate(blocks(page, "python")):

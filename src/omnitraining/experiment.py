@@ -14,6 +14,7 @@ from torch import nn
 
 from omnitraining import distributed
 from omnitraining.backbones import FeatureWise
+from omnitraining.bounds import Bounds
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.fields import readable
@@ -22,13 +23,25 @@ from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_mo
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.recipes import FIELD, with_recipe
 from omnitraining.runs import Run, load_checkpoint, provenance
+from omnitraining.strict import read_yaml_strictly
 from omnitraining.tasks.base import Problem
 from omnitraining.training import Progress, Training, find_device, train
-from omnitraining.trust import foreign_names, refuse_foreign
+from omnitraining.trust import Check, flat
 from omnitraining.values import read_values, read_yaml, recipe_of, with_classes, with_own_defaults
 
 RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
 """Fields that may change when a run is resumed: how long and where, not what."""
+
+CANNOT_BE_MADE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What classes, numpy and torch say to values that have the right types and still do not fit."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +113,35 @@ class Experiment:
             raise InputError(f"the model cannot be made: {str(error).splitlines()[0]}") from error
 
     def load(self, run: Run) -> Model:
-        """The trained model of a run, at its best validation score."""
-        model = replace(self, previous=None, start=None).build()
+        """The trained model of a run, at its best validation score.
+
+        Raises:
+            InputError: the checkpoint is missing, damaged or of another model; or the run is not
+                trusted, and its model would take more than it should.
+        """
         facts = load_checkpoint(run.checkpoint("best"), {})
+        alone = replace(self, previous=None, start=None)
+        model = alone.build() if run.trust else alone.bounded(run.checkpoint("best"))
         load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
+
+    def bounded(self, stored: Path | int, source: str = "") -> Model:
+        """The model before training, if making it takes no more than its weights suggest.
+
+        Args:
+            stored: the file that has them, or its bytes.
+            source: where they are from, if no file is given.
+
+        Raises:
+            InputError: it takes more, or the parts do not fit together.
+        """
+        size = stored.stat().st_size if isinstance(stored, Path) else stored
+        try:
+            with Bounds(size):
+                return self.assembled()
+        except (InputError, *CANNOT_BE_MADE) as error:
+            said = " ".join(f"{error}".split())
+            raise InputError(f"{source or stored} is damaged: {said:.300}") from error
 
     def ready(self, run: Run) -> Model:
         """The trained model of a run, with all that judging it needs.
@@ -244,24 +281,57 @@ def load_run(run: Run) -> Experiment:
     """The experiment of a run folder.
 
     Raises:
-        InputError: its configuration is damaged; or it names a class from outside this library,
-            and the run is not trusted.
+        InputError: its configuration is damaged or out of bounds; or it names a class from outside
+            this library, and the run is not trusted.
     """
     path = run.path / "config.yaml"
-    return instantiate(parse(read_yaml(path), str(path), run.trust))
+    if run.trust:
+        return instantiate(parse(read_yaml(path), str(path)))
+    return strictly_made(read_yaml_strictly(path), str(path))
+
+
+def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] = ()) -> Experiment:
+    """The experiment that someone else describes, made of this library's classes alone.
+
+    Nothing is imported, opened or made before all of it has been checked, and no text is parsed.
+
+    Args:
+        values: nested fields.
+        source: where they are from.
+        problems: classes that may stand for a problem; those of this library if not given.
+
+    Raises:
+        InputError: a field is unknown, has a wrong value or one that is out of bounds, or names
+            what is not this library's; the message names the source.
+    """
+    plan = Check(source, problems).plan(values, Experiment)
+    try:
+        made: Experiment = plan.made()
+    except InputError:
+        raise
+    except CANNOT_BE_MADE as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{source}: its parts cannot be made: {said:.200}") from error
+    return made
 
 
 def changed_fields(run: Run, config: Namespace) -> list[str]:
     """Fields in which a configuration differs from that of a run.
+
+    Nothing that the run names is made for that, nor imported.
 
     Raises:
         InputError: the run names a class from outside this library that the configuration does
             not name, and the run is not trusted.
     """
     path, given = run.path / "config.yaml", yaml.safe_load(dump(config))
-    values = read_yaml(path)
-    trust = run.trust or {*foreign_names(values)} <= {*foreign_names(given)}
-    old, new = dict(parse(values, str(path), trust).items()), dict(parse(given).items())
+    if run.trust:
+        old, new = (dict(parse(v, str(path)).items()) for v in (read_yaml(path), given))
+    else:
+        asked = Check("configuration", foreign=None)
+        new = flat(asked.plan(given, Experiment))
+        allowed = frozenset({*asked.named, ""})  # never empty, so that nothing is limited
+        old = flat(Check(str(path), foreign=allowed).plan(read_yaml_strictly(path), Experiment))
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
@@ -297,37 +367,41 @@ def evaluate_run(
     return evaluation
 
 
-def parse(
-    values: Mapping[str, Any], source: str = "configuration", trust: bool = True
-) -> Namespace:
-    """Check a nested dictionary against the fields of `Experiment`.
+def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
+    """Check a nested dictionary of the caller's own against the fields of `Experiment`.
+
+    The modules of the classes that it names are run. For values of someone else there is
+    `strictly_made`.
 
     Args:
         values: the dictionary.
         source: where it is from.
-        trust: whether classes from outside this library may be run, as those that the caller
-            himself names.
 
     Raises:
-        InputError: a field is unknown or has a wrong value, or names what is not trusted; the
-            message names the source.
+        InputError: a field is unknown or has a wrong value; the message names the source.
     """
     made = parser()
-    if not trust:
-        refuse_foreign(values, source)
-    with _one_line_errors(source):
-        config: Namespace = made.parse_object(with_own_defaults(values))
-    # The parser takes null, and anything for a group of fields, as if they were not there.
-    for name, default in made.get_defaults().items(branches=True):
-        given: Any = values
-        for part in name.split("."):
-            given = given.get(part, default) if isinstance(given, Mapping) else default
+    defaults = [*made.get_defaults().items(branches=True)]
+    # The parser takes null as if it were not there, and a text for a group of fields as a path.
+    for name, default in defaults:
+        given = _given(values, name, default)
         if isinstance(default, Namespace) and not isinstance(given, (Mapping, Namespace)):
             names = ", ".join(vars(default))
             raise InputError(f"{source}: {name} is {given!r}: it must hold fields of {names}")
-        if given is None and default is not None:
+    with _one_line_errors(source):
+        config: Namespace = made.parse_object(with_own_defaults(values))
+    for name, default in defaults:
+        if _given(values, name, default) is None and default is not None:
             raise InputError(f"{source}: {name} has no value: leave it out for {default!r}")
     return config
+
+
+def _given(values: Mapping[str, Any], name: str, default: Any) -> Any:
+    """The value of a field by its path, or its default."""
+    given: Any = values
+    for part in name.split("."):
+        given = given.get(part, default) if isinstance(given, Mapping) else default
+    return given
 
 
 def read_config(path: Path, options: list[str]) -> Namespace:

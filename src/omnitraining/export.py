@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from omnitraining.backbones import FeatureWise
 from omnitraining.errors import InputError
-from omnitraining.experiment import instantiate, parse
 from omnitraining.learner import FewShotClassifier, Predictor, Trained
+from omnitraining.learner.trained import experiment_of
 from omnitraining.tasks.classification.caching import written_whole
 from omnitraining.tasks.classification.problem import new_heads
 
@@ -49,7 +49,7 @@ def plain_flow(trained: Trained, flow: str) -> nn.Module:
     if flow not in flows:
         raise InputError(f"flow is {flow!r}: {trained.name} has {', '.join(flows)}")
     network, _ = new_heads(trained.model, flow, trained.inference)[0]
-    made, source = instantiate(parse(trained.config, trained.name)).backbone(), trained.model
+    made, source = _backbone(trained), trained.model
     rest = trained.plain_backbone(network)
     if isinstance(source.trunk, nn.Identity):
         made.load_state_dict(rest.state_dict())
@@ -59,6 +59,11 @@ def plain_flow(trained: Trained, flow: str) -> nn.Module:
             layer.load_state_dict(part.state_dict())
     bare = made.backbone if isinstance(made, FeatureWise) else made
     return bare.cpu().eval()
+
+
+def _backbone(trained: Trained) -> nn.Module:
+    """A new backbone of a model."""
+    return experiment_of(trained.config, trained.name, trained.trust).backbone()
 
 
 def save_torch(module: nn.Module, path: Path) -> None:

@@ -102,6 +102,7 @@ class Model(nn.Module):
         networks: "pre", "meta", "joint_pre" and "joint_meta", as far as the method has them. The
             joint-flow has two heads over one backbone where the two algorithms answer different
             questions (a 64-way classifier cannot answer a 5-way task), and one in regression.
+        feature_sizes: D of the features [B, D] of each flow.
     """
 
     def __init__(
@@ -130,8 +131,9 @@ class Model(nn.Module):
             example = self.trunk.eval()(problem.example())
         self.trunk.train()
         self.networks = nn.ModuleDict()
+        self.feature_sizes: dict[str, int] = {}
         for flow, backbone in flows.items():
-            features = feature_size(backbone, example)
+            features = self.feature_sizes[flow] = feature_size(backbone, example)
             if flow == "pre":
                 self.networks["pre"] = Network(backbone, pre_head(features))
             elif flow == "meta":

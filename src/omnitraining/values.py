@@ -41,22 +41,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: it is not YAML, holds no fields, or stands for too many values.
     """
     try:
-        values = yaml.safe_load(path.read_bytes())
+        node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
+        if _stands_for(node, {}) > MAX_VALUES:
+            raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
+        values = yaml.constructor.SafeConstructor().construct_document(node) if node else None
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
-    # A few lines of aliases of aliases can stand for more values than there is memory.
-    left, count = [values], 0
-    while left:
-        value = left.pop()
-        count += 1
-        left += (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-        )
-        if count + len(left) > MAX_VALUES:
-            raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
     return values
+
+
+def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Values that a node stands for, aliases and merge keys counted as often as they occur.
+
+    A few lines of aliases of aliases can stand for more values than there is memory.
+
+    Args:
+        node: of a document that has not been expanded.
+        known: counts of nodes, by identity; that of one that holds itself is beyond all bounds.
+    """
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # while it is counted
+        parts = [
+            part for item in node.value for part in (item if isinstance(item, tuple) else (item,))
+        ]
+        known[id(node)] = 1 + sum(_stands_for(part, known) for part in parts)
+    return known[id(node)]
 
 
 def with_own_defaults(values: Any) -> Any:

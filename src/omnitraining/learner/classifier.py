@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted  # type: ignore[import-unty
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.learner.fitting import Support, embed, fitted, flows_of
+from omnitraining.learner import checks
+from omnitraining.learner.fitting import LEVELS, Support, embed, fitted, flows_of
 from omnitraining.learner.inputs import Images, class_folders
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source, find
@@ -169,14 +170,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cls, trained: Trained, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> "FewShotClassifier":
         """A learner from the parts of its file."""
+        checks.choices(facts, trained.model.trained_flows)
         made = cls(trained, facts.get("flow"), facts.get("reject"))
+        kept = checks.support(tensors, _kept_kinds(trained))
         if "labels" in facts:
-            kept = {n.removeprefix("support."): x.to(trained.device) for n, x in tensors.items()}
-            labels = np.array(facts["labels"], dtype=facts["dtype"])
-            for features in kept.values():
-                if labels.shape != features.shape[:1]:
-                    raise ValueError(f"labels {list(labels.shape)} of {len(features)} images")
-            made._fit(trained, kept, labels)
+            labels = checks.labels(facts["labels"], facts["dtype"])
+            for name, rows in kept.items():
+                if len(labels) != len(rows):
+                    raise checks.DamagedError(
+                        f"{name} has {len(rows)} rows of {len(labels)} labels"
+                    )
+            rows_of = {n.removeprefix("support."): x.to(trained.device) for n, x in kept.items()}
+            made._fit(trained, rows_of, labels)
+        elif kept:
+            raise checks.DamagedError("it holds support images, but no labels of them")
         return made
 
     def _fit(self, trained: Trained, kept: Mapping[str, Tensor], labels: NDArray[Any]) -> None:
@@ -211,6 +218,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         probabilities, familiarity = (
             torch.cat(parts).double().cpu().numpy() for parts in zip(*found, strict=True)
         )
+        if not (np.isfinite(probabilities).all() and np.isfinite(familiarity).all()):
+            raise InputError(
+                f"{self._trained.name} answers with values that are not finite: the model, or what "
+                "it was fitted with, is damaged"
+            )
         return probabilities / probabilities.sum(1, keepdims=True), familiarity
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,6 +240,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _kept_kinds(trained: Trained) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """What a fit may keep, as `embed` gives it: dtype and shape of one row by name."""
+    sizes = trained.model.feature_sizes
+    kinds = {f"support.{flow}": (torch.float32, (sizes[flow],)) for flow in sizes}
+    shape = trained.inputs.shape if trained.inputs else ()
+    return {**kinds, f"support.{LEVELS}": (torch.uint8, shape)}
 
 
 def _levels(trained: Trained, images: Images, labels: NDArray[Any] | None) -> Tensor:

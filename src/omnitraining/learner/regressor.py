@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
+from omnitraining.learner import checks
 from omnitraining.learner.curves import CurveVotes
 from omnitraining.learner.fitting import flows_of
 from omnitraining.learner.sources import Source, find
@@ -63,6 +64,11 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         x = _points(X, "x").to(self._trained.device)
         vote = sum(weight * self.networks_[flow](x) for flow, weight in self.weights_.items())
         values: NDArray[np.float64] = cast(Tensor, vote).double().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{self._trained.name} answers with values that are not finite: fit with fewer "
+                "steps; if none are, the model is damaged"
+            )
         return values[:, 0] if self._flat else values
 
     def save(self, path: Path | str) -> None:
@@ -77,10 +83,13 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _restored(
         cls, trained: Trained, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> "FewShotRegressor":
+        checks.choices(facts, trained.model.trained_flows)
         made = cls(trained, facts.get("flow"), facts.get("steps"))
-        if "support.x" in tensors:
-            made._fit(trained, tensors["support.x"], tensors["support.y"])
-            made._flat = facts["flat"]
+        points = (torch.float32, (1,))
+        kept = checks.support(tensors, {"support.x": points, "support.y": points})
+        if kept:
+            made._flat = bool(facts["flat"])
+            made._fit(trained, kept["support.x"], kept["support.y"])
         return made
 
     def _fit(self, trained: Trained, x: Tensor, y: Tensor) -> None:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import Tensor
 
 from omnitraining.errors import InputError
+from omnitraining.experiment import CANNOT_BE_MADE
+from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.trained import Trained
 from omnitraining.runs import Run
+from omnitraining.strict import read_bytes
 
 if TYPE_CHECKING:
     from omnitraining.learner.classifier import FewShotClassifier
@@ -46,7 +49,7 @@ def load(
     if path is None:
         trained = find(source, trust)
     else:
-        trained, tensors, facts = Trained.from_bytes(path.read_bytes(), str(path), trust)
+        trained, tensors, facts = Trained.from_bytes(read_bytes(path), str(path), trust)
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     allowed = [name for name in kind._get_param_names() if name != "model"]
     for name in options:
@@ -59,8 +62,9 @@ def load(
         learner = kind._restored(trained, tensors, {**facts, **options})
     except InputError:
         raise
-    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{source} is damaged: {error!r}") from error
+    except CANNOT_BE_MADE as error:
+        said = str(error) if isinstance(error, DamagedError) else repr(error)
+        raise InputError(f"{source} is damaged: {' '.join(said.split())}") from error
     return learner
 
 
@@ -74,7 +78,7 @@ def find(source: Source, trust: bool = False) -> Trained:
         return source
     path = _file(source)
     if path is not None:
-        return Trained.from_bytes(path.read_bytes(), str(path), trust)[0]
+        return Trained.from_bytes(read_bytes(path), str(path), trust)[0]
     return Trained.from_run(Run(source, trust=trust))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -22,18 +21,34 @@ from torch import Tensor, nn
 from omnitraining.batches import Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
-from omnitraining.experiment import Experiment, instantiate, load_run, parse
+from omnitraining.experiment import (
+    CANNOT_BE_MADE,
+    Experiment,
+    instantiate,
+    load_run,
+    parse,
+    strictly_made,
+)
+from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration, calibrate
 from omnitraining.learner.curves import CurveVotes, curve_votes
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.model import Model
 from omnitraining.omninet import plain
 from omnitraining.runs import Run, load_checkpoint, unique_tensors
+from omnitraining.strict import (
+    MAX_JSON,
+    parsed_json,
+    read_bytes,
+    read_json_strictly,
+    read_yaml_strictly,
+)
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.classification.caching import written_whole
 from omnitraining.tasks.classification.problem import Classification
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import find_device
+from omnitraining.values import read_yaml
 
 VERSION = 1
 """Of the files below; raise it with any change that older versions cannot read."""
@@ -89,6 +104,10 @@ class Trained:
         inputs: what it takes, of images; None in regression.
         votes: calibration of a classifier, or the votes of a regression.
         name: of the run or file.
+        trust: whether its configuration may name classes from outside this library.
+
+    Raises:
+        InputError: a weight is not finite.
     """
 
     def __init__(
@@ -98,10 +117,16 @@ class Trained:
         inputs: ImageInputs | None,
         votes: Calibration | CurveVotes,
         name: str,
+        trust: bool = False,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model, self.trust = model.eval().requires_grad_(False), trust
         self.config, self.inputs, self.votes, self.name = dict(config), inputs, votes, name
-        self.inference = Inference(**_tuples(self.config["inference"]))
+        self.inference = Inference(**_tuples(self.config.get("inference", {})))
+        for part, tensor in unique_tensors(model).items():
+            if not tensor.isfinite().all():
+                raise InputError(
+                    f"{name} is damaged: model.{part} holds values that are not finite"
+                )
         backbones = {model.network(n).backbone for n in model.networks}
         self._plain = {backbone: plain(backbone).eval() for backbone in backbones}
 
@@ -143,10 +168,12 @@ class Trained:
         """
         experiment = load_run(run)
         model = experiment.load(run).cpu()
-        config = yaml.safe_load((run.path / "config.yaml").read_text("utf-8"))
+        path = run.path / "config.yaml"
+        config = read_yaml(path) if run.trust else read_yaml_strictly(path)
         if not isinstance(experiment.problem, Classification):
-            return cls.of(experiment, model, config, run.name)
-        return cls.of(experiment, model, config, run.name, _remembered(run, experiment, model))
+            return cls.of(experiment, model, config, run.name, trust=run.trust)
+        measured = _remembered(run, experiment, model)
+        return cls.of(experiment, model, config, run.name, measured, run.trust)
 
     @classmethod
     def of(
@@ -156,6 +183,7 @@ class Trained:
         config: Mapping[str, Any],
         name: str,
         calibration: Calibration | None = None,
+        trust: bool = True,
     ) -> "Trained":
         """A trained model of an experiment, without its data.
 
@@ -165,6 +193,7 @@ class Trained:
             config: the fields of the experiment.
             name: of the model.
             calibration: measured before; it is measured now if not given.
+            trust: whether the fields may name classes from outside this library.
 
         Raises:
             InputError: the problem is neither of images nor of curves.
@@ -189,7 +218,7 @@ class Trained:
         }
         blueprint = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
         kept["problem"] = {"class_path": blueprint, "init_args": sizes}
-        return cls(model.to(find_device("auto")), kept, inputs, votes, name)
+        return cls(model.to(find_device("auto")), kept, inputs, votes, name, trust)
 
     def to_bytes(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
         """The content of a file: the model, and tensors and facts of a fit, if there is one."""
@@ -225,22 +254,49 @@ class Trained:
         """
         text, tensors = _opened(data, source)
         try:
-            experiment = instantiate(parse(text["config"], source, trust))
-            model = experiment.build()
-            inputs = ImageInputs(**_tuples(text["inputs"])) if text["inputs"] else None
-            kind = Calibration if inputs else CurveVotes
-            votes = kind(**_tuples(text["votes"], "shots", "flows"))
-            facts, name = dict(text["fit"]), text["name"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{source} is damaged: {error!r}") from error
+            config = text["config"]
+            experiment = experiment_of(config, source, trust)
+            model = experiment.build() if trust else experiment.bounded(len(data), source)
+            flows = model.trained_flows
+            inputs, votes = None, text["votes"]
+            if text["inputs"] is None:
+                votes = checks.curve_votes(votes, flows)
+            else:
+                shape = config["problem"]["init_args"]["shape"]
+                inputs = checks.image_inputs(text["inputs"], shape)
+                votes = checks.calibration(votes, flows)
+            facts, name = {**text["fit"]}, _shown(text["name"])
+            checks.choices(facts, flows)
+            experiment.inference.voters(flows)
+        except (KeyError, TypeError, AttributeError, checks.DamagedError) as error:
+            said = error if isinstance(error, checks.DamagedError) else repr(error)
+            raise InputError(f"{source} is damaged: {said}") from error
         for name_, tensor in unique_tensors(model).items():
             stored = tensors.pop(f"model.{name_}", None)
-            if stored is None or stored.shape != tensor.shape:
+            if stored is None or stored.shape != tensor.shape or stored.dtype != tensor.dtype:
                 raise InputError(f"{source} is damaged: model.{name_} is missing or differs")
             with torch.no_grad():
                 tensor.copy_(stored)
-        made = cls(model.to(find_device("auto")), text["config"], inputs, votes, name)
+            if not stored.isfinite().all():
+                raise InputError(f"{source} is damaged: model.{name_} is not finite")
+        made = cls(model.to(find_device("auto")), config, inputs, votes, name, trust)
         return made, tensors, facts
+
+
+def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
+    """The experiment that a learner's file describes.
+
+    Args:
+        config: its fields, with a `Blueprint` for a problem.
+        source: where they are from.
+        trust: whether classes from outside this library may be run.
+
+    Raises:
+        InputError: as in `omnitraining.experiment.strictly_made` and `parse`.
+    """
+    if trust:
+        return instantiate(parse(config, source))
+    return strictly_made(config, source, (Blueprint,))
 
 
 def save_file(path: Path, data: bytes) -> None:
@@ -253,20 +309,32 @@ def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]
     """The JSON text and the tensors of a file."""
     try:
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        text = json.loads(metadata["learner"])
-        found = int(text["version"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if length > len(data) - 8:
+            raise ValueError("the file ends before its head does")
+        metadata = parsed_json(data[8 : 8 + length], source)["__metadata__"]
+        text = read_json_strictly(metadata["learner"], source)
+        found = text["version"]
+        if type(found) is not int:
+            raise TypeError("version")
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{source} is not a learner: give a file that a learner saved") from error
     if found > VERSION:
         raise InputError(
-            f"{source} is of version {found}, written by omnitraining {text.get('omnitraining')}: "
-            f"this omnitraining {version('omnitraining')} reads up to version {VERSION}; update it"
+            f"{source} is of version {found}, written by omnitraining "
+            f"{_shown(text.get('omnitraining'))}: this omnitraining {version('omnitraining')} "
+            f"reads up to version {VERSION}; update it"
         )
     try:
         return text, load_tensors(data)
-    except SafetensorError as error:
+    except (SafetensorError, *CANNOT_BE_MADE) as error:
         raise InputError(f"{source} is truncated or damaged: {error}") from error
+
+
+def _shown(name: Any) -> str:
+    """A name of someone else, as it may be shown in a line."""
+    return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
 
 
 def _revived(data: bytes, name: str) -> Trained:
@@ -287,13 +355,13 @@ def _remembered(run: Run, experiment: Experiment, model: Model) -> Calibration:
     path, best = run.path / "calibration.json", load_checkpoint(run.checkpoint("best"), {})
     key = {name: best[name] for name in ("best_step", "best_weights")}
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = read_json_strictly(read_bytes(path, MAX_JSON), str(path))
         if record.pop("of") == key:
-            return Calibration.from_json(record)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not measured yet, or of another checkpoint
+            return checks.calibration(record, model.trained_flows)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # not measured yet, of another checkpoint, or damaged
     problem = cast(Classification, experiment.problem)
     measured = calibrate(problem, model, experiment.inference)
-    with suppress(OSError):  # a run that may only be read is measured anew each time
+    with suppress(OSError, InputError):  # a run that may only be read is measured anew each time
         run.write_json("calibration.json", {"of": key, **measured.as_json()})
     return measured

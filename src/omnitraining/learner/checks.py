@@ -1,0 +1,229 @@
+"""What a learner's file says, checked before anything is computed with it.
+
+Every function raises a `DamagedError` that says what is wrong, without the name of the file.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omnitraining.evaluation import ENSEMBLE
+from omnitraining.learner.calibration import QUANTILES, VOTE, Calibration
+from omnitraining.learner.curves import CurveVotes
+from omnitraining.learner.inputs import ImageInputs
+
+MOST_PIXELS = 4_096
+"""Side of an image."""
+MOST_SUPPORT = 20_000
+"""Support images or points; heads make a square of as many rows."""
+MOST_STEPS = 1_000
+"""Gradient steps on a support set."""
+MOST_CHARACTERS = 1 << 26
+"""Of an array of labels, in which each is as long as the longest."""
+
+LABELS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+"""Kinds of numbers that labels may be, as numpy spells them."""
+
+
+class DamagedError(ValueError):
+    """A file that says what no learner says."""
+
+
+def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
+    """How images become what the network takes.
+
+    Args:
+        values: as `ImageInputs.as_json` gives them.
+        shape: of what the network takes.
+    """
+    fields = _fields(values, "inputs", ("channels", "stored", "size", "mean", "std"))
+    channels, stored, size = (
+        _whole(fields[name], f"inputs.{name}", 1, MOST_PIXELS)
+        for name in ("channels", "stored", "size")
+    )
+    if channels not in (1, 3) or size > stored or (channels, size, size) != tuple(shape):
+        raise DamagedError(
+            f"inputs of {channels} x {stored} pixels do not fit a network of {shape}"
+        )
+    mean, std = (
+        tuple(_numbers(fields[name], f"inputs.{name}", channels)) for name in ("mean", "std")
+    )
+    if not all(-1e3 <= level <= 1e3 for level in mean) or not all(1e-6 <= s <= 1e3 for s in std):
+        raise DamagedError(f"inputs.mean is {[*mean]} and inputs.std {[*std]}")
+    return ImageInputs(channels, stored, size, mean, std)
+
+
+def calibration(values: Any, flows: Sequence[str]) -> Calibration:
+    """What validation tasks said about a classifier.
+
+    Args:
+        values: as `Calibration.as_json` gives them.
+        flows: that the model has.
+    """
+    names = ("shots", "votes", "temperatures", "familiarity")
+    fields = _fields(values, "votes", names)
+    shots = _shots(fields["shots"], "votes.shots")
+    if [*shots] != sorted({*shots}):
+        raise DamagedError(f"votes.shots is {[*shots]}, which does not rise")
+    heads = (*flows, ENSEMBLE, VOTE)
+    votes = _rows(fields["votes"], "votes.votes", flows, len(shots))
+    sums = [sum(column) for column in zip(*votes.values(), strict=True)]
+    if not sums or any(w < 0 for row in votes.values() for w in row) or min(sums) <= 0:
+        raise DamagedError("votes.votes has a weight below 0, or none above")
+    temperatures = _rows(fields["temperatures"], "votes.temperatures", heads, len(shots))
+    if any(not 1e-3 <= t <= 1e3 for row in temperatures.values() for t in row):
+        raise DamagedError("votes.temperatures holds one that is not from 0.001 to 1,000")
+    if missing := {*heads} - {*temperatures}:
+        raise DamagedError(f"votes.temperatures has none of {min(missing)}")
+    familiarity = _mapping(fields["familiarity"], "votes.familiarity", heads)
+    quantiles = {
+        head: [
+            _numbers(row, "votes.familiarity", QUANTILES)
+            for row in _list(rows, "votes.familiarity", len(shots))
+        ]
+        for head, rows in familiarity.items()
+    }
+    return Calibration(shots, votes, temperatures, quantiles)
+
+
+def curve_votes(values: Any, flows: Sequence[str]) -> CurveVotes:
+    """Who votes in a regression.
+
+    Args:
+        values: as `dataclasses.asdict` gives them.
+        flows: that the model has.
+    """
+    fields = _fields(values, "votes", ("shots", "flows", "weights"))
+    shots = _shots(fields["shots"], "votes.shots")
+    voters = tuple(_list(fields["flows"], "votes.flows"))
+    if not voters or any(voter not in flows for voter in voters):
+        raise DamagedError(f"votes.flows is {[*voters]!r:.80}: the model has {', '.join(flows)}")
+    weights = [
+        [_numbers(step, "votes.weights", len(voters)) for step in _list(part, "votes.weights")]
+        for part in _list(fields["weights"], "votes.weights", len(shots))
+    ]
+    counts = {len(part) for part in weights}
+    if len(counts) != 1 or not 1 <= min(counts) <= MOST_STEPS + 1:
+        raise DamagedError("votes.weights is not of one number of steps")
+    return CurveVotes(shots, voters, weights)
+
+
+def choices(facts: Mapping[str, Any], flows: Sequence[str]) -> None:
+    """The options of a learner, as far as the facts have them.
+
+    Args:
+        facts: of a fit.
+        flows: that the model has.
+    """
+    flow, reject, steps = (facts.get(name) for name in ("flow", "reject", "steps"))
+    if flow is not None and (not isinstance(flow, str) or flow not in (*flows, ENSEMBLE)):
+        raise DamagedError(f"fit.flow is {flow!r:.80}: the model has {', '.join(flows)}")
+    if reject is not None and (type(reject) not in (int, float) or not 0 < reject < 1):
+        raise DamagedError(f"fit.reject is {reject!r:.80}: it must be above 0 and below 1")
+    if steps is not None:
+        _whole(steps, "fit.steps", 0, MOST_STEPS)
+
+
+def labels(values: Any, dtype: Any) -> NDArray[Any]:
+    """The labels of a support set.
+
+    Args:
+        values: texts or numbers, all of one kind.
+        dtype: of the array, as numpy spells it, or "object".
+    """
+    found = _list(values, "fit.labels")
+    if not 1 <= len(found) <= MOST_SUPPORT:
+        raise DamagedError(f"fit.labels has {len(found):,} entries: 1 to {MOST_SUPPORT:,} are read")
+    kinds = {type(label) for label in found}
+    if not kinds <= {str} and not kinds <= {int, float, bool}:
+        raise DamagedError("fit.labels holds something else than texts alone or numbers alone")
+    kind = dtype.lstrip("<>|=") if isinstance(dtype, str) else ""
+    if kinds == {str} and (kind == "object" or kind[:1] == "U"):
+        longest = max(map(len, found))
+        if longest * len(found) > MOST_CHARACTERS:
+            raise DamagedError(f"fit.labels would take {longest * len(found):,} characters")
+        return np.array(found, dtype=object if kind == "object" else str)
+    if kinds == {str} or (kind != "object" and kind not in LABELS):
+        raise DamagedError(
+            f"fit.dtype is {dtype!r:.80}, which labels like {found[0]!r:.80} are not"
+        )
+    try:
+        made = np.array(found, dtype=np.dtype(object if kind == "object" else kind))
+    except (OverflowError, ValueError) as error:
+        raise DamagedError(f"fit.labels does not fit {kind}: {error}") from error
+    if made.dtype.kind == "f" and not np.isfinite(made).all():
+        raise DamagedError("fit.labels holds one that is not finite")
+    return made
+
+
+def support(
+    tensors: Mapping[str, Tensor], kinds: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+) -> dict[str, Tensor]:
+    """The kept tensors of a fit.
+
+    Args:
+        tensors: by name.
+        kinds: dtype and shape of one row, by the names that may be there.
+    """
+    for name, tensor in tensors.items():
+        if name not in kinds:
+            raise DamagedError(f"it holds {name!r:.80}, which is not of its model")
+        dtype, shape = kinds[name]
+        if tensor.dtype != dtype or tuple(tensor.shape[1:]) != shape or not tensor.dim():
+            raise DamagedError(
+                f"{name} is {tensor.dtype} {[*tensor.shape]}: the model has {dtype} [S, "
+                f"{', '.join(map(str, shape))}]"
+            )
+        if len(tensor) > MOST_SUPPORT:
+            raise DamagedError(f"{name} has {len(tensor):,} rows: {MOST_SUPPORT:,} are read")
+        if not tensor.isfinite().all():
+            raise DamagedError(f"{name} holds values that are not finite")
+    return dict(tensors)
+
+
+def _fields(values: Any, place: str, names: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping) or {*values} != {*names}:
+        raise DamagedError(f"{place} must hold {', '.join(names)}")
+    return values
+
+
+def _mapping(values: Any, place: str, keys: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping) or not {*values} <= {*keys}:
+        raise DamagedError(f"{place} must be by {', '.join(keys)}")
+    return values
+
+
+def _list(values: Any, place: str, length: int | None = None) -> list[Any]:
+    if not isinstance(values, list) or length not in (None, len(values)):
+        raise DamagedError(f"{place} must be a list" + (f" of {length}" if length else ""))
+    return values
+
+
+def _rows(values: Any, place: str, keys: Sequence[str], length: int) -> dict[str, list[float]]:
+    rows = _mapping(values, place, keys)
+    return {key: _numbers(row, place, length) for key, row in rows.items()}
+
+
+def _numbers(values: Any, place: str, length: int) -> list[float]:
+    for value in _list(values, place, length):
+        if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e30:
+            raise DamagedError(f"{place} holds {value!r:.80}, which is not a number that can be")
+    return [*values]
+
+
+def _shots(values: Any, place: str) -> tuple[int, ...]:
+    found = tuple(_whole(value, place, 1, 1_000_000) for value in _list(values, place))
+    if not found:
+        raise DamagedError(f"{place} is empty")
+    return found
+
+
+def _whole(value: Any, place: str, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise DamagedError(f"{place} is {value!r:.80}: it must be from {least} to {most:,}")
+    return value
