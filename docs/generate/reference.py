@@ -10,7 +10,7 @@ from omnitraining.report import sections
 
 GROUPS = {
     "learners": ("Learners", "learner.sources learner.classifier learner.regressor "
-                 "learner.predictor learner.trained learner"),
+                 "learner.predictor learner.trained learner.checks learner"),
     "networks": ("Networks and losses", "omninet conversion model losses precision teacher "
                  "network heads"),
     "algorithms": ("Algorithms: what they are",
@@ -22,7 +22,7 @@ GROUPS = {
              "tasks.classification.checking tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training distributed evaluation runs experiment "
-                 "values recipes trust fields errors"),
+                 "values recipes strict trust bounds fields errors"),
     "reproduction": ("Experiments and records",
                      "suites reproduction sweeping tuning variation jobs cluster records merging "
                      "claims report"),

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omnitraining.errors import InputError
 
-COPIES = 8
+COPIES = 16
 """How often the values of a file are made at most: an Omni-Net is made of copies of a network."""
 SPARE = 1 << 24
 """Values that may be made beside those: 64 MiB."""
