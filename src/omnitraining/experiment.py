@@ -15,6 +15,7 @@ from torch import nn
 from omnitraining import distributed
 from omnitraining.backbones import FeatureWise
 from omnitraining.bounds import Bounds
+from omnitraining.compute import multiply_adds
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.fields import readable
@@ -230,6 +231,7 @@ def train_run(
                 f"training.steps is {experiment.training.steps}, but {folder} is at step {done}: "
                 "it must be that or more"
             )
+    cost = multiply_adds(model, experiment.problem) if team.leads else None
     if team.leads:
         run.write_text("config.yaml", dump(config))
     facts = train(
@@ -243,7 +245,7 @@ def train_run(
         progress,
     )
     if team.leads:
-        run.write_json("provenance.json", provenance() | facts)
+        run.write_json("provenance.json", provenance() | facts | {"multiply_adds": cost})
     return run
 
 

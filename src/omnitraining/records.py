@@ -221,6 +221,9 @@ def _facts(runs: list[Run]) -> Values:
             yaml.safe_load((runs[0].path / "config.yaml").read_text("utf-8"))
         ),
         "seconds": [round(f["seconds"], 1) for f in facts],
+        "steps": [f["step"] for f in facts],
+        "multiply_adds_per_step": facts[0].get("multiply_adds"),
+        "precision": facts[0].get("precision", "float32"),
         "peak_mib": [f["peak_mib"] for f in facts],
         "best_step": [f["best_step"] for f in facts],
         "validation": [_round(f["best"]) for f in facts],

@@ -190,7 +190,8 @@ def train(
         progress: told of losses and scores.
 
     Returns:
-        Step and score of the best checkpoint, wall seconds and peak MiB.
+        Step and score of the best checkpoint, wall seconds (in all, and of the steps without
+        validation), the precision, and peak MiB.
 
     Raises:
         InputError: a loss is not finite (the last good checkpoint stays), there is nothing to
@@ -213,7 +214,9 @@ def train(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher, optimiser = Teacher(model, model.loss.alpha), training.make_optimiser(model)
     modules: dict[str, nn.Module] = {"student": model, "teacher": teacher.model}
-    facts: dict[str, Any] = {"step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0}
+    facts: dict[str, Any] = {
+        "step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0, "seconds_of_steps": 0.0
+    }  # fmt: skip
     if resume:
         facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
     scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
@@ -263,12 +266,16 @@ def train(
                 group["lr"] = training.lr_at(step)
             for module in scheduled:
                 module.at_step(step, training.steps)
+            begun = time.monotonic()
             samples = _samples(problem, model, random, step)
             autocast = torch.autocast(
                 device.type, torch.bfloat16, enabled=facts["precision"] == "bfloat16"
             )
             terms = _update(
                 student, model, teacher, optimiser, samples, step, autocast, training.clip
+            )
+            facts["seconds_of_steps"] = (
+                facts.get("seconds_of_steps", 0.0) + time.monotonic() - begun
             )
             unreported.append({**terms, **samples.report})
             done = step + 1

@@ -1,0 +1,61 @@
+"""What a training step costs: multiply-adds counted, so that methods compare at equal cost.
+
+Steps are no measure of cost: a step of Omni-Training passes its samples through more networks than
+a step of any of its rivals.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from omnitraining.model import Model
+from omnitraining.tasks.base import Problem, Supervised
+from omnitraining.teacher import Teacher
+
+
+def multiply_adds(model: Model, problem: Problem) -> int | None:
+    """Multiply-adds of convolutions and matrix products in one training step, both passes.
+
+    Those of the teacher's forward pass count where it is used, and of the inner loop of MAML.
+    Norms, activations and the augmentation do not: they are a hundredth of a convolutional step.
+
+    Args:
+        model: to be trained; it is copied.
+        problem: whose samples it is trained on.
+
+    Returns:
+        The count for the samples of step 0, or None where samples come from acting, whose cost is
+        in the environment.
+    """
+    if not isinstance(problem, Supervised):
+        return None
+    tried = copy.deepcopy(model).cpu().train()
+    teacher = Teacher(tried, tried.loss.alpha)
+    samples = problem.samples(0, torch.Generator().manual_seed(0), tried)
+    late = tried.loss.warmup  # the first step at which lambda has its full weight
+    with torch.random.fork_rng(), _Counter() as counter:
+        terms = tried(samples.batch, samples.episode, teacher.model, late, samples.joint)
+        terms["total"].backward()
+    operations: int = counter.operations
+    return operations // 2
+
+
+class _Counter(TorchDispatchMode):
+    """Sums torch's own operation counts, a multiplication and an addition each being one.
+
+    torch's FlopCounterMode does the same per module, by hooks that the inner loop of MAML, which
+    differentiates within the forward pass, does not allow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.operations += int(count(*args, **(kwargs or {}), out_val=made))
+        return made
