@@ -13,6 +13,7 @@ from omnitraining.evaluation import (
     half_width,
     paired_difference,
     simplex_grid,
+    student_t,
     tasks_hash,
 )
 
@@ -48,6 +49,45 @@ def test_a_paired_difference_is_judged_by_the_spread_of_the_differences() -> Non
 def test_only_scores_of_the_same_tasks_can_be_paired() -> None:
     with pytest.raises(InputError, match="cannot pair 2 with 3 tasks"):
         paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_the_interval_over_seeds_and_tasks_is_the_two_way_formula() -> None:
+    scores = torch.tensor(
+        [[1.0, 2.0, 3.0, 6.0], [3.0, 4.0, 5.0, 8.0]]
+    )  # the second seed is 2 above
+    over_tasks = 1.96 * math.sqrt(14 / 4) / 2  # of 2, 3, 4, 7
+    over_seeds = 12.706 * math.sqrt(2) / math.sqrt(2)  # of 3 and 5, one degree of freedom
+    assert half_width(scores) == pytest.approx(math.hypot(over_tasks, over_seeds), rel=1e-9)
+    assert half_width(scores[:1]) == half_width(scores[0]) == pytest.approx(over_tasks)
+    assert half_width(scores[:1].expand(3, -1)) == pytest.approx(over_tasks)  # seeds that agree
+
+
+@pytest.mark.slow
+def test_the_interval_over_seeds_and_tasks_covers_in_95_of_100_draws() -> None:
+    random = torch.Generator().manual_seed(0)
+    for seeds in (2, 3, 5):
+        covered = 0
+        for _ in range(1000):
+            task = torch.randn(1, 200, generator=random) * 10
+            seed = torch.randn(seeds, 1, generator=random)
+            scores = task + seed + torch.randn(seeds, 200, generator=random) * 3
+            covered += abs(scores.mean().item()) <= half_width(scores)
+        assert covered >= 940, f"{seeds} seeds: {covered}"
+
+
+def test_student_t_has_the_points_of_the_tables() -> None:
+    from scipy.stats import t  # comes with scikit-learn
+
+    for degrees in range(1, 40):
+        assert student_t(degrees) == pytest.approx(t.ppf(0.975, degrees), abs=1.1e-3)
+
+
+def test_differences_are_paired_by_seed_and_task() -> None:
+    first, second = [[1.0, 4.0], [2.0, 6.0]], [[0.0, 2.0], [1.0, 4.0]]
+    gap = paired_difference(first, second)  # 1, 2 with both seeds
+    assert (gap.mean, gap.interval) == pytest.approx((1.5, 1.96 * 0.5 / math.sqrt(2)))
+    one = paired_difference(first, second[:1])  # of other numbers of seeds: means over these
+    assert one.mean == pytest.approx(2.25)
 
 
 @pytest.mark.parametrize("corners", [1, 2, 3, 4])

@@ -38,6 +38,8 @@ def record(higher: bool = True, **rows: dict[str, tuple[float, float]]) -> Recor
                 }
                 for cell, (mean, half) in cells.items()
             },
+            "multiply_adds_per_step": 100,
+            "steps": [10, 10],
             "seconds": [60.0, 120.0],
             "peak_mib": [500, 1500],
             "validation": [1.0],
@@ -88,10 +90,47 @@ def test_a_claim_holds_in_most_cells_and_against_none(
 
 
 @pytest.mark.parametrize(
-    ("gaps", "word"), [((0.4, -0.4, 0, 1), "holds"), ((9, 9, 9, -1), "does not")]
+    ("gaps", "word", "within", "beyond"),
+    [
+        ((0.4, -0.4, 0, 1), "holds", 4, 0),
+        ((1.4, -1.4, 1.6, 1), "holds", 3, 0),  # intervals of 0.5 each: 1.6 may be 2.1
+        ((1.4, 1.6, 1.6, 1), "does not", 2, 0),
+        ((0, 0, 0, 3), "does not", 3, 1),
+        ((9, 9, 9, 9), "does not", 0, 4),  # far better is not level
+    ],
 )
-def test_level_means_worse_in_no_cell(gaps: tuple[float, ...], word: str) -> None:
-    assert judge(Claim("omni", level="rival"), [with_gaps(*gaps)]).word == word
+def test_level_means_within_the_margin_on_both_sides(
+    gaps: tuple[float, ...], word: str, within: int, beyond: int
+) -> None:
+    claim, turned = Claim("omni", level="rival", margin=2), Claim("rival", level="omni", margin=2)
+    for each in (claim, turned):
+        verdict = judge(each, [with_gaps(*gaps)])
+        assert (verdict.word, verdict.better, verdict.worse) == (word, within, beyond)
+
+
+@pytest.mark.parametrize(
+    ("omni", "rival", "word", "ratio"),
+    [
+        ((300, [10, 10]), (150, [20, 20]), "holds", 1.0),
+        ((300, [10, 10]), (100, [20, 20]), "not at equal compute", 1.5),
+        ((300, [10, 12]), (300, [11, 11]), "holds", 1.0),
+        ((300, [5]), (300, [20]), "holds", 0.25),  # less compute is no objection
+        ((None, [10]), (300, [10]), "not at equal compute", None),
+    ],
+)
+def test_a_claim_holds_only_at_equal_compute(
+    omni: tuple[int | None, list[int]],
+    rival: tuple[int | None, list[int]],
+    word: str,
+    ratio: float | None,
+) -> None:
+    made = with_gaps(1, 1, 1, 1)
+    for name, (step, steps) in (("omni", omni), ("rival", rival)):
+        made["rows"][name] |= {"multiply_adds_per_step": step, "steps": steps}
+    verdict = judge(Claim("omni", above="rival"), [made])
+    assert (verdict.word, verdict.compute) == (word, ratio)
+    lost = judge(Claim("rival", above="omni"), [made])
+    assert lost.word == "does not"
 
 
 def test_a_claim_may_be_about_some_cells() -> None:
@@ -121,7 +160,7 @@ def test_records_keep_differences_of_claims_task_by_task() -> None:
         "maml": Evaluation("accuracy %", True, {"a": Cell("h", others), "b": Cell("i", others)}),
     }
     claims = [Claim("omni", above="maml", head="pre"), Claim("omni", above="nobody")]
-    (kept,) = differences(claims, pooled)
+    (kept,) = differences(claims, {row: [each] for row, each in pooled.items()})
     gap = paired_difference(scores["pre"], others["ensemble"])
     assert [*kept["cells"]] == ["a"], "b was judged on other tasks"
     assert kept["cells"]["a"]["mean"] == pytest.approx(gap.mean, rel=1e-3)
@@ -134,6 +173,9 @@ def test_records_keep_differences_of_claims_task_by_task() -> None:
 def test_claims_say_one_thing() -> None:
     for wrong in ({}, {"above": "a", "level": "b"}):
         with pytest.raises(InputError, match="say 'above' or 'level'"):
+            Claim("omni", **wrong)
+    for wrong in ({"level": "a"}, {"above": "a", "margin": 1.0}):
+        with pytest.raises(InputError, match="give a margin above 0 with 'level'"):
             Claim("omni", **wrong)
     claim = Claim("omni", above="maml", head="meta", cells=["latin"])  # type: ignore[arg-type]
     assert claim.text == "omni, meta-flow alone, above maml on latin"

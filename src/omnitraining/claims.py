@@ -1,7 +1,7 @@
 """Claims: that one row of a table is better than another, and whether the measurements say so."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,23 +15,26 @@ Gaps = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Claim:
-    """One row is better than another, or at least level with it.
+    """One row is better than another, or level with it.
 
     Args:
         row: that is said to be better.
         above: the row that it is better than.
-        level: instead: the row that it is not worse than.
+        level: instead: the row that it is level with, neither better nor worse.
+        margin: with ``level``: the largest difference that still counts as level, in the unit of
+            the record.
         head: of the first row: a flow of it, or the ensemble.
         cells: those that it is about, by the beginning of their names; all if empty.
         of: where it is said: a table or figure of the paper.
 
     Raises:
-        InputError: there are both or none of ``above`` and ``level``.
+        InputError: there are both or none of ``above`` and ``level``, or no margin with the latter.
     """
 
     row: str
     above: str = ""
     level: str = ""
+    margin: float = 0.0
     head: str = ENSEMBLE
     cells: tuple[str, ...] = ()
     of: str = ""
@@ -39,6 +42,10 @@ class Claim:
     def __post_init__(self) -> None:
         if bool(self.above) == bool(self.level):
             raise InputError(f"claim about {self.row!r}: say 'above' or 'level', and which row")
+        if bool(self.level) != (self.margin > 0):
+            raise InputError(
+                f"claim about {self.row!r}: give a margin above 0 with 'level', and only with it"
+            )
         object.__setattr__(self, "cells", tuple(self.cells))
 
     @property
@@ -50,7 +57,8 @@ class Claim:
         """In words."""
         flow = "" if self.head == ENSEMBLE else f", {self.head}-flow alone,"
         where = f" on {', '.join(cell.rstrip(',') for cell in self.cells)}" if self.cells else ""
-        return f"{self.row}{flow} {'above' if self.above else 'level with'} {self.rival}{where}"
+        words = f"within {self.margin:g} of" if self.level else "above"
+        return f"{self.row}{flow} {words} {self.rival}{where}"
 
     def is_about(self, cell: str) -> bool:
         return not self.cells or any(f"{cell} ".startswith(f"{begin} ") for begin in self.cells)
@@ -61,20 +69,33 @@ class Verdict:
     """What the measurements say of a claim.
 
     Attributes:
-        word: holds if the interval excludes zero in favour of the claim in more than half of the
-            cells, and in none against it; that rows are level holds if it is in none against it.
-        better: cells whose interval excludes zero, in favour.
-        worse: cells whose interval excludes zero, against.
+        word: a claim that a row is above holds if the interval of the difference excludes zero in
+            its favor in more than half of the cells, and against it in none. That rows are level
+            holds if the whole interval is within the margin in more than half of the cells, and
+            the whole interval beyond it in none. Where it would hold, but the row was trained for
+            more than `EQUAL` times the multiply-adds of its rival, or they were not counted, it is
+            "not at equal compute".
+        better: cells whose interval excludes zero, in favor; of a level claim, those within the
+            margin.
+        worse: cells whose interval excludes zero, against; of a level claim, those beyond the
+            margin.
         cells: all that were measured.
         is_paired: whether intervals are of differences task by task. If not, both rows count as
             independent, and since they met the same tasks, the interval is mostly too wide.
+        compute: multiply-adds of the row's training, as a multiple of those of the rival's, the
+            largest of all settings; None where they were not counted.
     """
 
-    word: Literal["holds", "does not", "not measured here"]
+    word: Literal["holds", "does not", "not at equal compute", "not measured here"]
     better: int
     worse: int
     cells: int
     is_paired: bool
+    compute: float | None = None
+
+
+EQUAL = 1.1
+"""Compute counts as equal up to this ratio, since training ends at whole epochs."""
 
 
 def judge(claim: Claim, records: list[Record]) -> Verdict:
@@ -86,13 +107,54 @@ def judge(claim: Claim, records: list[Record]) -> Verdict:
     """
     found = [gaps(claim, record) for record in records]
     pairs = [gap for each, _ in found for gap in each.values()]
-    better = sum(mean > width for mean, width in pairs)
-    worse = sum(-mean > width for mean, width in pairs)
     if not pairs:
         return Verdict("not measured here", 0, 0, 0, False)
-    holds = worse == 0 and (bool(claim.level) or better > len(pairs) / 2)
+    if claim.level:
+        better = sum(abs(mean) + width <= claim.margin for mean, width in pairs)
+        worse = sum(abs(mean) - width > claim.margin for mean, width in pairs)
+    else:
+        better = sum(mean > width for mean, width in pairs)
+        worse = sum(-mean > width for mean, width in pairs)
+    holds = worse == 0 and better > len(pairs) / 2
+    used = [record for record, (each, _) in zip(records, found, strict=True) if each]
+    ratios = [
+        compute_ratio(record["rows"][claim.row], record["rows"][claim.rival]) for record in used
+    ]
+    compute = None if None in ratios else max(ratio for ratio in ratios if ratio is not None)
+    word: Literal["holds", "does not", "not at equal compute"] = "holds" if holds else "does not"
+    if holds and (compute is None or compute > EQUAL):
+        word = "not at equal compute"
     is_paired = all(paired for each, paired in found if each)
-    return Verdict("holds" if holds else "does not", better, worse, len(pairs), is_paired)
+    return Verdict(word, better, worse, len(pairs), is_paired, compute)
+
+
+def compute_ratio(row: Record, rival: Record) -> float | None:
+    """Multiply-adds that a row was trained for, over those of its rival, the largest by setting.
+
+    Args:
+        row: of a record.
+        rival: another one.
+
+    Returns:
+        The ratio, or None where they were not counted or the two have no setting in common.
+    """
+    ones, others = (each.get("settings", {"": each}) for each in (row, rival))
+    both = [
+        (training_cost(ones[name]), training_cost(others[name])) for name in ones if name in others
+    ]
+    if not both or any(one is None or other is None for one, other in both):
+        return None
+    return max(one / other for one, other in both if one is not None and other)
+
+
+def training_cost(facts: Record) -> float | None:
+    """Multiply-adds of a training, on average over seeds; None where they were not counted.
+
+    Args:
+        facts: what a record has of the runs of a row in one setting.
+    """
+    step, steps = facts.get("multiply_adds_per_step"), facts.get("steps")
+    return step * sum(steps) / len(steps) if step and steps else None
 
 
 def gaps(claim: Claim, record: Record) -> tuple[Gaps, bool]:
@@ -127,28 +189,31 @@ def gaps(claim: Claim, record: Record) -> tuple[Gaps, bool]:
     return found, found.keys() <= paired.keys()
 
 
-def differences(claims: list[Claim], pooled: Mapping[str, Evaluation]) -> list[Record]:
-    """What a record keeps of claims: row minus rival by cell, task by task.
+def differences(claims: list[Claim], by_seed: Mapping[str, Sequence[Evaluation]]) -> list[Record]:
+    """What a record keeps of claims: row minus rival by cell, seed by seed and task by task.
 
     Args:
         claims: of the experiment; those on rows that are not there are left out.
-        pooled: evaluations by row.
+        by_seed: evaluations by row, one for each seed.
     """
     found: dict[tuple[str, str, str], Record] = {}
     for claim in claims:
-        if claim.row not in pooled or claim.rival not in pooled:
+        if claim.row not in by_seed or claim.rival not in by_seed:
             continue
-        first, second = pooled[claim.row].cells, pooled[claim.rival].cells
+        firsts, seconds = by_seed[claim.row], by_seed[claim.rival]
         cells = {}
-        for name, cell in first.items():
-            other = second.get(name)
+        for name, cell in firsts[0].cells.items():
+            other = seconds[0].cells.get(name)
             if (
                 other is None
                 or other.tasks_hash != cell.tasks_hash
                 or claim.head not in cell.scores
             ):
                 continue
-            gap = paired_difference(cell.scores[claim.head], other.scores[ENSEMBLE])
+            gap = paired_difference(
+                [each.cells[name].scores[claim.head] for each in firsts],
+                [each.cells[name].scores[ENSEMBLE] for each in seconds],
+            )
             cells[name] = {
                 "mean": float(f"{gap.mean:.4g}"),
                 "interval": float(f"{gap.interval:.4g}"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,18 +78,42 @@ class Evaluation:
     cells: dict[str, Cell] = field(default_factory=dict)
 
 
-def half_width(values: Tensor) -> float:
-    """1.96 * std / sqrt(n), with the population's standard deviation, as few-shot learning has it.
+def half_width(scores: Tensor) -> float:
+    """Half-width of the 95 % interval of the mean over tasks, and over seeds where there are any.
+
+    Over tasks it is 1.96 std / sqrt(T), with the population's standard deviation, as few-shot
+    learning has it. Several seeds were judged on the same tasks, so that their scores are crossed:
+    the variance of the mean is that of the tasks' means over seeds, divided by T, plus that of the
+    seeds' means over tasks, divided by S. The second has few degrees of freedom, so that it counts
+    by Student's t: sqrt((1.96 s_T / sqrt(T))^2 + (t_{S-1} s_S / sqrt(S))^2).
 
     Args:
-        values: one value per task [n].
+        scores: of each task [T], or of each seed and task [S, T].
     """
-    return 1.96 * values.double().std(correction=0).item() / math.sqrt(len(values))
+    by_seed = scores.double().reshape(-1, scores.shape[-1])
+    seeds, tasks = by_seed.shape
+    over_tasks = 1.96 * by_seed.mean(0).std(correction=0).item() / math.sqrt(tasks)
+    if seeds == 1:
+        return over_tasks
+    spread = by_seed.mean(1).std(correction=1).item()
+    return math.hypot(over_tasks, student_t(seeds - 1) * spread / math.sqrt(seeds))
+
+
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % points of Student's t for 1 to 10 degrees of freedom."""
+
+
+def student_t(degrees: int) -> float:
+    """The 97.5 % point of Student's t, by a table and for many degrees by its expansion."""
+    if degrees <= len(STUDENT_T):
+        return STUDENT_T[degrees - 1]
+    z = 1.959964  # Cornish and Fisher's expansion, right to 0.001 from here on
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference over tasks with its 95 % interval."""
+    """Mean paired difference with its 95 % interval."""
 
     mean: float
     interval: float
@@ -99,21 +124,26 @@ class Difference:
         return abs(self.mean) > self.interval
 
 
-def paired_difference(first: list[float], second: list[float]) -> Difference:
-    """First - second, task by task.
+Scores = Sequence[float] | Sequence[Sequence[float]]
+"""Of each task, or of each seed and task."""
+
+
+def paired_difference(first: Scores, second: Scores) -> Difference:
+    """First - second, task by task, and seed by seed where both have as many.
 
     Args:
-        first: scores of one method on the tasks.
+        first: scores of one method, by task, or by seed and task.
         second: scores of the other on the same tasks.
 
     Raises:
-        InputError: the lists differ in length.
+        InputError: they differ in the number of tasks.
     """
-    if len(first) != len(second):
-        raise InputError(f"cannot pair {len(first)} with {len(second)} tasks")
-    difference = torch.tensor(first, dtype=torch.float64) - torch.tensor(
-        second, dtype=torch.float64
-    )
+    one, other = (torch.tensor(scores, dtype=torch.float64) for scores in (first, second))
+    if one.shape[-1] != other.shape[-1]:
+        raise InputError(f"cannot pair {one.shape[-1]} with {other.shape[-1]} tasks")
+    if one.shape != other.shape:  # of other numbers of seeds only the tasks can be paired
+        one, other = (x.reshape(-1, x.shape[-1]).mean(0) for x in (one, other))
+    difference = one - other
     return Difference(difference.mean().item(), half_width(difference))
 
 

@@ -84,8 +84,9 @@ def write_record(
         "reference": reference,
         "tasks": max((len(cell.scores[ENSEMBLE]) for cell in best.cells.values()), default=0),
         "seeds": len(by_seed[reference]),
+        "intervals": "over tasks and seeds" if len(by_seed[reference]) > 1 else "over tasks",
         "rows": rows_of(results, by_seed, pooled, beside),
-        "claims": differences(claims, pooled),
+        "claims": differences(claims, by_seed),
     }
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
@@ -186,23 +187,27 @@ def rows_of(
         pooled: the mean of these over seeds; the first row is the reference of differences.
         beside: what rows say beside what was measured, as what the paper prints.
     """
-    reference = next(iter(pooled.values()))
+    reference = next(iter(pooled))
     rows: Values = {}
     for row, evaluation in pooled.items():
         cells = {}
         for name, cell in evaluation.cells.items():
+
+            def scores(of: str, head: str = ENSEMBLE, name: str = name) -> list[list[float]]:
+                return [one.cells[name].scores[head] for one in by_seed[of]]
+
             heads = {
                 head: {
                     "mean": _round(cell.mean(head)),
-                    "interval": _round(half_width(torch.tensor(scores))),
+                    "interval": _round(half_width(torch.tensor(scores(row, head)))),
                     "by_seed": [_round(one.cells[name].mean(head)) for one in by_seed[row]],
                 }
-                for head, scores in cell.scores.items()
+                for head in cell.scores
             }
             cells[name] = {"tasks": cell.tasks_hash, "heads": heads}
-            rival = reference.cells.get(name)
+            rival = pooled[reference].cells.get(name)
             if rival is not None and rival.tasks_hash == cell.tasks_hash:
-                gap = paired_difference(rival.scores[ENSEMBLE], cell.scores[ENSEMBLE])
+                gap = paired_difference(scores(reference), scores(row))
                 cells[name]["reference_minus_this"] = {
                     "mean": _round(gap.mean),
                     "interval": _round(gap.interval),

@@ -179,4 +179,5 @@ def number_text(number: Number) -> str:
 
 def _caption(record: Record) -> str:
     seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
-    return f"{record['unit']}, {record['tasks']} tasks, {seeds}, 95 % intervals over tasks"
+    over = record.get("intervals", "over tasks")
+    return f"{record['unit']}, {record['tasks']} tasks, {seeds}, 95 % intervals {over}"

@@ -19,11 +19,15 @@ OF_THE_PAPER = [*(f"Table {i}" for i in range(2, 8)),
 
 INTRODUCTION = """\
 Every number here is drawn from records that `omni reproduce` and `omni sweep` wrote; none was
-typed. A claim **holds** if the 95 % interval of the difference excludes zero in its favour in more
-than half of the cells, and against it in none. A cell is a column of a table: a benchmark and a
-number of shots or steps. Intervals are over test tasks, with the mean over seeds; they do not cover
-other seeds. Differences are taken task by task, except where a star stands: there the two rows
-count as independent.
+typed. A claim **holds** if the 95 % interval of the difference excludes zero in its favor in more
+than half of the cells, and against it in none, **and both rows were trained for equally many
+multiply-adds** (the column "compute" has the ratio, which may be 1.1). Where it would hold, but the
+compute differs or was not counted, the verdict is "not at equal compute". Two rows are level if the
+interval lies within the margin that the claim states, in more than half of the cells, and beyond it
+in none; their columns "better" and "worse" count these. A cell is a column of a table: a benchmark
+and a number of shots or steps. Intervals are over test tasks and, where the table says so, over
+seeds. Differences are taken task by task, except where a star stands: there the two rows count as
+independent.
 """
 
 

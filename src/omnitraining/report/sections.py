@@ -7,7 +7,12 @@ from omnitraining.claims import Claim, Verdict
 
 Record = dict[str, Any]
 
-SIGNS = {"holds": "✓ holds", "does not": "✗ does not", "not measured here": "– not measured here"}
+SIGNS = {
+    "holds": "✓ holds",
+    "does not": "✗ does not",
+    "not at equal compute": "≈ not at equal compute",
+    "not measured here": "– not measured here",
+}
 """Signs stand beside words, so that nothing is told by colour alone."""
 
 
@@ -38,13 +43,19 @@ def results(record: Record, draw: str, picture: str) -> str:
         )
         figure = [f"![{record['title']}]({picture})\n"] if picture else []
         lines = [*accuracies(record), verdicts(record, "accuracy")]
-        text = "\n".join([first + "95 % intervals over tasks.\n", *figure, *lines])
+        text = "\n".join([first + f"95 % intervals {over(record)}.\n", *figure, *lines])
     # What is written for the README of the repository names pictures from there.
     return text.replace("](results/", "](")
 
 
 def seeds(record: Record) -> str:
     return "1 seed" if record["seeds"] == 1 else f"{record['seeds']} seeds"
+
+
+def over(record: Record) -> str:
+    """What the intervals of a record cover; those of early versions cover tasks alone."""
+    covered: str = record.get("intervals", "over tasks")
+    return covered
 
 
 def sweep(record: Record, picture: str) -> str:
@@ -59,7 +70,7 @@ def sweep(record: Record, picture: str) -> str:
     failed = [f"- {name}: {reason}" for name, reason in record["failed"].items()]
     parts = [
         f"`{record['command']}`; {record['unit']}, {record['tasks']} tasks, mean over seeds, 95 % "
-        "intervals over tasks.\n",
+        f"intervals {over(record)}.\n",
         table(["", "seeds", *cells], lines),
         f"![{record['title']}]({picture})\n" if picture else "",
         "\n".join(["Runs that failed:\n", *failed, ""]) if failed else "",
@@ -76,8 +87,9 @@ def claims(found: list[tuple[Claim, Verdict]]) -> str:
             [str(n) for n in (verdict.better, verdict.worse, apart)] if verdict.cells else [""] * 3
         )
         star = "" if verdict.is_paired or not verdict.cells else " *"
-        lines.append([claim.of, claim.text, SIGNS[verdict.word] + star, *counts])
-    header = ["said in", "claim", "verdict", "cells better", "worse", "not told apart"]
+        cost = "" if verdict.compute is None else f"{verdict.compute:.2f}"
+        lines.append([claim.of, claim.text, SIGNS[verdict.word] + star, *counts, cost])
+    header = ["said in", "claim", "verdict", "cells better", "worse", "not told apart", "compute"]
     return table(header, lines)
 
 
@@ -108,7 +120,7 @@ def search(record: Record) -> str:
 def glyphs(record: Record) -> str:
     lines = [
         f"**{record['title']}** (`{record['command']}`; 5-way accuracy in %, {record['tasks']} "
-        f"tasks, mean of {record['seeds']} seeds, 95 % interval over tasks; rows with + were "
+        f"tasks, mean of {record['seeds']} seeds, 95 % interval {over(record)}; rows with + were "
         "trained as long as Omni-Training).\n",
         "![accuracy of every method on every benchmark](results/glyphs.png)\n",
         *accuracies(record),
@@ -121,7 +133,7 @@ def pretrained(record: Record) -> str:
     seeds = "1 seed" if record["seeds"] == 1 else f"mean of {record['seeds']} seeds"
     first = (
         f"`{record['command']}`; 5-way accuracy in %, {record['tasks']} tasks, {seeds}, 95 % "
-        "interval over tasks.\n"
+        f"interval {over(record)}.\n"
     )
     return "\n".join([first, *accuracies(record)])
 
@@ -313,7 +325,7 @@ def policies(record: Record, picture: str) -> str:
     seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
     lines = [
         f"**{record['title']}** (`{record['command']}`; return per trajectory, mean over "
-        f"{record['tasks']} unseen tasks, {seeds}, 95 % interval over tasks).\n",
+        f"{record['tasks']} unseen tasks, {seeds}, 95 % interval {over(record)}).\n",
         f"![return by gradient steps]({picture})\n" if picture else "",
     ]
     worlds = dict.fromkeys(c.split()[0] for row in rows.values() for c in row["cells"])
