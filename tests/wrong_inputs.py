@@ -300,16 +300,18 @@ def slide(**wrong: object) -> None:
     data.samples(0, torch.Generator().manual_seed(0), model)
 
 
-def gym(space: str) -> None:
+def gym(*choices: str, copies: int = 1) -> None:
     import gymnasium
 
     class Vector:
-        num_envs = 1
+        num_envs = copies
         single_observation_space: Any = gymnasium.spaces.Box(-1, 1, (2,))
         single_action_space: Any = gymnasium.spaces.Box(-1, 1, (2,))
 
-    setattr(Vector, f"single_{space}_space", gymnasium.spaces.Discrete(3))
-    GymnasiumTasks(lambda count: Vector(), lambda count, random: torch.zeros(count, 1), 5)
+    for space in choices:
+        setattr(Vector, f"single_{space}_space", gymnasium.spaces.Discrete(3))
+    world = GymnasiumTasks(lambda count: Vector(), lambda count, random: torch.zeros(count, 1), 5)
+    world.reset(torch.zeros(1, 1), torch.Generator())
 
 
 def small(**protocol: int) -> Classification:
@@ -1141,6 +1143,8 @@ CASES = [
     Case(ENVIRONMENTS, "an infinite state", lambda r: slide(states=torch.full((6, 2), math.inf))),
     Case(ENVIRONMENTS, "actions that are choices", lambda r: gym("action")),
     Case(ENVIRONMENTS, "observations that are choices", lambda r: gym("observation")),
+    Case(ENVIRONMENTS, "copies of another number", lambda r: gym(copies=3)),
+    Case(ENVIRONMENTS, "copies that cannot be told their tasks", lambda r: gym()),
     Case(PYTHON, "one class of images", lambda r: Protocol(ways=1)),
     Case(PYTHON, "more ways than classes", lambda r: small(ways=9)),
     Case(PYTHON, "more shots than images", lambda r: small(ways=2, shots=9)),

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from torch import Tensor
 
 from omnitraining.errors import InputError
@@ -266,6 +267,149 @@ def test_the_number_of_copies_may_change() -> None:
     for count in (1, 3, 2):
         found = rollout(world, world.sample_tasks(count, generator()), right, 2, generator())
         assert found.states.shape == (count, 2, 2, 1)
+
+
+class Undeclared(Line):
+    """Reads its task with a default, and says nowhere that it has one."""
+
+    def __init__(self) -> None:
+        self.goals: list[float] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        task = getattr(self, "task", np.float32(0.5))
+        self.task = task
+        self.goals.append(float(task))
+        return super().reset(seed=seed)
+
+
+def ready_made(kind: type[Line] = Undeclared) -> Callable[[int], SyncVectorEnv]:
+    """Environments as gymnasium.make wraps them."""
+    spec = gymnasium.envs.registration.EnvSpec("Line-v0", kind, max_episode_steps=9)
+    return lambda copies: SyncVectorEnv(
+        [lambda: gymnasium.make(spec, disable_env_checker=True)] * copies
+    )
+
+
+class Clipped(gymnasium.wrappers.vector.ClipReward):
+    """A wrapper of vector environments, which has no set_attr."""
+
+
+class Own(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper that reads the task too."""
+
+    task = None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ready_made(),
+        lambda copies: Clipped(ready_made()(copies), -9, 9),
+        lambda copies: SyncVectorEnv([lambda: Own(Own(Undeclared()))] * copies),
+        lambda copies: SyncVectorEnv([lambda: Own(gymnasium.wrappers.TimeLimit(Undeclared(), 9))]
+                                     * copies),
+    ],
+)  # fmt: skip
+def test_tasks_arrive_through_any_wrapper(make: Callable[[int], Any]) -> None:
+    world = GymnasiumTasks(make, points, horizon=2)
+    tasks = torch.linspace(-2, 2, 5)
+    rollout(world, tasks, right, 1, generator())
+    copies = world.vector.unwrapped.envs
+    assert [copy.unwrapped.goals for copy in copies] == [[goal] for goal in tasks.tolist()]
+    if isinstance(copies[0], Own):
+        assert [float(copy.task) for copy in copies] == tasks.tolist()
+
+
+class Deaf(Line):
+    """Draws a task of its own."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.task = np.float32(1)
+        return super().reset(seed=seed)
+
+
+class Fixed(Line):
+    """Has a task that cannot be set."""
+
+    task = property(lambda self: np.float32(1))  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        pass
+
+
+class Native(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """Simulates its copies together, and has nothing that tells them tasks."""
+
+    single_observation_space = single_action_space = Box(-1, 1, (1,))
+
+    def __init__(self, copies: int) -> None:
+        self.num_envs = copies
+
+
+class Told(Native):
+    """One that can be told."""
+
+    def set_attr(self, name: str, values: list[Any]) -> None:
+        self.tasks = values
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        return tuple(self.tasks)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return np.zeros((self.num_envs, 1), np.float32), {}
+
+
+class Forgetful(Told):
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        return tuple(self.tasks[:1] * self.num_envs)
+
+
+def test_vector_environments_that_have_no_copies_are_told() -> None:
+    world = GymnasiumTasks(Told, points, horizon=2)
+    world.reset(torch.tensor([1.0, 2.0]), generator())
+    assert world.vector.tasks == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (ready_made(Deaf), r"'task' of copy 0 is 1.0 after a reset, and not -2.0 as it was set"),
+        (ready_made(Fixed), r"'task' cannot be set: AttributeError: property"),
+        (Native, r"Native has neither copies in 'envs' nor set_attr and get_attr, by which each"),
+        (lambda n: gymnasium.wrappers.vector.ClipReward(Native(n), 0, 1), r"Native has neither"),
+        (Forgetful, r"'task' of copy 1 is -2.0 after a reset, and not 2.0"),
+        (lambda n: lines(1), r"make\(2\) returned 1 copies: it must return .* of 2 copies"),
+        (lambda n: Line(), r"make\(1\) returned Line: it must return a gymnasium.vector.VectorEnv"),
+    ],
+)
+def test_tasks_that_do_not_arrive_are_refused(make: Any, words: str) -> None:
+    with pytest.raises(InputError, match=f"environment gymnasium: .*{words}"):
+        GymnasiumTasks(make, points, 5).reset(torch.tensor([-2.0, 2.0]), generator())
+
+
+class Declared(Line):
+    task = None
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_copies_in_processes_are_told_if_they_say_that_they_have_a_task() -> None:
+    def made(make: Callable[[], Any]) -> Callable[[int], AsyncVectorEnv]:
+        return lambda copies: AsyncVectorEnv([make] * copies, shared_memory=False)
+
+    limited = gymnasium.wrappers.TimeLimit
+    world = GymnasiumTasks(made(lambda: limited(Declared(), 9)), points, horizon=2)
+    found = rollout(world, torch.tensor([1.0, -1.0]), right, 1, generator())
+    world.vector.close()
+    x = found.states[:, 0, 1, 0]
+    torch.testing.assert_close(found.rewards[:, 0, 0], -(x - torch.tensor([1.0, -1.0])).abs())
+    for make, words in (
+        (lambda: limited(Undeclared(), 9), "no class has an attribute 'task': .* Undeclared must"),
+        (lambda: Own(Declared()), "Own and Declared has an attribute 'task'"),
+    ):
+        world = GymnasiumTasks(made(make), points, horizon=2)
+        with pytest.raises(InputError, match=words):
+            world.reset(torch.tensor([1.0]), generator())
+        world.vector.close()
 
 
 class Buttons(Line):
