@@ -35,6 +35,7 @@ def forms(pixels: NDArray[np.uint8], folder: Path) -> dict[str, Any]:
         "list of arrays": [pixels],
         "list of tensors": [torch.from_numpy(first.copy())],
         "Pillow": [Image.fromarray(pixels)],
+        "one Pillow": Image.fromarray(pixels),
         "path": [folder / "a.png"],
         "name": [str(folder / "a.png")],
         "array of names": np.array([str(folder / "a.png")]),
@@ -128,6 +129,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "set": ({"a.png", "b.png"}, "images are a set, which has no order: give a list"),
     "dict": ({"a.png": 0}, "images are a dict, which has no order: give a list"),
     "frozen set": (frozenset(["a.png"]), "images are a frozenset, which has no order"),
+    "empty text": ("", "there is no image or folder at ''"),
+    "null": (["a\0.png"], r"image 0 is no path: 'a\\x00.png' holds a null character"),
     "no file": (["/no/such.png"], "/no/such.png cannot be opened: No such file"),
 }
 
@@ -211,3 +214,20 @@ def test_images_are_found_in_a_folder_or_in_its_class_folders(tmp_path: Path) ->
     (warning,) = caught
     assert str(warning.message).startswith(f"left out of {tmp_path}: 1 file that is no image")
     assert "1 hidden image or folder of images (.d.png), 2 folders" in str(warning.message)
+
+
+def test_an_image_may_be_in_a_list_often(tmp_path: Path) -> None:
+    """Pillow reads a file when it is asked for pixels, and many threads ask."""
+    Image.fromarray(picture(600, 800)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        found = COLOUR.levels([image] * 12)
+    assert found.unique(dim=0).shape[0] == 1
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
+    match = r"^image 1 cannot be decoded: "
+    with Image.open(tmp_path / "b.png") as cut, pytest.raises(InputError, match=match):
+        COLOUR.levels([image, cut, image, cut])
+
+
+def test_numbers_that_numpy_lacks_are_taken() -> None:
+    levels = torch.full((1, 16, 16), 0.5, dtype=torch.bfloat16)
+    assert GREY.levels(levels).unique().tolist() == [128]

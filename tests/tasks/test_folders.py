@@ -121,6 +121,11 @@ def test_all_empty_classes_are_counted(birds: Path) -> None:
     assert "no image (.jpg, .png, ...), but files (a.heic); 2 classes" in refused(birds)
 
 
+def test_a_link_to_a_class_that_is_not_there_is_named(birds: Path) -> None:
+    (birds / "kea").symlink_to(birds.parent / "not mounted")
+    assert find(birds).notes == (f"left out of {birds}: 1 link that leads nowhere (kea)",)
+
+
 # Names of splits
 
 

@@ -25,7 +25,10 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="what 'omni adapt' wrote")
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, folders of them, or 'photos/*.jpg'"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image files, folders of them or of class folders, or 'photos/*.jpg'",
     )
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="print a JSON list")

@@ -27,8 +27,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Images are an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4; a
     list of such images of any sizes, of Pillow images, or of paths of files that Pillow reads; or
-    the path of one image or of a folder of images. Whole numbers are levels from 0 to 255,
-    floating-point numbers from 0 to 1. They are resized (the aspect is not kept), turned to grey
+    the path of one image, of a folder of images, or of a folder with one such folder per class.
+    Files of folders are sorted by name as texts are: "10.png" comes before "2.png". Whole numbers
+    are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers from 0 to 1.
+    They are resized (the aspect is not kept), turned to grey
     or colour, and normalised as in training.
 
     Args:
@@ -264,7 +266,7 @@ def _labelled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any]
     if y is None:
         if not isinstance(images, str | Path):
             raise InputError("there are no labels: give y, or a folder with a folder per class")
-        paths, names = class_folders(Path(images))
+        paths, names = class_folders(images)
         return paths, np.array(names)
     if isinstance(images, str | Path) and Path(images).is_dir():
         raise InputError(

@@ -1,6 +1,7 @@
 """Images that people have, as images that a network takes: any file, size, channels and type."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from omnitraining.tasks.classification.datasets.files import (
     in_words,
 )
 from omnitraining.tasks.classification.datasets.folders import named_as_splits
-from omnitraining.tasks.classification.decoding import decode, in_threads
+from omnitraining.tasks.classification.decoding import decode, first_few, in_threads, undecodable
 from omnitraining.tasks.classification.pixels import as_bytes, channels_first
 from omnitraining.tasks.classification.problem import Classification
 
@@ -84,8 +85,8 @@ class ImageInputs:
         - an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4;
         - a list of such images of any sizes, [H, W], [H, W, C] or [C, H, W];
         - a list of paths of image files of any kind that Pillow reads, or of Pillow images;
-        - the path of one image file, of a folder of them, or of a folder of such folders, sorted
-          by name as texts are ("10.png" before "2.png").
+        - one Pillow image; or the path of one image file, of a folder of them, or of a folder of
+          such folders, sorted by name as texts are ("10.png" before "2.png").
 
         Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point
         numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are resized bilinearly
@@ -105,6 +106,7 @@ class ImageInputs:
         if not len(items):
             raise InputError("there are no images: give one or more")
         if isinstance(items, Sequence):
+            _load_repeated(items)
             parts = [*in_threads(self._one, [*enumerate(items)], "reading images")]
             whole = torch.stack(parts)
         else:
@@ -121,6 +123,8 @@ class ImageInputs:
         number, item = numbered
         name = f"image {number}"
         if isinstance(item, str | Path):
+            if "\0" in str(item):
+                raise InputError(f"{name} is no path: {str(item)!r} holds a null character")
             return self.coloured(torch.from_numpy(decode(Path(item), self.stored)))
         if isinstance(item, Image.Image):
             try:
@@ -154,10 +158,12 @@ class ImageInputs:
 
 def listed(images: Images) -> Any:
     """Images as an array, a tensor, or a list."""
+    if isinstance(images, Image.Image):
+        return [images]
     if isinstance(images, str | Path):
         path = Path(images)
-        if not path.exists():
-            raise InputError(f"there is no image or folder at {path}")
+        if not str(images) or not path.exists():  # an empty text is not the folder one is in
+            raise InputError(f"there is no image or folder at {images or repr(images)}")
         if path.is_dir():
             return _of_folder(path)
         return [path]
@@ -177,14 +183,15 @@ def listed(images: Images) -> Any:
     raise InputError(f"images are {type(images).__name__}: give arrays, or paths of files")
 
 
-def class_folders(folder: Path) -> tuple[list[Path], list[str]]:
+def class_folders(folder: Path | str) -> tuple[list[Path], list[str]]:
     """Image files of a folder with one folder per class, and the class of each.
 
     Raises:
         InputError: there is no such folder, or no class in it, or a class has no images.
     """
-    if not folder.is_dir():
+    if not str(folder) or not Path(folder).is_dir():
         raise InputError(f"there is no folder at {folder}")
+    folder = Path(folder)
     names = folder_names(folder)
     if not names:
         raise InputError(f"folder {folder} holds no classes: give a folder of images per class")
@@ -207,12 +214,28 @@ def _of_folder(folder: Path) -> list[Path]:
         return [folder / name for name in held.images]
     if any(image_names(folder / name) for name in held.folders):
         return class_folders(folder)[0]
-    raise InputError(f"folder {folder} holds no images")
+    inside = f", but folders ({first_few(held.folders, 3)}): give one of them"
+    raise InputError(f"folder {folder} holds no images{inside if held.folders else ''}")
 
 
 def _warn(notes: Iterable[str]) -> None:
     for note in notes:
         warnings.warn(note, stacklevel=2)
+
+
+def _load_repeated(items: Sequence[Any]) -> None:
+    """Read the Pillow images that a list holds twice, which threads would read at once.
+
+    Raises:
+        InputError: one cannot be decoded.
+    """
+    times = Counter(id(item) for item in items if isinstance(item, Image.Image))
+    for number, item in enumerate(items):
+        if times.get(id(item), 0) > 1:
+            try:
+                item.load()
+            except Exception as error:  # damaged ones raise about any type of error in Pillow
+                raise InputError(f"image {number} {undecodable(error)}") from error
 
 
 def _as_array(nested: list[Any]) -> NDArray[Any]:

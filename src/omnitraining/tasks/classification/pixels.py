@@ -56,7 +56,12 @@ def as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
     """
     if isinstance(image, Tensor) and image.layout != torch.strided:
         raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
-    levels: NDArray[Any] = image.numpy(force=True) if isinstance(image, Tensor) else image
+    if isinstance(image, Tensor) and image.dtype == torch.bfloat16:  # which NumPy lacks
+        image = image.float()
+    try:
+        levels: NDArray[Any] = image.numpy(force=True) if isinstance(image, Tensor) else image
+    except TypeError as error:
+        raise InputError(f"{name}: levels are {image.dtype}: give numbers") from error
     if levels.dtype == np.uint8:
         return np.asarray(levels, np.uint8)
     if levels.dtype == bool:

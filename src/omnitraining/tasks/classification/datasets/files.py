@@ -41,24 +41,38 @@ class Contents(NamedTuple):
 
 
 def contents(folder: Path) -> Contents:
-    """What a folder holds; nothing if there is no such folder."""
+    """What a folder holds; nothing if there is no such folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     found = Contents([], [], [], [], [])
     if not folder.is_dir():
         return found
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name, is_image = entry.name, entry.name.lower().endswith(_SUFFIXES)
-            if name.lower() in _LITTER or name.startswith("._"):
-                continue
-            if entry.is_dir():
-                (found.hidden if name.startswith(".") else found.folders).append(name)
-            elif name.startswith("."):
-                found.hidden.extend([name] if is_image else [])
-            elif is_image:
-                (found.images if entry.is_file() else found.broken).append(name)
-            else:
-                found.unknown.append(name)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                kind = _kind(entry)
+                if kind:
+                    getattr(found, kind).append(entry.name)
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from error
     return Contents(*map(sorted, found))
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Which of the `Contents` of a folder an entry is; none of them if it is empty."""
+    name, is_image = entry.name, entry.name.lower().endswith(_SUFFIXES)
+    is_hidden, is_folder = name.startswith("."), entry.is_dir()
+    if name.lower() in _LITTER or name.startswith("._"):
+        return ""
+    if is_hidden:
+        return "hidden" if is_folder or is_image else ""
+    if is_folder:
+        return "folders"
+    if not entry.is_file():
+        return "broken"
+    return "images" if is_image else "unknown"
 
 
 def folder_names(folder: Path) -> list[str]:
@@ -134,11 +148,12 @@ def in_class(folder: Path, held: Contents) -> LeftOut:
 
 
 def beside(folder: Path) -> LeftOut:
-    """Images beside the folders of classes or splits: of no class, or hidden with their folder."""
+    """What else is beside the folders of classes or splits that might have been meant for one."""
     held = contents(folder)
     return {
         "loose": [folder / name for name in held.images],
         "hidden": _hidden_images(folder, held),
+        "broken": [folder / name for name in held.broken],
     }
 
 

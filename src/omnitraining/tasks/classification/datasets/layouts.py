@@ -87,7 +87,7 @@ def find(path: Path) -> DataSet:
             "train, val and test with a folder per class each, or name them in a CSV table"
         )
     check_disjoint(path, found.splits)
-    name = path.name if path.is_dir() else path.stem
+    name = path.absolute().name if path.is_dir() else path.stem  # of "." too
     splits = {split: listing(f"{name}-{split}", some) for split, some in found.splits.items()}
     return DataSet(name, found.layout, splits, path, found.notes)
 

@@ -109,6 +109,11 @@ class _Images(Sequence[NDArray[np.uint8]]):
 def _pair(dataset: Any, position: int, name: str) -> tuple[Any, Any]:
     try:
         element = dataset[position]
+    except (KeyError, IndexError) as error:
+        raise InputError(
+            f"element {position} of {name}: {error!r}: a {type(dataset).__name__} must give pairs "
+            "(image, label) by position"
+        ) from error
     except (OSError, Image.DecompressionBombError) as error:  # a file that it cannot read
         raise InputError(f"image {position} of {name} {undecodable(error)}") from error
     if not isinstance(element, Sequence) or len(element) < 2:
@@ -130,7 +135,10 @@ def _are_unchanged(dataset: Any, labels: list[int]) -> bool:
 def _pixels(images: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
     """Images as uint8 [M, H, W, 3] or [M, H, W]."""
     if not isinstance(images, Tensor):
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise InputError(f"{name}: images differ in size: give arrays of one size") from error
     pixels = channels_first(as_bytes(images, name), name)
     if not pixels.size:
         raise InputError(f"{name} of shape {[*images.shape]} has no pixels")
@@ -144,6 +152,8 @@ def _pixels(images: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
 
 def _numbered(labels: Iterable[Any] | Tensor, name: str) -> tuple[tuple[str, ...], list[int]]:
     """Names of the classes, sorted, and the number of each label among them."""
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise InputError(f"labels of {name} are a {type(labels).__name__}: give a list")
     if isinstance(labels, Set | Mapping):
         raise InputError(
             f"labels of {name} are a {type(labels).__name__}, without order: give a list"
