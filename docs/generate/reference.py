@@ -19,7 +19,8 @@ GROUPS = {
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "tasks.classification.datasets tasks.classification.listing "
              "tasks.classification.decoding tasks.classification.caching "
-             "tasks.classification.checking tasks.classification.placeholders"),
+             "tasks.classification.pixels tasks.classification.checking "
+             "tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training distributed evaluation runs experiment "
                  "values recipes strict trust bounds fields errors"),
