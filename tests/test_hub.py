@@ -1,5 +1,6 @@
 """The hub, without a network: a folder stands for it; only what crosses the wire is replaced."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from omnitraining import hub
 from omnitraining.errors import InputError
 from omnitraining.experiment import evaluate_run, train_run
-from omnitraining.learner import FewShotClassifier, load
+from omnitraining.learner import FewShotClassifier, Trained, load
 from omnitraining.runs import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
 
@@ -98,6 +100,29 @@ def test_the_card_says_data_results_configuration_licence_and_how_to_load(
     configuration = yaml.safe_load(text.split("## Configuration")[1].split("```")[1][5:])
     assert configuration["metatraining"]["init_args"] == {"metric": "cosine", "scale": 10.0}
     assert str(tmp_path) not in text
+
+
+def test_no_name_in_a_card_is_html_or_ends_its_block(run: Run, tmp_path: Path) -> None:
+    data, names = blobs(2, 4, "x"), ["<img src=x onerror=alert(1)>", "[a](javascript:b)\n# c|d"]
+    learner = load(run.path, trust=True)
+    assert isinstance(learner, FewShotClassifier) and isinstance(learner.model, Trained)
+    learner.model.config["omninet"] = {"shared_until": "a\n\n```\n\n<script>"}
+    learner.model.name = "<b>"
+    learner.fit(data.images, np.array(names)[data.labels])
+    text = hub.card(learner, None, 'x"\n```\n<i>', "mit")
+    page = MarkdownIt().render(text.split("---\n", 2)[2])
+    assert not set(re.findall(r"<(\w+)", page)) - {"h1", "h2", "p", "pre", "code", "strong"}
+    assert "&lt;img src=x onerror=alert(1)&gt;, [a](javascript:b) # c|d." in page
+
+
+def test_what_a_run_links_to_is_not_pushed(run: Run, tmp_path: Path) -> None:
+    copied = Run(shutil.copytree(run.path, tmp_path / "run"), trust=True)
+    (tmp_path / "secret").write_text('{"key": "secret"}')
+    (copied.path / "evaluations" / "test.json").unlink()
+    (copied.path / "evaluations" / "test.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=r"test\.json is damaged"):
+        hub.save_pretrained(copied.path, tmp_path / "folder", trust=True)
+    assert not (tmp_path / "folder" / "evaluation.json").exists()
 
 
 def test_the_card_does_not_tell_where_data_were(run: Run, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ A model on the hub is a folder of weights.safetensors, which a learner reads, RE
 and, if it comes from a run that was judged, evaluation.json. The same folder works on a disk.
 """
 
+import html
 import json
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -21,6 +23,8 @@ from omnitraining.evaluation import Evaluation
 from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
 from omnitraining.learner.sources import WEIGHTS, Source, find
 from omnitraining.runs import Run
+from omnitraining.strict import MAX_JSON, read_bytes, read_json_strictly, read_yaml_strictly
+from omnitraining.values import read_yaml
 
 ORIGIN = ("omnitraining", "commit", "torch", "python", "device", "step", "best_step", "seconds")
 FILES = ("*.safetensors", "*.json", "*.md")
@@ -108,12 +112,16 @@ def download(name: str) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=[*FILES]))
 
 
+def _is_judged(run: Run) -> bool:
+    return (run.path / "evaluations" / "test.json").is_file()
+
+
 def _write(source: Source, folder: Path, name: str, licence: str, trust: bool) -> None:
-    learner, run = load(source, trust), _run(source)
+    learner, run = load(source, trust), _run(source, trust)
     learner.save(folder / WEIGHTS)
-    judged = run.path / "evaluations" / "test.json" if run else None
-    if judged and judged.is_file():
-        shutil.copy(judged, folder / "evaluation.json")
+    if run and _is_judged(run):  # written anew: a link in a run could lead to any file
+        values = json.dumps(asdict(run.load_evaluation()))
+        (folder / "evaluation.json").write_text(values, "utf-8")
     (folder / "README.md").write_text(card(learner, run, name, licence), "utf-8")
 
 
@@ -122,7 +130,7 @@ def card(
 ) -> str:
     """The card of a model: what it is, how to load it, its data, results and configuration.
 
-    Nothing in it tells where on a disk the data were.
+    Nothing in it tells where on a disk the data were, and no name in it becomes HTML or a link.
 
     Args:
         learner: of the model.
@@ -148,48 +156,70 @@ def card(
         fit = 'learner.fit("folder")             # a folder of images per class\n'
         fit += 'learner.predict(["image.jpg"])'
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {trained.name}",
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {plain_text(trained.name)}",
         "A few-shot model made with omnitraining: it learns new classes or curves from a few "
         f"examples, without training. Flows: {flows}. It takes {takes}.",
-        "```python\nfrom omnitraining.hub import from_pretrained\n\n"
-        f'learner = from_pretrained("{name}")\n{fit}\n```',
+        fenced(
+            "python",
+            "from omnitraining.hub import from_pretrained\n\n"
+            f"learner = from_pretrained({json.dumps(name)})\n{fit}\n",
+        ),
     ]
     if isinstance(learner, FewShotClassifier) and hasattr(learner, "classes_"):
-        parts.append(f"It has learned already: {', '.join(map(str, learner.classes_))}.")
+        parts.append(f"It has learned already: {', '.join(map(plain_text, learner.classes_))}.")
     parts += _origin(run) if run else ["It did not come with its data, results or origin."]
     shown = {key: value for key, value in trained.config.items() if key != "problem"}
-    parts.append(f"## Configuration\n\n```yaml\n{yaml.safe_dump(shown, sort_keys=False)}```")
+    parts += ["## Configuration", fenced("yaml", yaml.safe_dump(shown, sort_keys=False))]
     return "\n\n".join(parts) + "\n"
 
 
 def _origin(run: Run) -> list[str]:
     """Data, results and origin of a run, as paragraphs."""
-    config = yaml.safe_load((run.path / "config.yaml").read_text("utf-8"))
+    path, origin = run.path / "config.yaml", run.path / "provenance.json"
+    config = read_yaml(path) if run.trust else read_yaml_strictly(path)
     data = yaml.safe_dump(_without_places(config["problem"]), sort_keys=False)
-    parts = [f"## Training data\n\n```yaml\n{data}```", "## Results"]
-    if (run.path / "evaluations" / "test.json").is_file():
+    parts = ["## Training data", fenced("yaml", data), "## Results"]
+    if _is_judged(run):
         parts += [_table(run.load_evaluation())]
     else:
         parts += ["It was not judged: `omni evaluate` has not been run."]
-    origin = run.path / "provenance.json"
-    facts = json.loads(origin.read_text("utf-8")) if origin.is_file() else {}
-    if "seconds" in facts:
-        facts["seconds"] = round(facts["seconds"])
-    words = [f"{key} {facts[key]}" for key in ORIGIN if facts.get(key) is not None]
+    try:
+        text = read_bytes(origin, MAX_JSON) if origin.is_file() else b"{}"
+        facts = {**read_json_strictly(text, str(origin))}
+        if "seconds" in facts:
+            facts["seconds"] = round(facts["seconds"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{origin} is damaged: {error}") from error
+    words = [f"{key} {plain_text(facts[key])}" for key in ORIGIN if facts.get(key) is not None]
     return [*parts, f"## Origin\n\n{', '.join(words) or 'unknown'}"]
+
+
+def plain_text(value: object) -> str:
+    """A name or a number as Markdown that shows it as it is, on one line."""
+    shown = "".join(c if c.isprintable() else " " for c in str(value))
+    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", html.escape(shown, quote=False))
+
+
+def fenced(language: str, text: str) -> str:
+    """A block of code that nothing in it can end."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}{fence}"
 
 
 def _table(evaluation: Evaluation) -> str:
     """Cells as rows, heads as columns, each mean with its 95 % interval."""
     heads = list(dict.fromkeys(h for cell in evaluation.cells.values() for h in cell.scores))
-    rows = [["", *heads], ["---"] * (1 + len(heads))]
+    rows = [["", *map(plain_text, heads)], ["---"] * (1 + len(heads))]
     for name, cell in evaluation.cells.items():
         digits = 2 if abs(cell.mean()) >= 10 else 4
         numbers = (f"{cell.mean(h):.{digits}f} ± {cell.interval(h):.{digits}f}" for h in heads)
-        rows.append([name, *numbers])
+        rows.append([plain_text(name), *numbers])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     count = len(next(iter(next(iter(evaluation.cells.values())).scores.values())))
-    words = f"{evaluation.unit}, mean and 95 % interval over {count} tasks that are fixed"
+    words = (
+        f"{plain_text(evaluation.unit)}, mean and 95 % interval over {count} tasks that are fixed"
+    )
     return f"{words}.\n\n" + "\n".join(lines)
 
 
@@ -219,8 +249,8 @@ def _reached(name: str) -> Iterator[Any]:
         raise InputError(f"{name} on the hub: {reason[0]}") from error
 
 
-def _run(source: Source) -> Run | None:
+def _run(source: Source, trust: bool) -> Run | None:
     """The run folder of a source, if it is one."""
     if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
-        return Run(source)
+        return Run(source, trust=trust)
     return None
