@@ -296,7 +296,12 @@ def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
     """
     if trust:
         return instantiate(parse(config, source))
-    return strictly_made(config, source, (Blueprint,))
+    try:
+        return strictly_made(config, source, (Blueprint,))
+    except InputError as error:
+        if str(error).startswith(source):
+            raise
+        raise InputError(f"{source} is damaged: {error}") from error  # of an option's own class
 
 
 def save_file(path: Path, data: bytes) -> None:

@@ -86,6 +86,13 @@ class RelationNet(MetaTraining):
     hidden: int = 8
     target: Literal["one-hot", "softmax"] = "one-hot"
 
+    def __post_init__(self) -> None:
+        for name in ("channels", "hidden"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"metatraining.{name} is {getattr(self, name)}: it must be 1 or more"
+                )
+
     def head(self, features: int, outputs: int) -> nn.Module:
         side = math.isqrt(features // self.channels)
         if side < 4 or self.channels * side**2 != features:

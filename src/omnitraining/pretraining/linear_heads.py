@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode
+from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
 from omnitraining.precision import in_full_precision
 
@@ -70,6 +71,10 @@ class LogisticHead(LinearHead):
     penalty: float = 0.01
     iterations: int = 100
 
+    def __post_init__(self) -> None:
+        if not self.penalty >= 0:
+            raise InputError(f"new_head.penalty is {self.penalty}: it must be 0 or more")
+
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         # Classes come before samples: a softmax along the last, short axis is four times slower.
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
@@ -106,6 +111,10 @@ class SGDHead(LinearHead):
     batch: int = 4
     passes: int = 100
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"new_head.batch is {self.batch}: it must be 1 or more")
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
