@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import yaml
 from omnitraining import reproduction
 from omnitraining.batches import MiniBatch
 from omnitraining.cli import COMMANDS, main
-from omnitraining.experiment import instantiate, read_config
+from omnitraining.experiment import Experiment, instantiate, read_config
+from omnitraining.fields import described
 from omnitraining.metatraining import MatchingNet, ProtoNet
 from omnitraining.pretraining import BaselinePP, SGDHead
 from omnitraining.recipes import merge
@@ -154,11 +156,27 @@ def test_version(says: Says) -> None:
     assert says("--version").strip() == "0.1.0"
 
 
-def test_fields_of_a_configuration_are_explained(says: Says) -> None:
-    text = " ".join(says("train", "any.yaml", "--fields").split())
-    for field in ("--problem", "--training.steps", "--loss.weight", "--omninet.shared_until"):
-        assert field in text
+@pytest.mark.parametrize("name", ["glyphs", "navigation", "photos", "sinusoids"])
+def test_fields_that_are_listed_can_be_given_as_they_are(name: str) -> None:
+    path = Path(f"{name}.yaml")
+    given = ["--problem.data", "some where"] if name == "photos" else []
+    before = [*described(Experiment, read_config(path, given).as_dict())]
+    assert before[0][0] == "problem" and before[1][0].startswith("problem.")
+    assert "torch.nn" not in str(before)
+    assert all(meaning for _, _, meaning in before)
+    options = [f"--{field}={value}" for field, value, _ in before]
+    assert [*described(Experiment, read_config(path, given + options).as_dict())] == before
+
+
+def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> None:
+    lines = says("train", waves, "--fields").splitlines()
+    text = " ".join(" ".join(lines).split())
     assert "optimiser steps; each sees one mini-batch and one episode" in text
+    assert "(Glyphs, Photos, Sinusoids, Reinforcement, or package.module.Class)" in text
+    assert re.search(r"problem.waves +20 ", text) and re.search(r"backbone.hidden +\[8, 8\]", text)
+    assert max(map(len, lines)) <= 200
+    changed = says("train", waves, "--metatraining", "ProtoNet", "--fields")
+    assert re.search(r"metatraining +ProtoNet ", changed) and "metatraining.metric" in changed
 
 
 def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:

@@ -1,6 +1,6 @@
 """What a person sees on the terminal: tables of results and the progress of training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +205,16 @@ def _rounded(text: str) -> str:
 
 def _with_interval(mean: float, interval: float) -> str:
     return f"{mean:.2f} ± {interval:.2f}" if abs(mean) >= 10 else f"{mean:.4f} ± {interval:.4f}"
+
+
+def fields_table(title: str, fields: Iterable[tuple[str, str, str]]) -> Table:
+    """Fields of a configuration, their values, and what they mean."""
+    table = Table(title=title, box=None, pad_edge=False)
+    for column, widest in (("field", None), ("value", 32), ("meaning", None)):
+        table.add_column(column, max_width=widest)
+    for field in fields:
+        table.add_row(*field)
+    return table
 
 
 def listing_table() -> Table:

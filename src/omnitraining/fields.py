@@ -1,10 +1,14 @@
 """The fields of a configuration in words: the classes they may name, and errors people can read."""
 
 import inspect
+import json
 import re
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from docstring_parser import parse
 from torch import nn
 
 from omnitraining import backbones, metatraining, pretraining
@@ -133,3 +137,56 @@ def _kinds(types: str) -> str:
         return f"one of {choices[1]}"
     names = re.findall(r"(?:<class '(?:\w+\.)*|collections\.abc\.)(\w+)", types)
     return " or ".join(_KINDS.get(name, name) for name in names)
+
+
+def described(
+    owner: type, values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """Fields with their values and what they mean; those of a class follow the field that names it.
+
+    Args:
+        owner: the class whose parameters the fields are.
+        values: resolved, as jsonargparse has them.
+        prefix: of the names.
+
+    Yields:
+        Name and value as the command line takes them, and the meaning.
+    """
+    meanings = _meanings(owner)
+    kinds = get_type_hints(owner.__init__)  # type: ignore[misc]
+    for name, value in values.items():
+        place, meaning = prefix + name, meanings.get(name, "")
+        if isinstance(value, Mapping) and "class_path" in value:
+            named = find_class(value["class_path"]) or object  # a function may make a backbone
+            choices = known_classes().get(name, {})
+            also = f" ({', '.join(choices)}, or package.module.Class)" if choices else ""
+            short = named.__name__ if named in choices.values() else value["class_path"]
+            yield place, short, meaning + also
+            yield from described(named, value.get("init_args") or {}, f"{place}.")
+        elif isinstance(value, Mapping) and inspect.isclass(kinds.get(name)):
+            yield from described(kinds[name], value, f"{place}.")
+        else:
+            words = _literals(kinds.get(name))
+            also = "" if all(word in meaning for word in words) else f" ({', '.join(words)})"
+            yield place, _as_given(value), meaning + also
+
+
+def _meanings(owner: type) -> dict[str, str]:
+    """What the parameters of a class mean, by its docstring and those of its bases."""
+    found: dict[str, str] = {}
+    for kind in reversed(owner.__mro__):
+        for part in parse(kind.__doc__ or "").params:
+            words = (part.description or "").replace("`", "").split()
+            found[part.arg_name] = " ".join(words).rstrip(".")
+    return found
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    """The values that a field may have, if they can be listed."""
+    options = [kind, *get_args(kind)]
+    return next((tuple(map(str, get_args(o))) for o in options if get_origin(o) is Literal), ())
+
+
+def _as_given(value: Any) -> str:
+    """A value as the command line takes it."""
+    return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)

@@ -17,6 +17,7 @@ def main(arguments: list[str]) -> int:
         "  omni train glyphs.yaml --training.steps 500 --loss.weight 1 --seed 2\n"
         "--recipe paper takes over all choices of the paper: lambda, heads, metric, optimiser.\n"
         "Print them all with: omni train CONFIG --fields\n"
+        "With other classes, those have other fields: omni train CONFIG --backbone ViT --fields\n"
         "Processes that torchrun or srun has started train one model together.",
     )
     parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
@@ -46,14 +47,16 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"--{name} is {value}: it must be 1 or more")
 
     from omnitraining import distributed, experiment
-    from omnitraining.display import TrainingDisplay, evaluation_table, show
+    from omnitraining.display import TrainingDisplay, evaluation_table, fields_table, show
+    from omnitraining.fields import described
     from omnitraining.training import find_device
 
-    if known.fields:
-        experiment.parser(prog="omni train CONFIG").print_help()
-        return 0
     folder = known.out or Path("runs") / known.config.stem
     config = experiment.read_config(known.config, fields)
+    if known.fields:
+        title = f"Fields of {known.config}; each is an option, as --training.steps 500"
+        show(fields_table(title, described(experiment.Experiment, config.as_dict())))
+        return 0
     if known.devices * known.nodes > 1 and "RANK" not in os.environ:
         device = find_device(config.training.device)
         return distributed.launch(
