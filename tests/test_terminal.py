@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -104,6 +105,37 @@ def test_train_shows_progress_and_results(columns: int, waves: Path, tmp_path: P
     assert code == 0, shown.text
     assert "run: " in shown.text and "Traceback" not in shown.text
     assert ("\x1b[?25l" in shown.text) == (os.environ["TERM"] != "dumb"), "a bar hides the cursor"
+
+
+# --- progress ---
+
+
+def test_training_says_at_once_what_it_will_do(
+    waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And how far it is, also where no bar can move."""
+    monkeypatch.setattr(terminal.Pace, "FIRST", 0.0)
+    monkeypatch.setattr(terminal.Pace, "MOST", 0.0)
+    assert cli.main(["train", str(waves), "--out", str(tmp_path / "run")]) == 0
+    first, *steps = capsys.readouterr().err.splitlines()
+    assert first.startswith("run: 4 steps on cpu, validation every 2, flows pre, joint, meta with ")
+    assert "Sinusoids" in first
+    assert re.fullmatch(r"run: step 1 of 4, \S+ per second, \d+ s left", steps[0])
+    assert re.fullmatch(r"run: step 2, validation .*", steps[2])
+
+
+def test_the_pace_is_told_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    for item in terminal.tracked(range(2000), 2000, "work"):
+        now = float(item)
+    lines = capsys.readouterr().err.splitlines()
+    assert [int(line.split()[1]) for line in lines] == [11, 31, 71, 151, 311, 611, 911, 1211, 1511,
+                                                        1811]  # fmt: skip
+    assert lines[0] == "work: 11 of 2000, 1.1 per second, 30 min left"
+    assert [terminal.duration(s) for s in (59, 600, 7200)] == ["59 s", "10 min", "2.0 h"]
 
 
 # --- names and encodings ---

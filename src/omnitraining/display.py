@@ -18,7 +18,7 @@ from rich.text import Text
 from omnitraining import training
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
-from omnitraining.terminal import can_show, printable, say, shows_progress
+from omnitraining.terminal import Pace, can_show, one_line, printable, say, shows_progress
 
 if TYPE_CHECKING:
     from omnitraining.tuning import Trial
@@ -57,6 +57,7 @@ class TrainingDisplay(training.Progress):
     def __init__(self, title: str) -> None:
         self.title = title
         self.score = ""
+        self.pace, self.first = Pace(), 0
         self.bar: Progress | None = None
 
     def __enter__(self) -> "TrainingDisplay":
@@ -78,17 +79,33 @@ class TrainingDisplay(training.Progress):
         if self.bar is not None:
             self.bar.stop()
 
+    def begins(self, done: int, steps: int, plan: str) -> None:
+        self.pace, self.first = Pace(), done
+        self.note(f"step {done}, {plan}" if done else plan)
+
+    def note(self, line: str) -> None:
+        text = one_line(f"{self.title}: {line}")
+        if self.bar is None:
+            say(text, error=True)
+        else:
+            self.bar.console.print(text, soft_wrap=True)
+
+    def moved(self, done: int, steps: int) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=steps)
+        elif self.pace.is_due():
+            told = self.pace.told(done - self.first, steps - self.first)
+            self.note(f"step {done} of {steps}, {told}")
+
     def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
         if self.bar is not None:
             losses = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            self.bar.update(
-                self.task, completed=done, total=steps, losses=f"{self.score}  {losses}"
-            )
+            self.bar.update(self.task, losses=f"{self.score}  {losses}")
 
     def validated(self, done: int, score: float, best: float) -> None:
         self.score = f"validation {score:.4g} (best {best:.4g})"
         if self.bar is None:
-            say(f"{self.title}: step {done}, {self.score}", error=True)
+            self.note(f"step {done}, {self.score}")
 
 
 def evaluation_table(title: str, evaluation: Evaluation) -> Table:

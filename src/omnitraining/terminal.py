@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from omnitraining.errors import InputError
 
@@ -77,6 +78,68 @@ def shows_progress() -> bool:
     """Whether stderr is a terminal that can show a moving bar."""
     can_move = os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return sys.stderr is not None and sys.stderr.isatty() and can_move
+
+
+T = TypeVar("T")
+
+
+def tracked(items: Iterable[T], total: int, title: str) -> Iterator[T]:
+    """The items, with a bar on stderr where that is a terminal, and else with lines now and then.
+
+    Args:
+        items: that are worked on as they are taken.
+        total: how many they are.
+        title: of the work.
+    """
+    if shows_progress():
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import track
+
+        name, console = escape(printable(title)), Console(stderr=True)
+        yield from track(items, name, total, console=console, transient=True)
+        return
+    pace = Pace()
+    for done, item in enumerate(items, 1):
+        yield item
+        if pace.is_due():
+            say(f"{title}: {done} of {total}, {pace.told(done, total)}", error=True)
+
+
+class Pace:
+    """When to say how far work has come where no bar can move: after 10 s, then more rarely."""
+
+    FIRST, MOST = 10.0, 300.0
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.wait, self.next = self.FIRST, self.start + self.FIRST
+
+    def is_due(self) -> bool:
+        """Whether to say it now; if so, it is not due again for twice as long."""
+        now = time.monotonic()
+        if now < self.next:
+            return False
+        self.wait = min(2 * self.wait, self.MOST)
+        self.next = now + self.wait
+        return True
+
+    def told(self, done: int, total: int) -> str:
+        """The pace and the time that is left.
+
+        Args:
+            done: since the work began.
+            total: to be done in all.
+        """
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        return f"{done / seconds:.2g} per second, {duration(seconds / done * (total - done))} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def can_show(text: str, stream: IO[str]) -> bool:

@@ -154,6 +154,12 @@ class Scheduled(Protocol):
 class Progress:
     """What a caller may want to know while training runs; the default says nothing."""
 
+    def begins(self, done: int, steps: int, plan: str) -> None:
+        """Before the first step, with those that were done before, and what will be done."""
+
+    def moved(self, done: int, steps: int) -> None:
+        """After each step."""
+
     def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
         """After some steps, with the mean losses since the last call."""
 
@@ -222,6 +228,7 @@ def train(
     scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
     student = team.wrapped(model)
     progress = progress if progress and team.leads else Progress()
+    progress.begins(facts["step"], training.steps, _plan(model, problem, training, device))
     if training.precision != "auto":
         facts["precision"] = training.precision
     elif facts.get("precision") is None:  # a resumed run goes on in the precision it began with
@@ -279,6 +286,7 @@ def train(
             )
             unreported.append({**terms, **samples.report})
             done = step + 1
+            progress.moved(done, training.steps)
             ends_epoch = done % training.epoch == 0 or done == training.steps
             if done % REPORT_EVERY == 0 or ends_epoch:
                 means = team.means(_means(unreported, done))
@@ -292,6 +300,15 @@ def train(
                     progress.note(_ended_early(training, facts))
                     break
     return facts | {"peak_mib": peak_memory()}
+
+
+def _plan(model: Model, problem: Problem, training: Training, device: torch.device) -> str:
+    """What training will do, in words."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        f"{training.steps} steps on {device}, validation every {training.epoch}, "
+        f"flows {', '.join(model.trained_flows)} with {weights:,} weights; {problem.summary}"
+    )
 
 
 def _is_exhausted(training: Training, facts: Mapping[str, Any]) -> bool:

@@ -36,6 +36,11 @@ class Problem(ABC):
     parts: int = 1
 
     @property
+    def summary(self) -> str:
+        """What the tasks are made of, in a line."""
+        return type(self).__name__
+
+    @property
     def divided(self) -> Mapping[str, int]:
         """What processes share in a training step, as numbers by name; nothing if they cannot."""
         return {}

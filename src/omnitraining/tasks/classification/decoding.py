@@ -27,9 +27,6 @@ import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 from torch import Tensor
 
 from omnitraining.errors import InputError
@@ -37,7 +34,7 @@ from omnitraining.tasks.classification.caching import cache_folder, written_whol
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.listing import Item, Listing
 from omnitraining.tasks.classification.pixels import eight_bit
-from omnitraining.terminal import printable, shows_progress
+from omnitraining.terminal import tracked
 
 DECODING = 2
 """Version of the decoding below; raise it with any change to the pixels."""
@@ -265,7 +262,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def in_threads(work: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterator[R]:
-    """Results in the order of the jobs, with a progress bar where stderr is a terminal.
+    """Results in the order of the jobs, with progress on stderr.
 
     Few jobs are under way at a time, so that results do not pile up. Pillow's warnings are
     silenced: they are about metadata, and about sizes that :func:`decode` refuses by itself.
@@ -283,14 +280,7 @@ def in_threads(work: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterato
     pool = ThreadPoolExecutor()
     try:
         with _pillow_silenced():
-            yield from track(
-                results(),
-                escape(printable(title)),
-                total=len(jobs),
-                console=Console(stderr=True),
-                transient=True,
-                disable=not shows_progress(),
-            )
+            yield from tracked(results(), len(jobs), title)
     finally:
         pool.shutdown(cancel_futures=True)
 

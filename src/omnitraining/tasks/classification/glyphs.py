@@ -24,13 +24,11 @@ import torch
 import torch.nn.functional as F
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from omnitraining.tasks.classification.caching import cache_folder, written_whole
 from omnitraining.tasks.classification.images import LabelledImages
-from omnitraining.terminal import shows_progress
+from omnitraining.terminal import tracked
 
 RENDERING = 2
 """Version of the rendering below; raise it with any change to the pictures."""
@@ -87,13 +85,7 @@ def load(
 
     images = _read(path, shape)
     if images is None:
-        shown = track(
-            characters,
-            f"rendering {script} {split}",
-            console=Console(stderr=True),
-            transient=True,
-            disable=not shows_progress(),
-        )
+        shown = tracked(characters, len(characters), f"rendering {script} {split}")
         images = torch.cat([render(character, size, instances, seed) for character in shown])
         with written_whole(path) as file:
             np.savez(file, images=images.numpy())

@@ -114,6 +114,16 @@ class Classification(Supervised):
         self.views = views or PlainViews(*levels_of(self.training))
 
     @property
+    def summary(self) -> str:
+        def counted(images: LabelledImages) -> str:
+            return f"{len(images.classes)} classes, {len(images.images)} images"
+
+        parts = [f"training on {images.name}: {counted(images)}" for images in self.training]
+        parts += [f"validation: {counted(self.validation)}"]
+        parts += [f"test on {name}: {counted(images)}" for name, images in self.benchmarks.items()]
+        return f"{type(self).__name__} ({'; '.join(parts)})"
+
+    @property
     def divided(self) -> Mapping[str, int]:
         protocol = self.protocol
         return {
