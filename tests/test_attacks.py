@@ -349,6 +349,22 @@ def test_pipes_and_devices_in_a_run_are_not_waited_for(where: str, tmp_path: Pat
             omnitraining.load(copied)
 
 
+def test_links_in_a_run_lead_no_writing_out_of_it(tmp_path: Path) -> None:
+    """What is measured when a run is loaded or judged is kept in its folder, and nowhere else."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    run = Run(tmp_path / "run", create=True)
+    for name in ("calibration.json", "calibration.json.part"):
+        (run.path / name).symlink_to(tmp_path / "mine")
+    (run.path / "evaluations").symlink_to(tmp_path / "folder")
+    run.write_json("calibration.json", {"a": 1})
+    with pytest.raises(InputError, match="is a link out of the run"):
+        run.write_text("evaluations/test.json", "theirs")
+    assert (tmp_path / "mine").read_text() == "mine" and not [*(tmp_path / "folder").iterdir()]
+    assert json.loads((run.path / "calibration.json").read_text()) == {"a": 1}
+    assert not (run.path / "calibration.json").is_symlink()
+
+
 def test_deep_json_is_refused(tmp_path: Path) -> None:
     deep = "[" * 200_000
     (tmp_path / "base.json").write_text(deep)

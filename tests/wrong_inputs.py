@@ -575,6 +575,27 @@ CASES = [
             "evaluate", damaged(r, "best.safetensors", (r.walk / "best.safetensors").read_bytes())
         ),
     ),
+    *(
+        Case(
+            RUNS,
+            what,
+            lambda r, text=text: r.omni("evaluate", damaged(r, "config.yaml", text)),  # type: ignore[misc]
+        )
+        for what, text in (
+            ("an untrusted run with aliases", b"seed: &a 1\nloss: *a\n"),
+            ("an untrusted run with merge keys", b"loss: {<<: {weight: 1}}\n"),
+            ("an untrusted run with tags", b"seed: !!int 1\n"),
+            ("an untrusted run with a key that is there twice", b"seed: 1\nseed: 2\n"),
+            ("an untrusted run with a text for a group", b'training: "{steps: 3}"\n'),
+            ("an untrusted run with a path for a group", b"training: other.yaml\n"),
+            ("an untrusted run that asks for too much", b"training: {threads: 100000}\n"),
+        )
+    ),
+    Case(
+        CONFIG,
+        "a path for a group",
+        lambda r: r.train({"training": str(r.text("f.yaml", "steps: 3"))}),
+    ),
     Case(
         RUNS,
         "a configuration that is no text",
@@ -667,6 +688,16 @@ CASES = [
         MODELS,
         "a learner without a configuration",
         lambda r: r.omni("predict", with_facts(r, config=None), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a learner with a flow that its model has not",
+        lambda r: r.omni("predict", with_facts(r, fit={"flow": "both"}), r.photos / "ara"),
+    ),
+    Case(
+        MODELS,
+        "a learner without votes",
+        lambda r: r.omni("predict", with_facts(r, votes={}), r.photos / "ara"),
     ),
     Case(
         MODELS,

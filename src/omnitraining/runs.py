@@ -68,8 +68,14 @@ class Run:
         return self.path / f"{which}.safetensors"
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file so that it is either old or new, never half."""
+        """Write a file so that it is either old or new, never half.
+
+        Raises:
+            InputError: it cannot be written, or a link would lead it out of the folder.
+        """
         target = self.path / name
+        if not target.parent.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"cannot write {target}: {target.parent} is a link out of the run")
         with _replaced(target) as part:
             target.parent.mkdir(exist_ok=True)
             part.write_text(text, "utf-8")

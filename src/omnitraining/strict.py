@@ -68,6 +68,8 @@ def read_yaml_strictly(path: Path) -> dict[str, Any]:
         text = read_bytes(path, MAX_BYTES).decode("utf-8")
         events = yaml.parse(text, Loader=yaml.SafeLoader)
         values = _Document(events, str(path)).values()
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
