@@ -76,6 +76,9 @@ class Run:
         target = self.path / name
         if not target.parent.resolve().is_relative_to(self.path.resolve()):
             raise InputError(f"cannot write {target}: {target.parent} is a link out of the run")
+        part = target.with_name(f"{target.name}.part")
+        if part.is_symlink():  # in a run of someone else, to any file
+            part.unlink()
         with _replaced(target) as part:
             target.parent.mkdir(exist_ok=True)
             part.write_text(text, "utf-8")
