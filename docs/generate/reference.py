@@ -22,13 +22,13 @@ GROUPS = {
              "tasks.classification.pixels tasks.classification.checking "
              "tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and judging", "training distributed evaluation runs experiment "
+    "training": ("Training and judging", "training compute distributed evaluation runs experiment "
                  "values recipes strict trust bounds fields errors"),
     "reproduction": ("Experiments and records",
                      "suites reproduction sweeping tuning variation jobs cluster records merging "
                      "claims report"),
     "export": ("Export, hub, pictures", "export hub analysis"),
-    "programs": ("Programs", "cli commands demo display doctor"),
+    "programs": ("Programs", "cli commands demo display terminal doctor"),
 }  # fmt: skip
 """Pages: title, and modules or packages. The longest name that fits a module decides its page."""
 

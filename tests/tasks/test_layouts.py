@@ -419,6 +419,10 @@ def test_codecs_serve_for_bytes_only(tmp_path: Path) -> None:
             {"image_data": np.zeros((2, 2, 2, 3), np.uint8), "class_dict": {"n01": []}},
             "class 'n01' is empty",
         ),
+        (
+            {"image_data": np.zeros((2, 2, 2, 3), np.uint8), "class_dict": {"\ud800": [0]}},
+            r"'\ud800' is no text: it holds half a character",
+        ),
     ],
 )
 def test_bad_pickles_are_reported(content: object, wrong: str, tmp_path: Path) -> None:
