@@ -198,6 +198,8 @@ def test_predictions_in_a_folder_do_not_become_its_labels(birds: Path) -> None:
 def test_tables_of_one_split_do_so_neither(name: str, birds: Path) -> None:
     table(birds / name, *rows(birds)[:8])
     assert counts(find(birds)) == ALL and "8 of the 16" in find(birds).notes[0]
+    table(birds / name, *rows(birds)[:2], "emu/0.jpg,")  # as predictions that reject
+    assert counts(find(birds)) == ALL and "row 4: file 'emu/0.jpg' has no" in find(birds).notes[0]
 
 
 def test_a_table_that_names_the_classes_of_all_folders_is_taken(birds: Path) -> None:

@@ -56,16 +56,12 @@ def split_tables(path: Path) -> Found | None:
     There are two or more; of tables that fit ImageNet's own folders one is enough.
     """
     found = by_split(tables(path).usable, ".csv")
-    if not found:
+    ranks = bool(found) and _are_ranks(path, _first_row(next(iter(found.values()))))
+    if len(found) < 2 and not ranks:
         return None
-    rows = {split: _rows(table) for split, table in found.items()}
-    if _are_ranks(path, next(iter(rows.values()))[0]):
-        splits = {split: _by_rank(path, found[split], some) for split, some in rows.items()}
-        return Found("CSV tables for ImageNet's training folders", splits)
-    if len(found) < 2:
-        return None
-    splits = {split: _by_name(path, found[split], some) for split, some in rows.items()}
-    return Found("CSV tables", splits)
+    words = "CSV tables for ImageNet's training folders" if ranks else "CSV tables"
+    place = _by_rank if ranks else _by_name
+    return Found(words, {s: place(path, table, _rows(table)) for s, table in found.items()})
 
 
 def one_table(path: Path, folder: Path | None = None) -> Found | None:
@@ -120,6 +116,14 @@ def _columns(table: Path, lines: _Lines) -> _Columns:
             f"({', '.join(_FILE)}) and one for the class ({', '.join(_CLASS)})"
         )
     return _Columns(file, label, split)
+
+
+def _first_row(table: Path) -> _Row:
+    """The first row of a usable table, whatever it holds."""
+    lines = _lines(table)
+    at, (number, cells) = _columns(table, lines), lines[1]
+    cells = [cell.strip() for cell in cells] + [""] * len(lines[0][1])
+    return _Row(number, cells[at.file], cells[at.label], ALL)
 
 
 def _rows(table: Path) -> list[_Row]:
