@@ -1,8 +1,9 @@
 """Install the wheel without extras in fresh environments, and use it: ``make matrix``.
 
 For each Python, and for the oldest and the newest torch: the lower bound in pyproject.toml and the
-version in constraints.txt. What was measured is kept in results/compatibility.json after each pair,
-and is not measured again without ``--again``.
+version in constraints.txt. For the first Python that is there also with the lower bounds of all
+dependencies together. What was measured is kept in results/compatibility.json after each pair, and
+is not measured again without ``--again``.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from omnitraining.tasks.classification.caching import written_whole
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "results" / "compatibility.json"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+OLDEST = ", all others oldest"
 LIMIT = 1800
 """Seconds of one command."""
 
@@ -46,32 +48,34 @@ def main() -> None:
     found = interpreters(given.python)
     with tempfile.TemporaryDirectory() as place:
         wheel = built(Path(place))
-        for minor in PYTHONS:
-            for torch in given.torch:
-                key = f"{minor}, {torch}"
-                rows.setdefault(key, {"python": minor, "torch": torch, "result": "not tried"})
-        for minor in PYTHONS:
-            for torch in given.torch:
-                key = f"{minor}, {torch}"
-                done = rows[key]["result"] in ("passed", "failed") and not given.again
-                if done or (given.only and f"{minor}/{torch}" not in given.only):
-                    continue
-                print(f"Python {minor}, torch {torch} ...", flush=True)
-                row = {"python": minor, "torch": torch, "result": "not available"}
-                if minor in found:
-                    row |= measured(found[minor], torch, wheel, Path(place) / "pair", given)
-                else:
-                    row["why"] = f"there is no Python {minor} here"
-                rows[key] = row
-                print(json.dumps(row), flush=True)
-                record = {
-                    "title": "The wheel without extras, in fresh environments",
-                    "command": "make matrix",
-                    "rows": {name: rows[name] for name in sorted(rows, key=order)},
-                    "provenance": provenance(),
-                }
-                with written_whole(RECORD) as file:
-                    file.write((json.dumps(record, indent=1) + "\n").encode())
+        first = next((minor for minor in PYTHONS if minor in found), PYTHONS[0])
+        pairs = [(minor, torch, "") for minor in PYTHONS for torch in given.torch]
+        pairs += [(first, torch, OLDEST) for torch in given.torch]
+        for minor, torch, others in pairs:
+            row = {"python": minor, "torch": torch, "result": "not tried"}
+            rows.setdefault(f"{minor}, {torch}{others}", row)
+        for minor, torch, others in pairs:
+            key = f"{minor}, {torch}{others}"
+            done = rows[key]["result"] in ("passed", "failed") and not given.again
+            if done or (given.only and key.replace(", ", "/", 1) not in given.only):
+                continue
+            print(f"Python {minor}, torch {torch}{others} ...", flush=True)
+            row = {"python": minor, "torch": torch, "result": "not available"}
+            if minor in found:
+                pair = Path(place) / "pair"
+                row |= measured(found[minor], torch, wheel, pair, given, bool(others))
+            else:
+                row["why"] = f"there is no Python {minor} here"
+            rows[key] = row
+            print(json.dumps(row), flush=True)
+            record = {
+                "title": "The wheel without extras, in fresh environments",
+                "command": "make matrix",
+                "rows": {name: rows[name] for name in sorted(rows, key=order)},
+                "provenance": provenance(),
+            }
+            with written_whole(RECORD) as file:
+                file.write((json.dumps(record, indent=1) + "\n").encode())
     sys.exit(any(row["result"] == "failed" for row in rows.values()))
 
 
@@ -130,14 +134,21 @@ def built(place: Path) -> Path:
 
 
 def measured(
-    python: str, torch: str, wheel: Path, place: Path, given: argparse.Namespace
+    python: str, torch: str, wheel: Path, place: Path, given: argparse.Namespace, oldest: bool
 ) -> dict[str, Any]:
-    """Install in a fresh environment, which is removed in the end, and use what was installed."""
+    """Install in a fresh environment, which is removed in the end, and use what was installed.
+
+    ``oldest`` takes the lower bounds of all dependencies but torch.
+    """
     start, row = time.monotonic(), dict[str, Any]()
     shutil.rmtree(place, ignore_errors=True)
     (place / "work").mkdir(parents=True)
     inside = place / "env" / "bin" / "python"
     pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    if oldest:
+        bounds = place / "oldest.txt"
+        bounds.write_text("\n".join(lowest(requirements(wheel))))
+        pip += ["--constraint", bounds]
     row["cuda"] = "left out" if given.without_cuda else "as pip installs it"
     try:
         run([python, "-m", "venv", place / "env"], place)
@@ -173,6 +184,12 @@ def requirements(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as file:
         (name,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
         return message_from_bytes(file.read(name)).get_all("Requires-Dist") or []
+
+
+def lowest(requirements: list[str]) -> list[str]:
+    """Constraints to the lower bounds of what a wheel requires."""
+    found = (re.match(r"([\w.-]+)(?:\[.*?\])?[^;]*?>=\s*([\d.]+)", r) for r in plain(requirements))
+    return [f"{match[1]}=={match[2]}" for match in found if match]
 
 
 def plain(requirements: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 import omnitraining
 from omnitraining import cli
@@ -43,6 +44,13 @@ def main() -> None:
     learner.save("mine.learner")
     before, after = (x.predict_proba(few) for x in (learner, omnitraining.load("mine.learner")))
     np.testing.assert_allclose(before, after, atol=1e-5)
+
+    for label in "ab":
+        Path("few", label).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(few[number]).save(Path("few", label, f"{number}.png"))
+    command("adapt glyphs few --out theirs.learner")
+    command("predict theirs.learner few/a/0.png few/b/1.png")
 
     versions = sorted(fixtures.glob("v*"))
     for version in versions:

@@ -122,7 +122,7 @@ def _coverage(face: str) -> frozenset[int]:
 @remember
 def _font(face: str) -> ImageFont.FreeTypeFont:
     # The basic layout needs no shaping library, whose presence would change the pictures.
-    return ImageFont.truetype(_file(face), FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(_file(face)), FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _file(face: str) -> Path:
