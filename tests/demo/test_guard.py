@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from omnitraining.demo import guard
+from omnitraining.demo import guard, server
+from omnitraining.demo.folder import own_folder
 from omnitraining.demo.guard import DRAWING, JOIN, UPLOAD, Files, Guard
+from omnitraining.demo.page import _guarded as guarded
 
 EVENTS = {2: 3}
 
@@ -53,7 +56,8 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    lines = [(n.encode(), v.encode()) for n, v in (headers or {}).items()]
+    named = {"host": "127.0.0.1:7860", **(headers or {})}
+    lines = [(n.encode(), v.encode()) for n, v in named.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": lines}
     asyncio.run(made(scope, receive, send))
     assert (b"content-security-policy", guard.POLICY.encode()) in sent[0]["headers"]
@@ -101,6 +105,57 @@ def test_what_it_does_not_need_is_refused(
     made: Guard, inner: Inner, method: str, path: str, status: int
 ) -> None:
     assert ask(made, method, path)[0] == status
+    assert not inner.called
+
+
+EVIL = {"origin": "http://evil.example", "sec-fetch-site": "cross-site"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        EVIL,
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:8888"},
+        {"origin": "http://localhost:7860"},
+        {"origin": "http://127.0.0.1:7860.evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_pages_of_other_origins_reach_nothing(
+    made: Guard, inner: Inner, headers: dict[str, str]
+) -> None:
+    paths = [("POST", path) for path in (UPLOAD, DRAWING, JOIN, "/gradio_api/cancel")]
+    paths += [("POST", "/gradio_api/reset/"), ("GET", "/config"), ("GET", "/gradio_api/queue/data")]
+    for method, path in paths:
+        assert ask(made, method, path, headers=headers)[0] == 403, path
+    assert not inner.called
+    assert ask(made, "GET", "/", headers=headers)[0] == 200  # as of a link
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"},
+        {"origin": "https://127.0.0.1:7860"},
+        {"host": "localhost:9000", "origin": "http://localhost:9000"},
+        {"sec-fetch-site": "none"},
+        {},
+    ],
+)
+def test_its_own_page_reaches_it_and_so_do_programs(made: Guard, headers: dict[str, str]) -> None:
+    assert ask(made, "POST", UPLOAD, headers=headers)[0] == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost:x", "["])
+def test_names_that_others_bind_to_this_machine_are_refused(
+    made: Guard, inner: Inner, host: str
+) -> None:
+    for method, path in (("GET", "/"), ("POST", UPLOAD)):
+        own = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+        assert ask(made, method, path, headers=own)[0] == 400
     assert not inner.called
 
 
@@ -247,3 +302,58 @@ def test_old_files_and_cut_off_uploads_are_swept(
     monkeypatch.setattr(time, "time", lambda: now + guard.IDLE + 2)
     assert files.sweep() == 0
     assert files.sweep() == 0 and not os.listdir(tmp_path)
+
+
+# --- the folder ---
+
+
+def test_folders_of_servers_that_were_killed_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    other, kept = tmp_path / "omni-other", tmp_path / "kept"
+    for made in (other, kept, tmp_path / "omni-demo-left" / "x"):
+        made.mkdir(parents=True)
+    (tmp_path / "omni-demo-left" / "x" / "a.png").write_bytes(b"1234")
+    (tmp_path / "omni-demo-link").symlink_to(kept)
+    with own_folder() as first:
+        (first / "a.png").write_bytes(b"1234")
+        assert not (tmp_path / "omni-demo-left").exists() and other.is_dir() and kept.is_dir()
+        with own_folder() as second:  # a server beside it
+            assert first != second and (first / "a.png").is_file()
+        assert not second.exists()
+        assert (first / "a.png").is_file()
+    assert sorted(os.listdir(tmp_path)) == ["kept", "omni-demo-link", "omni-other"]
+
+
+# --- what the terminal is told ---
+
+
+def test_the_terminal_is_told_nothing_that_a_visitor_wrote(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Quiet(Exception):  # noqa: N818 (as Gradio's)
+        def __init__(self, words: str, print_exception: bool) -> None:
+            super().__init__(words)
+            self.print_exception = print_exception
+
+    class Page:
+        async def process_api(self, value: str) -> str:
+            if value != "right":
+                raise ValueError(value)
+            return value
+
+    page = Page()
+    server._silence(page, Quiet)
+    assert asyncio.run(page.process_api("right")) == "right"
+    with pytest.raises(Quiet, match="cannot be read") as found:
+        asyncio.run(page.process_api("SECRET"))
+    assert not found.value.print_exception
+
+    def broken(value: str) -> dict[Any, Any]:
+        return {}[value]
+
+    told = guarded(broken, "place")("SECRET")
+    printed = capsys.readouterr()
+    assert "SECRET" not in printed.out + printed.err + str(told)
+    assert "in broken" in printed.err and printed.err.endswith("KeyError\n")

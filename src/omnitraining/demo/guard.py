@@ -35,6 +35,7 @@ READ = re.compile(
     r"heartbeat/[^/]+|file=.+)/?"
 )
 WRITTEN = re.compile(rf"({UPLOAD}|{DRAWING}|{JOIN}|{PREFIX}/(cancel|reset))/?")
+NAMES = re.compile(rb"(127\.0\.0\.1|localhost)(:\d+)?")  # of this server
 OWN = r"(https?://(127\.0\.0\.1|localhost)(:\d+)?)?"  # origins of this server
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' "
@@ -154,6 +155,10 @@ class Guard:
     async def _admit(self, exchange: "_Exchange") -> None:
         """Raises a `RefusedError`, or lets the request through."""
         path, method = exchange.path, exchange.scope["method"]
+        if not NAMES.fullmatch(exchange.headers.get(b"host", b"")):
+            raise RefusedError(400, "This server has another name.")  # one bound to this machine
+        if exchange.is_foreign and not (path == "/" and method in ("GET", "HEAD")):
+            raise RefusedError(403, "Pages of other servers may only link to this one.")
         allowed = {"GET": READ, "HEAD": READ, "POST": WRITTEN}.get(method)
         if allowed is None:
             raise RefusedError(405, "This is not allowed.")
@@ -233,6 +238,13 @@ class _Exchange:
         self.refusal: RefusedError | None = None
         self.started = False
         self._status, self._answer = 0, b""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether a page of another origin asks; browsers say so, and other programs need not."""
+        origin, site = self.headers.get(b"origin"), self.headers.get(b"sec-fetch-site")
+        own = {scheme + self.headers.get(b"host", b"") for scheme in (b"http://", b"https://")}
+        return site not in (None, b"same-origin", b"none") or origin not in (None, *own)
 
     def too_large(self) -> RefusedError:
         if self.is_upload:

@@ -1,6 +1,7 @@
 """The page of the demo in Gradio: classes, a picture, and the answer."""
 
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -328,8 +329,10 @@ def _guarded(work: Callable[..., dict[Any, Any]], place: Any) -> Callable[..., d
             return {place: view.message(""), **work(*inputs)}
         except InputError as error:
             return {place: view.message(str(error), wrong=True)}
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            # Without what the error says, which may hold what a visitor wrote.
+            traceback.print_tb(error.__traceback__)
+            sys.stderr.write(f"{type(error).__name__}\n")
             return {place: view.message(FAILED, wrong=True)}
 
     return handler

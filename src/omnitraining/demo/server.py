@@ -8,7 +8,6 @@ import ctypes
 import gc
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from omnitraining.demo.folder import own_folder
 from omnitraining.demo.guard import LAYERS, TOGETHER, Files, Guard
 from omnitraining.demo.page import SWEEP, VISITORS, build, find_gradio
 from omnitraining.demo.session import IMAGES, MEGABYTES, Session
@@ -45,9 +45,9 @@ def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> Non
         InputError: Gradio is missing, the port is taken, or the model is one of curves.
     """
     Session(trained)  # refuses a model of curves
-    with tempfile.TemporaryDirectory(prefix="omni-demo-") as folder:
-        os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False")
-        files = Files(Path(folder))
+    with own_folder() as folder:
+        os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False")
+        files = Files(folder)
         page = build(trained, files)
         server = import_module("uvicorn")
         with closing(_listening(port)) as listening:
@@ -109,16 +109,15 @@ def _listening(port: int | None) -> socket.socket:
 
 
 def _application(page: Any, port: int, files: Files) -> Any:
-    """The web application; other names of this machine are refused, and much else is."""
+    """The web application, behind its guard."""
     gradio, fastapi = find_gradio(), import_module("fastapi")
     starlette = import_module("starlette.middleware")
-    hosts = import_module("starlette.middleware.trustedhost")
     page.state_session_capacity = VISITORS
+    _silence(page, gradio.Error)
     events = {number: len(event.inputs) for number, event in page.fns.items() if event.fn}
     whole = fastapi.FastAPI(
         openapi_url=None,
         middleware=[
-            starlette.Middleware(hosts.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
             starlette.Middleware(Guard, files=files, events=events, tidy=partial(_tidy, page)),
         ],
     )
@@ -140,6 +139,24 @@ def _application(page: Any, port: int, files: Files) -> Any:
         css=f"{Path(__file__).with_name('style.css').read_text('utf-8')}\n"
         f'#files .error::after, #file .error::after {{ content: "{REFUSED}"; }}',
     )
+
+
+def _silence(page: Any, quiet: Callable[..., Exception]) -> None:
+    """Let Gradio say nothing of inputs that it cannot read, which it would print as they were sent.
+
+    Args:
+        page: as `build` made it, whose handlers raise nothing.
+        quiet: makes the error that Gradio need not print.
+    """
+    process = page.process_api
+
+    async def silent(*args: Any, **options: Any) -> Any:
+        try:
+            return await process(*args, **options)
+        except Exception as error:
+            raise quiet("This input cannot be read.", print_exception=False) from error
+
+    page.process_api = silent
 
 
 def _tidy(page: Any, session: str) -> None:
