@@ -27,6 +27,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import omnitraining
 from omnitraining import (
@@ -788,6 +789,36 @@ CASES = [
     Case(FITS, "fractions as labels", lambda r: glyphs().fit(grey(), [0.1, 0.5, 0.2, 0.1])),
     Case(FITS, "labels of two dimensions", lambda r: glyphs().fit(grey(), np.zeros((4, 2)))),
     Case(FITS, "other labels than before", lambda r: fitted().partial_fit(grey(1), ["a"])),
+    Case(FITS, "a label that is missing", lambda r: glyphs().fit(grey(), [None, "a", "b", "b"])),
+    Case(FITS, "a set of labels", lambda r: glyphs().fit(grey(2), {0, 1})),
+    Case(FITS, "a score of other labels", lambda r: fitted().score(grey(2), ["0", "1"])),
+    Case(FITS, "weights of another number", lambda r: fitted().score(grey(2), [0, 1], [1.0])),
+    Case(
+        FITS,
+        "a label that is not allowed",
+        lambda r: fitted().partial_fit(grey(1), [2], classes=[0, 1]),
+    ),
+    Case(
+        FITS,
+        "a text for rejected images beside numbers",
+        lambda r: FewShotClassifier(model(), reject_label="unknown").fit(grey(), [0, 0, 1, 1]),
+    ),
+    Case(
+        FITS,
+        "a class for rejected images",
+        lambda r: FewShotClassifier(model(), reject_label=1).fit(grey(), [0, 0, 1, 1]),
+    ),
+    Case(
+        FITS,
+        "steps that are not whole",
+        lambda r: FewShotRegressor(r.waves, steps=1.5).fit([0.0], [0.0]),
+    ),  # type: ignore[arg-type]
+    Case(FITS, "a module as a model", lambda r: omnitraining.load(nn.Linear(2, 2))),  # type: ignore[arg-type]
+    Case(
+        FITS,
+        "a module as a model of a classifier",
+        lambda r: FewShotClassifier(nn.Linear(2, 2)).fit(grey(), [0, 0, 1, 1]),  # type: ignore[arg-type]
+    ),
     Case(FITS, "no image to predict", lambda r: fitted().predict(grey(0))),
     Case(FITS, "one number for images", lambda r: fitted().predict(3)),
     Case(
@@ -867,6 +898,19 @@ CASES = [
     ),
     Case(IMAGES, "complex numbers", lambda r: fitted().predict(np.zeros((1, 8, 8), complex))),
     Case(IMAGES, "dates", lambda r: fitted().predict(np.zeros((1, 8, 8), "M8[D]"))),
+    Case(IMAGES, "rows without an image", lambda r: fitted().predict([{"img": grey(1)[0]}])),
+    Case(IMAGES, "numbers of one axis", lambda r: fitted().predict(np.zeros(8))),
+    Case(IMAGES, "masked levels", lambda r: fitted().predict(np.ma.masked_equal(grey(), 0))),
+    Case(
+        IMAGES,
+        "a tensor without levels",
+        lambda r: fitted().predict(torch.zeros(1, 8, 8, device="meta")),
+    ),
+    Case(
+        IMAGES,
+        "a loader that shuffles",
+        lambda r: fitted().predict(DataLoader(TensorDataset(torch.zeros(4, 8, 8)), shuffle=True)),
+    ),
     Case(IMAGES, "objects", lambda r: fitted().predict([object()])),
     Case(IMAGES, "lists of other lengths", lambda r: fitted().predict([[[1, 2], [3]]])),
     Case(IMAGES, "a sparse tensor", lambda r: fitted().predict(torch.zeros(1, 8, 8).to_sparse())),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         WideResNet,
     )
     from omnitraining.batches import Episode, MiniBatch, Samples
-    from omnitraining.errors import InputError
+    from omnitraining.errors import CalibrationWarning, InputError
     from omnitraining.evaluation import Evaluation, Inference, paired_difference
     from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
     from omnitraining.metatraining import (
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "backbones": "MLP Conv4 FeatureWise ResNet10 ResNet12 ResNet18 ViT WideResNet",
     "batches": "Episode MiniBatch Samples",
-    "errors": "InputError",
+    "errors": "CalibrationWarning InputError",
     "evaluation": "Evaluation Inference paired_difference",
     "learner": "FewShotClassifier FewShotRegressor load",
     "metatraining": "GNN MAML MatchingNet MetaOptNet MetaTraining ProtoNet RelationNet",
@@ -113,6 +113,7 @@ __all__ = [
     "RFS",
     "Baseline",
     "BaselinePP",
+    "CalibrationWarning",
     "Classification",
     "Conv4",
     "CosineHead",

@@ -1,8 +1,12 @@
-"""The error a user can mend: one line that names what was wrong and what is allowed."""
+"""The error a user can mend, in one line that says how; and what is worth a warning."""
 
 
 class InputError(ValueError):
     """Wrong input. The command line prints its message as one line and exits with code 2."""
+
+
+class CalibrationWarning(UserWarning):
+    """A learner was fitted on images that are unlike those its calibration was measured on."""
 
 
 def described(error: BaseException) -> str:

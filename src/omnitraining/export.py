@@ -137,7 +137,7 @@ def save_predictor(learner: FewShotClassifier, path: Path) -> float:
         "omnitraining": version("omnitraining"),
         "labels": json.dumps(learner.classes_.tolist()),
     }
-    if learner.reject is not None:
+    if hasattr(learner, "threshold_"):
         facts["threshold"] = repr(float(learner.threshold_))
     example = torch.rand(EXAMPLES, *learner.predictor_.shape)
     return _save_onnx(module, example, "levels", ("probabilities", "familiarity"), facts, path)

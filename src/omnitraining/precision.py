@@ -3,8 +3,10 @@
 Differences of large numbers, as in squared distances, have no correct digit left in bfloat16.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -37,3 +39,34 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
             return function(*map(full, args), **kwargs)
 
     return run
+
+
+_switching, _inside, _found = Lock(), 0, torch.float32
+
+
+@contextmanager
+def float32_on_cpu() -> Iterator[None]:
+    """New tensors are float32 and on the CPU in here, whatever torch's defaults are.
+
+    The default type is that of all threads: the first to come changes it, the last puts it back.
+    The default device is that of one thread; where it is the CPU, nothing is done, for a device in
+    force makes each call of torch slower.
+    """
+    global _inside, _found
+    with _switching:
+        if _inside == 0:
+            _found = torch.get_default_dtype()
+            if _found != torch.float32:
+                torch.set_default_dtype(torch.float32)
+        _inside += 1
+    try:
+        if torch.get_default_device().type == "cpu":
+            yield
+        else:
+            with torch.device("cpu"):
+                yield
+    finally:
+        with _switching:
+            _inside -= 1
+            if _inside == 0 and _found != torch.float32:
+                torch.set_default_dtype(_found)

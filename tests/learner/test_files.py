@@ -136,3 +136,10 @@ def test_probabilities_of_the_shipped_model_do_not_change() -> None:
     np.testing.assert_allclose(
         found, [[0.0690, 0.7497, 0.1813], [0.5470, 0.1810, 0.2720]], atol=1e-3
     )
+
+
+def test_an_option_that_is_wrong_is_no_damage() -> None:
+    for options in ({"reject": 95}, {"flow": "mid"}, {"reject_label": [1]}):
+        with pytest.raises(InputError, match=f"option {next(iter(options))} is ") as caught:
+            omnitraining.load("glyphs", **options)
+        assert "damaged" not in str(caught.value)

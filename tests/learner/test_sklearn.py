@@ -38,9 +38,9 @@ class Rows(FewShotClassifier):
         super().partial_fit(self.drawn(X), y)
         return self
 
-    def judge(self, X: Any) -> Any:  # noqa: N803
+    def _judge(self, found: Any, X: Any) -> Any:  # noqa: N803
         X = validate_data(self, X, reset=False)  # noqa: N806
-        return super().judge(self.drawn(X))
+        return super()._judge(found, self.drawn(X))
 
     @staticmethod
     def drawn(X: NDArray[Any]) -> NDArray[Any]:  # noqa: N803
@@ -95,8 +95,9 @@ def test_a_pipeline_of_images(images: tuple[NDArray[np.uint8], NDArray[np.str_]]
 
 
 def test_parameters_are_kept_by_clones() -> None:
-    learner = FewShotClassifier("glyphs", flow="meta", reject=0.9)
-    assert clone(learner).get_params() == {"model": "glyphs", "flow": "meta", "reject": 0.9}
+    learner = FewShotClassifier("glyphs", flow="meta", reject=0.9, reject_label=-1)
+    options = {"flow": "meta", "reject": 0.9, "reject_label": -1}
+    assert clone(learner).get_params() == {"model": "glyphs", **options}
     assert learner.set_params(flow=None).flow is None
     trained = tiny()
     assert clone(FewShotClassifier(trained)).model is trained

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,6 +64,17 @@ class Calibration:
         levels = np.linspace(0, 1, QUANTILES)
         found = [np.interp(1 - accepted, levels, q) for q in self.familiarity[head]]
         return self._at(shots, [float(value) for value in found])
+
+    def ranks(
+        self, head: str, shots: float, familiarity: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Share of the queries of known classes that are less familiar than each image [B]."""
+        levels = np.linspace(0, 1, QUANTILES)
+        rows = np.asarray(self.familiarity[head])
+        row = self._at(shots, [*range(len(rows))])
+        low, high = rows[int(row)], rows[int(np.ceil(row))]
+        quantiles = low + (row % 1) * (high - low)
+        return np.asarray(np.interp(familiarity, quantiles, levels), np.float64)
 
     def _at(self, shots: float, values: list[float]) -> float:
         return float(np.interp(np.log(shots), np.log(self.shots), values))

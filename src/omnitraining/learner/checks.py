@@ -25,6 +25,9 @@ MOST_STEPS = 1_000
 MOST_CHARACTERS = 1 << 26
 """Of an array of labels, in which each is as long as the longest."""
 
+LONGEST_LABEL = 1_000
+"""Characters of the label of rejected images."""
+
 LABELS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 """Kinds of numbers that labels may be, as numpy spells them."""
 
@@ -124,6 +127,9 @@ def choices(facts: Mapping[str, Any], flows: Sequence[str]) -> None:
         raise DamagedError(f"fit.flow is {flow!r:.80}: the model has {', '.join(flows)}")
     if reject is not None and (type(reject) not in (int, float) or not 0 < reject < 1):
         raise DamagedError(f"fit.reject is {reject!r:.80}: it must be above 0 and below 1")
+    other = facts.get("reject_label")
+    if other is not None and (type(other) not in (str, int) or len(str(other)) > LONGEST_LABEL):
+        raise DamagedError(f"fit.reject_label is {other!r:.80}: it must be a text or whole number")
     if steps is not None:
         _whole(steps, "fit.steps", 0, MOST_STEPS)
 

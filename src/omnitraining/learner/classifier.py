@@ -1,5 +1,6 @@
 """A few-shot classifier of images with the methods of scikit-learn."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from sklearn.utils import Tags  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
 from torch import Tensor
 
-from omnitraining.errors import InputError
+from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.learner import checks
-from omnitraining.learner.fitting import LEVELS, Support, embed, fitted, flows_of
-from omnitraining.learner.inputs import Images, class_folders
+from omnitraining.learner.fitting import LEVELS, embed
+from omnitraining.learner.given import Rows, check_kind, given, kind_of, labels_of
+from omnitraining.learner.held_out import FitReport
+from omnitraining.learner.inputs import ImageInputs, Images, class_folders
+from omnitraining.learner.learned import Learned, Options, learned
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source, find
 from omnitraining.learner.trained import Trained, save_file
-from omnitraining.tasks.classification.problem import EMBED_BATCH
+from omnitraining.precision import float32_on_cpu
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -33,6 +37,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     They are resized (the aspect is not kept), turned to grey
     or colour, and normalised as in training.
 
+    A data set or loader of torch, a list of pairs (image, label), or rows with an "image" and a
+    "label" (as data sets of Hugging Face have them) are images with their labels: leave ``y`` out.
+
+    Options that are changed after a fit count from the next fit on; until then the learner
+    predicts, and is saved and copied, as it was fitted.
+
     Args:
         model: a trained model: name of a shipped one ("glyphs"), run folder, file that a learner
             saved, or name on the Hugging Face hub.
@@ -40,24 +50,36 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             (paper 4.3). None is the vote that the run was judged by. A single flow needs one
             forward pass, a vote one for each of its flows.
         reject: share of images of known classes, in (0, 1), that shall be accepted; the others
-            are none of these classes, and `predict` gives None for them. How alike an image and
-            its class must be for that was measured on the validation tasks of the run. None
-            rejects nothing.
+            are none of these classes, and `predict` gives ``reject_label`` for them. How alike an
+            image and its class must be for that was measured on the validation tasks of the run.
+            None rejects nothing.
+        reject_label: what `predict` gives for images that are none of these classes. The metrics
+            of scikit-learn need one of the kind of the labels, as "unknown" or -1.
 
     Attributes:
         classes_: labels, sorted.
         counts_: support images by label.
         predictor_: the fitted `Predictor`, an `nn.Module`.
         threshold_: familiarity from which an image is accepted, if ``reject`` is given.
+        fit_report_: how the support images fared that were left out in turn, a `FitReport`.
     """
 
     def __init__(
-        self, model: Source = "glyphs", flow: str | None = None, reject: float | None = None
+        self,
+        model: Source = "glyphs",
+        flow: str | None = None,
+        reject: float | None = None,
+        reject_label: str | int | None = None,
     ) -> None:
         self.model, self.flow, self.reject = model, flow, reject
+        self.reject_label = reject_label
 
+    @float32_on_cpu()
     def fit(self, X: Images, y: ArrayLike | None = None) -> "FewShotClassifier":  # noqa: N803
         """Learn new classes; whatever was learned before is forgotten.
+
+        Warns (`CalibrationWarning`) if the images are so unlike those of validation that neither
+        probabilities nor ``reject`` can be trusted, as far as two images of a class tell.
 
         Args:
             X: images; or a folder with a folder of images per class, without ``y``.
@@ -68,49 +90,48 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 image cannot be read, or the model cannot answer so many classes.
         """
         trained = find(self.model)
-        X, labels = _labelled(X, y)  # noqa: N806
-        self._fit(trained, embed(trained, _levels(trained, X, labels), self.flow), labels)
-        return self
+        return self._learn(trained, *self._embedded(trained, X, y))
 
-    def partial_fit(self, X: Images, y: ArrayLike | None = None) -> "FewShotClassifier":  # noqa: N803
+    @float32_on_cpu()
+    def partial_fit(
+        self,
+        X: Images,  # noqa: N803
+        y: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> "FewShotClassifier":
         """Learn more images, of known classes or of new ones; only these are embedded.
 
         Args:
             X: images, as in `fit`.
             y: their labels.
+            classes: all labels that are allowed. It may be left out: classes come as they come.
 
         Raises:
             InputError: as in `fit`; or ``model`` or ``flow`` were changed since.
         """
-        if not hasattr(self, "predictor_"):
-            return self.fit(X, y)
-        if self._fitted_with != (self.model, self.flow):
+        known = self._learned
+        if known is not None and (known.options.source, known.options.flow) != (
+            self.model,
+            self.flow,
+        ):
             raise InputError("model or flow were changed since the fit: fit again")
-        X, labels = _labelled(X, y)  # noqa: N806
-        if labels.dtype.kind != self._labels.dtype.kind:
-            raise InputError(
-                f"labels are {labels.dtype}, those of the fit {self._labels.dtype}: use one kind"
-            )
-        new = embed(self._trained, _levels(self._trained, X, labels), self.flow)
-        kept = {name: torch.cat([old, new[name]]) for name, old in self._kept.items()}
-        self._fit(self._trained, kept, np.concatenate([self._labels, labels]))
-        return self
+        trained = find(self.model) if known is None else known.trained
+        kept, labels = self._embedded(trained, X, y, known, classes)
+        if known is not None:
+            kept = {name: torch.cat([old, kept[name]]) for name, old in known.support.kept.items()}
+            labels = np.concatenate([known.labels, _as_before(labels, known.labels)])
+        return self._learn(trained, kept, labels)
 
     def predict(self, X: Images) -> NDArray[Any]:  # noqa: N803
-        """The label of each image; None where ``reject`` says that it is none of the classes."""
-        return self.decide(*self.judge(X))
+        """The label of each image; ``reject_label`` where it is none of the classes."""
+        found = self._fit_made()
+        return found.decide(*self._judge(found, X))
 
     def decide(
         self, probabilities: NDArray[np.float64], familiarity: NDArray[np.float64]
     ) -> NDArray[Any]:
         """The labels that `predict` gives to images of which `judge` said this."""
-        labels: NDArray[Any] = self.classes_[probabilities.argmax(1)]
-        if self.reject is None:
-            return labels
-        accepted = familiarity >= self.threshold_
-        chosen = labels.astype(object)
-        chosen[~accepted] = None
-        return chosen
+        return self._fit_made().decide(probabilities, familiarity)
 
     def predict_proba(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
         """Calibrated probabilities [B, N], in the order of `classes_`, given it is one of them."""
@@ -120,60 +141,75 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """How alike each image is to the most similar class, at most 1; see `Predictor.judge`."""
         return self.judge(X)[1]
 
+    def judge(self, X: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
+        """Probabilities [B, N] and familiarity [B] from one pass; see `Predictor.judge`."""
+        return self._judge(self._fit_made(), X)
+
     def score(
         self,
         X: Images,  # noqa: N803
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> float:
-        """Share of images whose label is predicted; images that are rejected count as wrong.
+        """Share of images whose label is predicted; a known image that is rejected is wrong.
 
         Args:
             X: images; or a folder with a folder of images per class, without ``y``.
             y: their labels.
             sample_weight: weight of each image.
-        """
-        X, labels = _labelled(X, y)  # noqa: N806
-        found = self.predict(X)
-        _check_lengths(len(found), len(labels))
-        weights = None if sample_weight is None else np.asarray(sample_weight, np.float64)
-        return float(np.average(found == labels, weights=weights))
 
+        Raises:
+            InputError: as `fit` says; or labels are of another kind than those of the fit.
+        """
+        learned_ = self._fit_made()
+        images, labels = _labelled(X, y)
+        if labels is not None:
+            check_kind(labels, learned_.labels)
+        found = learned_.decide(*self._judge(learned_, images))
+        if isinstance(images, Rows):
+            labels = labels_of(images.agreed(y))
+            check_kind(labels, learned_.labels)
+        assert labels is not None
+        _check_lengths(len(found), len(labels))
+        return float(np.average(found == labels, weights=_weights(sample_weight, len(labels))))
+
+    @float32_on_cpu()
     def levels(self, X: Images) -> Tensor:  # noqa: N803
         """Images as `predictor_` takes them: levels in [0, 1], [B, C, H, W]."""
-        check_is_fitted(self)
-        return _levels(self._trained, X, None).to(self._trained.device) / 255
+        trained = self._fit_made().trained
+        return _inputs(trained).levels(X).to(trained.device) / 255
 
     def save(self, path: Path | str) -> None:
         """Write the model and what was learned to one file (safetensors; no pickle).
 
-        A learner that was not fitted can be saved too, as a model without its data.
+        A learner that was not fitted can be saved too, as a model without its data. One that was
+        is written as it was fitted, with the options that it had then.
 
         Raises:
             InputError: the file cannot be written, or labels are neither texts nor numbers.
         """
-        trained = find(self.model)
-        tensors: dict[str, Tensor] = {}
-        fit: dict[str, Any] = {}
-        if hasattr(self, "predictor_"):
-            trained = self._trained
-            tensors = {f"support.{name}": kept for name, kept in self._kept.items()}
-            fit = {
-                "labels": self._labels.tolist(),
-                "dtype": self._labels.dtype.str if self._labels.dtype != object else "object",
-            }
-        save_file(Path(path), trained.to_bytes(tensors, {**fit, **self._options()}))
-
-    def _options(self) -> dict[str, Any]:
-        return {"flow": self.flow, "reject": self.reject}
+        found = self._learned
+        if found is None:
+            trained, tensors, fit = find(self.model), dict[str, Tensor](), dict[str, Any]()
+            options = Options(self.model, self.flow, self.reject, self.reject_label)
+        else:
+            trained, options = found.trained, found.options
+            tensors = {f"support.{name}": kept for name, kept in found.support.kept.items()}
+            fit = {"labels": found.labels.tolist(), "dtype": found.labels.dtype.str}
+        fit |= {"flow": options.flow, "reject": _plain(options.reject)}
+        if options.reject_label is not None:
+            label = _plain(options.reject_label)
+            fit["reject_label"] = int(label) if isinstance(label, float) else label
+        save_file(Path(path), trained.to_bytes(tensors, fit))
 
     @classmethod
+    @float32_on_cpu()
     def _restored(
         cls, trained: Trained, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> "FewShotClassifier":
         """A learner from the parts of its file."""
         checks.choices(facts, trained.model.trained_flows)
-        made = cls(trained, facts.get("flow"), facts.get("reject"))
+        made = cls(trained, facts.get("flow"), facts.get("reject"), facts.get("reject_label"))
         kept = checks.support(tensors, _kept_kinds(trained))
         if "labels" in facts:
             labels = checks.labels(facts["labels"], facts["dtype"])
@@ -183,59 +219,129 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                         f"{name} has {len(rows)} rows of {len(labels)} labels"
                     )
             rows_of = {n.removeprefix("support."): x.to(trained.device) for n, x in kept.items()}
-            made._fit(trained, rows_of, labels)
+            made._made = learned(trained, made._options(), rows_of, labels)
         elif kept:
             raise checks.DamagedError("it holds support images, but no labels of them")
         return made
 
-    def _fit(self, trained: Trained, kept: Mapping[str, Tensor], labels: NDArray[Any]) -> None:
-        if self.reject is not None and not 0 < self.reject < 1:
-            raise InputError(f"reject is {self.reject}: it must be above 0 and below 1, as 0.95")
-        classes, indices = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            images, only = f"the images ({len(labels)})", repr(classes.tolist()[0])
-            raise InputError(f"{images} are all of one class, {only}: give two classes or more")
-        support = Support(kept, torch.from_numpy(indices.astype(np.int64)), len(classes))
-        head, words, _ = flows_of(trained, self.flow)
-        if self.reject is not None:
-            if head not in trained.calibration.familiarity:
-                raise InputError(
-                    f"reject needs features that stay as they are, which {words} has not: leave it "
-                    "out or choose another flow"
-                )
-            self.threshold_ = trained.calibration.threshold(head, support.shots, self.reject)
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Labels, sorted."""
+        return self._attribute("classes_").classes
+
+    @property
+    def counts_(self) -> dict[Any, int]:
+        """Support images by label."""
+        return self._attribute("counts_").counts
+
+    @property
+    def predictor_(self) -> Predictor:
+        """The fitted `Predictor`."""
+        return self._attribute("predictor_").predictor
+
+    @property
+    def threshold_(self) -> float:
+        """Familiarity from which an image is accepted."""
+        threshold = self._attribute("threshold_").threshold
+        if threshold is None:
+            raise AttributeError("threshold_ is there only if reject was given at the fit")
+        return threshold
+
+    @property
+    def fit_report_(self) -> FitReport:
+        """How the support images fared that were left out in turn."""
+        return self._attribute("fit_report_").report
+
+    @property
+    def _learned(self) -> Learned | None:
+        """What the last fit made; read once, it stays one fit while another thread fits."""
+        found: Learned | None = self.__dict__.get("_made")
+        return found
+
+    def _attribute(self, name: str) -> Learned:
+        found = self._learned
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no {name} before it is fitted")
+        return found
+
+    def _fit_made(self) -> Learned:
+        check_is_fitted(self)
+        found = self._learned
+        assert found is not None
+        return found
+
+    def _options(self) -> Options:
+        return Options(self.model, self.flow, self.reject, self.reject_label)
+
+    def _learn(
+        self, trained: Trained, kept: Mapping[str, Tensor], labels: NDArray[Any]
+    ) -> "FewShotClassifier":
         # Nothing is changed before all that can fail has been done.
-        predictor = fitted(trained, support, self.flow)
-        self.classes_, self.predictor_ = classes, predictor
-        self.counts_ = dict(zip(classes.tolist(), np.bincount(indices).tolist(), strict=True))
-        self._trained, self._kept, self._labels = trained, dict(kept), labels
-        self._fitted_with = self.model, self.flow
+        made = learned(trained, self._options(), kept, labels)
+        self._made = made
+        if made.report.calibrated is False:
+            warnings.warn(made.report.warning(trained.name), CalibrationWarning, stacklevel=4)
+        return self
+
+    def _embedded(
+        self,
+        trained: Trained,
+        images: Images,
+        y: ArrayLike | None,
+        known: Learned | None = None,
+        classes: ArrayLike | None = None,
+    ) -> tuple[dict[str, Tensor], NDArray[Any]]:
+        """What is kept of images, and their labels."""
+        inputs = _inputs(trained)
+        images, labels = _labelled(images, y)
+
+        def check(found: NDArray[Any]) -> None:
+            if known is not None:
+                check_kind(found, known.labels)
+            _check_allowed(found, classes)
+
+        if labels is not None:
+            check(labels)
+            if hasattr(images, "__len__") and not isinstance(images, str):
+                _check_lengths(len(images), len(labels))
+        kept = embed(trained, inputs.batches(images), self.flow)
+        if isinstance(images, Rows):
+            labels = labels_of(images.agreed(y))
+            check(labels)
+        assert labels is not None
+        _check_lengths(len(next(iter(kept.values()))), len(labels))
+        return kept, labels
 
     @torch.no_grad()
-    def judge(self, X: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
-        """Probabilities [B, N] and familiarity [B] from one pass; see `Predictor.judge`."""
-        check_is_fitted(self)
-        predictor: Predictor = self.predictor_
-        found = [predictor.judge(part) for part in self.levels(X).split(EMBED_BATCH)]
+    @float32_on_cpu()
+    def _judge(
+        self,
+        found: Learned,
+        X: Images,  # noqa: N803
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        rows = given(X)
+        if isinstance(rows, Rows) and rows.shuffles and not isinstance(X, Rows):
+            raise InputError(
+                "a DataLoader that shuffles gives its images in another order each time: use one "
+                "with shuffle=False"
+            )
+        device = found.trained.device
+        parts = [
+            found.predictor.judge(part.to(device) / 255)
+            for part in _inputs(found.trained).batches(rows)
+        ]
         probabilities, familiarity = (
-            torch.cat(parts).double().cpu().numpy() for parts in zip(*found, strict=True)
+            torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)
         )
         if not (np.isfinite(probabilities).all() and np.isfinite(familiarity).all()):
             raise InputError(
-                f"{self._trained.name} answers with values that are not finite: the model, or what "
+                f"{found.trained.name} answers with values that are not finite: the model, or what "
                 "it was fitted with, is damaged"
             )
         return probabilities / probabilities.sum(1, keepdims=True), familiarity
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state.pop("predictor_", None)  # it is made of the rest
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_kept" in state:
-            self._fit(self._trained, self._kept, self._labels)
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._learned is not None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -252,45 +358,64 @@ def _kept_kinds(trained: Trained) -> dict[str, tuple[torch.dtype, tuple[int, ...
     return {**kinds, f"support.{LEVELS}": (torch.uint8, shape)}
 
 
-def _levels(trained: Trained, images: Images, labels: NDArray[Any] | None) -> Tensor:
+def _inputs(trained: Trained) -> ImageInputs:
     if trained.inputs is None:
         raise InputError(f"{trained.name} is a model of curves: it cannot classify images")
-    levels = trained.inputs.levels(images)
-    if labels is not None:
-        _check_lengths(len(levels), len(labels))
-    return levels
+    return trained.inputs
 
 
-def _labelled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any]]:
-    """Images and their labels [B]."""
-    if y is None:
-        if not isinstance(images, str | Path):
-            raise InputError("there are no labels: give y, or a folder with a folder per class")
-        paths, names = class_folders(images)
-        return paths, np.array(names)
-    if isinstance(images, str | Path) and Path(images).is_dir():
+def _labelled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any] | None]:
+    """Images, and their labels [B]; None if they come with the images, which are `Rows` then."""
+    found = given(images)
+    if isinstance(found, Rows):
+        if y is not None and found.shuffles:
+            raise InputError("y cannot go with a DataLoader that shuffles: leave y out")
+        return found, None
+    if y is not None and isinstance(images, str | Path) and Path(images).is_dir():
         raise InputError(
             f"{images} is a folder, and y has no order that fits it: leave y out if the folder "
             "holds one per class, or give a list of files"
         )
-    return images, _labels(y)
+    if y is not None:
+        return found, labels_of(y)
+    if not isinstance(images, str | Path):
+        raise InputError("there are no labels: give y, or a folder with a folder per class")
+    paths, names = class_folders(images)
+    return paths, np.array(names)
 
 
-def _labels(y: ArrayLike) -> NDArray[Any]:
-    labels = y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y)
-    given = y if isinstance(y, list | tuple) else labels if labels.dtype == object else ()
-    if len({isinstance(label, str) for label in given}) > 1:
-        raise InputError("labels are texts and numbers: give only texts, or only whole numbers")
-    if labels.dtype == object:
-        labels = np.array(labels.tolist())
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    what = f"{labels.dtype} {list(labels.shape)}"
-    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == labels.round())).all():
-        what = f"continuous, {what}"
-    elif labels.ndim == 1 and labels.dtype.kind in "iubUf":
-        return labels
-    raise InputError(f"labels are {what}: give one text or whole number per image")
+def _as_before(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers as integers, if the labels of the fit are."""
+    both = labels.dtype.kind == "f" and known.dtype.kind in "iu"
+    return labels.astype(np.int64) if both else labels
+
+
+def _check_allowed(labels: NDArray[Any], classes: ArrayLike | None) -> None:
+    if classes is None:
+        return
+    allowed = labels_of(classes)
+    if kind_of(allowed) != kind_of(labels):
+        raise InputError(f"labels are {kind_of(labels)}, and classes {kind_of(allowed)}")
+    others = labels[~np.isin(labels, allowed)]
+    if len(others):
+        raise InputError(f"label {others[0].item()!r} is not one of classes")
+
+
+def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64] | None:
+    if weights is None:
+        return None
+    found = np.asarray(weights, np.float64)
+    if found.shape != (count,) or not np.isfinite(found).all() or found.sum() <= 0:
+        raise InputError(
+            f"sample_weight is {list(found.shape)}, sum {found.sum():g}: give a number per image, "
+            "with a sum above 0"
+        )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A number or text of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_lengths(images: int, labels: int) -> None:

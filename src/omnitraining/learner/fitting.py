@@ -1,6 +1,6 @@
 """From a support set to a fitted predictor: embed once per flow, then fit the heads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from omnitraining.learner.predictor import FlowPredictor, Predictor
 from omnitraining.learner.trained import Trained
 from omnitraining.metatraining import MetaTraining
 from omnitraining.omninet import plain
-from omnitraining.tasks.classification.problem import EMBED_BATCH, new_heads
+from omnitraining.tasks.classification.problem import new_heads
 
 LEVELS = "levels"  # what is kept of the support set where an algorithm adapts the whole network
 
@@ -68,24 +68,26 @@ def votes_of(trained: Trained, flow: str | None, shots: float) -> dict[str, floa
 
 
 @torch.no_grad()
-def embed(trained: Trained, levels: Tensor, flow: str | None) -> dict[str, Tensor]:
+def embed(trained: Trained, batches: Iterable[Tensor], flow: str | None) -> dict[str, Tensor]:
     """What is kept of images, one forward pass per flow that may vote.
 
     Args:
         trained: the model.
-        levels: uint8 [B, C, H, W].
+        batches: uint8 [B, C, H, W], of a size that fits CPU caches.
         flow: as a learner has it.
     """
     parts: dict[str, list[Tensor]] = {}
     _, _, flows = flows_of(trained, flow)
-    for part in levels.split(EMBED_BATCH):
+    keep_levels = not _only_features(trained, flows)
+    for part in batches:
+        if keep_levels:
+            parts.setdefault(LEVELS, []).append(part)
         x = trained.model.trunk(_normalised(trained, part))
         for name in flows:
             heads = new_heads(trained.model, name, trained.inference)
             for network in [n for n, algorithm in heads if algorithm.needs_only_features][:1]:
                 parts.setdefault(name, []).append(trained.plain_backbone(network)(x))
-    kept = {name: torch.cat(features) for name, features in parts.items()}
-    return kept if _only_features(trained, flows) else {**kept, LEVELS: levels}
+    return {name: torch.cat(features) for name, features in parts.items()}
 
 
 @torch.no_grad()
@@ -106,8 +108,8 @@ def fitted(trained: Trained, support: Support, flow: str | None) -> Predictor:
         raise InputError(f"{trained.name} is a model of curves: it cannot classify images")
     made = Predictor(
         inputs.shape,
-        torch.tensor(inputs.mean),
-        torch.tensor(inputs.std),
+        torch.tensor(inputs.mean, dtype=torch.float32),
+        torch.tensor(inputs.std, dtype=torch.float32),
         trained.model.trunk,
         flows,
         weights,
@@ -145,7 +147,7 @@ def _normalised(trained: Trained, levels: Tensor) -> Tensor:
     if trained.inputs is None:
         raise InputError(f"{trained.name} is a model of curves: it cannot classify images")
     mean, std = (
-        torch.tensor(v, device=trained.device).view(-1, 1, 1)
+        torch.tensor(v, dtype=torch.float32, device=trained.device).view(-1, 1, 1)
         for v in (trained.inputs.mean, trained.inputs.std)
     )
     return channels_last((levels.to(trained.device) / 255 - mean) / std)

@@ -2,8 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from omnitraining.errors import InputError
+from omnitraining.learner.given import Rows, given
 from omnitraining.tasks.classification.datasets.dataset import WORDS
 from omnitraining.tasks.classification.datasets.files import (
     class_paths,
@@ -25,11 +27,13 @@ from omnitraining.tasks.classification.datasets.files import (
 )
 from omnitraining.tasks.classification.datasets.folders import named_as_splits
 from omnitraining.tasks.classification.decoding import decode, first_few, in_threads, undecodable
-from omnitraining.tasks.classification.pixels import as_bytes, channels_first
-from omnitraining.tasks.classification.problem import Classification
+from omnitraining.tasks.classification.pixels import as_bytes, channels_first, check_dense
+from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
 
 Images: TypeAlias = Any
 """An array or tensor of images, or a list of paths, of Pillow images, or of arrays."""
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class ImageInputs:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def levels(self, images: Images, start: int = 0) -> Tensor:
+    def levels(self, images: Images) -> Tensor:
         """Images as the network sees them before they are normalised, uint8 [B, C, H, W].
 
         Accepted are
@@ -86,7 +90,9 @@ class ImageInputs:
         - a list of such images of any sizes, [H, W], [H, W, C] or [C, H, W];
         - a list of paths of image files of any kind that Pillow reads, or of Pillow images;
         - one Pillow image; or the path of one image file, of a folder of them, or of a folder of
-          such folders, sorted by name as texts are ("10.png" before "2.png").
+          such folders, sorted by name as texts are ("10.png" before "2.png");
+        - a data set or loader of torch, or a list of pairs of an image and its label, or of rows
+          with an "image" (of Hugging Face), whose labels are left out.
 
         Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point
         numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are resized bilinearly
@@ -97,27 +103,58 @@ class ImageInputs:
             InputError: an image cannot be read, has a wrong shape, or levels out of range or that
                 are no numbers; the message names it.
         """
-        items = listed(images)
-        if isinstance(items, Tensor | np.ndarray) and items.ndim == 2:
+        return torch.cat([*self.batches(images)])
+
+    def batches(self, images: Images, size: int = EMBED_BATCH) -> Iterator[Tensor]:
+        """The same, so many images at a time: only these are in memory as the network sees them.
+
+        Raises:
+            InputError: as `levels`, when the batch is reached.
+        """
+        corner = round((self.stored - self.size) / 2)
+        centre = slice(corner, corner + self.size)
+        for whole in self._stored(images, size):
+            yield whole[:, :, centre, centre].contiguous()
+
+    def _stored(self, images: Images, size: int) -> Iterator[Tensor]:
+        """Batches of images before the centre is cut out."""
+        items = given(images)
+        if isinstance(items, Rows):
+            ones: Iterator[Tensor] = map(self._one, enumerate(items))
+        else:
+            items = listed(items)
+            if isinstance(items, Tensor | np.ndarray):
+                yield from self._of_array(items, size)
+                return
+            _load_repeated(items)
+            ones = in_threads(self._one, [*enumerate(items)], "reading images")
+        none = True
+        while part := [*islice(ones, size)]:
+            none = False
+            yield torch.stack(part)
+        if none:
+            raise InputError("there are no images: give one or more")
+
+    def _of_array(self, items: Tensor | NDArray[Any], size: int) -> Iterator[Tensor]:
+        if items.ndim < 3:
             raise InputError(
                 f"images of shape {list(items.shape)} are no images: give [B, H, W], [B, H, W, C] "
                 "or [B, C, H, W]; for one image, a list of it"
             )
         if not len(items):
             raise InputError("there are no images: give one or more")
-        if isinstance(items, Sequence):
-            _load_repeated(items)
-            parts = [*in_threads(self._one, [*enumerate(items)], "reading images")]
-            whole = torch.stack(parts)
-        else:
-            pixels = channels_first(as_bytes(items, "the images"), "the images")
+        check_dense(items, "the images")
+        # Of levels of 16 bits, the darkest images alone would not tell that they are.
+        deep = str(items.dtype).endswith("uint16") and np.asarray(items).max() > 255
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            part = np.asarray(part) / np.float32(65535) if deep else part
+            levels = as_bytes(part, "the images", start)
+            pixels = channels_first(levels, "the images", len(items))
             if pixels.shape[1:] == (self.channels, self.stored, self.stored):
-                whole = torch.from_numpy(np.ascontiguousarray(pixels))
+                yield torch.from_numpy(np.ascontiguousarray(pixels))
             else:
-                whole = torch.stack([self._square(image, "the images") for image in pixels])
-        corner = round((self.stored - self.size) / 2)
-        centre = slice(corner, corner + self.size)
-        return whole[:, :, centre, centre].contiguous()
+                yield torch.stack([self._square(image, "the images") for image in pixels])
 
     def _one(self, numbered: tuple[int, Any]) -> Tensor:
         number, item = numbered
@@ -152,7 +189,7 @@ class ImageInputs:
         """Bytes [..., 3, S, S] in as many channels as the network takes."""
         if self.channels == 3:
             return pixels
-        weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R 601-2, as Pillow has it
+        weights = torch.tensor(GREY, dtype=torch.float32).view(3, 1, 1)
         return (pixels * weights).sum(-3, keepdim=True).round().to(torch.uint8)
 
 
@@ -168,7 +205,7 @@ def listed(images: Images) -> Any:
             return _of_folder(path)
         return [path]
     if isinstance(images, Tensor):
-        return images.detach().cpu()
+        return images if images.is_meta else images.detach().cpu()
     if isinstance(images, np.ndarray):
         return images.tolist() if images.dtype.kind in "OUS" else images
     if hasattr(images, "__array__") and not isinstance(images, Sequence):

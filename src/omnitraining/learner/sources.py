@@ -9,8 +9,10 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 from omnitraining.experiment import CANNOT_BE_MADE
+from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.trained import Trained
+from omnitraining.precision import float32_on_cpu
 from omnitraining.runs import Run
 from omnitraining.strict import read_bytes
 
@@ -23,6 +25,7 @@ MODELS = Path(__file__).parents[1] / "models"
 WEIGHTS = "weights.safetensors"
 
 
+@float32_on_cpu()
 def load(
     source: Source, trust: bool = False, **options: object
 ) -> "FewShotClassifier | FewShotRegressor":
@@ -43,6 +46,7 @@ def load(
     from omnitraining.learner.classifier import FewShotClassifier
     from omnitraining.learner.regressor import FewShotRegressor
 
+    _check(source)
     path = None if isinstance(source, Trained) else _file(source)
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
@@ -57,6 +61,10 @@ def load(
             raise InputError(
                 f"{kind.__name__} has no option {name!r}: choose from {', '.join(allowed)}"
             )
+    try:
+        checks.choices(options, trained.model.trained_flows)
+    except DamagedError as error:  # what the caller says, not the file
+        raise InputError(f"option {str(error).removeprefix('fit.')}") from error
     learner: FewShotClassifier | FewShotRegressor
     try:
         learner = kind._restored(trained, tensors, {**facts, **options})
@@ -68,18 +76,31 @@ def load(
     return learner
 
 
+@float32_on_cpu()
 def find(source: Source, trust: bool = False) -> Trained:
     """The trained model of a source.
 
     Raises:
         InputError: as in `load`.
     """
+    _check(source)
     if isinstance(source, Trained):
         return source
     path = _file(source)
     if path is not None:
         return Trained.from_bytes(read_bytes(path), str(path), trust)[0]
     return Trained.from_run(Run(source, trust=trust))
+
+
+def _check(source: object) -> None:
+    """Refuse what is no name, path or trained model, as a network of one's own."""
+    if not isinstance(source, str | Path | Trained):
+        shipped = ", ".join(sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()))
+        kind = f"a {type(source).__name__}" if source is not None else "None"
+        raise InputError(
+            f"model is {kind}: give a shipped model ({shipped}), a run folder, a saved learner, or "
+            "owner/name on the Hugging Face hub; 'omni train --backbone' trains a network of yours"
+        )
 
 
 def _file(source: str | Path) -> Path | None:

@@ -35,6 +35,7 @@ from omnitraining.learner.curves import CurveVotes, curve_votes
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.model import Model
 from omnitraining.omninet import plain
+from omnitraining.precision import float32_on_cpu
 from omnitraining.runs import Run, load_checkpoint, unique_tensors
 from omnitraining.strict import (
     MAX_JSON,
@@ -342,6 +343,7 @@ def _shown(name: Any) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
 
 
+@float32_on_cpu()
 def _revived(data: bytes, name: str) -> Trained:
     # Whoever unpickles runs what is in the pickle anyway.
     return Trained.from_bytes(data, name, trust=True)[0]

@@ -45,21 +45,41 @@ def eight_bit(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
+def check_dense(image: Tensor | NDArray[Any], name: str) -> None:
+    """Refuse arrays without a number in each place.
+
+    Raises:
+        InputError: the tensor is sparse or on the meta device, or the array has masked levels.
+    """
+    if isinstance(image, Tensor) and image.layout != torch.strided:
+        raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
+    if isinstance(image, Tensor) and image.is_meta:
+        raise InputError(f"{name}: a tensor on the meta device holds no levels: give real ones")
+    if np.ma.is_masked(image):
+        raise InputError(f"{name}: an array with masked levels: fill them first")
+
+
+def as_bytes(image: Tensor | NDArray[Any], name: str, start: int = 0) -> NDArray[np.uint8]:
     """An array of images in levels from 0 to 255.
 
     Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers
     from 0 to 1; true is white.
 
+    Args:
+        image: one or more.
+        name: what they are called in messages.
+        start: number of the first, of a part of an array.
+
     Raises:
         InputError: levels are out of range, are no numbers, or may be of 8 bits or of 16.
     """
-    if isinstance(image, Tensor) and image.layout != torch.strided:
-        raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
+    check_dense(image, name)
     if isinstance(image, Tensor) and image.dtype == torch.bfloat16:  # which NumPy lacks
         image = image.float()
     try:
-        levels: NDArray[Any] = image.numpy(force=True) if isinstance(image, Tensor) else image
+        levels: NDArray[Any] = (
+            image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
+        )
     except TypeError as error:
         raise InputError(f"{name}: levels are {image.dtype}: give numbers") from error
     if levels.dtype == np.uint8:
@@ -72,7 +92,8 @@ def as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
         return np.zeros(levels.shape, np.uint8)
     if levels.dtype.kind == "f" and not np.isfinite(levels).all():
         bad = np.argwhere(~np.isfinite(levels))[0].tolist()
-        raise InputError(f"{name}: level at {bad} is {levels[tuple(bad)]}: it must be a number")
+        value, bad[0] = levels[tuple(bad)], bad[0] + start
+        raise InputError(f"{name}: level at {bad} is {value}: it must be a number")
     low, high = levels.min(), levels.max()
     if levels.dtype == np.uint16:
         if 0 < high <= 255:
@@ -89,8 +110,15 @@ def as_bytes(image: Tensor | NDArray[Any], name: str) -> NDArray[np.uint8]:
     return np.asarray((levels * (255 // top)).round().clip(0, 255), np.uint8)
 
 
-def channels_first(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+def channels_first(
+    pixels: NDArray[np.uint8], name: str, count: int | None = None
+) -> NDArray[np.uint8]:
     """Images [B, H, W], [B, H, W, C] or [B, C, H, W] as [B, C, H, W].
+
+    Args:
+        pixels: the images.
+        name: what they are called in messages.
+        count: how many there are in all, if these are a part.
 
     Raises:
         InputError: they are neither, or may be both.
@@ -102,8 +130,8 @@ def channels_first(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     if pixels.ndim == 4 and pixels.shape[3] in CHANNELS and pixels.shape[1] not in CHANNELS:
         return np.moveaxis(pixels, 3, 1)
     raise InputError(
-        f"{name} of shape {list(pixels.shape)}: give [B, H, W], [B, H, W, C] or [B, C, H, W] with "
-        "C = 1, 3 or 4"
+        f"{name} of shape {[count or len(pixels), *pixels.shape[1:]]}: give [B, H, W], "
+        "[B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4"
     )
 
 
