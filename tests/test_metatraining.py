@@ -70,7 +70,7 @@ def count(module: nn.Module) -> int:
 # --- ProtoNet ---
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "distance"])
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_protonet_equals_the_loop_over_classes_and_queries(metric: str, scale: float) -> None:
     episode, network = task(tasks=3), Network(MLP(INPUTS, (16, 8)), nn.Identity())

@@ -1,6 +1,7 @@
 """The training loop: reproducible, resumable, and it learns."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,98 @@ def test_weight_decay_is_decoupled_under_adam_and_off_by_default() -> None:
     groups = Training(weight_decay=0.1, lr=0.5).make_optimiser(layer).param_groups
     assert groups[0]["weight_decay"] == 0.1 and groups[0]["lr"] == 0.5
     assert Training().make_optimiser(layer).param_groups[0]["weight_decay"] == 0
+
+
+# --- optimizer options, early ending, precision ---
+
+
+def test_sgd_has_its_momentum_and_adam_refuses_one() -> None:
+    model = torch.nn.Linear(2, 1)
+    made = Training(optimiser="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    (group,) = made.make_optimiser(model).param_groups
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 0.01)
+    for wrong, words in (
+        ({"momentum": 0.9}, "only 'sgd' has it"),
+        ({"optimiser": "sgd", "nesterov": True}, "but training.momentum is 0: set both"),
+        ({"momentum": 1.0, "optimiser": "sgd"}, r"it must be in \[0, 1\)"),
+        ({"milestones": (0.5, 0.2)}, "give rising parts of all steps"),
+        ({"milestones": (1.0,)}, "give rising parts of all steps"),
+        ({"gamma": 0.0}, r"it must be in \(0, 1\]"),
+        ({"clip": 0.0}, "it must be greater than 0"),
+        ({"patience": 0}, "it must be 1 or more"),
+        ({"warmup": 9, "steps": 8}, "it must be from 0 to the 8 of training.steps"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Training(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_clipped_gradient_has_the_norm_that_is_allowed(tmp_path: Path) -> None:
+    step = {"steps": 1, "epoch": 1, "optimiser": "sgd", "lr": 1.0}
+    moved = {}
+    start = instantiate(config(BLOBS, training=step)).build()
+    for clip in (None, 1e-3):
+        run = train_run(config(BLOBS, training={**step, "clip": clip}), tmp_path / str(clip))
+        after = instantiate(config(BLOBS, training=step)).build()
+        load_checkpoint(run.checkpoint("last"), {"student": after})
+        changes = [
+            (one - other).flatten()
+            for one, other in zip(after.parameters(), start.parameters(), strict=True)
+        ]
+        moved[clip] = torch.cat(changes).norm().item()
+    assert moved[None] > 1e-2 and moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_training_ends_when_patience_is_over_and_resumes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([1.0, 3.0, 2.0, 3.0, 9.0])
+    monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: next(scores)})
+    fields = {"steps": 40, "epoch": 2, "patience": 2}
+    chosen = config(SINUSOIDS, training=fields, inference={"weights": "student"})
+    run = train_run(chosen, tmp_path / "run")
+    assert (facts(run)["step"], facts(run)["best_step"]) == (8, 4)
+    before = tensors(run.checkpoint("last"))
+    assert same(tensors(train_run(chosen, run.path, resume=True).checkpoint("last")), before)
+
+
+@pytest.mark.parametrize(("slow", "wanted"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_the_faster_precision_is_taken(
+    slow: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = instantiate(config(BLOBS))
+    clock = 0.0
+
+    def autocast(*_: object, enabled: bool) -> Any:
+        nonlocal clock
+        clock += 2.0 if (slow == "bfloat16") == enabled else 1.0
+        return nullcontext()
+
+    monkeypatch.setattr(training.torch, "autocast", autocast)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock)
+    model = experiment.build()
+    before = [parameter.clone() for parameter in model.parameters()]
+    state = torch.get_rng_state()
+    found = training.faster_precision(model, experiment.problem, torch.device("cpu"))
+    ratio = 2.0 if wanted == "bfloat16" else 0.5
+    assert found == (wanted, f"a step in bfloat16 is {ratio:.2f} times as fast as in float32 here")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True))
+
+
+def test_a_run_keeps_the_precision_it_was_begun_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "faster_precision", lambda *_: ("float32", "so it is"))
+    notes: list[str] = []
+    auto = config(SINUSOIDS, training={**EIGHT["training"], "precision": "auto"})
+
+    class Notes(training.Progress):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    run = train_run(auto, tmp_path / "auto", progress=Notes())
+    assert notes == ["precision float32: so it is"] and facts(run)["precision"] == "float32"
+    stated = train_run(config(SINUSOIDS, **EIGHT), tmp_path / "stated")
+    assert same(tensors(run.checkpoint("last")), tensors(stated.checkpoint("last")))
+    monkeypatch.setattr(training, "faster_precision", lambda *_: pytest.fail("asked again"))
+    train_run(auto, run.path, resume=True)

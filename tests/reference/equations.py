@@ -50,5 +50,6 @@ def prototype_logits(
             if cosine:
                 logits[q, n] = scale * (unit(x) * unit(prototype)).sum()
             else:
-                logits[q, n] = -scale * ((x - prototype) ** 2).sum()
+                square = ((x - prototype) ** 2).sum()
+                logits[q, n] = -scale * (square**0.5 if metric == "distance" else square)
     return logits

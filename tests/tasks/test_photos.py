@@ -1,17 +1,19 @@
 """Photographs from files become the benchmark that is asked for, or one clear line."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from omnitraining.errors import InputError
 from omnitraining.experiment import instantiate, train_run
 from omnitraining.tasks.classification.datasets.duplicates import shared
-from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.tasks.classification.images import LabelledImages, gray, rotated
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import Protocol
 from tests.reference.layouts import PLANTS, SYNSETS, nearest, write_layout
@@ -224,3 +226,90 @@ def test_a_configuration_trains_on_photographs(data: Path, tmp_path: Path) -> No
     run = train_run(asked, tmp_path / "run")
     assert run.checkpoint("best").is_file()
     assert instantiate(asked).problem.pre_outputs == 8
+
+
+# --- gray levels, rotations, sizes, augmentation ---
+
+
+def few(*shape: int) -> LabelledImages:
+    images = torch.randint(256, shape, dtype=torch.uint8)
+    return LabelledImages(images, torch.arange(shape[0]) % 2, ("a", "b"), "few")
+
+
+def test_gray_levels_are_those_of_pillow() -> None:
+    colored = few(5, 3, 7, 7)
+    made = gray(colored)
+    assert made.classes == colored.classes and torch.equal(made.labels, colored.labels)
+    for image, level in zip(colored.images, made.images, strict=True):
+        by_pillow = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"))
+        assert np.abs(level[0].numpy().astype(int) - by_pillow).max() <= 1
+
+
+def test_rotations_are_classes_of_their_own() -> None:
+    made = rotated(few(6, 1, 5, 5))
+    assert made.classes == (
+        "a", "b", "a rotated 90", "b rotated 90",
+        "a rotated 180", "b rotated 180", "a rotated 270", "b rotated 270",
+    )  # fmt: skip
+    assert made.labels.tolist() == [0, 1] * 3 + [2, 3] * 3 + [4, 5] * 3 + [6, 7] * 3
+    for turn in range(4):
+        for index in range(6):
+            expected = np.rot90(made.images[index, 0].numpy(), turn)
+            assert np.array_equal(made.images[6 * turn + index, 0].numpy(), expected)
+    with pytest.raises(InputError, match="few has images of 5 x 4 pixels: only squares"):
+        rotated(few(2, 1, 5, 4))
+
+
+def test_a_problem_in_gray_with_rotations(changing: Path) -> None:
+    for path in (changing / "mini-imagenet").rglob("*.jpg"):
+        with Image.open(path) as image:
+            square = image.resize((20, 20))
+        square.save(path)
+    problem = photos(
+        changing, channels=1, rotations=True, augmentation="none", normalize="training"
+    )
+    assert problem.pre_outputs == 16 and problem.example().shape == (2, 1, 16, 16)
+    assert len(problem.validation.classes) == 8
+    seen = problem.views.test(problem.training[0].images)
+    torch.testing.assert_close(seen.mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.std(), torch.tensor(1.0), atol=1e-3, rtol=0)
+
+
+def test_only_square_files_can_be_rotated(changing: Path) -> None:
+    (first, *_) = sorted((changing / "mini-imagenet/train").rglob("*.*"))
+    Image.new("RGB", (30, 20)).save(first, "PNG")
+    message = fails(changing, rotations=True)
+    assert str(first) in message and "has 30 x 20 pixels: only squares can be rotated" in message
+
+
+def test_images_that_are_enlarged_are_named(data: Path) -> None:
+    with pytest.warns(UserWarning, match="are smaller than") as caught:
+        photos(data, size=300)
+    words = [str(warning.message) for warning in caught]
+    assert [w.split(" images read of ")[1].split()[0] for w in words] == [
+        f"mini-imagenet-{split}" for split in ("train", "validation", "test")
+    ]
+    assert (
+        words[0].startswith("16 of 16 ")
+        and "problem.size, 300 pixels, and are enlarged" in words[0]
+    )
+    assert words[0].endswith("n01532829_0000.jpg has 20 x 24")
+
+
+@pytest.mark.parametrize(("name", "side"), [("closer-look", 18), ("pad-crop", 16), ("none", 16)])
+def test_the_augmentation_decides_how_images_are_stored(data: Path, name: str, side: int) -> None:
+    problem = photos(data, augmentation=name)
+    assert problem.training[0].images.shape[2:] == (side, side)
+    assert problem.episode(0, torch.Generator()).support_x.shape[2:] == (3, 16, 16)
+
+
+def test_an_augmentation_that_is_not_there_is_refused(data: Path) -> None:
+    assert fails(data, augmentation="crop").startswith(
+        "problem.augmentation is 'crop': choose from closer-look, pad-crop, none, or give"
+    )
+
+
+def test_several_tasks_a_step_lie_side_by_side(data: Path) -> None:
+    problem = photos(data, protocol=replace(PROTOCOL, tasks=3))
+    episode = problem.episode(0, torch.Generator().manual_seed(0))
+    assert episode.support_x.shape[:2] == (3, 2) and episode.query_y.shape == (3, 4)

@@ -1,6 +1,7 @@
 """Views of stored images: torchvision's crops, Pillow's jitter, ImageNet's normalisation."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.views import (
+    MEAN,
+    STD,
+    AugmentedViews,
     CloserLookViews,
+    OwnViews,
+    PadCropViews,
     PlainViews,
+    UncroppedViews,
     crop_boxes,
     jitter,
     resized_crops,
@@ -247,6 +254,109 @@ def test_images_of_another_size_are_refused() -> None:
                 call(images)
     with pytest.raises(InputError, match="views have a size of 0: it must be 1 or more"):
         CloserLookViews(0)
+
+
+# --- augmentation to choose ---
+
+
+def as_levels(seen: torch.Tensor) -> torch.Tensor:
+    """Views before they were normalized by ImageNet's levels, as whole levels."""
+    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+    return ((seen * std + mean) * 255).round()
+
+
+@pytest.mark.parametrize(("size", "padding"), [(32, 4), (84, 8), (24, 3), (42, 4), (224, 21)])
+def test_a_padded_crop_is_a_window_of_the_image_in_black(size: int, padding: int) -> None:
+    image = photos(1, side=size)
+    views = PadCropViews(size, jitter=0.0)
+    seen = as_levels(views.training(image.expand(300, -1, -1, -1), seeded()))
+    padded = torch.nn.functional.pad(image[0].float(), [padding] * 4)
+    windows = {}
+    for flip in (False, True):
+        for top in range(2 * padding + 1):
+            for left in range(2 * padding + 1):
+                window = padded[:, top : top + size, left : left + size]
+                window = window.flip(2) if flip else window
+                windows[window[:, :: size // 4, :: size // 5].numpy().tobytes()] = flip, top, left
+    found = [windows[view[:, :: size // 4, :: size // 5].numpy().tobytes()] for view in seen]
+    flips, tops, lefts = (np.array(part) for part in zip(*found, strict=True))
+    assert 0.4 < flips.mean() < 0.6
+    for shifts in (tops, lefts):  # every place is as likely, the first and the last one too
+        assert shifts.min() <= padding * 0.2 and shifts.max() >= padding * 1.8
+        assert abs(shifts.mean() - padding) < 5 * padding / (3 * 300) ** 0.5
+
+
+@pytest.mark.parametrize("kind", [CloserLookViews, PadCropViews, UncroppedViews])
+def test_flips_and_colors_can_be_switched_off(kind: type[AugmentedViews]) -> None:
+    views = kind(20, flip=False, jitter=0.0)
+    ramp = torch.linspace(64, 128, views.stored).expand(200, 3, views.stored, -1).to(torch.uint8)
+    seen = views.training(ramp, seeded())
+    middle = seen[:, :, 8:12]
+    assert (middle[..., 16] > middle[..., 3]).all()
+    assert as_levels(seen).max() <= 128
+    if kind is UncroppedViews:
+        assert torch.equal(seen, views.test(ramp))
+
+
+def test_whole_images_are_mirrored_half_of_the_time() -> None:
+    image = photos(1, side=20)
+    seen = as_levels(
+        UncroppedViews(20, jitter=0.0).training(image.expand(200, -1, -1, -1), seeded())
+    )
+    mirrored = (seen == image.flip(3)).flatten(1).all(1)
+    assert ((seen == image).flatten(1).all(1) | mirrored).all()
+    assert 0.38 < mirrored.float().mean() < 0.62
+
+
+def test_levels_of_one_s_own_replace_those_of_imagenet() -> None:
+    levels = torch.tensor([0.5]), torch.tensor([0.25])
+    images = photos(2, 1, side=20)
+    seen = UncroppedViews(20, levels=levels).test(images)
+    torch.testing.assert_close(seen, (images / 255 - 0.5) / 0.25)
+
+
+class Batched:
+    batched = True
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[1:] == (3, 20, 20)
+        return images * torch.rand(len(images), 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "augmentation", [Batched(), lambda image: (image * torch.rand(()))[None], torch.nn.Identity()]
+)
+def test_a_callable_of_one_s_own_follows_from_the_generator(augmentation: Any) -> None:
+    views, images = OwnViews(20, augmentation), photos(4, side=20)
+    state = torch.get_rng_state()
+    first, again = (views.training(images, seeded(1)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again) and first.shape == (4, 3, 20, 20)
+    assert torch.equal(views.test(images), UncroppedViews(20).test(images))
+    ratios = as_levels(first).mean((1, 2, 3)) / images.float().mean((1, 2, 3))
+    if not isinstance(augmentation, torch.nn.Identity):
+        assert len(ratios.mul(100).round().unique()) == 4, "each image has a draw of its own"
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "words"),
+    [
+        (lambda x: x[:, 1:], r"returns \[3, 19, 20\] for levels of shape \[3, 20, 20\]"),
+        (lambda x: x.numpy(), "returns ndarray for levels"),
+        (lambda x: (x * 255).byte(), "returns torch.uint8 or values that are not finite"),
+        (lambda x: x / 0, "returns torch.float32 or values that are not finite"),
+        (lambda x: x * 255, "they must stay between 0 and 1"),
+        (lambda x: (x - 0.5) / 0.1, "they must stay between 0 and 1"),
+    ],
+)
+def test_a_callable_that_returns_something_else_is_refused(augmentation: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        OwnViews(20, augmentation).training(photos(2, side=20), seeded())
+
+
+def test_a_jitter_out_of_range_is_refused() -> None:
+    with pytest.raises(InputError, match=r"jitter is 1\.5: it must be at least 0 and"):
+        PadCropViews(20, jitter=1.5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

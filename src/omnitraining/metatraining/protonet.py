@@ -12,13 +12,16 @@ from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32, in_full_precision
 
+Metric = Literal["euclidean", "distance", "cosine"]
+
+SMALLEST = 1e-6
+"""Squared distance below which one is not told from zero."""
+
 
 class Prototypes(nn.Module):
     """Logits [T, Q, N] of features [T, Q, D] by their distance to prototypes [T, N, D]."""
 
-    def __init__(
-        self, prototypes: Tensor, metric: Literal["euclidean", "cosine"], scale: float
-    ) -> None:
+    def __init__(self, prototypes: Tensor, metric: Metric, scale: float) -> None:
         super().__init__()
         self.metric, self.scale = metric, scale
         self.register_buffer("prototypes", prototypes)
@@ -32,7 +35,10 @@ class Prototypes(nn.Module):
         # -|q - c|^2 expanded, so that it is one matrix product
         squares = query.square().sum(-1, keepdim=True)
         squares = squares + self.prototypes.square().sum(-1).unsqueeze(1)
-        return self.scale * (2 * query @ self.prototypes.mT - squares)
+        products = 2 * query @ self.prototypes.mT - squares
+        if self.metric == "distance":  # whose slope at 0 is not finite
+            return -self.scale * (-products).clamp_min(SMALLEST).sqrt()
+        return self.scale * products
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,13 @@ class ProtoNet(MetaTraining):
 
     Args:
         metric: ``"euclidean"``: logits are negative squared distances, summed over dimensions, as
-            the algorithm's authors and [13] have it (eq. 20 prints d without a square);
-            ``"cosine"``: cosine similarities of unit embeddings, which measured better.
+            the algorithm's authors and [13] have it; ``"distance"``: negative distances, without
+            the square, as eq. 20 prints them; ``"cosine"``: cosine similarities of unit
+            embeddings.
         scale: factor of the logits.
     """
 
-    metric: Literal["euclidean", "cosine"] = "cosine"
+    metric: Metric = "cosine"
     scale: float = 10.0
 
     def head(self, features: int, outputs: int) -> nn.Module:
