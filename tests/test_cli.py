@@ -14,11 +14,13 @@ import pytest
 import torch
 import yaml
 
-from omnitraining import reproduction
+from omnitraining import reproduction, sweeping, variation
 from omnitraining.batches import MiniBatch
 from omnitraining.cli import COMMANDS, main
+from omnitraining.errors import InputError
 from omnitraining.experiment import Experiment, instantiate, read_config
 from omnitraining.fields import described
+from omnitraining.jobs import Job
 from omnitraining.metatraining import MatchingNet, ProtoNet
 from omnitraining.pretraining import BaselinePP, SGDHead
 from omnitraining.recipes import merge
@@ -547,6 +549,58 @@ def test_a_damaged_run_is_one_line(
     damage(run, name, change)
     line = refuses("evaluate", run, "--tasks", 2)
     assert words in line and str(run) in line
+
+
+SCORES = '{"unit": "u", "higher_is_better": true, "cells": {"a": %s}}'
+
+
+@pytest.mark.parametrize("text", [
+    "[]", '{"unit": "u", "higher_is_better": true, "cells": []}', SCORES % "3",
+    SCORES % '{"tasks_hash": "h", "scores": {"ensemble": ["0.5", "0.7"]}}',
+    SCORES % '{"tasks_hash": "h", "scores": {"ensemble": []}}',
+    SCORES % '{"tasks_hash": "h", "scores": {"ensemble": 3}}',
+    SCORES % '{"tasks_hash": "h", "scores": {"pre": [1, 2]}}',
+    SCORES % '{"tasks_hash": "h", "scores": {"ensemble": [1, 2], "pre": [1]}}',
+])  # fmt: skip
+def test_a_damaged_evaluation_is_one_line(text: str, run: Path, refuses: Says) -> None:
+    (run / "evaluations" / "test.json").write_text(text)
+    assert "test.json is damaged (" in refuses("compare", run, run)
+
+
+def test_what_cannot_be_written_is_shown(
+    run: Path,
+    waves: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A result that took minutes or days is not lost with the place that it should go to."""
+
+    def refuse(*_: Any) -> None:
+        raise InputError("cannot write it: Read-only file system")
+
+    monkeypatch.setattr(Run, "save_evaluation", refuse)
+    with pytest.warns(UserWarning, match="not kept in the run: cannot write it"):
+        assert main(["evaluate", str(run), "--tasks", "2", "--json", str(tmp_path / "a")]) == 0
+    assert "K=5 1 steps" in capsys.readouterr().out
+    assert [*json.loads((tmp_path / "a").read_text())["cells"]] == ["K=5 1 steps", "K=5 2 steps"]
+    assert main(["train", str(waves), "--out", str(tmp_path / "new")]) == 2
+    captured = capsys.readouterr()
+    assert "K=5 1 steps" in captured.out and "Read-only file system" in captured.err
+
+
+def test_a_record_that_cannot_be_written_is_shown(
+    run: Path, waves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system", "record.json")
+
+    monkeypatch.setattr(sweeping, "write_record", refuse)
+    (cell, *_) = variation.cells(waves, {"loss.weight": ["3", "4"]})
+    job = Job(cell.label, "", run, {**cell.values, "seed": 0})
+    with pytest.raises(OSError, match="Read-only"):
+        sweeping.conclude([cell], [job], run.parent, {"title": "T", "command": "c"})
+    assert "best validation score" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_without_checkpoint_is_one_line(run: Path, refuses: Says) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,54 @@ def test_missing_pictures_are_said(results: Path) -> None:
     shutil.copy(RESULTS / "figure5.json", results)
     text = page.page(book.chapters(results), results)
     assert "there is no figure5.png beside the records" in text and "<img" not in text
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+def test_records_of_strangers_are_text(results: Path, tmp_path: Path) -> None:
+    """No HTML of a title, unit, row, file or note, and no file from elsewhere."""
+    made = json.loads((results / "mine.json").read_text())
+    for field in ("title", "unit", "command", "paper"):
+        made[field] = f"{EVIL} {made[field]}"
+    for place in ("../secret.png", str(tmp_path / "secret.png"), "https://evil.example/x.png"):
+        made["title"] += f'\n\n![x]({place} "t")'
+    made["rows"][EVIL] = made["rows"].pop("rival")
+    made["failed"][EVIL] = EVIL
+    (results / "mine.json").write_text(json.dumps(made))
+    (results / f"{EVIL.replace('/', '')}.json").write_text(json.dumps(made))
+    (results / "README.md").write_bytes(
+        f"# T\n\n{EVIL}\n\n[a](javascript:x) \xe9".encode("latin-1")
+    )
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (results / "linked.png").symlink_to(tmp_path / "secret.png")
+    made["title"] += "![x](linked.png)"
+    (results / "other.json").write_text(json.dumps(made))
+    out = tmp_path / "book.html"
+    assert main(["report", str(results), "--out", str(out)]) == 0
+    text = out.read_text("utf-8")
+    assert "<script" not in text and "javascript:x" not in text.replace("(javascript:x)", "")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text) and text.count("<img ") == 1
+    assert b64encode(b"secret").decode() not in text
+    assert main(["report", str(results), "--out", str(tmp_path / "deep" / "book")]) == 0
+    pages = [*(tmp_path / "deep").rglob("*")]
+    assert not (tmp_path / "deep" / "secret.png").exists()
+    for page_of in (path for path in pages if path.suffix == ".md" and path.stem != "notes"):
+        assert "<script" not in page_of.read_text("utf-8")
+    assert {path.name for path in pages if path.suffix == ".png"} <= {"mine.png"}
+
+
+@pytest.mark.parametrize("change", [
+    {"rows": 3}, {"rows": {"a": {}}}, {"reference": "nobody"}, {"unit": None, "rows": []},
+])  # fmt: skip
+def test_a_damaged_record_is_one_line(
+    change: Record, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = json.loads((results / "mine.json").read_text())
+    made.pop("failed")
+    (results / "mine.json").write_text(json.dumps({**made, "experiment": "figure5", **change}))
+    assert main(["report", str(results), "--out", str(tmp_path / "b.html")]) == 2
+    assert "json is damaged or not a record: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,6 +76,36 @@ class Evaluation:
     unit: str
     higher_is_better: bool
     cells: dict[str, Cell] = field(default_factory=dict)
+
+
+def evaluation_from(record: Any) -> Evaluation:
+    """An evaluation of the values that `dataclasses.asdict` makes of one.
+
+    Raises:
+        ValueError: they are not; the message says what is wrong.
+    """
+    if not isinstance(record, dict) or {*record} != {"unit", "higher_is_better", "cells"}:
+        raise ValueError("it must have unit, higher_is_better and cells")
+    cells = {}
+    for name, values in _mapping(record["cells"], "cells").items():
+        if {*_mapping(values, name)} != {"tasks_hash", "scores"}:
+            raise ValueError(f"{name} must have tasks_hash and scores")
+        scores = _mapping(values["scores"], f"scores of {name}")
+        lists = [v for v in scores.values() if isinstance(v, list) and v and all(map(_is_score, v))]
+        if ENSEMBLE not in scores or len(lists) < len(scores) or len({*map(len, lists)}) != 1:
+            raise ValueError(f"scores of {name} must be equally many numbers for each head")
+        cells[name] = Cell(str(values["tasks_hash"]), scores)
+    return Evaluation(str(record["unit"]), record["higher_is_better"] is True, cells)
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{name} must be a mapping")
+    return value
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def half_width(scores: Tensor) -> float:

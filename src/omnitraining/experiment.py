@@ -356,7 +356,17 @@ def evaluate_run(
         tasks: test tasks per cell, from 2 to those that the problem has, which is the default.
         shots: support samples; as configured if not given.
         name: of the record in ``evaluations/``.
+
+    Raises:
+        InputError: the run cannot be judged, or the result cannot be written.
     """
+    evaluation = judged(run, tasks, shots)
+    run.save_evaluation(name, evaluation)
+    return evaluation
+
+
+def judged(run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()) -> Evaluation:
+    """The same without keeping the result, as of a run that may only be read."""
     experiment = load_run(run)
     problem = experiment.problem
     tasks = problem.test_tasks if tasks is None else tasks
@@ -364,9 +374,7 @@ def evaluate_run(
         raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
     if shots:
         problem.set_test_shots(shots)
-    evaluation = problem.evaluate(experiment.ready(run), experiment.inference, tasks)
-    run.save_evaluation(name, evaluation)
-    return evaluation
+    return problem.evaluate(experiment.ready(run), experiment.inference, tasks)
 
 
 def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:

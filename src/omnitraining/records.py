@@ -50,18 +50,16 @@ class Shown:
     parts: Sequence[str] = ("test",)
 
 
-def write_record(
-    path: Path,
+def make_record(
     facts: Values,
     results: Results,
     shown: Shown,
     beside: dict[str, Values],
     claims: list[Claim],
 ) -> tuple[Values, dict[str, Evaluation]]:
-    """Write everything a table or figure needs, and where it came from.
+    """Everything a table or figure needs, and where it came from.
 
     Args:
-        path: of the record; it is either old or new, never half.
         facts: what the record says first: experiment, title, paper, command.
         results: finished runs; the first row is the reference of differences.
         shown: what of them goes into the record.
@@ -88,10 +86,14 @@ def write_record(
         "rows": rows_of(results, by_seed, pooled, beside),
         "claims": differences(claims, by_seed),
     }
+    return record, pooled
+
+
+def write_record(path: Path, record: Values) -> None:
+    """Write a record, so that the file is either old or new, never half."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     os.replace(part, path)
-    return record, pooled
 
 
 def evaluations(results: Results, shown: Shown) -> dict[str, list[Evaluation]]:

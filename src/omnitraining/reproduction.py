@@ -16,7 +16,7 @@ from omnitraining.display import TrainingDisplay, comparison_table, show, valida
 from omnitraining.errors import InputError
 from omnitraining.jobs import Job, check_unchanged, judge, train, tune
 from omnitraining.recipes import merge, with_recipe
-from omnitraining.records import Results, Shown, Values, write_record
+from omnitraining.records import Results, Shown, Values, make_record, write_record
 from omnitraining.runs import Run
 from omnitraining.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
 from omnitraining.tasks.classification import placeholders
@@ -281,7 +281,7 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
     cells = {name: own["cells"] for name, own in suite.settings.items() if "cells" in own}
     parts = ("test", "tuned") if suite.tuned else ("test",)
     shown = Shown(suite.show, called, cells, parts)
-    record, pooled = write_record(path, facts, results, shown, paper, claims)
+    record, pooled = make_record(facts, results, shown, paper, claims)
     if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 
@@ -290,4 +290,5 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
         show(comparison_table(pooled))
     else:
         show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
+    write_record(path, record)
     say(f"record: {path}")

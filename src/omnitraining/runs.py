@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from omnitraining.distributed import team
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.evaluation import Evaluation, evaluation_from
 
 
 class Run:
@@ -112,10 +112,8 @@ class Run:
         if not path.is_file():
             raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
         try:
-            record = json.loads(path.read_text("utf-8"))
-            cells = {cell: Cell(**values) for cell, values in record.pop("cells").items()}
-            return Evaluation(**record, cells=cells)
-        except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return evaluation_from(json.loads(path.read_text("utf-8")))
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"evaluation {path} is damaged ({error}): run 'omni evaluate {self.path}'"
             ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from omnitraining.display import show, sweep_table
 from omnitraining.errors import InputError
 from omnitraining.jobs import Job, Launch, check_unchanged, train_and_judge
-from omnitraining.records import Results, Shown, Values, write_record
+from omnitraining.records import Results, Shown, Values, make_record, write_record
 from omnitraining.runs import Run
 from omnitraining.terminal import say
 from omnitraining.variation import Cell
@@ -83,8 +83,9 @@ def conclude(cells: list[Cell], jobs: list[Job], folder: Path, facts: Values) ->
         for cell in cells
     }
     path = folder / f"{folder.absolute().name}.json"
-    record, _ = write_record(path, facts, results, Shown(), beside, [])
+    record, _ = make_record(facts, results, Shown(), beside, [])
     show(sweep_table(record))
+    write_record(path, record)
     say(f"record: {path}")
     from omnitraining.analysis import varied_fields  # matplotlib takes a second to import
 

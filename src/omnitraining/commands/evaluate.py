@@ -1,8 +1,12 @@
 """``omni evaluate``: a run on the fixed test tasks."""
 
+import json
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
+from omnitraining.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
@@ -23,10 +27,12 @@ def main(arguments: list[str]) -> int:
 
     run = Run(options.run, trust=options.trust)
     name = "test" if not options.shots and options.tasks is None else "custom"
-    evaluation = experiment.evaluate_run(run, options.tasks, tuple(options.shots), name)
+    evaluation = experiment.judged(run, options.tasks, tuple(options.shots))
     show(evaluation_table(run.name, evaluation))
+    try:
+        run.save_evaluation(name, evaluation)
+    except InputError as error:  # a run that may only be read
+        warnings.warn(f"the result is not kept in the run: {error}", stacklevel=1)
     if options.json:
-        options.json.write_text(
-            (run.path / "evaluations" / f"{name}.json").read_text("utf-8"), "utf-8"
-        )
+        options.json.write_text(json.dumps(asdict(evaluation)), "utf-8")
     return 0

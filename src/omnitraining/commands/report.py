@@ -41,9 +41,8 @@ def main(arguments: list[str]) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, text in book.pages(chapters).items():
             (options.out / name).write_text(text, "utf-8")
-        for picture in book.pictures(chapters):
-            if (options.results / picture).is_file():
-                shutil.copy(options.results / picture, options.out / picture)
+        for picture in book.pictures(chapters, options.results):
+            shutil.copy(options.results / picture, options.out / picture)
     measured = sum(chapter.is_measured for chapter in chapters)
     say(f"book: {options.out}   {measured} of {len(chapters)} experiments have records")
     return 0

@@ -69,7 +69,9 @@ def main(arguments: list[str]) -> int:
         run = experiment.train_run(config, folder, known.resume, progress, known.trust)
     if not team.leads:
         return 0
-    evaluation = experiment.evaluate_run(run)
+    say(f"{run.name}: judging it on the test tasks", error=True)
+    evaluation = experiment.judged(run)
     show(evaluation_table(run.name, evaluation))
+    run.save_evaluation("test", evaluation)
     say(f"run: {folder}   again: omni evaluate {folder}")
     return 0

@@ -48,9 +48,9 @@ def main(arguments: list[str]) -> int:
     try:
         search.run(options.trials, options.jobs, launch)
     finally:  # an interrupted search shows what is there
-        trials = search.conclude(f"{command} --trials {options.trials}")
-        if trials:
+        if trials := search.trials():
             show(trials_table(f"{search.method} in {options.config.stem}", trials))
+        search.conclude(f"{command} --trials {options.trials}")
     failed = sum(trial.score is None for trial in trials)
     say(f"{len(trials)} trials, of which {failed} failed")
     for trial in trials:

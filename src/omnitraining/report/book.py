@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,17 +62,42 @@ def read_records(folder: Path) -> dict[str, Record]:
         raise InputError(f"there is no folder of records at {folder}")
     found = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}") from error
+        record = _read(path)
         if isinstance(record, dict) and "experiment" in record and "rows" in record:
-            found[path.stem] = record
+            found[as_text(path.stem)] = record
     if not found:
         raise InputError(
             f"there is no record in {folder}: 'omni reproduce' and 'omni sweep' write them"
         )
     return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return as_text(json.loads(path.read_text("utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def as_text(value: Any) -> Any:
+    """Values in which no text is HTML, nor more than one line: records may be a stranger's."""
+    if isinstance(value, str):
+        return " ".join(value.replace("<", "&lt;").split("\n"))
+    if isinstance(value, list):
+        return [as_text(part) for part in value]
+    if isinstance(value, dict):
+        return {as_text(name): as_text(part) for name, part in value.items()}
+    return value
+
+
+@contextmanager
+def _whole(stem: str) -> Iterator[None]:
+    """Says which record lacks what is needed, or has it in another form."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, StopIteration) as error:
+        words = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{stem}.json is damaged or not a record: {words}") from error
 
 
 def chapters(folder: Path) -> list[Chapter]:
@@ -87,11 +114,15 @@ def chapters(folder: Path) -> list[Chapter]:
     records = read_records(folder)
     known = {suite.name: suite for suite in suites()}
     counted = folder / "full-size.json"
-    whole = json.loads(counted.read_text("utf-8")) if counted.is_file() else {}
-    found = [_chapter(suite, records, folder, whole) for suite in known.values()]
+    whole = _read(counted) if counted.is_file() else {}
+    found = []
+    for suite in known.values():
+        with _whole(suite.name):
+            found.append(_chapter(suite, records, folder, whole))
     for stem, record in records.items():
-        if record["experiment"] not in known:
-            found.append(_foreign(stem, record, folder))
+        with _whole(stem):
+            if record["experiment"] not in known:
+                found.append(_foreign(stem, record, folder))
     found.sort(key=lambda chapter: _place(chapter.name))
     readme = folder / "README.md"
     return [*found, *([_notes(readme)] if readme.is_file() else [])]
@@ -133,7 +164,7 @@ def _foreign(stem: str, record: Record, folder: Path) -> Chapter:
 
 def _notes(readme: Path) -> Chapter:
     """What a person has written about the results."""
-    title, _, text = markers.outside(readme.read_text("utf-8"), "").partition("\n")
+    title, _, text = markers.outside(readme.read_text("utf-8", "replace"), "").partition("\n")
     return Chapter("notes", title.removeprefix("# "), [], text.replace("\n## ", "\n### "), True)
 
 
@@ -205,9 +236,17 @@ def pages(found: list[Chapter]) -> dict[str, str]:
     return {"index.md": first + listed, **texts}
 
 
-def pictures(found: list[Chapter]) -> list[str]:
-    """Names of all pictures that are shown."""
-    return re.findall(r"!\[[^]]*\]\(([^)]+)\)", "".join(chapter.text for chapter in found))
+def pictures(found: list[Chapter], folder: Path) -> list[str]:
+    """Names of the pictures that are shown and lie in the folder of the records."""
+    named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", "".join(chapter.text for chapter in found))
+    return [name for name in dict.fromkeys(named) if is_picture(folder, name)]
+
+
+def is_picture(folder: Path, name: str) -> bool:
+    """Whether a name is that of a picture in a folder, and not of a file elsewhere."""
+    path = folder / name
+    is_inside = path.resolve().parent == folder.resolve()
+    return is_inside and path.suffix.lower() == ".png" and path.is_file()
 
 
 def markdown(found: list[Chapter]) -> str:

@@ -3,9 +3,12 @@
 import html
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from omnitraining.report import book
 from omnitraining.report.book import Chapter
@@ -21,8 +24,14 @@ def page(chapters: list[Chapter], folder: Path) -> str:
         folder: where the pictures lie.
     """
     text = book.markdown(chapters).replace(" ± ", "\u00a0±\u00a0")  # no number is broken in two
-    body = MarkdownIt("commonmark").enable("table").render(text)
-    body = re.sub(r'<img src="([^"]+)" alt="([^"]*)"\s*/?>', lambda m: _inlined(m, folder), body)
+    # Records and notes may be a stranger's: their HTML is text.
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+    def image(_: object, tokens: Sequence[Token], index: int, *__: object) -> str:
+        return _inlined(folder, tokens[index])
+
+    renderer.add_render_rule("image", image)
+    body = renderer.render(text)
     body = re.sub(r"<h2>([^<]+)</h2>", r'<h2 id="\1">\1</h2>', body)
     body = body.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
@@ -30,8 +39,8 @@ def page(chapters: list[Chapter], folder: Path) -> str:
     for sign, name in (("✓", "holds"), ("✗", "fails"), ("–", "open")):
         body = re.sub(rf"<td>({sign} [^<]*)</td>", rf'<td class="{name}">\1</td>', body)
     links = "".join(
-        f'<li><a href="#{c.name}">{html.escape(c.name)}</a>{"" if c.is_measured else " –"}</li>'
-        for c in chapters
+        f'<li><a href="#{name}">{name}</a>{"" if is_measured else " –"}</li>'
+        for name, is_measured in ((html.escape(c.name), c.is_measured) for c in chapters)
     )
     contents = f'<li><a href="#Verdicts">Verdicts</a></li>{links}'
     return (
@@ -44,9 +53,10 @@ def page(chapters: list[Chapter], folder: Path) -> str:
     )
 
 
-def _inlined(match: re.Match[str], folder: Path) -> str:
-    """A picture as data; in words where it is missing."""
-    if not (folder / match[1]).is_file():
-        return f"<em>({match[2]}: there is no {match[1]} beside the records)</em>"
-    data = b64encode((folder / match[1]).read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{match[2]}" loading="lazy">'
+def _inlined(folder: Path, image: Token) -> str:
+    """A picture as data; in words where it is missing or not of the folder."""
+    name, text = unquote(str(image.attrs["src"])), html.escape(image.content)
+    if not book.is_picture(folder, name):
+        return f"<em>({text}: there is no {html.escape(name)} beside the records)</em>"
+    data = b64encode((folder / name).read_bytes()).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{text}" loading="lazy">'
