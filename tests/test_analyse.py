@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from omnitraining.analysis import transfer
+from omnitraining import terminal
+from omnitraining.analysis import transfer, transfer_chart
 from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer, tuned_name
 from omnitraining.analysis.transfer_report import advice
 from omnitraining.backbones import Conv4
@@ -173,6 +174,23 @@ def test_tasks_fit_the_images_that_there_are(
 def test_images_that_make_no_task_are_refused(classes: int, images: int, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         transfer.for_images(Blobs(PROTOCOL), blobs(classes, images, "mine"))
+
+
+def test_fine_tuning_that_would_take_too_long_is_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.Pace, "FIRST", 0.0)
+    problem, own = Blobs(PROTOCOL), blobs(4, 5, "mine", 9)
+    parts = problem, model_of(problem, Baseline()), Inference(), own, 6, 6
+    with pytest.warns(UserWarning, match=r"on 6 tasks would take about .*: it is left out; --tun"):
+        found = transfer.measure(*parts, minutes=0.0)
+    assert not found.tuned.cells and found.flows == ("pre", "joint", "meta")
+    assert not any("fine-tuning" in sentence for sentence in advice(found))
+    assert transfer_chart.draw(found, tmp_path / "a.png").is_file()
+    assert "fine-tuning: " not in capsys.readouterr().err
+    whole = transfer.measure(*parts, minutes=1e6)
+    assert len(whole.tuned_cell(1, 10).scores["pre"]) == 6
+    assert "fine-tuning: 1 of 9, " in capsys.readouterr().err
 
 
 # --- advice ---

@@ -5,6 +5,7 @@ is asked of every flow of one model, on images of the user's own.
 """
 
 import copy
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,12 +37,16 @@ from omnitraining.tasks.classification.datasets.duplicates import shared
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
+from omnitraining.terminal import duration, tracked
 
 TRAINED, NEW = "trained classes", "new classes"
 STEPS = (0, 1, 10)
 """Gradient steps of fine-tuning, as in Figure 10c."""
 RATES = (0.01, 0.1, 1.0)
 """Learning rates of fine-tuning, of which the validation tasks choose one for each flow."""
+
+LEAST = 5
+"""Tasks of fine-tuning below which an interval says nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Transfer:
     @property
     def flows(self) -> tuple[str, ...]:
         """Of the model, without the ensemble."""
-        return tuple(self.tuned_cell(self.shots[0], STEPS[0]).scores)
+        heads = next(iter(self.frozen.cells.values())).scores
+        return tuple(head for head in heads if head != ENSEMBLE)
 
     def frozen_cell(self, images: str, shots: int) -> Cell:
         """Results on some images."""
@@ -76,7 +82,12 @@ class Transfer:
         return self.tuned.cells[tuned_name(self.own, shots, steps)]
 
     def gains(self, flow: str, shots: int) -> list[Difference]:
-        """What a flow gains on the user's images by each number of steps above 0, task by task."""
+        """What a flow gains on the user's images by each number of steps above 0, task by task.
+
+        Nothing where fine-tuning was left out.
+        """
+        if not self.tuned.cells:
+            return []
         cells = [self.tuned_cell(shots, steps).scores[flow] for steps in STEPS]
         return [paired_difference(after, cells[0]) for after in cells[1:]]
 
@@ -93,6 +104,7 @@ def measure(
     own: LabelledImages,
     tasks: int,
     tuned_tasks: int,
+    minutes: float | None = None,
 ) -> Transfer:
     """Judge a model on the classes it was trained on, on new ones, and on the user's own images.
 
@@ -106,8 +118,9 @@ def measure(
         own: the user's images, as the problem stores its own.
         tasks: for each kind of images.
         tuned_tasks: the first of them are those on which networks are fine-tuned.
+        minutes: that fine-tuning may take: on fewer tasks, or none, where it would take longer.
 
-    Warns when the model was trained on some of the user's images.
+    Warns when the model was trained on some of the user's images, and when fewer are fine-tuned.
 
     Raises:
         InputError: the user's images are too few for a task, or the new heads are not linear.
@@ -129,19 +142,65 @@ def measure(
     }
     frozen = judged.evaluate(model, inference, tasks)
     tuned = Evaluation(frozen.unit, frozen.higher_is_better)
-    shots, ways = judged.protocol.test_shots, judged.ways(own)
-    tunable = _tunable(judged, model, tuned_tasks)
-    for some in shots:
-        drawn = judged.fixed_tasks(own, ways, some, tuned_tasks)
+    shots = judged.protocol.test_shots
+    if minutes is not None:
+        tuned_tasks = _affordable(judged, model, own, tuned_tasks, minutes)
+    if tuned_tasks:
+        parts = len(model.trained_flows) * (1 + len(shots))
+        for _ in tracked(_tune(judged, model, own, tuned_tasks, tuned), parts, "fine-tuning"):
+            pass
+    return Transfer(own.name, shots, frozen, tuned)
+
+
+def _tune(
+    problem: Classification, model: Model, own: LabelledImages, tasks: int, tuned: Evaluation
+) -> Iterator[str]:
+    """Fine-tune every flow on the user's images, into an evaluation; yields after each part."""
+    ways, tunable = problem.ways(own), {}
+    for flow in model.trained_flows:
+        backbone = plain(_backbone(model, flow)).eval()
+        tunable[flow] = backbone, chosen_rate(problem, model, backbone, tasks)
+        yield flow
+    for some in problem.protocol.test_shots:
+        drawn = problem.fixed_tasks(own, ways, some, tasks)
         identity = tasks_hash(own.fingerprint, drawn.support, drawn.query)
-        found = {
-            flow: fine_tuned(judged, model, backbone, own, drawn, rate)
-            for flow, (backbone, rate) in tunable.items()
-        }
+        found = {}
+        for flow, (backbone, rate) in tunable.items():
+            found[flow] = fine_tuned(problem, model, backbone, own, drawn, rate)
+            yield flow
         for place, steps in enumerate(STEPS):
             scores = {flow: parts[place].tolist() for flow, parts in found.items()}
             tuned.cells[tuned_name(own.name, some, steps)] = Cell(identity, scores)
-    return Transfer(own.name, shots, frozen, tuned)
+
+
+@torch.no_grad()
+def _affordable(
+    problem: Classification, model: Model, own: LabelledImages, wanted: int, minutes: float
+) -> int:
+    """How many tasks can be fine-tuned in so many minutes, by the time that one step takes here."""
+    backbone, shots = (
+        plain(_backbone(model, model.trained_flows[0])).eval(),
+        problem.protocol.test_shots,
+    )
+    drawn = problem.fixed_tasks(own, problem.ways(own), shots[-1], 1)
+    episode = problem.test_episode(own, drawn)
+    start = time.monotonic()
+    logits = _tuned_logits(model, backbone, episode, RATES[0])
+    next(logits)
+    next(logits)
+    parts = len(model.trained_flows) * (len(RATES) + len(shots))
+    each = (time.monotonic() - start) * STEPS[-1] * parts
+    fitting = int(60 * minutes / each)
+    if fitting >= wanted:
+        return wanted
+    fitting = fitting if fitting >= LEAST else 0
+    warnings.warn(
+        f"fine-tuning on {wanted} tasks would take about {duration(each * wanted)} here: "
+        + (f"it is done on {fitting}" if fitting else "it is left out")
+        + f"; --tuned-tasks {wanted} does it on all",
+        stacklevel=3,
+    )
+    return fitting
 
 
 def tune_run(run: Run, tasks: int) -> Evaluation:

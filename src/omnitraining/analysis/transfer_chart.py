@@ -38,6 +38,7 @@ def draw(found: Transfer, path: Path) -> Path:
         gains = {
             flow: [(gap.mean, gap.interval) for gap in found.gains(flow, shots)]
             for flow in found.flows
+            if found.tuned.cells  # fine-tuning may have been left out
         }
         _points(right, gains, steps)
         right.axhline(0, color="0.6", lw=1, zorder=0)

@@ -16,7 +16,8 @@ def advice(found: Transfer) -> list[str]:
         cell = found.frozen_cell(found.own, shots)
         many = f"{shots} image" + "s" * (shots > 1)
         said.append(f"With {many} per class: {_choice(found.flows, cell)}")
-        said.append(f"With {many} per class: {_tuning(found, shots)}")
+        if found.tuned.cells:
+            said.append(f"With {many} per class: {_tuning(found, shots)}")
     most = found.shots[-1]
     for flow in found.flows:
         seen, new, own = (

@@ -6,6 +6,9 @@ from omnitraining.cli import add_trust, command_parser
 from omnitraining.errors import InputError
 from omnitraining.terminal import say
 
+TUNED, MINUTES = 40, 5.0
+"""Tasks of fine-tuning, and the time that they may take, where the user does not say."""
+
 
 def main(arguments: list[str]) -> int:
     """Judge the flows of a run on the user's images."""
@@ -26,14 +29,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--tuned-tasks",
         type=int,
-        default=40,
-        help="of them, those on which whole flows are fine-tuned (default: 40)",
+        help="of them, those on which whole flows are fine-tuned (default: 40, or as many as take "
+        "five minutes here)",
     )
     add_trust(parser)
     options = parser.parse_args(arguments)
-    if not 2 <= options.tuned_tasks <= options.tasks:
+    tuned_tasks = TUNED if options.tuned_tasks is None else options.tuned_tasks
+    if not 2 <= tuned_tasks <= options.tasks:
         raise InputError(
-            f"--tasks is {options.tasks} and --tuned-tasks {options.tuned_tasks}: the second must "
+            f"--tasks is {options.tasks} and --tuned-tasks {tuned_tasks}: the second must "
             "be 2 or more, and not more than the first"
         )
     if options.out is not None and options.out.suffix.lower() != ".png":
@@ -60,11 +64,19 @@ def main(arguments: list[str]) -> int:
     own = LabelledImages(
         inputs.coloured(stored.images), stored.labels, stored.classes, options.data.resolve().name
     )
+    say(
+        f"{run.name}: {', '.join(model.trained_flows)} on {len(own.images)} images of "
+        f"{len(own.classes)} classes in {own.name}: {options.tasks} tasks each on trained classes, "
+        f"new ones and these, then fine-tuning on {tuned_tasks}",
+        error=True,
+    )
+    minutes = MINUTES if options.tuned_tasks is None else None
     found = transfer.measure(
-        problem, model, experiment.inference, own, options.tasks, options.tuned_tasks
+        problem, model, experiment.inference, own, options.tasks, tuned_tasks, minutes
     )
     show(evaluation_table(f"{run.name}, frozen", found.frozen))
-    show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))
+    if found.tuned.cells:
+        show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))
     for sentence in transfer_report.advice(found):
         say(f"- {sentence}")
     if options.out is not None:
