@@ -160,6 +160,15 @@ def test_prepared_images_are_those_that_training_loads(
     assert data.labels.equal(torch.arange(6).repeat_interleave(21))
 
 
+@pytest.mark.parametrize(("augmentation", "side"), [("pad-crop", 12), ("none", 12)])
+def test_the_size_of_what_is_prepared_is_that_of_the_augmentation(
+    augmentation: str, side: int, birds: Path, omni: Runs, cache: Path
+) -> None:
+    code, out, _ = omni("prepare", birds, "--size", 12, "--augmentation", augmentation)
+    assert code == 0 and f"train: 126 images of {side} x {side} pixels" in out[0]
+    assert {path.name.rsplit("-", 2)[1] for path in cache.glob("*.uint8")} == {str(side)}
+
+
 def test_the_folder_and_size_of_what_is_prepared(
     birds: Path, omni: Runs, cache: Path, tmp_path: Path
 ) -> None:

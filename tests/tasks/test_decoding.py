@@ -18,7 +18,7 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification import decoding
-from omnitraining.tasks.classification.decoding import decode, load, resized_side
+from omnitraining.tasks.classification.decoding import decode, load
 from omnitraining.tasks.classification.listing import Item, Listing
 
 SIDE = 8
@@ -265,10 +265,6 @@ def test_other_arrays_are_refused(array: NDArray[Any], words: str) -> None:
     with pytest.raises(InputError) as caught:
         decode(array, SIDE)
     assert words in str(caught.value)
-
-
-def test_sides_of_the_protocol() -> None:
-    assert resized_side(84) == 96 and resized_side(224) == 257
 
 
 # --- files that are no images ---

@@ -38,8 +38,14 @@ def main(arguments: list[str]) -> int:
         "--size",
         type=int,
         default=84,
-        help="side in pixels of what the network sees (default: 84); images are kept at 1.15 "
-        "times that side, and cropped in training",
+        help="side in pixels of what the network sees (default: 84)",
+    )
+    prepare.add_argument(
+        "--augmentation",
+        choices=("closer-look", "pad-crop", "none"),
+        default="closer-look",
+        help="of the training to come; closer-look keeps images at 1.15 times the size, the others "
+        "at the size (default: closer-look)",
     )
     prepare.add_argument(
         "--cache",
@@ -57,7 +63,8 @@ def main(arguments: list[str]) -> int:
         return _check(options.path, options.name)
     if options.size < 1:
         raise InputError(f"--size is {options.size}: it must be 1 or more")
-    return _prepare(options.path, options.size, options.cache, options.skip_damaged)
+    side = stored_side(options.augmentation, options.size)
+    return _prepare(options.path, side, options.cache, options.skip_damaged)
 
 
 def _check(path: Path, name: str | None) -> int:
@@ -81,11 +88,17 @@ def _check(path: Path, name: str | None) -> int:
     return 0 if report.is_usable else 1
 
 
-def _prepare(path: Path, size: int, cache: Path | None, skip_damaged: bool) -> int:
+def stored_side(augmentation: str, size: int) -> int:
+    """Side in pixels of the images that are kept for views of a size."""
+    from omnitraining.tasks.classification.photos import AUGMENTATIONS
+
+    return AUGMENTATIONS[augmentation](size).stored
+
+
+def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool) -> int:
     from omnitraining.tasks.classification import datasets, decoding
     from omnitraining.tasks.classification.photos import with_split
 
-    side = decoding.resized_side(size)
     data_set = datasets.find(path)
     for note in data_set.notes:
         say(f"warning: {note}", error=True)

@@ -53,11 +53,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def resized_side(size: int) -> int:
-    """Side in pixels that images are resized to before crops of ``size`` (CloserLook's 1.15)."""
-    return int(1.15 * size)
-
-
 def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
     """One image as RGB of 8 bits, [3, side, side], resized bilinearly with antialiasing.
 
