@@ -792,3 +792,50 @@ def test_without_numbers_of_the_paper_it_is_the_figure_of_accuracies(
     monkeypatch.setattr(tables.accuracies, "draw", lambda *values: called.append(values))
     tables.draw(record(rows), {}, tmp_path / "a.png")
     assert len(called) == 1
+
+
+# --- yardsticks ---
+
+
+@pytest.mark.parametrize(
+    ("ours", "published", "words"),
+    [
+        ((60.0, 0.7), (60.0, 0.7), "reached"),
+        ((58.7, 0.7), (60.0, 0.7), "reached"),
+        ((58.5, 0.7), (60.0, 0.7), "0.1 short"),
+        ((58.5, 0.7), (60.0, None), "0.8 short"),
+        ((70.0, 0.1), (60.0, 0.1), "reached"),
+    ],
+)
+def test_a_number_is_reached_where_the_intervals_meet(
+    ours: tuple[float, float], published: tuple[float, float | None], words: str
+) -> None:
+    assert tables.verdict(ours, published) == words
+    made = record({"one": {"ours": {"d 5-way 1-shot": ours[0]}, "paper": {"d 1-shot": published}}})
+    made["rows"]["one"]["cells"]["d 5-way 1-shot"]["heads"]["ensemble"]["interval"] = ours[1]
+    assert words not in tables.markdown(made)
+    assert words in tables.markdown({**made, "yardstick": True})
+
+
+def test_a_setting_may_keep_the_cells_of_its_own_shots(trained: Path) -> None:
+    runs = {"few": [Run(trained / "few/maml-0")]}
+    every, kept = (
+        evaluations({"maml": runs}, Shown(cells=cells))["maml"][0]
+        for cells in ({}, {"few": ["1 steps"]})
+    )
+    assert list(kept.cells) == [name for name in every.cells if name.endswith("1 steps")]
+    assert len(kept.cells) > 0
+
+
+@pytest.mark.parametrize("name", [suite.name for suite in suites() if suite.yardstick])
+def test_every_yardstick_row_trains_and_published_numbers_have_cells(name: str) -> None:
+    """A cell without a run of its own could never be reached."""
+    suite = find_suite(name)
+    for row, own in suite.rows.items():
+        endings = [
+            ending
+            for setting in own["settings"]
+            for ending in suite.settings[setting].get("cells", ["1-shot", "5-shot"])
+        ]
+        for cell in own.get("paper", {}):
+            assert cell.endswith(tuple(endings)), f"{row}: {cell}"

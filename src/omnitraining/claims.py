@@ -13,6 +13,10 @@ Gaps = dict[str, tuple[float, float]]
 """By cell, the difference in favour of what is claimed, and the half-width of its 95 % interval."""
 
 
+Number = tuple[float, float | None]
+"""A mean and its interval, as far as one is known."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """One row is better than another, or level with it.
@@ -92,6 +96,19 @@ class Verdict:
     cells: int
     is_paired: bool
     compute: float | None = None
+
+
+def shortfall(ours: Number, published: Number) -> float:
+    """How far a rival of ours falls short of its published number; 0 if it is reached.
+
+    It is reached if our mean plus its interval is not below the published mean minus its own.
+
+    Args:
+        ours: mean and half-width of its interval; None counts as 0.
+        published: the same of its authors.
+    """
+    (mean, half), (wanted, its_half) = ours, published
+    return max(0.0, wanted - (its_half or 0.0) - mean - (half or 0.0))
 
 
 EQUAL = 1.1

@@ -274,6 +274,7 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
         "title": suite.title,
         "paper": suite.paper,
         "command": command,
+        **({"yardstick": True} if suite.yardstick else {}),
     }
     paper = {row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own}
     claims = [Claim(**claim) for claim in suite.claims]

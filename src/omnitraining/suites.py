@@ -65,6 +65,8 @@ class Suite:
             have the same configurations, and can show different benchmarks of the same runs.
         tuned: first test tasks on which the whole backbone of every flow is fine-tuned too, whose
             cells stand beside the others (Figure 10c); none if 0.
+        yardstick: rows are rivals, and ``paper`` what their own authors published: the record says
+            which numbers are reached.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Suite:
     claims: list[Values] = field(default_factory=list)
     show: list[str] = field(default_factory=list)
     tuned: int = 0
+    yardstick: bool = False
 
 
 def suites() -> list[Suite]:

@@ -13,11 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omnitraining.analysis import accuracies
+from omnitraining.claims import Number, shortfall
 
 Record = dict[str, Any]
-Number = tuple[float, float | None]
-"""A mean and its interval, as far as one is known."""
-
 MISSING = "–"
 
 
@@ -145,6 +143,8 @@ def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
             if number is not None and number[0] == best[cell]:
                 text = f"{begin}{text}{end}"
             beside = [f"paper {number_text(papers[cell])}"] if cell in papers else []
+            if beside and number is not None and record.get("yardstick"):
+                beside.append(verdict(number, papers[cell]))
             texts[row].append([text, *beside])
     return texts
 
@@ -175,6 +175,12 @@ def number_text(number: Number) -> str:
     """A mean with its interval, if there is one."""
     mean, half = number
     return f"{mean:.2f}" if half is None else f"{mean:.2f} ± {half:.2f}"
+
+
+def verdict(ours: Number, published: Number) -> str:
+    """Whether a published number is reached, in words."""
+    short = shortfall(ours, published)
+    return f"{short:.1f} short" if short else "reached"
 
 
 def _caption(record: Record) -> str:
