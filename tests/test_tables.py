@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from omnitraining import jobs, reproduction
+from omnitraining import display, jobs, reproduction
 from omnitraining.analysis import tables
 from omnitraining.backbones import ResNet18
 from omnitraining.backbones.resnet import Block
@@ -749,6 +749,11 @@ def test_the_printed_table_says_the_same() -> None:
         "paper 71.00 ± 0.40 paper 49.00 ± 0.60"
     )
     assert "two – 40.00 ± 0.50 30.00 ± 0.50" in text and "paper 31.00 ± 0.25" in text
+    plain = display._Plain(width=120, force_terminal=True, color_system="standard")
+    with plain.capture() as capture:
+        plain.print(tables.table(PARTIAL))
+    shown = capture.get()
+    assert "\x1b[1m70.12 ± 0.50" in shown and "[bold]" not in shown and "\0" not in shown
 
 
 def points(path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Values) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Tables of classification results beside those of the paper: as text, in Markdown, as a figure."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from rich.table import Table
+from rich.text import Text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 
 from omnitraining.analysis import accuracies
 from omnitraining.claims import Number, shortfall
+from omnitraining.terminal import can_show
 
 Record = dict[str, Any]
 MISSING = "–"
@@ -31,9 +34,19 @@ def table(record: Record) -> Table:
     grid.add_column("")
     for column in columns(record):
         grid.add_column(column.replace(" ", "\n", 1), justify="right")
-    for row, cells in _texts(record, "[bold]", "[/bold]").items():
-        grid.add_row(row, *("\n".join(lines) for lines in cells))
+    for row, cells in _texts(record, BEST, "").items():
+        grid.add_row(row, *(Text("\n").join(map(_styled, lines)) for lines in cells))
     return grid
+
+
+BEST = "\0"
+"""Stands before the best mean of a column on its way to a terminal, where no text has it."""
+
+
+def _styled(line: str) -> Text:
+    """A line of a cell as rich shows it."""
+    shown = line if can_show("±", sys.stdout) else line.replace("±", "+/-")
+    return Text(shown.removeprefix(BEST), "bold" if line.startswith(BEST) else "")
 
 
 def markdown(record: Record) -> str:
