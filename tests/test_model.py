@@ -338,3 +338,18 @@ def test_algorithms_that_adapt_every_layer_get_no_trunk() -> None:
         "omni-training", three_layers, Toy(False), metatraining=MAML(), omninet=options
     )
     assert not list(model.trunk.parameters())
+
+
+@pytest.mark.parametrize("method", ["omni-training", "pre-training"])
+def test_weights_are_single_precision_on_the_cpu_whatever_torch_s_defaults_are(method: str) -> None:
+    before = torch.get_default_dtype()
+    problem = Toy(False)
+    try:
+        torch.set_default_dtype(torch.float16)
+        with torch.device("meta"):
+            model = build_model(method, backbone, problem)
+        assert torch.get_default_dtype() == torch.float16
+    finally:
+        torch.set_default_dtype(before)
+    kinds = {(w.dtype, w.device.type) for w in (*model.parameters(), *model.buffers())}
+    assert {kind for kind in kinds if kind[0].is_floating_point} == {(torch.float32, "cpu")}

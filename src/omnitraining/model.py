@@ -5,7 +5,8 @@ Joint-Training a joint-flow on a plain backbone, Ensemble a pre- and a meta-flow
 and Omni-Training the three flows of an Omni-Net. The loss of a flow does not depend on the method.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -128,7 +129,7 @@ class Model(nn.Module):
             return metatraining.head(features, problem.meta_outputs)
 
         with torch.no_grad():
-            example = self.trunk.eval()(problem.example())
+            example = self.trunk.eval()(_example(problem))
         self.trunk.train()
         self.networks = nn.ModuleDict()
         self.feature_sizes: dict[str, int] = {}
@@ -286,11 +287,49 @@ def build_model(
         InputError: the backbone cannot become an Omni-Net or does not return [B, D], or the
             previous model has no pre-flow.
     """
+    example = _example(problem)
+    with _made_for(example):
+        parts = pretraining, metatraining, loss, omninet, previous
+        return _built(method, backbone, problem, example, *parts)
+
+
+def _example(problem: Problem) -> Tensor:
+    """Two inputs, on the CPU, of at least single precision."""
+    with torch.device("cpu"):
+        example = problem.example()
+    return example.float() if example.dtype in (torch.float16, torch.bfloat16) else example
+
+
+@contextmanager
+def _made_for(example: Tensor) -> Iterator[None]:
+    """Weights are made of the inputs' numbers and on their device, whatever torch's defaults are.
+
+    The defaults may be half precision, or a device such as meta.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(example.dtype if example.is_floating_point() else before)
+    try:
+        with example.device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _built(
+    method: Method,
+    backbone: Callable[[], nn.Module],
+    problem: Problem,
+    example: Tensor,
+    pretraining: PreTraining,
+    metatraining: MetaTraining,
+    loss: OmniLoss,
+    omninet: OmniNetOptions,
+    previous: Model | None,
+) -> Model:
     if previous is not None and "pre" not in previous.networks:
         raise InputError("the run named as previous has no pre-flow, which is what teaches")
     if previous is not None and method == "meta-training":
         raise InputError("meta-training has no pre-training that a previous run could teach")
-    example = problem.example()
     flows: dict[str, nn.Module]
     trunk: nn.Module = nn.Identity()
     if method == "omni-training":
