@@ -1,8 +1,9 @@
-"""Bounds on what it takes to make a model that someone else describes.
+"""Bounds on what it takes to make and to fit a model that someone else describes.
 
 A network is made before its weights are read, so that a few words could ask for more memory or
 time than there is. Whoever makes a model of someone else does so within `Bounds`: weights are
-refused that the file cannot hold, before they are made, and so are layers that would take too long.
+refused that the file cannot hold, before they are made, and so are layers and fits that would take
+too long.
 """
 
 from math import prod
@@ -21,6 +22,15 @@ MOST_VALUES = 1 << 28
 """Of one tensor of a forward pass with two inputs: 1 GiB. That of WRN-28-10 has 1 / 100 of it."""
 MOST_PRODUCTS = 4e12
 """Multiplications and additions of that pass; WRN-28-10 as an Omni-Net takes a tenth of it."""
+FIT_PRODUCTS = 2e11
+"""The same of a fit. Of 1,000 images of 10 classes it takes a tenth of that; it is a good deal
+slower than a forward pass, as its products are of long and narrow matrices."""
+EACH_TIME = 250_000
+"""Products that would take as long as it takes to call any operation."""
+
+
+class BoundsError(InputError):
+    """Something would take more than it may."""
 
 
 class Bounds(TorchDispatchMode):
@@ -28,15 +38,16 @@ class Bounds(TorchDispatchMode):
 
     Args:
         stored: bytes of the weights that are there.
+        products: multiplications and additions that may be computed.
 
     Raises:
-        InputError: within it, where a bound is reached.
+        BoundsError: within it, where a bound is reached.
     """
 
-    def __init__(self, stored: int) -> None:
+    def __init__(self, stored: int, products: float = MOST_PRODUCTS) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = COPIES * stored // 4 + SPARE
-        self.made, self.products = 0, 0.0
+        self.made, self.products, self.most_products = 0, 0.0, products
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -56,17 +67,21 @@ class Bounds(TorchDispatchMode):
             self._compute(x.numel() // max(1, x.shape[1]) * len(weight), weight[0].numel())
         elif name in ("mm", "addmm", "bmm", "baddbmm"):
             left, right = given[-2:]
-            self._compute(left.numel() // max(1, left.shape[-1]) * right.shape[-1], len(right.mT))
+            outputs = left.numel() // max(1, left.shape[-1]) * right.shape[-1]
+            self._compute(outputs, right.shape[-2])
+        elif name.startswith(("linalg_", "_linalg_")):
+            self._compute(given[0].numel(), max(given[0].shape, default=1))
+        self._compute(0, EACH_TIME + sum(one.numel() for one in given))
         return func(*args, **(kwargs or {}))
 
     def _count(self, values: int) -> None:
         """Values that are made of nothing, as weights are."""
         self.made += values
         if self.made > self.most:
-            raise InputError("it asks for more weights than are stored")
+            raise BoundsError("it asks for more weights than are stored")
 
     def _compute(self, outputs: int, each: int) -> None:
-        """Outputs of a layer, and the products of each."""
-        self.products += 2.0 * outputs * each
-        if outputs > MOST_VALUES or self.products > MOST_PRODUCTS:
-            raise InputError("a forward pass would take too much memory or time")
+        """Outputs of an operation, and the products of each; of no outputs, of all of them."""
+        self.products += 2.0 * (outputs or 1) * each
+        if outputs > MOST_VALUES or self.products > self.most_products:
+            raise BoundsError("it would take too much memory or time")

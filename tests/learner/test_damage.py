@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import omnitraining
-from omnitraining import FewShotClassifier, FewShotRegressor, InputError
+from omnitraining import FewShotClassifier, FewShotRegressor, InputError, bounds
 from omnitraining.cli import main
 from omnitraining.learner import Trained
 from tests.learner.models import curves, untrained
@@ -162,6 +162,18 @@ def test_changed_classifiers_are_damaged(case: str, files: Path, tmp_path: Path)
         assert learner.predict(blobs(3, 1, "q").images).dtype.itemsize < 100
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
     assert time.monotonic() - start < 10
+
+
+def test_a_fit_that_would_take_too_long_is_refused(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes of support set can ask for a square of many rows, many times over."""
+    heavy = {"class_path": "LogisticHead", "init_args": {"iterations": 10_000}}
+    change = in_config("pretraining", "Baseline", new_head=heavy)
+    monkeypatch.setattr(bounds, "FIT_PRODUCTS", 1e9)
+    assert omnitraining.load(files / "images")
+    with pytest.raises(InputError, match=r"cannot be fitted again: .*memory or time; add --trust"):
+        omnitraining.load(changed(files / "images", tmp_path / "bad", change))
 
 
 WAVES: dict[str, tuple[Callable[[Text, Tensors], object], str]] = {

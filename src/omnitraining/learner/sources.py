@@ -1,19 +1,22 @@
 """Where trained models come from: shipped with the library, a run folder, a file, or the hub."""
 
 import re
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
+from omnitraining import bounds
+from omnitraining.bounds import Bounds, BoundsError
 from omnitraining.errors import InputError
 from omnitraining.experiment import CANNOT_BE_MADE
 from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.trained import Trained
 from omnitraining.precision import float32_on_cpu
-from omnitraining.runs import Run
+from omnitraining.runs import Run, unique_tensors
 from omnitraining.strict import read_bytes
 
 if TYPE_CHECKING:
@@ -66,8 +69,16 @@ def load(
     except DamagedError as error:  # what the caller says, not the file
         raise InputError(f"option {str(error).removeprefix('fit.')}") from error
     learner: FewShotClassifier | FewShotRegressor
+    weights = sum(tensor.nbytes for tensor in unique_tensors(trained.model).values())
+    stored = sum(tensor.nbytes for tensor in tensors.values()) + weights
     try:
-        learner = kind._restored(trained, tensors, {**facts, **options})
+        with nullcontext() if trust or path is None else Bounds(stored, bounds.FIT_PRODUCTS):
+            learner = kind._restored(trained, tensors, {**facts, **options})
+    except BoundsError as error:
+        raise InputError(
+            f"{source} cannot be fitted again: {error}; add --trust (in Python trust=True) if you "
+            "trust whoever made it"
+        ) from error
     except InputError:
         raise
     except CANNOT_BE_MADE as error:
