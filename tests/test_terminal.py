@@ -8,13 +8,15 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ import yaml
 from PIL import Image
 from rich.table import Table
 
-from omnitraining import cli, terminal
+from omnitraining import cli, cluster, jobs, terminal
 from omnitraining.display import show
 from tests.reference.tiny import SINUSOIDS
 
@@ -105,6 +107,72 @@ def test_train_shows_progress_and_results(columns: int, waves: Path, tmp_path: P
     assert code == 0, shown.text
     assert "run: " in shown.text and "Traceback" not in shown.text
     assert ("\x1b[?25l" in shown.text) == (os.environ["TERM"] != "dumb"), "a bar hides the cursor"
+
+
+@pytest.fixture(scope="module")
+def run(waves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert cli.main(["train", str(waves), "--out", str(folder)]) == 0
+    return folder
+
+
+def in_this_process(*_: object) -> jobs.Launch:
+    return lambda several, work: ((job, jobs.attempted(work, job)) for job in several)
+
+
+@pytest.mark.parametrize("columns", [("color", 30), ("dumb", 140)], indirect=True)
+def test_every_command_can_be_read_in_a_terminal(
+    columns: int,
+    run: Path,
+    waves: Path,
+    photos: Path,
+    learner: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "launcher", in_this_process)
+    monkeypatch.setenv("OMNITRAINING_CACHE", str(tmp_path / "cache"))
+    for command in (
+        ["list"],
+        ["train", str(waves), "--fields"],
+        ["evaluate", str(run), "--tasks", "2"],
+        ["compare", str(run), str(run)],
+        ["sweep", str(waves), "--loss.weight", "0,1", "--out", str(tmp_path / "sweep")],
+        ["tune", str(waves), "--loss.weight", "0,1", "--trials", "2", "--out", str(tmp_path / "t")],
+        ["report", str(tmp_path / "sweep"), "--out", str(tmp_path / "book.html")],
+        ["data", "check", str(photos)],
+        ["predict", str(learner), str(photos / ODD[2])],
+        ["predict", str(learner), str(photos / ODD[2]), "--csv"],
+        ["evaluate", str(tmp_path / "none")],
+    ):
+        with pseudo_terminal(columns) as shown:
+            code = cli.main(command)
+        assert code == (2 if command[-1].endswith("none") else 0), shown.text
+        assert "Traceback" not in shown.text and "PWNED\x07" not in shown.text
+        if os.environ["TERM"] == "dumb":
+            assert "\x1b" not in shown.text
+
+
+def test_an_experiment_can_be_followed_in_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    command = ["reproduce", "figure5", "--smoke", "--only", "maml", "--out", str(tmp_path / "out")]
+    with pseudo_terminal(40) as shown:
+        assert cli.main(command) == 0, shown.text
+    assert "maml-0" in shown.text and "record: " in shown.text
+
+
+def test_the_demo_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(trained: object, port: int | None, ready: Callable[[str], None]) -> None:
+        ready("http://127.0.0.1:7860")
+
+    monkeypatch.setitem(sys.modules, "omnitraining.demo.server", SimpleNamespace(serve=serve))
+    before = signal.getsignal(signal.SIGTERM)
+    with pseudo_terminal(40) as shown:
+        assert cli.main(["demo"]) == 0
+    signal.signal(signal.SIGTERM, before)
+    assert shown.text == "demo: http://127.0.0.1:7860\n"
 
 
 # --- progress ---

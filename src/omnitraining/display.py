@@ -12,7 +12,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from omnitraining import training
@@ -67,9 +67,14 @@ class TrainingDisplay(training.Progress):
                 BarColumn(),
                 MofNCompleteColumn(),  # the number of steps is not known before the first ones
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}", markup=False),
+                TextColumn(  # gives way where there is little room
+                    "{task.fields[losses]}",
+                    markup=False,
+                    table_column=Column(ratio=1, no_wrap=True),
+                ),
                 console=_Plain(stderr=True),
                 transient=True,
+                expand=True,
             )
             self.task = self.bar.add_task(printable(self.title), total=None, losses="")
             self.bar.start()
@@ -88,7 +93,7 @@ class TrainingDisplay(training.Progress):
         if self.bar is None:
             say(text, error=True)
         else:
-            self.bar.console.print(text, soft_wrap=True)
+            self.bar.console.print(text)
 
     def moved(self, done: int, steps: int) -> None:
         if self.bar is not None:
