@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omnitraining.analysis import tables
 from omnitraining.report import book, endurance
 from omnitraining.report.markers import filled
 from omnitraining.report.sections import (
@@ -25,7 +26,6 @@ from omnitraining.report.sections import (
     search,
     sinusoids,
     speed,
-    summary,
     trust,
 )
 
@@ -35,8 +35,8 @@ HERE = Path(__file__).parent
 def main() -> int:
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
         HERE.parent / "README.md": {
+            "yardstick-cifar-fs": tables.markdown,
             "glyphs": glyphs,
-            **{f"glyph-table{number}": summary for number in (2, 3, 4, 5)},
             "figure5": sinusoids,
             "figure8": partial(policies, picture="results/figure8.png"),
             "benchmarks": speed,

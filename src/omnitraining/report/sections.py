@@ -191,24 +191,6 @@ def algorithms(record: Record) -> str:
     )
 
 
-def summary(record: Record) -> str:
-    """In how many cells Omni-Training is above its own algorithm alone, and above Baseline."""
-    found = pairs.verdicts(record)
-    words = []
-    for what, lines in (
-        ("the same meta-training algorithm alone", [v for v in found if v[1] != "baseline"]),
-        ("Baseline", [v for v in found if v[1] == "baseline"]),
-    ):
-        cells, above, clear = (sum(int(line[i]) for line in lines) for i in (2, 3, 4))
-        words.append(f"above {what} in {above} of {cells} cells (intervals disjoint in {clear})")
-    count = len(pairs.pairs(record))
-    inside = f"{count} algorithm{'s' * (count > 1)}"
-    return (
-        f"**{record['title']}** (`{record['command']}`, {record['seeds']} seeds): Omni-Training of "
-        f"{inside} is, at equal steps, {', '.join(words)}. [All rows](results/README.md).\n"
-    )
-
-
 def trust(record: Record) -> str:
     """What the vote of the shipped model may be trusted with, task by task."""
     lines = []
