@@ -1,13 +1,16 @@
 """Images of every kind against the pixels they should give, and the cache they are kept in."""
 
+import errno
 import io
 import os
 import resource
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -429,7 +432,8 @@ def test_a_change_decodes_again(
     assert isinstance(path, Path) and loads(listing) == 0
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert loads(listing) == 12 and loads(listing) == 0
+    assert loads(listing) == 0, "the files are the same"
+    assert count(decoded, lambda: load(listing, SIDE, anew=True)) == 12 and loads(listing) == 0
     saved(path.parent, Image.new("RGB", (300, 200), "lime"), path.name)
     assert loads(listing) == 12
     assert load(listing, SIDE).images[4].flatten(1).unique(dim=1).flatten().tolist() == [0, 255, 0]
@@ -465,6 +469,131 @@ def test_other_images_of_the_same_names_sizes_and_times_are_decoded(
         data = load(Listing("grey", ("class",), [path], [0]), SIDE)
         levels.append(int(data.images[0, 0, 0, 0]))
     assert levels == [10, 5]
+
+
+@pytest.mark.parametrize("settled", [-60.0, 60.0])
+def test_corrected_files_of_equal_size_with_kept_times_are_seen(
+    settled: float, decoded: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the middle of many, and whether the hashes of the old ones were kept or not."""
+    monkeypatch.setattr(decoding, "_SETTLED", settled)
+    paths = [saved(tmp_path, Image.new("L", (9, 9), 10), f"{i}.bmp") for i in range(40)]
+    listing = Listing("grey", ("class",), paths, [0] * 40)
+    before = load(listing, SIDE)
+    status = paths[17].stat()
+    saved(tmp_path, Image.new("L", (9, 9), 5), "17.bmp")
+    os.utime(paths[17], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert paths[17].stat().st_size == status.st_size
+    after = load(listing, SIDE)
+    assert after.images[:, 0, 0, 0].tolist() == [10] * 17 + [5] + [10] * 22
+    assert before.digests != after.digests
+
+
+def test_files_are_read_only_if_they_changed(
+    listing: Listing, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_SETTLED", -60.0)
+    first = load(listing, SIDE)
+
+    def read(item: Item) -> str:
+        raise AssertionError(f"{item} is read again")
+
+    monkeypatch.setattr(decoding, "_digest", read)
+    again = load(listing, SIDE)
+    assert again.digests == first.digests and len(again.digests or ()) == 3
+    (kept,) = cache.glob("*.files.json")
+    kept.write_text("{")
+    with pytest.raises(AssertionError, match="is read again"):
+        load(listing, SIDE)
+
+
+def test_threads_that_decode_the_same_data_all_get_them(
+    listing: Listing, decoded: list[Item], cache: Path
+) -> None:
+    """They have one process number, as two containers may have: no name is made of it."""
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda _: load(listing, SIDE).fingerprint, range(8))]
+    assert len({*found}) == 1 and len(decoded) == 12, "the others wait for the first"
+    assert {path.suffix for path in cache.iterdir()} == {".json", ".uint8"}
+
+
+def test_what_killed_writers_left_is_removed(listing: Listing, cache: Path) -> None:
+    path = decoding.cache_file(listing, SIDE)
+    cache.mkdir(exist_ok=True)
+    path.with_name(f"{path.name}.0123456789abcdef.part").write_bytes(b"half")
+    path.with_name(f"{path.name}.lock").write_bytes(b"")
+    load(listing, SIDE)
+    assert {path.suffix for path in cache.iterdir()} == {".json", ".uint8"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_errors_of_a_moment_are_not_kept(
+    error: Exception, listing: Listing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = decoding.opened
+
+    def fails_once(file: IO[bytes]) -> Image.Image:
+        if file.name.endswith("/3.png"):
+            raise error
+        return original(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "opened", fails_once)
+        with pytest.warns(UserWarning, match=r"left out 1 of 12 .*3\.png cannot be "):
+            assert len(load(listing, SIDE, skip_damaged=True).images) == 11
+    assert len(load(listing, SIDE, skip_damaged=True).images) == 12
+
+
+def test_threads_share_a_budget_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten images of 100 pixels, of which 250 may be under way, and one that is larger alone."""
+    under_way, most, lock = 0, 0, Lock()
+    original = decoding._square
+
+    def spy(image: Image.Image, side: int) -> NDArray[np.uint8]:
+        nonlocal under_way, most
+        with lock:
+            under_way += image.width * image.height
+            most = max(most, under_way)
+        try:
+            return original(image, side)
+        finally:
+            with lock:
+                under_way -= image.width * image.height
+
+    monkeypatch.setattr(decoding, "_square", spy)
+    monkeypatch.setattr(decoding, "_pixels", decoding._Budget(250))
+    paths = [saved(tmp_path, Image.new("RGBA", (10, 10)), f"{i}.png") for i in range(10)]
+    paths.insert(5, saved(tmp_path, Image.new("RGBA", (20, 20)), "large.png"))
+    load(Listing("a", ("a",), paths, [0] * 11), SIDE)
+    assert under_way == 0 and most == 400
+
+
+def test_what_is_transparent_is_laid_on_white_row_by_row_to_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    for mode, channels in (("RGBA", 4), ("LA", 2)):
+        image = Image.fromarray(random.integers(0, 256, (37, 20, channels), np.uint8), mode)
+        whole = image.convert("RGBA")
+        whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
+        monkeypatch.setattr(decoding, "_ROWS", 8)
+        assert (np.asarray(decoding._on_white(image)) == np.asarray(whole.convert("RGB"))).all()
+
+
+def test_no_program_is_run_on_what_is_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/run\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    path = tmp_path / "x.png"
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(InputError, match=r"x\.png is not an image, or of a kind"):
+        decode(path, SIDE)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "no record", "half record", "part"])

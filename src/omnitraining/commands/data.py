@@ -56,6 +56,9 @@ def main(arguments: list[str]) -> int:
     prepare.add_argument(
         "--skip-damaged", action="store_true", help="leave out images that cannot be decoded"
     )
+    prepare.add_argument(
+        "--anew", action="store_true", help="decode all images again, also those in the cache"
+    )
     options = parser.parse_args(arguments)
     if not options.path.exists():
         raise InputError(f"there is no data set at {options.path}")
@@ -64,7 +67,7 @@ def main(arguments: list[str]) -> int:
     if options.size < 1:
         raise InputError(f"--size is {options.size}: it must be 1 or more")
     side = stored_side(options.augmentation, options.size)
-    return _prepare(options.path, side, options.cache, options.skip_damaged)
+    return _prepare(options.path, side, options.cache, options.skip_damaged, options.anew)
 
 
 def _check(path: Path, name: str | None) -> int:
@@ -95,7 +98,7 @@ def stored_side(augmentation: str, size: int) -> int:
     return AUGMENTATIONS[augmentation](size).stored
 
 
-def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool) -> int:
+def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew: bool) -> int:
     from omnitraining.tasks.classification import datasets, decoding
     from omnitraining.tasks.classification.photos import with_split
 
@@ -109,7 +112,7 @@ def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool) -> i
             continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            images = decoding.load(listing, side, cache, skip_damaged).images
+            images = decoding.load(listing, side, cache, skip_damaged, anew).images
         for warning in caught:
             say(f"warning: {warning.message}", error=True)
         file = decoding.cache_file(listing, side, cache)

@@ -21,7 +21,7 @@ from omnitraining.analysis.attention import heat, predictor_maps
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner import FewShotClassifier, Trained
-from omnitraining.tasks.classification.decoding import decode
+from omnitraining.tasks.classification.decoding import decode, opened
 
 CLASSES = 20
 IMAGES = 20  # of one class
@@ -222,7 +222,7 @@ def _read(file: Path | Image.Image, side: int) -> Picture:
     if file.stat().st_size > MEGABYTES * 2**20:
         raise InputError(f"{name} has more than {MEGABYTES} megabytes: give a smaller file.")
     try:
-        with file.open("rb") as opened, Image.open(opened) as image:
+        with file.open("rb") as stream, opened(stream) as image:
             pixels = image.width * image.height
     except Exception:
         pixels = 0  # decode says what is wrong with it

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from omnitraining import files
 from omnitraining.errors import InputError
 
 
@@ -22,15 +23,35 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         InputError: it cannot be written, as on a full disk.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                yield file
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with files.replaced(path) as part, part.open("wb") as file:
+            yield file
+
+
+@contextmanager
+def written_once(path: Path) -> Iterator[None]:
+    """Wait until no one else writes a file of the cache; then it may be there.
+
+    Raises:
+        InputError: its folder cannot be written to.
+    """
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(path.with_name(f"{path.name}.lock")):
+            files.remove_parts(path)
+            yield
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Says which file could not be written.
+
+    Raises:
+        InputError: one could not.
+    """
+    try:
+        yield
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"cannot write {path}: {path.parent} is not a folder") from error
     except OSError as error:

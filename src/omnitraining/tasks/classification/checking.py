@@ -8,12 +8,16 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.table import Table
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.datasets import DataSet, standards
-from omnitraining.tasks.classification.decoding import decode, first_few, in_threads
+from omnitraining.tasks.classification.decoding import (
+    decode,
+    first_few,
+    in_threads,
+    opened,
+)
 from omnitraining.tasks.classification.listing import Item, Listing
 
 WAYS, SHOTS, QUERIES = 5, 5, 16  # of the episodes of the paper, sec. 6.1
@@ -155,7 +159,7 @@ def _content(item: Item) -> tuple[bytes, tuple[int, int], str]:
     if not isinstance(item, Path):
         digest = hashlib.sha256(np.ascontiguousarray(item).data).digest()
         return digest, (item.shape[1], item.shape[0]), "RGB" if item.ndim == 3 else "L"
-    with item.open("rb") as file, Image.open(file) as image:
+    with item.open("rb") as file, opened(file) as image:
         size, mode = image.size, image.mode
     return hashlib.sha256(item.read_bytes()).digest(), size, mode
 

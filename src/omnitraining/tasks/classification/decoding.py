@@ -12,14 +12,17 @@ import mmap
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cache as remember
 from itertools import islice
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock
 from typing import IO, Any, TypeVar
 
 import numpy as np
@@ -30,7 +33,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.caching import cache_folder, written_whole
+from omnitraining.tasks.classification.caching import cache_folder, written_once, written_whole
 from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.listing import Item, Listing
 from omnitraining.tasks.classification.pixels import eight_bit
@@ -42,8 +45,15 @@ DECODING = 2
 MAX_PIXELS = 89_478_485
 """Most pixels of an image file: from here on Pillow suspects a decompression bomb."""
 
+FORMATS = (
+    *("AVIF", "BMP", "CUR", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000"),
+    *("JXL", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP"),
+    *("XBM", "XPM"),
+)
+"""Kinds of files that are opened, where Pillow knows them: pixels, and nothing that is run."""
+
 _UNDER_WAY = 256  # images decoded ahead of the writer, which bounds the memory
-_SAMPLES = 8  # files of which the cache key holds the content
+_SETTLED = 2.0  # seconds: a file that is younger may change again within one tick of the clock
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _PILLOW = r"PIL\."  # modules whose warnings are silenced
@@ -51,6 +61,31 @@ _silencing, _silencers = Lock(), 0
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _Budget:
+    """What threads may have under way together; what is larger waits until it is alone."""
+
+    def __init__(self, whole: int) -> None:
+        self._whole = self._free = whole
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, wanted: int) -> Iterator[None]:
+        share = min(wanted, self._whole)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= share)
+            self._free -= share
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += share
+                self._changed.notify_all()
+
+
+_pixels = _Budget(MAX_PIXELS)
+"""Pixels that are decoded at a time: all threads need no more memory than the largest image."""
 
 
 def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
@@ -69,7 +104,8 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
     """
     if isinstance(item, Image.Image):
         try:
-            return _square(item, side)
+            with _pixels.taken(item.width * item.height):
+                return _square(item, side)
         except Exception as error:  # as for files
             raise InputError(undecodable(error)) from error
     if not isinstance(item, Path):
@@ -77,20 +113,36 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
         if item.dtype != np.uint8 or not grey_or_rgb or not item.size:
             shape = list(item.shape)
             raise InputError(f"an array of {item.dtype} {shape}: give uint8 [H, W, 3] or [H, W]")
-        return _square(Image.fromarray(item), side)
+        with _pixels.taken(item.shape[0] * item.shape[1]):
+            return _square(Image.fromarray(item), side)
     if item.is_fifo():  # of which nothing may ever come
         raise InputError(f"{item} is a pipe: it must be an image file")
     try:
         # Not by name: Pillow maps uncompressed TIFF files with a name, and turns those wrongly.
-        with item.open("rb") as file, Image.open(file) as image:
+        with item.open("rb") as file, opened(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             # A JPEG can be decoded at half its size or less, in a fraction of the time. Twice the
             # side is left, so that the antialiasing is still done by the resizing below.
             image.draft(None, (2 * side, 2 * side))
-            return _square(image, side)
+            with _pixels.taken(image.width * image.height):
+                return _square(image, side)
     except Exception as error:  # damaged files raise about any type of error in Pillow
         raise InputError(f"{item} {_complaint(item, error)}") from error
+
+
+def opened(file: IO[bytes]) -> Image.Image:
+    """An image of Pillow, not decoded yet, of those kinds alone that are pixels.
+
+    Pillow knows others too: for PostScript it starts another program on what is in the file.
+    """
+    return Image.open(file, formats=_formats())
+
+
+@remember
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _complaint(path: Path, error: Exception) -> str:
@@ -118,7 +170,11 @@ def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
 
 
 def load(
-    listing: Listing, side: int, cache: Path | None = None, skip_damaged: bool = False
+    listing: Listing,
+    side: int,
+    cache: Path | None = None,
+    skip_damaged: bool = False,
+    anew: bool = False,
 ) -> LabelledImages:
     """Decoded images of one split; from the second time on without decoding.
 
@@ -131,6 +187,7 @@ def load(
         cache: folder of decoded images; by default ``$OMNITRAINING_CACHE``, or else
             ``~/.cache/omnitraining``.
         skip_damaged: leave out images that cannot be decoded, with a warning that names them.
+        anew: read and decode all files again, whatever the cache has.
 
     Returns:
         Images [M, 3, side, side] in the order of the listing.
@@ -141,63 +198,165 @@ def load(
     """
     if side < 1:
         raise InputError(f"side is {side}: it must be 1 or more")
-    path = cache_file(listing, side, cache)
-    damaged = _recorded(path, len(listing.items), side)
+    contents = _contents(listing, cache, anew)
+    path = _place(listing, side, cache, contents)
+    count = len(listing.items)
+    damaged = None if anew else _recorded(path, count, side)
     if damaged is None:
-        with written_whole(path) as file:
-            damaged = _write_decoded(listing, side, file)
-            _refuse(listing, damaged, skip_damaged)
-            with written_whole(_record(path)) as record:
-                record.write(json.dumps({"damaged": damaged}).encode())
+        with written_once(path):
+            damaged = None if anew else _recorded(path, count, side)
+            if damaged is None:
+                damaged = _decoded(listing, side, path, skip_damaged)
+            images = _mapped(path, (count - len(damaged), 3, side, side))
+        _refuse(listing, damaged, skip_damaged)
     else:
         _refuse(listing, damaged, skip_damaged)
+        images = _mapped(path, (count - len(damaged), 3, side, side))
     if damaged:
-        count = f"{len(damaged)} of {len(listing.items)} images of {listing.name}"
-        warnings.warn(f"left out {count}: {first_few(damaged.values())}", stacklevel=2)
+        those = f"{len(damaged)} of {count} images of {listing.name}"
+        warnings.warn(f"left out {those}: {first_few(damaged.values())}", stacklevel=2)
     labels = [int(label) for i, label in enumerate(listing.labels) if i not in damaged]
-    images = _mapped(path, (len(labels), 3, side, side))
-    return LabelledImages(images, torch.tensor(labels), listing.classes, listing.name)
+    return LabelledImages(
+        images, torch.tensor(labels), listing.classes, listing.name, contents.classes
+    )
 
 
 def cache_file(listing: Listing, side: int, cache: Path | None = None) -> Path:
     """The file that holds the decoded images: uint8 [M, 3, side, side] and nothing else.
 
-    Its name is a hash of all that the pixels depend on. Of every file these are its name and
-    folder (but not where that lies: data may be moved), size and time, and of a few files the
-    content too, because some archives give the same time to all.
+    Its name is a hash of all that the pixels depend on: of every file these are its content, its
+    name and its folder, but not where that lies (data may be moved).
     """
-    digest = hashlib.sha256(repr((DECODING, PIL.__version__, side)).encode())
-    sampled = range(0, len(listing.items), max(1, len(listing.items) // _SAMPLES))
-    for position, (item, label) in enumerate(zip(listing.items, listing.labels, strict=True)):
-        digest.update(repr((int(label), _identity(item, position in sampled))).encode())
-    name = re.sub(r"[^\w-]+", "_", listing.name)
-    return cache_folder(cache) / f"{name}-{side}-{digest.hexdigest()[:16]}.uint8"
+    return _place(listing, side, cache, _contents(listing, cache))
 
 
-def _identity(item: Item, with_content: bool) -> tuple[object, ...]:
+def _place(listing: Listing, side: int, cache: Path | None, contents: "_Contents") -> Path:
+    digest = hashlib.sha256(repr((DECODING, PIL.__version__, side, contents.whole)).encode())
+    return cache_folder(cache) / f"{_file_name(listing)}-{side}-{digest.hexdigest()[:16]}.uint8"
+
+
+def _file_name(listing: Listing) -> str:
+    return re.sub(r"[^\w-]+", "_", listing.name)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """Hashes of the files and arrays of a listing.
+
+    Attributes:
+        seen: of what tells without reading them whether files have changed: names, sizes, times.
+        whole: of names, labels and contents.
+        classes: of the names and contents of each class.
+    """
+
+    seen: str
+    whole: str
+    classes: tuple[str, ...]
+
+
+def _contents(listing: Listing, cache: Path | None, anew: bool = False) -> _Contents:
+    """Hashes of the contents; files are read only if they changed since they were last.
+
+    Beside the time that programs may set there is one that they cannot (ctime): files that were
+    replaced by others of the same size and time are read again.
+    """
+    states = [_state(item) for item in listing.items]
+    seen = hashlib.sha256(repr(states).encode()).hexdigest()
+    places = [str(item.absolute()) for item in listing.items if isinstance(item, Path)]
+    place = hashlib.sha256(repr((places, listing.labels)).encode()).hexdigest()[:16]
+    path = cache_folder(cache) / f"{_file_name(listing)}-{place}.files.json"
+    known = None if anew else _known_contents(path, len(listing.classes))
+    if known is not None and known.seen == seen:
+        return known
+    digests = [*in_threads(_digest, listing.items, f"reading {listing.name}")]
+    whole = hashlib.sha256()
+    classes = [hashlib.sha256() for _ in listing.classes]
+    for item, label, digest in zip(listing.items, listing.labels, digests, strict=True):
+        name = item.absolute().parts[-2:] if isinstance(item, Path) else ()
+        whole.update(repr((int(label), name, digest)).encode())
+        classes[int(label)].update(repr((name[1:], digest)).encode())
+    found = _Contents(seen, whole.hexdigest(), tuple(digest.hexdigest()[:16] for digest in classes))
+    youngest = max((state[-1] for state in states if state), default=0)
+    if places and all(digests) and youngest < time.time_ns() - _SETTLED * 1e9:
+        # A cache that may only be read serves all the same: files are read again the next time.
+        with suppress(InputError), written_whole(path) as file:
+            file.write(json.dumps(asdict(found)).encode())
+    return found
+
+
+def _known_contents(path: Path, classes: int) -> _Contents | None:
+    """What was kept of contents; None if that is missing or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+        kept = _Contents(str(found["seen"]), str(found["whole"]), tuple(map(str, found["classes"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return kept if len(kept.classes) == classes else None
+
+
+def _state(item: Item) -> tuple[int, ...]:
+    """What changes with a file: its size and times; nothing of an array, or of what is missing."""
     if not isinstance(item, Path):
-        content = hashlib.sha256(np.ascontiguousarray(item).data).digest()
-        return str(item.dtype), item.shape, content
-    name = item.absolute().parts[-2:]
+        return ()
     try:
         status = item.stat()
-        content = hashlib.sha256(item.read_bytes()).digest() if with_content else b""
     except OSError:
-        return name  # decoding says what is wrong with it
-    return *name, status.st_size, status.st_mtime_ns, content
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _write_decoded(listing: Listing, side: int, file: IO[bytes]) -> dict[int, str]:
-    """Write the pixels of all images that can be decoded; the complaints of others by position."""
+def _digest(item: Item) -> str:
+    """Hash of the content of a file or array; "" of a file that cannot be read."""
+    digest = hashlib.sha256()
+    if not isinstance(item, Path):
+        digest.update(repr((str(item.dtype), item.shape)).encode())
+        digest.update(np.ascontiguousarray(item).data)
+        return digest.hexdigest()
+    try:
+        if not item.is_file():  # of a pipe nothing may ever come
+            return ""
+        with item.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return ""  # decoding says what is wrong with it
+    return digest.hexdigest()
+
+
+def _decoded(listing: Listing, side: int, path: Path, skip_damaged: bool) -> dict[int, str]:
+    """Decode all images into a file of the cache; the complaints of those left out by position.
+
+    Errors of a moment, as of a disk or for lack of memory, are not kept: the record that makes the
+    file one of the cache is written only if all others are complaints about contents.
+    """
+    with written_whole(path) as file:
+        damaged, momentary = _write_decoded(listing, side, file)
+        _refuse(listing, damaged, skip_damaged)
+        _record(path).unlink(missing_ok=True)
+    if not momentary:
+        with written_whole(_record(path)) as record:
+            record.write(json.dumps({"damaged": damaged}).encode())
+    return damaged
+
+
+def _write_decoded(listing: Listing, side: int, file: IO[bytes]) -> tuple[dict[int, str], bool]:
+    """Write the pixels of all images that can be decoded.
+
+    Returns:
+        The complaints of others by position, and whether one of them may not come again.
+    """
     needed, free = len(listing.items) * 3 * side**2, shutil.disk_usage(Path(file.name).parent).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+    momentary = False
 
     def attempt(position: int) -> NDArray[np.uint8] | str:
+        nonlocal momentary
         item = listing.items[position]
         try:
             return decode(item, side)
         except InputError as error:
+            momentary = momentary or _is_momentary(error.__cause__)
             return str(error) if isinstance(item, Path) else f"image {position} is {error}"
 
     damaged = {}
@@ -207,7 +366,18 @@ def _write_decoded(listing: Listing, side: int, file: IO[bytes]) -> dict[int, st
             damaged[position] = pixels
         else:
             file.write(pixels.data)
-    return damaged
+    return damaged, momentary
+
+
+def _is_momentary(error: BaseException | None) -> bool:
+    """Whether an error is of the machine, not of what is in a file.
+
+    Pillow's own errors are of the same types, but have no number. A missing file is seen by its
+    name alone, so that what is kept of it does not outlive its absence.
+    """
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+    return isinstance(error, MemoryError)
 
 
 def _refuse(listing: Listing, damaged: dict[int, str], skip_damaged: bool) -> None:

@@ -19,6 +19,8 @@ LUMA = (0.299, 0.587, 0.114)
 class LabelledImages:
     """uint8 images [M, C, H, W], integer labels [M] in 0..len(classes)-1, class names, a name.
 
+    Those that were read from files have a hash of the files of each class too.
+
     Raises:
         InputError: there is not one label per image, or a label has no class.
     """
@@ -27,6 +29,7 @@ class LabelledImages:
     labels: Tensor
     classes: tuple[str, ...]
     name: str
+    digests: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         labels, known = self.labels, len(self.classes)

@@ -13,6 +13,7 @@ from omnitraining.errors import InputError
 
 CHANNELS = (1, 3, 4)  # grey; red, green, blue; and those with opacity
 
+_ROWS = 256  # of an image that are laid on white at a time
 _HALF = 0.5 / 255  # a rounding error of floating-point levels, which leaves the level as it is
 
 
@@ -40,8 +41,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "La":  # which Pillow converts to this only
         image = image.convert("LA")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return _on_white(image)
     return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
 
 
@@ -137,3 +137,16 @@ def channels_first(
 
 def _of_16_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray((levels / np.float32(65535 / 255)).round(), np.uint8)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """What is transparent becomes white; a few rows at a time, so that there are no large copies.
+
+    Palettes are converted as a whole: what they say of transparency is lost where they are cut.
+    """
+    image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
+    made = Image.new("RGB", image.size)
+    for top in range(0, image.height, _ROWS):
+        rows = image.crop((0, top, image.width, min(top + _ROWS, image.height))).convert("RGBA")
+        made.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows), (0, top))
+    return made

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from omnitraining.files import replaced
+
 CLASSES, IMAGES, SIDE = 5, 8, 40  # classes of a split, images of a class, pixels
-WRITTEN = 1_000_000_000  # time of every file: decoded images are cached by it
+WRITTEN = 1_000_000_000  # time of every file: those that are there are not written again
 
 
 def write(folder: Path, names: Iterable[str]) -> Path:
@@ -40,5 +42,8 @@ def _write_class(folder: Path) -> None:
         levels = pattern.repeat(2, 0).repeat(2, 1) + noise
         image = Image.fromarray(levels.astype(np.uint8)).resize((SIDE, SIDE))
         path = folder / f"{number}.jpg"
-        image.save(path, quality=95)
-        os.utime(path, (WRITTEN, WRITTEN))
+        if path.is_file() and path.stat().st_mtime == WRITTEN:
+            continue  # another program may be reading it
+        with replaced(path) as part:
+            image.save(part, "JPEG", quality=95)
+            os.utime(part, (WRITTEN, WRITTEN))
