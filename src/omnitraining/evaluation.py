@@ -105,7 +105,8 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
 
 
 def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and not math.isnan(value)
 
 
 def half_width(scores: Tensor) -> float:

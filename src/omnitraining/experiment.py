@@ -1,7 +1,7 @@
 """An experiment is a typed configuration: problem, backbone, method, and how to train them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
-from omnitraining import distributed
+from omnitraining import distributed, run_data
 from omnitraining.backbones import FeatureWise
 from omnitraining.bounds import Bounds
 from omnitraining.compute import multiply_adds
@@ -21,13 +21,14 @@ from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.fields import readable
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
+from omnitraining.places import as_texts, relative, settled, settled_plan
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.recipes import FIELD, with_recipe
-from omnitraining.runs import Run, load_checkpoint, provenance
+from omnitraining.runs import Run, load_checkpoint, provenance, training_facts
 from omnitraining.strict import read_yaml_strictly
 from omnitraining.tasks.base import Problem
 from omnitraining.training import Progress, Training, find_device, train
-from omnitraining.trust import Check, flat
+from omnitraining.trust import Check, Plan, flat
 from omnitraining.values import read_values, read_yaml, recipe_of, with_classes, with_own_defaults
 
 RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
@@ -120,7 +121,9 @@ class Experiment:
             InputError: the checkpoint is missing, damaged or of another model; or the run is not
                 trusted, and its model would take more than it should.
         """
-        facts = load_checkpoint(run.checkpoint("best"), {})
+        facts = training_facts(run.checkpoint("best"))
+        if "best_weights" not in facts:
+            raise InputError(f"checkpoint {run.checkpoint('best')} is damaged: no best_weights")
         alone = replace(self, previous=None, start=None)
         model = alone.build() if run.trust else alone.bounded(run.checkpoint("best"))
         load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
@@ -147,9 +150,10 @@ class Experiment:
     def ready(self, run: Run) -> Model:
         """The trained model of a run, with all that judging it needs.
 
-        The threads are those of training, since their number changes how sums are rounded, and
-        the problem is on the model's device.
+        The data must have the classes of the training. The threads are those of training, since
+        their number changes how sums are rounded, and the problem is on the model's device.
         """
+        run_data.check(run, self.problem)
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
         self.problem.to(find_device(self.training.device))
@@ -157,8 +161,7 @@ class Experiment:
 
 
 def _trained(folder: Path, trust: bool) -> Model:
-    run = Run(folder, trust=trust)
-    return load_run(run).load(run)
+    return load_model(Run(folder, trust=trust))
 
 
 def _started(backbone: Callable[[], nn.Module], model: Model) -> nn.Module:
@@ -191,6 +194,7 @@ def train_run(
     resume: bool = False,
     progress: Progress | None = None,
     trust: bool = False,
+    changed_data: bool = False,
 ) -> Run:
     """Train a configuration into a folder, which becomes a run.
 
@@ -201,39 +205,81 @@ def train_run(
         progress: told of losses and scores.
         trust: whether other runs that it names, as ``start``, may run classes from outside this
             library.
+        changed_data: go on although files of the data have changed.
 
     Raises:
         InputError: the folder already holds a run and ``resume`` is not set, or the other way
-            round, or something in the configuration does not fit.
+            round; another process trains it; its data have changed; or something in the
+            configuration does not fit.
     """
+    _check_folder(folder, resume)
+    team = distributed.team()
+    if not team.leads:
+        team.wait()  # so that none finds what process 0 writes
+        return _train(config, folder, resume, progress, trust, changed_data)
+    # Wrong input shall leave no trace: a folder that is made here is removed if nothing is in it.
+    with _made(folder), Run(folder, create=True).only_writer():
+        _check_folder(folder, resume)  # another process may have made it
+        team.wait()
+        return _train(config, folder, resume, progress, trust, changed_data)
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
     if (folder / "config.yaml").is_file() and not resume:
         raise InputError(f"{folder} already holds a run: add --resume, or choose another --out")
     if resume and not folder.is_dir():
         raise InputError(f"nothing to resume at {folder}: there is no such folder")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: a run is a folder")
-    # Wrong input shall leave no trace: the folder is made, or changed, when all else fits.
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder; what was made of it is removed again if it stays empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for place in missing:
+                place.rmdir()
+
+
+def _train(
+    config: Namespace,
+    folder: Path,
+    resume: bool,
+    progress: Progress | None,
+    trust: bool,
+    changed_data: bool,
+) -> Run:
+    """Train into a folder that no other process writes to."""
+    config = settled(config, Path())
     experiment = instantiate(config)
     device, team = find_device(experiment.training.device), distributed.team()
     team.check(device, experiment.training.optimiser)
     experiment.problem.share(team.rank, team.size)
     model = experiment.build(trust)
     _try_out(experiment, model)
+    changes: tuple[str, ...] = ()
+    run = Run(folder, create=True)
     if (folder / "config.yaml").is_file():
         _check_unchanged(Run(folder), config)
-    team.wait()  # so that none finds what process 0 writes
-    run = Run(folder, create=True)
     started = resume and run.checkpoint("last").is_file()
     if started:
-        done = load_checkpoint(run.checkpoint("last"), {})["step"]
+        done = training_facts(run.checkpoint("last"))["step"]
         if done > experiment.training.steps:
             raise InputError(
                 f"training.steps is {experiment.training.steps}, but {folder} is at step {done}: "
                 "it must be that or more"
             )
+        found = run_data.check(run, experiment.problem, goes_on=True, accept=changed_data)
+        changes = tuple(f"before step {done + 1}: {change}" for change in found)
     cost = multiply_adds(model, experiment.problem) if team.leads else None
+    team.wait()  # so that none has read what process 0 writes now
     if team.leads:
-        run.write_text("config.yaml", dump(config))
+        _write_origin(run, config, experiment.problem, changes)
     facts = train(
         model,
         experiment.problem,
@@ -246,7 +292,32 @@ def train_run(
     )
     if team.leads:
         run.write_json("provenance.json", provenance() | facts | {"multiply_adds": cost})
+        _calibrate(run, experiment)
     return run
+
+
+def _write_origin(run: Run, config: Namespace, problem: Problem, changes: tuple[str, ...]) -> None:
+    """Write down what a run is trained with, and on."""
+    before = run_data.read(run)
+    if (data := run_data.data_of(problem, as_texts(config))) is not None:
+        known = before.changes if before else ()
+        run_data.write(run, replace(data, changes=(*known, *changes)))
+    run.write_text("config.yaml", dump(relative(config, run.path)))
+
+
+def _calibrate(run: Run, experiment: Experiment) -> None:
+    """Measure on its validation tasks what learners of a run need, if its data are in files.
+
+    These may be gone when a learner is wanted. Whatever else a problem has, it can make again.
+    """
+    data = run_data.read(run)
+    if not run.checkpoint("best").is_file():  # no validation had a score
+        return
+    if data is not None and data.inputs is not None and data.is_of_files:
+        from omnitraining.learner.trained import calibrated  # learners import this module
+
+        experiment.problem.to(torch.device("cpu"))
+        calibrated(run, experiment, experiment.load(run).cpu())
 
 
 @torch.no_grad()
@@ -280,16 +351,36 @@ def _try_out(experiment: Experiment, model: Model) -> None:
 
 
 def load_run(run: Run) -> Experiment:
-    """The experiment of a run folder.
+    """The experiment of a run folder, with its data.
 
     Raises:
         InputError: its configuration is damaged or out of bounds; or it names a class from outside
-            this library, and the run is not trusted.
+            this library, and the run is not trusted; or data are not there.
     """
-    path = run.path / "config.yaml"
     if run.trust:
-        return instantiate(parse(read_yaml(path), str(path)))
-    return strictly_made(read_yaml_strictly(path), str(path))
+        return instantiate(_config_of(run))
+    return _made_of(_plan_of(run), str(run.path / "config.yaml"))
+
+
+def load_model(run: Run) -> Model:
+    """The trained model of a run, at its best validation score.
+
+    The data are not needed, but by runs of earlier versions.
+
+    Raises:
+        InputError: as `load_run`.
+    """
+    if (data := run_data.read(run)) is None:
+        return load_run(run).load(run)
+    path = run.path / "config.yaml"
+    path = run.path / "config.yaml"
+    values = read_yaml(path) if run.trust else read_yaml_strictly(path)
+    if not run.trust:
+        Check(str(path)).plan(values, Experiment)  # its problem too, of which nothing is made
+    from omnitraining.learner.trained import BLUEPRINT, experiment_of  # learners import this module
+
+    problem = {"class_path": BLUEPRINT, "init_args": dict(data.model)}
+    return experiment_of({**values, "problem": problem}, str(path), run.trust).load(run)
 
 
 def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] = ()) -> Experiment:
@@ -306,7 +397,10 @@ def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] 
         InputError: a field is unknown, has a wrong value or one that is out of bounds, or names
             what is not this library's; the message names the source.
     """
-    plan = Check(source, problems).plan(values, Experiment)
+    return _made_of(Check(source, problems).plan(values, Experiment), source)
+
+
+def _made_of(plan: Plan, source: str) -> Experiment:
     try:
         made: Experiment = plan.made()
     except InputError:
@@ -315,6 +409,19 @@ def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] 
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{source}: its parts cannot be made: {said:.200}") from error
     return made
+
+
+def _config_of(run: Run) -> Namespace:
+    """The configuration of a trusted run, its paths absolute."""
+    path, data = run.path / "config.yaml", run_data.read(run)
+    return settled(parse(read_yaml(path), str(path)), run.path, data.places if data else None)
+
+
+def _plan_of(run: Run, foreign: frozenset[str] = frozenset()) -> Plan:
+    """The same of a run that is not trusted, which names no more than is given."""
+    path, data = run.path / "config.yaml", run_data.read(run)
+    plan = Check(str(path), foreign=foreign).plan(read_yaml_strictly(path), Experiment)
+    return settled_plan(plan, run.path, data.places if data else None)
 
 
 def changed_fields(run: Run, config: Namespace) -> list[str]:
@@ -326,14 +433,13 @@ def changed_fields(run: Run, config: Namespace) -> list[str]:
         InputError: the run names a class from outside this library that the configuration does
             not name, and the run is not trusted.
     """
-    path, given = run.path / "config.yaml", yaml.safe_load(dump(config))
+    given = yaml.safe_load(dump(settled(config, Path())))
     if run.trust:
-        old, new = (dict(parse(v, str(path)).items()) for v in (read_yaml(path), given))
+        old, new = (dict(one.items()) for one in (_config_of(run), parse(given)))
     else:
         asked = Check("configuration", foreign=None)
         new = flat(asked.plan(given, Experiment))
-        allowed = frozenset({*asked.named, ""})  # never empty, so that nothing is limited
-        old = flat(Check(str(path), foreign=allowed).plan(read_yaml_strictly(path), Experiment))
+        old = flat(_plan_of(run, frozenset({*asked.named, ""})))  # never empty: nothing is limited
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
@@ -432,6 +538,8 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     start = parse(values, str(path))
     if (changed := with_classes(values, options)) != values:
         start = parse(changed, "command line")
+    # What is shipped has no data beside it.
+    start = settled(start, path.parent if path.is_file() else Path())
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
         return config

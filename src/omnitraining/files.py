@@ -15,6 +15,9 @@ try:
 except ImportError:  # of Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""No link is followed and no pipe waited for, which a folder of someone else may hold."""
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
@@ -91,9 +94,9 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
 def _acquired(path: Path, busy: str) -> int:
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
         except PermissionError:  # the lock of another user
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | _PLAIN)
         try:
             _flock(descriptor, path, wait=not busy)
             if _is_file(descriptor, path):

@@ -18,7 +18,14 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
 from omnitraining.policy import GaussianHead
-from omnitraining.runs import Metrics, Run, load_checkpoint, peak_memory, save_checkpoint
+from omnitraining.runs import (
+    Metrics,
+    Run,
+    load_checkpoint,
+    peak_memory,
+    save_checkpoint,
+    training_facts,
+)
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
 from omnitraining.trpo import TRPO
@@ -224,7 +231,8 @@ def train(
         "step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0, "seconds_of_steps": 0.0
     }  # fmt: skip
     if resume:
-        facts = load_checkpoint(run.checkpoint("last"), modules, optimiser)
+        last = run.checkpoint("last")
+        facts = training_facts(last, load_checkpoint(last, modules, optimiser))
     scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
     student = team.wrapped(model)
     progress = progress if progress and team.leads else Progress()

@@ -18,6 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from omnitraining import run_data
 from omnitraining.batches import Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
@@ -25,6 +26,7 @@ from omnitraining.experiment import (
     CANNOT_BE_MADE,
     Experiment,
     instantiate,
+    load_model,
     load_run,
     parse,
     strictly_made,
@@ -36,7 +38,7 @@ from omnitraining.learner.inputs import ImageInputs
 from omnitraining.model import Model
 from omnitraining.omninet import plain
 from omnitraining.precision import float32_on_cpu
-from omnitraining.runs import Run, load_checkpoint, unique_tensors
+from omnitraining.runs import Run, training_facts, unique_tensors
 from omnitraining.strict import (
     MAX_JSON,
     parsed_json,
@@ -94,6 +96,9 @@ class Blueprint(Problem):
 
     def _no_data(self) -> InputError:
         return InputError("a saved learner has no data to train on or to be judged on")
+
+
+BLUEPRINT = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
 
 
 class Trained:
@@ -164,17 +169,40 @@ class Trained:
     def from_run(cls, run: Run) -> "Trained":
         """The best checkpoint of a run; its validation tasks are measured once and remembered.
 
+        Its data are needed only if they have not been measured, and by runs of earlier versions.
+
         Raises:
-            InputError: the run or its data cannot be loaded, or it is of another kind of task.
+            InputError: the run, or data that are needed, cannot be loaded, or it is of another
+                kind of task.
         """
-        experiment = load_run(run)
-        model = experiment.load(run).cpu()
         path = run.path / "config.yaml"
         config = read_yaml(path) if run.trust else read_yaml_strictly(path)
+        if (found := cls._without_data(run, config)) is not None:
+            return found
+        experiment = load_run(run)
+        run_data.check(run, experiment.problem)
+        model = experiment.load(run).cpu()
         if not isinstance(experiment.problem, Classification):
             return cls.of(experiment, model, config, run.name, trust=run.trust)
-        measured = _remembered(run, experiment, model)
+        measured = calibrated(run, experiment, model)
         return cls.of(experiment, model, config, run.name, measured, run.trust)
+
+    @classmethod
+    def _without_data(cls, run: Run, config: Mapping[str, Any]) -> "Trained | None":
+        """The best checkpoint of a run that keeps all that is needed; None if it does not."""
+        data = run_data.read(run)
+        if data is None or data.model is None or data.inputs is None:
+            return None
+        model = load_model(run)
+        if (votes := _kept_calibration(run, model)) is None:
+            return None
+        try:
+            inputs = checks.image_inputs(data.inputs, data.model["shape"])
+        except checks.DamagedError as error:
+            raise InputError(f"{run.path / run_data.NAME} is damaged: {error}") from error
+        kept = {key: value for key, value in config.items() if key not in _NOT_KEPT}
+        kept["problem"] = {"class_path": BLUEPRINT, "init_args": dict(data.model)}
+        return cls(model.to(find_device("auto")), kept, inputs, votes, run.name, run.trust)
 
     @classmethod
     def of(
@@ -217,8 +245,7 @@ class Trained:
             "meta_outputs": problem.meta_outputs,
             "one_joint_head": problem.one_joint_head,
         }
-        blueprint = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
-        kept["problem"] = {"class_path": blueprint, "init_args": sizes}
+        kept["problem"] = {"class_path": BLUEPRINT, "init_args": sizes}
         return cls(model.to(find_device("auto")), kept, inputs, votes, name, trust)
 
     def to_bytes(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
@@ -357,18 +384,29 @@ def _tuples(values: Mapping[str, Any], *only: str) -> dict[str, Any]:
     }
 
 
-def _remembered(run: Run, experiment: Experiment, model: Model) -> Calibration:
+def calibrated(run: Run, experiment: Experiment, model: Model) -> Calibration:
     """The calibration of a run, from its folder, where it is kept for its best checkpoint."""
-    path, best = run.path / "calibration.json", load_checkpoint(run.checkpoint("best"), {})
-    key = {name: best[name] for name in ("best_step", "best_weights")}
-    try:
-        record = read_json_strictly(read_bytes(path, MAX_JSON), str(path))
-        if record.pop("of") == key:
-            return checks.calibration(record, model.trained_flows)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass  # not measured yet, of another checkpoint, or damaged
+    if (kept := _kept_calibration(run, model)) is not None:
+        return kept
     problem = cast(Classification, experiment.problem)
     measured = calibrate(problem, model, experiment.inference)
     with suppress(OSError, InputError):  # a run that may only be read is measured anew each time
-        run.write_json("calibration.json", {"of": key, **measured.as_json()})
+        run.write_json("calibration.json", {"of": _best(run), **measured.as_json()})
     return measured
+
+
+def _kept_calibration(run: Run, model: Model) -> Calibration | None:
+    """What was measured of a run; None if that was not, or of another checkpoint, or is damaged."""
+    path = run.path / "calibration.json"
+    try:
+        record = read_json_strictly(read_bytes(path, MAX_JSON), str(path))
+        if record.pop("of") == _best(run):
+            return checks.calibration(record, model.trained_flows)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
+
+
+def _best(run: Run) -> dict[str, Any]:
+    facts = training_facts(run.checkpoint("best"))
+    return {name: facts[name] for name in ("best_step", "best_weights")}
