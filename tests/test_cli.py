@@ -43,7 +43,10 @@ GLYPHS: Values = {
     "backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 8}},
     "training": {"steps": 2, "epoch": 2, "threads": 1},
 }
-FILES = ["best.safetensors", "config.yaml", "last.safetensors", "metrics.csv", "provenance.json"]
+FILES = [
+    *("best.safetensors", "config.yaml", "data.json", "last.safetensors", "metrics.csv"),
+    "provenance.json",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,19 +1,29 @@
 """The run folder: nothing is lost, nothing is half written, nothing is a pickle."""
 
 import json
+import os
 import pickle
+import shutil
+import stat
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from omnitraining import runs
+import omnitraining
+from omnitraining import files, run_data, runs
+from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.experiment import evaluate_run, train_run
+from omnitraining.experiment import evaluate_run, load_model, train_run
+from omnitraining.files import locked, replaced, write_whole
 from omnitraining.omninet import OmniNet
 from omnitraining.runs import Metrics, Run, load_checkpoint, provenance, save_checkpoint
 from tests.reference.tiny import SINUSOIDS, config, metrics, same, tensors
@@ -79,6 +89,322 @@ def test_infinities_survive(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "c", {}) == {"best": float("-inf")}
 
 
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ([], "its facts are a list"),
+        ({**FACTS, "best_weights": "student", "step": "3"}, "step is '3'"),
+        ({**FACTS, "best_weights": "student", "step": -1}, "step is -1"),
+        ({**FACTS, "best_weights": "student", "best": float("nan")}, "best is nan"),
+        ({**FACTS, "best_weights": "both"}, "best_weights is 'both'"),
+        (FACTS, "no best_weights"),
+        ({"best": 1.0}, "no step"),
+    ],
+)
+def test_odd_facts_of_a_checkpoint_are_damage(
+    facts: Any, words: str, finished: Run, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    for which in ("last", "best"):
+        path = run.checkpoint(which)
+        save_file(tensors(path), path, metadata={"facts": json.dumps(facts)})
+    with pytest.raises(InputError, match=f"best.safetensors is damaged: {words}"):
+        load_model(run)
+    with pytest.raises(InputError, match=f"last.safetensors is damaged: {words}"):
+        train_run(config(SINUSOIDS), run.path, resume=True)
+
+
+def test_weights_that_are_not_finite_and_states_of_other_optimisers_are_damage(
+    tmp_path: Path,
+) -> None:
+    net, optimiser = stepped("AdamW")
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, {"": net}, optimiser, FACTS)
+    sound = tensors(path)
+    for name in ("optimiser.x.step", "optimiser.999.step", "optimiser.0.exp_avg"):
+        save_file({**sound, name: torch.zeros(2)}, path, metadata={"facts": json.dumps(FACTS)})
+        with pytest.raises(InputError, match=f"is of another optimiser: {name} differs"):
+            load_checkpoint(path, {"": net}, optimiser)
+    weight = next(name for name in sound if name.endswith("weight"))
+    bad = {**sound, weight: torch.full_like(sound[weight], float("nan"))}
+    save_file(bad, path, metadata={"facts": json.dumps(FACTS)})
+    with pytest.raises(InputError, match=f"is damaged: {weight} is not finite"):
+        load_checkpoint(path, {"": net})
+
+
+# --- one writer, whole files ---
+
+
+def test_files_are_on_the_disk_before_they_are_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    sync, rename = files.sync, os.replace
+    monkeypatch.setattr(files, "sync", lambda path: (calls.append(path.name[:4]), sync(path)))
+    monkeypatch.setattr(os, "replace", lambda *two: (calls.append("replace"), rename(*two)))
+    net, optimiser = stepped("SGD")
+    save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimiser, FACTS)
+    assert calls == ["last", "replace", tmp_path.name[:4]]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_checkpoints_have_the_modes_of_other_files(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        net, optimiser = stepped("SGD")
+        save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimiser, FACTS)
+        write_whole(tmp_path / "text", "x")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}
+
+
+def test_writers_of_one_file_do_not_share_a_part(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with replaced(target) as first, replaced(target) as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert target.read_text() == "1" and [*tmp_path.iterdir()] == [target]
+
+
+def test_a_lock_ends_with_its_holder_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.write_text("of a program that was killed")
+    for _ in range(2):
+        with locked(path, "another one"):
+            with pytest.raises(InputError, match="another one"), locked(path, "another one"):
+                pass
+            assert path.exists()
+        assert not path.exists()
+
+
+def test_where_nothing_can_be_locked_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    words = r"\.lock cannot be locked \(this system has no file locks"
+    with pytest.warns(UserWarning, match=words), locked(tmp_path / ".lock", "another one"):
+        pass
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_second_of_two_trainings_on_a_folder_is_refused_at_once(
+    resume: bool, finished: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    run = Run(shutil.copytree(finished.path, path)) if resume else Run(path, create=True)
+    before = sorted(path.rglob("*"))
+    words = "already holds a run, which another process is training"
+    with run.only_writer(), pytest.raises(InputError, match=words):
+        train_run(config(SINUSOIDS, seed=0 if resume else 7), path, resume=resume)
+    assert sorted(path.rglob("*")) == before
+
+
+def test_wrong_input_leaves_no_folder(tmp_path: Path) -> None:
+    wrong = config(SINUSOIDS, training={"optimiser": "trpo"})
+    with pytest.raises(InputError, match="which is for policies alone"):
+        train_run(wrong, tmp_path / "a" / "b" / "run")
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_killed_trainings_left_is_removed(finished: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(finished.path, tmp_path / "run"))
+    (run.path / "last.safetensors.0123456789abcdef.part").write_bytes(b"half")
+    (run.path / "best.safetensors.part").write_bytes(b"half, of an earlier version")
+    train_run(config(SINUSOIDS), run.path, resume=True)
+    assert [*run.path.glob("*.part")] == [] == [*run.path.glob(".lock")]
+
+
+# --- data ---
+
+
+def write_photos(folder: Path, classes: int = 10) -> Path:
+    """A folder of classes, each with images of one color and some noise."""
+    random = np.random.default_rng(0)
+    for number in range(classes):
+        (folder / f"c{number}").mkdir(parents=True)
+        for image in range(8):
+            levels = random.integers(0, 40, (18, 18, 3)) + 20 * number
+            Image.fromarray(levels.astype(np.uint8)).save(folder / f"c{number}" / f"{image}.png")
+    return folder
+
+
+PHOTOS: dict[str, Any] = {
+    "problem": {
+        "class_path": "Photos",
+        "init_args": {
+            **{"data": "data", "training": ["own"], "validation": "own", "benchmarks": ["own"]},
+            **{"size": 16, "complete": False},
+            "protocol": {
+                **{"ways": 2, "shots": 1, "queries": 2, "batch": 4},
+                **{"test_ways": 2, "test_shots": [1]},
+            },
+        },
+    },
+    "backbone": {"class_path": "Conv4", "init_args": {"width": 2}},
+    "training": {"steps": 2, "epoch": 2, "threads": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def of_photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project: photos.yaml, the data beside it, and a run of them."""
+    project = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+        patch.setattr("omnitraining.learner.calibration.VALIDATION_TASKS", 4)
+        patch.setattr("omnitraining.tasks.classification.problem.TEST_TASKS", 4)
+        write_photos(project / "data" / "own")
+        (project / "photos.yaml").write_text(json.dumps(PHOTOS))
+        assert train(project) == 0
+        yield project
+
+
+def train(project: Path, *options: str) -> int:
+    run = ("--out", str(project / "run"))
+    return main(["train", str(project / "photos.yaml"), *run, *options])
+
+
+@pytest.fixture
+def project(of_photos: Path, tmp_path: Path) -> Path:
+    """The same, moved: a copy elsewhere."""
+    return shutil.copytree(of_photos, tmp_path / "moved")
+
+
+def test_a_project_may_be_moved_whole_and_goes_on(
+    project: Path, of_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    stored = json.loads((project / "run" / "data.json").read_text())
+    assert stored["splits"]["training 1"]["name"] == "own-train"
+    assert "data: ../data\n" in (project / "run" / "config.yaml").read_text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert train(project, "--resume", "--training.steps", "4") == 0
+        assert main(["evaluate", str(project / "run")]) == 0
+    # A run that is moved alone finds its data where they were.
+    (project / "run").rename(project.parent / "alone")
+    shutil.rmtree(project)
+    assert main(["evaluate", str(project.parent / "alone")]) == 2
+    alone = Run(project.parent / "alone")
+    data = json.loads((alone.path / "data.json").read_text())
+    data["places"] = {"problem.init_args.data": str(of_photos / "data")}
+    alone.write_json("data.json", data)
+    assert main(["evaluate", str(alone.path)]) == 0
+
+
+def test_a_model_is_used_without_its_data(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support, image = project / "data" / "own", tmp_path / "image.png"
+    run, learner = str(project / "run"), str(tmp_path / "a.learner")
+    shutil.copy(support / "c0" / "0.png", image)
+    shutil.move(support, tmp_path / "support")
+    shutil.rmtree(project / "data")
+    monkeypatch.setattr(run_data, "data_of", None)  # no data are looked at
+    data = json.loads((project / "run" / "data.json").read_text())
+    (project / "run" / "data.json").write_text(json.dumps({**data, "places": {}}))
+    assert main(["adapt", run, str(tmp_path / "support"), "--out", learner]) == 0
+    assert main(["predict", learner, str(image)]) == 0
+    for out in ("x.pt", "x.safetensors"):
+        kind = {"x.pt": "torch"}.get(out, "safetensors")
+        out = str(tmp_path / out)
+        assert main(["export", run, "--flow", "meta", "--format", kind, "--out", out]) == 0
+    picture = str(tmp_path / "a.png")
+    assert main(["attention", run, "--images", str(image), "--out", picture]) == 0
+    assert omnitraining.load(run).fit(tmp_path / "support").predict([image]) == ["c0"]
+    assert load_model(Run(run)).trained_flows == ("pre", "joint", "meta")
+
+
+def test_a_class_that_moves_between_splits_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names decide which classes are held out: one that is renamed moves others."""
+    own = project / "data" / "own"
+    names = sorted(path.name for path in own.iterdir())
+    (own / names[0]).rename(own / "zebra")
+    assert train(project, "--resume") == 2 == main(["evaluate", str(project / "run")])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert "omni: the classes are not those that run" in line and "of own-" in line
+        assert "'zebra' of own-" in line or "is in own-" in line
+    with pytest.raises(InputError, match="the classes are not those"):
+        evaluate_run(Run(project / "run"))
+
+
+@pytest.mark.parametrize("change", ["removed", "corrected"])
+def test_changed_files_are_refused_to_go_on_with_and_warned_of_elsewhere(
+    change: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = project / "run"
+    held = json.loads((run / "data.json").read_text())["splits"]["training 1"]["classes"][0]["name"]
+    path = project / "data" / "own" / held / "3.png"
+    if change == "removed":
+        path.unlink()
+        words = f"{held!r} of own-train had 8 images and has 7"
+    else:
+        status = path.stat()
+        Image.new("RGB", (18, 18)).save(path)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        words = f"some of the 8 images of {held!r} of own-train"
+    assert train(project, "--resume") == 2
+    line = f"omni: the files are not those that run {run} was trained on: {words}; put them back, "
+    assert capsys.readouterr().err == (
+        f"{line}or go on all the same with --resume --changed-data\n"
+    )
+    with pytest.warns(UserWarning, match="the files are not those that run"):
+        evaluate_run(Run(run))
+    with pytest.warns(UserWarning, match="the files are not those that run"):
+        assert train(project, "--resume", "--changed-data", "--training.steps", "4") == 0
+    assert json.loads((run / "data.json").read_text())["changes"] == [f"before step 3: {words}"]
+
+
+def test_runs_of_earlier_versions_are_judged_with_a_warning(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "run" / "data.json").unlink()
+    with pytest.warns(UserWarning, match="does not say what data it was trained on"):
+        evaluate_run(Run(project / "run"))
+    with pytest.warns(UserWarning, match="does not say what data it was trained on"):
+        assert train(project, "--resume") == 0
+    assert (project / "run" / "data.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"splits": 5},
+        {"model": {}},
+        {"model": {"shape": [2**40], "pre_outputs": 2, "meta_outputs": 2, "one_joint_head": True}},
+        {"inputs": {"x": 1}},
+    ],
+)
+def test_a_damaged_record_of_data_is_one_line(change: dict[str, Any], project: Path) -> None:
+    path = project / "run" / "data.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=r"data\.json is damaged"):
+        omnitraining.load(project / "run")
+
+
+def test_a_path_that_leads_to_two_places_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.parent / "data").mkdir()
+    monkeypatch.chdir(project.parent)
+    assert train(project, "--resume") == 2
+    said = capsys.readouterr().err
+    assert "problem.init_args.data is data, of which there are two: " in said
+    # What is not beside the configuration is taken from the current folder, as it was before.
+    (project / "data").rename(project.parent / "data" / "data")
+    monkeypatch.chdir(project.parent / "data")
+    shutil.rmtree(project / "run")
+    assert train(project) == 0
+
+
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])
 def test_a_truncated_checkpoint_is_refused(keep: int, finished: Run, tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
@@ -133,7 +459,23 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
         run.load_evaluation("other")
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "5", '{"cells": {"a": 1}}', '{"cells": {}}'])
+def evaluation_text(cell: dict[str, Any], **others: Any) -> str:
+    known = {"unit": "accuracy %", "higher_is_better": True}
+    return json.dumps({**known, **others, "cells": {"a": {"tasks_hash": "x", **cell}}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "{}", "[]", "5", '{"cells": {"a": 1}}', '{"cells": {}}'),
+        evaluation_text({"scores": {"ensemble": ["1", "2"]}}),
+        evaluation_text({"scores": {"ensemble": [1.0, float("nan")]}}),
+        evaluation_text({"scores": {"ensemble": []}}),
+        evaluation_text({"scores": {"ensemble": "12"}}),
+        evaluation_text({"scores": {}}),
+        evaluation_text({"scores": {"pre": [1.0], "ensemble": [1.0, 2.0]}}),
+    ],
+)
 def test_a_damaged_evaluation_is_refused(text: str, tmp_path: Path) -> None:
     Run(tmp_path, create=True).write_text("evaluations/test.json", text)
     with pytest.raises(InputError, match=r"test.json is damaged .*: run 'omni evaluate"):

@@ -242,6 +242,64 @@ def test_a_search_that_breaks_off_goes_on_as_if_it_had_not(
     assert kept == {run: run.stat().st_mtime_ns for run in kept}
 
 
+@pytest.mark.parametrize("cut", [15, 1])
+def test_a_journal_whose_last_line_was_cut_goes_on(cut: int, waves: Path) -> None:
+    """As by a program that was killed, or a full disk; which may have left its lock too."""
+    out = waves.parent / "out"
+    assert tune(waves, *RATES, "--trials", 2, "--out", out) == 0
+    journal, before = out / "study.log", trials(out)
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    (out / "study.log.lock").symlink_to(journal)
+    assert tune(waves, *RATES, "--trials", 2, "--out", out) == 0
+    assert trials(out) == before
+    for line in journal.read_text().splitlines():
+        json.loads(line)
+
+
+@pytest.mark.parametrize("line", [bytes(200) + b"\n", b"{\n", b"5\n", b"{}\n"])
+def test_a_journal_that_is_damaged_elsewhere_is_one_line(
+    line: bytes, waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = waves.parent / "out"
+    Search(waves, {}, {"loss.weight": Range(("0", "1"))}, out)
+    journal = out / "study.log"
+    journal.write_bytes(journal.read_bytes() + line)
+    assert tune(waves, "--loss.weight", "0,1", "--trials", 1, "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "study.log is damaged" in said and said.count("\n") == 1
+
+
+def test_the_second_of_two_searches_in_a_folder_is_refused(
+    waves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, codes = waves.parent / "out", []
+
+    def meanwhile(jobs: Sequence[Job], *others: Any, **named: Any) -> Iterator[Any]:
+        codes.append(tune(waves, *RATES, "--trials", 1, "--out", out))
+        return here(jobs, *others, **named)
+
+    monkeypatch.setattr(cluster, "in_processes", meanwhile)
+    assert tune(waves, *RATES, "--trials", 1, "--out", out) == 0
+    assert codes == [2] and len(trials(out)) == 1
+    assert "holds a search that another program goes on with" in capsys.readouterr().err
+
+
+def test_a_search_in_a_folder_that_was_moved_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the configuration has a path, here of a run that it starts from."""
+    monkeypatch.chdir(tmp_path)
+    values = {**SINUSOIDS, "training": {**SINUSOIDS["training"], "steps": 0}}
+    project = tmp_path / "a"
+    project.mkdir()
+    assert main(["train", str(write(project / "w.yaml", values)), "--out", f"{project}/run"]) == 0
+    config = write(project / "waves.yaml", {**values, "method": "joint-training", "start": "run"})
+    ranges = {"loss.weight": Range(("0", "1"))}
+    Search(config, {}, ranges, project / "out")
+    project.rename(tmp_path / "b")
+    Search(tmp_path / "b" / "waves.yaml", {}, ranges, tmp_path / "b" / "out")
+
+
 def test_another_search_in_the_folder_is_refused(waves: Path) -> None:
     ranges = {"loss.weight": Range(("0", "1"))}
     Search(waves, {}, ranges, waves.parent / "out")

@@ -11,12 +11,13 @@ import io
 import itertools
 import json
 import math
+import os
 import pickle
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -49,7 +50,7 @@ from omnitraining import (
     build_model,
 )
 from omnitraining.cli import main
-from omnitraining.experiment import instantiate, parse, train_run
+from omnitraining.experiment import instantiate, parse, read_config, train_run
 from omnitraining.learner import Trained
 from omnitraining.learner.sources import find
 from omnitraining.recipes import merge
@@ -57,6 +58,7 @@ from omnitraining.runs import Run, load_checkpoint
 from omnitraining.tasks.classification import datasets, decoding
 from omnitraining.tasks.classification.datasets.own import from_arrays, from_dataset
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
+from omnitraining.tuning import Range, Search
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, blobs
 
 PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"
@@ -97,6 +99,19 @@ class Room:
         train_run(parse(NAVIGATION), self.walk)
         self.learner = folder / "birds.learner"
         omnitraining.load("glyphs").fit(self.photos).save(self.learner)
+
+    @cached_property
+    def _project(self) -> Path:
+        project = self.folder / "project"
+        shutil.copytree(self.photos, project / "data" / "birds")
+        config = project / "photos.yaml"
+        config.write_text(yaml.safe_dump(merge(PHOTOS, problem(data="data"))))
+        train_run(read_config(config, []), project / "run")
+        return project
+
+    def project(self) -> Path:
+        """A configuration, photographs beside it and a run of them, which may be changed."""
+        return Path(shutil.copytree(self._project, self.new()))
 
     def picture(self, path: Path, random: np.random.Generator) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +235,57 @@ def cut(room: Room, name: str) -> Path:
     """A run of which one file ends too early."""
     whole = (room.waves / name).read_bytes()
     return damaged(room, name, whole[: len(whole) // 2])
+
+
+def with_checkpoint_facts(room: Room, **changes: Any) -> Path:
+    """A run whose best checkpoint says something else of itself."""
+    run = room.copy(room.waves)
+    path = run / "best.safetensors"
+    facts = {**load_checkpoint(path, {}), **changes}
+    save_file(load_file(path), path, {"facts": json.dumps(facts)})
+    return run
+
+
+def busy(room: Room) -> None:
+    """Training of a run that another program trains."""
+    run = room.copy(room.waves)
+    with Run(run).only_writer():
+        room.omni("train", room.config(), "--resume", "--out", run)
+
+
+def renamed_class(room: Room) -> None:
+    project = room.project()
+    (project / "data" / "birds" / "ara").rename(project / "data" / "birds" / "zebra")
+    room.omni("evaluate", project / "run")
+
+
+def removed_image(room: Room) -> None:
+    project = room.project()
+    (project / "data" / "birds" / "ara" / "0.png").unlink()
+    room.omni("train", project / "photos.yaml", "--resume", "--out", project / "run")
+
+
+def two_places(room: Room) -> None:
+    """A relative path that leads to a folder beside the configuration and to one here."""
+    path = room.config({"start": "run"})
+    (path.parent / "run").mkdir()
+    here = path.parent / "here"
+    (here / "run").mkdir(parents=True)
+    before = Path.cwd()
+    os.chdir(here)
+    try:
+        room.omni("train", path, "--out", room.new())
+    finally:
+        os.chdir(before)
+
+
+def journal(room: Room, line: bytes) -> None:
+    """A search with a line in its journal that is none."""
+    out = room.new()
+    Search(room.config(), {}, {"loss.weight": Range(("0", "1"))}, out)
+    with (out / "study.log").open("ab") as file:
+        file.write(line)
+    room.omni("tune", room.config(), "--loss.weight", "0,1", "--out", out)
 
 
 def with_facts(room: Room, **changes: Any) -> Path:
@@ -503,6 +569,10 @@ CASES = [
         "another configuration",
         lambda r: r.omni("train", r.config({"seed": 5}), "--resume", "--out", r.waves),
     ),
+    Case(TRAIN, "a run that another program trains", busy),
+    Case(TRAIN, "data of which an image is gone", removed_image),
+    Case(TRAIN, "a path that leads to two places", two_places),
+    Case(TRAIN, "a search whose journal is damaged", lambda r: journal(r, bytes(9) + b"\n")),
     Case(
         TRAIN,
         "fewer steps than done",
@@ -568,6 +638,22 @@ CASES = [
             save_file({"a": torch.zeros(1)}, run / "best.safetensors"),
             r.omni("evaluate", run),
         ),
+    ),
+    Case(
+        RUNS,
+        "a step that is a text",
+        lambda r: r.omni("evaluate", with_checkpoint_facts(r, step="many")),
+    ),
+    Case(
+        RUNS,
+        "a best score that is no number",
+        lambda r: r.omni("evaluate", with_checkpoint_facts(r, best=math.nan)),
+    ),
+    Case(RUNS, "a class that has moved to another split", renamed_class),
+    Case(
+        RUNS,
+        "what is kept of its data is damaged",
+        lambda r: r.omni("evaluate", damaged(r, "data.json", b"{}")),
     ),
     Case(
         RUNS,

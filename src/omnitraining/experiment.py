@@ -299,7 +299,11 @@ def _train(
 def _write_origin(run: Run, config: Namespace, problem: Problem, changes: tuple[str, ...]) -> None:
     """Write down what a run is trained with, and on."""
     before = run_data.read(run)
-    if (data := run_data.data_of(problem, as_texts(config))) is not None:
+    places = as_texts(config)
+    data = run_data.data_of(problem, places)
+    if data is None and places:
+        data = run_data.RunData(places=places)
+    if data is not None:
         known = before.changes if before else ()
         run_data.write(run, replace(data, changes=(*known, *changes)))
     run.write_text("config.yaml", dump(relative(config, run.path)))
@@ -370,9 +374,9 @@ def load_model(run: Run) -> Model:
     Raises:
         InputError: as `load_run`.
     """
-    if (data := run_data.read(run)) is None:
+    data = run_data.read(run)
+    if data is None or data.model is None:
         return load_run(run).load(run)
-    path = run.path / "config.yaml"
     path = run.path / "config.yaml"
     values = read_yaml(path) if run.trust else read_yaml_strictly(path)
     if not run.trust:

@@ -21,6 +21,7 @@ from jsonargparse import Namespace
 from omnitraining.display import TrainingDisplay
 from omnitraining.errors import InputError
 from omnitraining.experiment import changed_fields, evaluate_run, parse, train_run
+from omnitraining.files import locked, sync
 from omnitraining.records import Values
 from omnitraining.runs import Run
 from omnitraining.training import Progress, find_device
@@ -128,14 +129,17 @@ def tune(job: Job, tasks: int) -> None:
 
 def _take_over(before: Path, folder: Path) -> None:
     """Start a run from where another one ended."""
-    if folder.exists():
-        return
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
-        shutil.copy(before / name, part / name)
-    part.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            return
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
+            shutil.copy(before / name, part / name)
+            sync(part / name)
+        part.rename(folder)
 
 
 # --- processes ---

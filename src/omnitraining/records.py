@@ -1,7 +1,6 @@
 """Records of experiments: what the runs of every row and setting say, and where it came from."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from omnitraining.claims import Claim, differences
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, half_width, paired_difference
+from omnitraining.files import write_whole
 from omnitraining.runs import Run
 
 Values: TypeAlias = dict[str, Any]
@@ -91,9 +91,7 @@ def make_record(
 
 def write_record(path: Path, record: Values) -> None:
     """Write a record, so that the file is either old or new, never half."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
 def evaluations(results: Results, shown: Shown) -> dict[str, list[Evaluation]]:
@@ -222,7 +220,7 @@ def rows_of(
 
 def _facts(runs: list[Run]) -> Values:
     """How the runs of a row were made."""
-    facts = [json.loads((run.path / "provenance.json").read_text("utf-8")) for run in runs]
+    facts = [run.load_provenance() for run in runs]
     return {
         "config": _without_places(
             yaml.safe_load((runs[0].path / "config.yaml").read_text("utf-8"))

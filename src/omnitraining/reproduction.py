@@ -14,6 +14,7 @@ from typing import Any
 from omnitraining.claims import Claim
 from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
 from omnitraining.errors import InputError
+from omnitraining.files import locked
 from omnitraining.jobs import Job, check_unchanged, judge, train, tune
 from omnitraining.recipes import merge, with_recipe
 from omnitraining.records import Results, Shown, Values, make_record, write_record
@@ -91,9 +92,12 @@ def reproduce(
             if suite.tuned:
                 tune(job, TUNED_IN_SMOKE if smoke else suite.tuned)
     finally:  # an interrupted experiment shows what is there
-        results = _finished(suite, jobs)
-        if results:
-            _write_record(suite, results, command, path)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another program may do other rows; whoever comes last sees what both have finished.
+        with locked(folder / ".lock"):
+            results = _finished(suite, jobs)
+            if results:
+                _write_record(suite, results, command, path)
     if suite.draw and not only:
         drawing = importlib.import_module(f"omnitraining.analysis.{suite.draw}")
         runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}

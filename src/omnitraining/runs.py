@@ -172,7 +172,7 @@ class Metrics:
         rows: list[tuple[int, str, float]] = []
         if resume_at and self.path.is_file():
             rows, _ = _metrics_rows(self.path)
-        with _replaced(self.path) as part, part.open("w", newline="") as file:
+        with _replaced(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["step", "name", "value"])
             writer.writerows((s, name, repr(v)) for s, name, v in rows if s <= resume_at)

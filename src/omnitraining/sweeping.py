@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omnitraining.display import show, sweep_table
 from omnitraining.errors import InputError
+from omnitraining.files import locked
 from omnitraining.jobs import Job, Launch, check_unchanged, train_and_judge
 from omnitraining.records import Results, Shown, Values, make_record, write_record
 from omnitraining.runs import Run
@@ -60,7 +61,9 @@ def sweep(
             if reason:
                 failures[job.title] = reason
     finally:
-        conclude(cells, jobs, folder, {**facts, "failed": failures})
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock"):  # another sweep, of other seeds, may have the same record
+            conclude(cells, jobs, folder, {**facts, "failed": failures})
     return failures
 
 

@@ -6,17 +6,22 @@ the same care.
 """
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from jsonargparse import Namespace
 
 from omnitraining.errors import InputError
-from omnitraining.experiment import dump
+from omnitraining.experiment import dump, parse
+from omnitraining.files import locked, write_whole
 from omnitraining.jobs import Job, Launch, train_only
+from omnitraining.places import relative, settled
 from omnitraining.records import Values
+from omnitraining.runs import Run
 from omnitraining.terminal import say
 from omnitraining.values import read_values
 from omnitraining.variation import Fields, checked, listed, value_of
@@ -180,7 +185,7 @@ class Search:
         base = checked(path, fixed)
         self.seed, self.method = base.seed, base.method
         what = {field: asdict(values) for field, values in ranges.items()}
-        self.study = _open_study(folder, json.dumps({"config": dump(base), "ranges": what}))
+        self.study = _open_study(folder, base, json.loads(json.dumps(what)))
 
     def run(self, trials: int, processes: int, launch: Launch) -> None:
         """Train until there are so many trials, those counted that are there or failed.
@@ -189,7 +194,14 @@ class Search:
             trials: in all.
             processes: trials at a time; those of one time do not learn from each other.
             launch: how runs are done, as `cluster.launcher` says.
+
+        Raises:
+            InputError: another program searches in the folder.
         """
+        with _alone(self.folder):
+            self._run(trials, processes, launch)
+
+    def _run(self, trials: int, processes: int, launch: Launch) -> None:
         while True:
             known = self.study.get_trials(deepcopy=False)
             broken = [trial.number for trial in known if not trial.state.is_finished()]
@@ -230,12 +242,12 @@ class Search:
         """
         found = self.trials()
         record = {"command": command, "method": self.method, "trials": [asdict(t) for t in found]}
-        (self.folder / "trials.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        write_whole(self.folder / "trials.json", json.dumps(record, indent=1) + "\n")
         if found and found[0].score is not None:
             best = found[0]
             head = f"# Trial {best.number} of {len(found)}, validation score {best.score:.6g}: "
             text = yaml.safe_dump(self.values(best), sort_keys=False)
-            (self.folder / "best.yaml").write_text(f"{head}{command}\n{text}", "utf-8")
+            write_whole(self.folder / "best.yaml", f"{head}{command}\n{text}")
         return found
 
     def _ask(self) -> int:
@@ -261,7 +273,7 @@ class Search:
         for number, job in zip(numbers, jobs, strict=True):  # whichever ended first
             reason = ended[job.folder]
             if reason is None:
-                score = json.loads((job.folder / "provenance.json").read_text("utf-8"))["best"]
+                score = Run(job.folder).load_provenance()["best"]
                 self.study.tell(number, score)
             else:
                 self.study.set_user_attr(f"failure of {number}", reason)
@@ -282,11 +294,21 @@ def _check_optuna() -> None:
         raise InputError("tuning needs Optuna: pip install 'omnitraining[tune]'") from error
 
 
-def _open_study(folder: Path, what: str) -> "Study":
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Be the one program that searches in a folder."""
+    return locked(
+        folder / ".lock",
+        f"{folder} holds a search that another program goes on with: wait until it ends, or choose "
+        "another --out",
+    )
+
+
+def _open_study(folder: Path, base: Namespace, ranges: Values) -> "Study":
     """The study in a folder, which is made if there is none.
 
     Raises:
-        InputError: the folder holds a study of something else.
+        InputError: the folder holds a study of something else or a damaged one, or another program
+            searches in it.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -294,14 +316,60 @@ def _open_study(folder: Path, what: str) -> "Study":
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = folder / "study.log"
-    is_there = journal.is_file()
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    study = optuna.create_study(
-        storage=storage, study_name="tune", direction="maximize", load_if_exists=True
-    )
-    if not is_there or "what" not in study.user_attrs:
-        study.set_user_attr("what", what)
-    elif study.user_attrs["what"] != what:
-        raise InputError(f"{folder} holds a search of something else: choose another --out")
+    with _alone(folder):
+        _mend(journal)
+        # No one else writes: it is of a search that was killed, and would be waited for.
+        Path(f"{journal}.lock").unlink(missing_ok=True)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            study = optuna.create_study(
+                storage=storage, study_name="tune", direction="maximize", load_if_exists=True
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{journal} is damaged ({error!r}): choose another --out") from error
+        if "what" not in study.user_attrs:
+            what = {"config": dump(relative(base, folder)), "ranges": ranges}
+            study.set_user_attr("what", json.dumps(what))
+        elif not _is_of(study.user_attrs["what"], folder, base, ranges):
+            raise InputError(f"{folder} holds a search of something else: choose another --out")
     return study
+
+
+def _is_of(what: str, folder: Path, base: Namespace, ranges: Values) -> bool:
+    """Whether a search was begun with a configuration and ranges."""
+    try:
+        began = json.loads(what)
+        config = settled(parse(yaml.safe_load(began["config"])), folder)
+    except (InputError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False
+    return dump(config) == dump(base) and bool(began["ranges"] == ranges)
+
+
+def _mend(journal: Path) -> None:
+    """Cut off the last line of a journal if it was not written whole, as when a search was killed.
+
+    Raises:
+        InputError: another line is damaged.
+    """
+    if not journal.is_file():
+        return
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole = 0
+    for number, line in enumerate(lines, 1):
+        if not _is_sound(line):
+            if number < len(lines) or line.endswith(b"\n"):
+                raise InputError(
+                    f"{journal} is damaged in line {number}: choose another --out, or remove that "
+                    "line and what follows, to go on from there"
+                )
+            with journal.open("r+b") as file:
+                file.truncate(whole)
+        whole += len(line)
+
+
+def _is_sound(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

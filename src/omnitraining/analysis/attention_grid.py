@@ -11,6 +11,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
+from omnitraining import run_data
 from omnitraining.analysis.attention import attention_maps, heat, predictor_maps
 from omnitraining.batches import channels_last
 from omnitraining.errors import InputError
@@ -112,6 +113,7 @@ def first_task(run: Run, images: int) -> tuple[Tensor, list[str], Tensor, list[s
         InputError: the run is not on images.
     """
     problem = load_run(run).problem
+    run_data.check(run, problem)
     if not isinstance(problem, Classification):
         raise InputError(f"run {run.path} is of {type(problem).__name__}, not of images")
     data = next(iter(problem.benchmarks.values()))

@@ -7,6 +7,7 @@ from typing import Any
 
 from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, paired_difference
+from omnitraining.files import write_whole
 
 
 def advice(found: Transfer) -> list[str]:
@@ -83,5 +84,5 @@ def write(found: Transfer, path: Path) -> Path:
         "fine_tuned": cells(found.tuned),
         "advice": advice(found),
     }
-    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    write_whole(path, json.dumps(record, indent=1) + "\n")
     return path

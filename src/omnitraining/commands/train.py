@@ -23,6 +23,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--changed-data",
+        action="store_true",
+        help="with --resume: go on although files of the data have changed",
+    )
     parser.add_argument("--fields", action="store_true", help="print all fields and exit")
     parser.add_argument(
         "--devices",
@@ -66,7 +71,9 @@ def main(arguments: list[str]) -> int:
         distributed.joined() as team,
         TrainingDisplay(folder.name) if team.leads else nullcontext() as progress,
     ):
-        run = experiment.train_run(config, folder, known.resume, progress, known.trust)
+        run = experiment.train_run(
+            config, folder, known.resume, progress, known.trust, known.changed_data
+        )
     if not team.leads:
         return 0
     say(f"{run.name}: judging it on the test tasks", error=True)

@@ -88,4 +88,5 @@ def rotated(images: LabelledImages) -> LabelledImages:
             for name in images.classes
         ),
         images.name,
+        images.digests and images.digests * 4,
     )

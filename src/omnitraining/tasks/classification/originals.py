@@ -4,9 +4,8 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
 from omnitraining.errors import InputError
+from omnitraining.tasks.classification.decoding import opened
 from omnitraining.tasks.classification.listing import Item, Listing
 
 SAMPLED = 64
@@ -55,7 +54,7 @@ def side_lengths(item: Item) -> tuple[int, int] | None:
     if not item.is_file():  # of a pipe nothing may ever come
         return None
     try:
-        with Image.open(item) as image:
+        with item.open("rb") as file, opened(file) as image:
             return image.size
     except Exception:  # damaged files raise about any type of error in Pillow
         return None
