@@ -21,6 +21,7 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification import decoding
+from omnitraining.tasks.classification import pixels as of_pixels
 from omnitraining.tasks.classification.decoding import decode, load
 from omnitraining.tasks.classification.listing import Item, Listing
 
@@ -576,8 +577,8 @@ def test_what_is_transparent_is_laid_on_white_row_by_row_to_the_same_pixels(
         image = Image.fromarray(random.integers(0, 256, (37, 20, channels), np.uint8), mode)
         whole = image.convert("RGBA")
         whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
-        monkeypatch.setattr(decoding, "_ROWS", 8)
-        assert (np.asarray(decoding._on_white(image)) == np.asarray(whole.convert("RGB"))).all()
+        monkeypatch.setattr(of_pixels, "_ROWS", 8)
+        assert (np.asarray(of_pixels._on_white(image)) == np.asarray(whole.convert("RGB"))).all()
 
 
 def test_no_program_is_run_on_what_is_in_a_file(
