@@ -335,7 +335,7 @@ def _built(
     if method == "omni-training":
         made, options = backbone(), vars(omninet)
         feature_size(made, example)
-        net = OmniNet(made, **options, example=example[:1])
+        net = OmniNet(made, **options, example=None if _is_known(made) else example[:1])
         flows = {"pre": net.pre, "joint": net.joint, "meta": net.meta}
         if metatraining.needs_only_features:  # others adapt every layer, so that none is in common
             trunk, flows = net.split()
@@ -363,7 +363,19 @@ def _check_plain(flows: Mapping[str, nn.Module], example: Tensor) -> None:
         )
     for flow in flows.values():
         feature_size(flow, example)
-        check_copies(flow, {"copy": copied(flow)}, example[:1])
+        if not _is_known(flow):
+            check_copies(flow, {"copy": copied(flow)}, example[:1])
+
+
+def _is_known(backbone: nn.Module) -> bool:
+    """Whether all its layers are torch's or this library's, of which the tests show that they copy.
+
+    Trying it out takes several forward passes, also when a trained model is loaded.
+    """
+    return all(
+        type(module).__module__.partition(".")[0] in ("torch", "omnitraining")
+        for module in backbone.modules()
+    )
 
 
 @torch.no_grad()
