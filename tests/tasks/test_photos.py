@@ -313,3 +313,13 @@ def test_several_tasks_a_step_lie_side_by_side(data: Path) -> None:
     problem = photos(data, protocol=replace(PROTOCOL, tasks=3))
     episode = problem.episode(0, torch.Generator().manual_seed(0))
     assert episode.support_x.shape[:2] == (3, 2) and episode.query_y.shape == (3, 4)
+
+
+def test_training_may_have_fewer_queries_than_the_test(data: Path) -> None:
+    problem = photos(data, protocol=replace(PROTOCOL, training_queries=1))
+    assert problem.episode(0, torch.Generator()).query_y.shape == (1, 2)
+    images = problem.validation
+    assert problem.fixed_tasks(images, 2, 1, 3).query.shape == (3, 2, 2)
+    assert problem.divided["problem.protocol.training_queries"] == 1
+    with pytest.raises(InputError, match="protocol.training_queries is 0: it must be 1 or more"):
+        replace(PROTOCOL, training_queries=0)

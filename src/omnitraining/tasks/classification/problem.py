@@ -42,6 +42,8 @@ class Protocol:
         shots: support images per class in training and validation.
         queries: query images per class.
         batch: images of a mini-batch.
+        training_queries: query images per class in training, if they are not ``queries``: many ways
+            leave room for few.
         tasks: tasks of a training step, side by side; the loss is the mean over them. [13] trains
             MAML with four.
         test_ways: classes per test task. Tasks of validation and test have fewer where there are
@@ -53,6 +55,7 @@ class Protocol:
     shots: int = 5
     queries: int = 16
     batch: int = 64
+    training_queries: int | None = None
     tasks: int = 1
     test_ways: int = 5
     test_shots: tuple[int, ...] = (1, 5)
@@ -61,6 +64,10 @@ class Protocol:
         for name in ("shots", "queries", "batch", "tasks"):
             if getattr(self, name) < 1:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.training_queries is not None and self.training_queries < 1:
+            raise InputError(
+                f"protocol.training_queries is {self.training_queries}: it must be 1 or more"
+            )
         for name in ("ways", "test_ways"):
             if getattr(self, name) < 2:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 2 or more")
@@ -104,7 +111,12 @@ class Classification(Supervised):
         self.domains = Domains(self.training)
         self.pre_outputs, self.meta_outputs = self.domains.classes, protocol.ways
         self.samplers = [
-            EpisodeSampler(images, protocol.ways, protocol.shots, protocol.queries)
+            EpisodeSampler(
+                images,
+                protocol.ways,
+                protocol.shots,
+                protocol.training_queries or protocol.queries,
+            )
             for images in self.training
         ]
         # Before training, not after it, is the time to hear that a test set is too small.
@@ -126,9 +138,10 @@ class Classification(Supervised):
     @property
     def divided(self) -> Mapping[str, int]:
         protocol = self.protocol
+        name = "queries" if protocol.training_queries is None else "training_queries"
         return {
             "problem.protocol.batch": protocol.batch,
-            "problem.protocol.queries": protocol.queries,
+            f"problem.protocol.{name}": getattr(protocol, name),
         }
 
     @property
