@@ -13,6 +13,7 @@ from omnitraining.errors import InputError
 
 CHANNELS = (1, 3, 4)  # grey; red, green, blue; and those with opacity
 
+_ORIENTATION = 0x0112  # in what a camera writes into a file
 _ROWS = 256  # of an image that are laid on white at a time
 _HALF = 0.5 / 255  # a rounding error of floating-point levels, which leaves the level as it is
 
@@ -33,7 +34,8 @@ def eight_bit(image: Image.Image) -> Image.Image:
     if of_32_bits and not of_16_bits:
         raise InputError("grey levels of 32 bits have no known range; save it with 8 or 16 bits")
     with suppress(Exception):  # broken metadata spoil no pixels
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:  # or it would be copied
+            image = ImageOps.exif_transpose(image)
     if of_16_bits:  # which Pillow's own conversion clips
         levels = _of_16_bits(np.asarray(image))
         levels[np.asarray(image) == image.info.get("transparency", -1)] = 255
