@@ -14,7 +14,7 @@ from torch import nn
 from omnitraining import backbones, metatraining, pretraining
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.glyph_problem import Glyphs
-from omnitraining.tasks.classification.photos import Photos
+from omnitraining.tasks.classification.photos import AUGMENTATIONS, Photos
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
 from omnitraining.tasks.reinforcement.half_cheetah import (
@@ -90,7 +90,8 @@ def readable(message: str, experiment: type) -> str:
     """
     message = " ".join(message.split())
     place = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', message)))
-    choices = known_classes().get(place.rpartition(".")[2], {})
+    field = place.rpartition(".")[2]
+    choices = [*known_classes().get(field, {}), *(AUGMENTATIONS if field == "augmentation" else ())]
     naming = f"choose from {', '.join(choices)}, or give package.module.Class"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{place}: there is no class {found[1]!r}: {naming}"

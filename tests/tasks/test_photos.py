@@ -323,3 +323,28 @@ def test_training_may_have_fewer_queries_than_the_test(data: Path) -> None:
     assert problem.divided["problem.protocol.training_queries"] == 1
     with pytest.raises(InputError, match=r"protocol\.training_queries is 0: it must be"):
         replace(PROTOCOL, training_queries=0)
+
+
+class Dimmed:
+    """An augmentation of one's own, as a configuration may name it."""
+
+    def __init__(self, least: float = 0.5) -> None:
+        self.least = least
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.shape == (3, 16, 16)
+        return image * (self.least + (1 - self.least) * torch.rand(()))
+
+
+def test_a_configuration_names_an_augmentation_of_one_s_own(data: Path) -> None:
+    options = {"data": str(data), "training": ["mini-imagenet"], "validation": "mini-imagenet",
+               "benchmarks": ["mini-imagenet"], "size": 16, "complete": False,
+               "augmentation": {"class_path": f"{__name__}.Dimmed", "init_args": {"least": 0.25}},
+               "protocol": {"ways": 2, "shots": 1, "queries": 2, "test_ways": 2, "test_shots": [1]},
+               }  # fmt: skip
+    made = instantiate(
+        config(BLOBS, problem={"class_path": "Photos", "init_args": options})
+    ).problem
+    assert made.views.augmentation.least == 0.25
+    first, again = (made.minibatch(3, torch.Generator().manual_seed(1)).x for _ in range(2))
+    assert torch.equal(first, again)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -85,7 +85,7 @@ class Photos(Classification):
         complete: bool = True,
         skip_damaged: bool = False,
         augmentation: Literal["closer-look", "pad-crop", "none"]
-        | Callable[[Tensor], Tensor] = "closer-look",
+        | Callable[[Tensor], Any] = "closer-look",  # of a result's type the parser makes a subclass
         flip: bool = True,
         jitter: float = 0.4,
         normalize: Literal["imagenet", "training"] = "imagenet",
