@@ -134,7 +134,7 @@ def changed(values: Any, data: bytes) -> Any:
         elif action % 8 == 1 and isinstance(holder, dict):
             holder[WORDS[what % len(WORDS)]] = holder[key]
         elif action % 8 == 2 and isinstance(holder, list):
-            holder[key:key] = [holder[key]] * (what * what)
+            holder[key:key] = [holder[key]] * what
         else:
             holder[key] = new
     return values

@@ -25,7 +25,7 @@ MAX_JSON = 1 << 24
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
 """Of a configuration, in which each takes the YAML parser a tenth of a millisecond."""
-MAX_JSON_VALUES = 1_000_000
+MAX_JSON_VALUES = 200_000
 MAX_TEXT = 4_096
 """Characters of one text."""
 

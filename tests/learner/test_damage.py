@@ -217,6 +217,12 @@ def test_a_key_that_is_there_twice_is_damage(files: Path, tmp_path: Path) -> Non
         omnitraining.load(tmp_path / "bad")
 
 
+def test_weights_of_votes_may_be_large_whole_numbers(files: Path, tmp_path: Path) -> None:
+    change = at("votes", "weights", 0, 0, 0, value=2**70)
+    learner = omnitraining.load(changed(files / "waves", tmp_path / "x", change))
+    assert isinstance(learner, FewShotRegressor) and np.isfinite(learner.predict([0.5])).all()
+
+
 def test_names_in_files_are_shown_on_one_line(files: Path, tmp_path: Path) -> None:
     path = changed(files / "images", tmp_path / "x", at("name", value="a\n\x1b[31m" + "b" * 999))
     model = omnitraining.load(path).model

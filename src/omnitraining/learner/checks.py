@@ -218,7 +218,7 @@ def _numbers(values: Any, place: str, length: int) -> list[float]:
     for value in _list(values, place, length):
         if type(value) not in (int, float) or not abs(value) <= 1e30:  # nor is NaN
             raise DamagedError(f"{place} holds {value!r:.80}, which is not a number that can be")
-    return [*values]
+    return [float(value) for value in values]  # torch has no whole numbers as large
 
 
 def _shots(values: Any, place: str) -> tuple[int, ...]:
