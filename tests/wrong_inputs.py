@@ -569,8 +569,8 @@ CASES = [
     ),
     Case(
         CONFIG,
-        "no training queries",
-        lambda r: photos(r, problem(protocol={"training_queries": 0})),
+        "a negative number of training queries",
+        lambda r: photos(r, problem(protocol={"training_queries": -1})),
     ),
     Case(CONFIG, "one way", lambda r: photos(r, problem(protocol={"ways": 1}))),
     Case(CONFIG, "images too small", lambda r: photos(r, problem(size=4))),

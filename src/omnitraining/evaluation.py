@@ -130,16 +130,11 @@ def half_width(scores: Tensor) -> float:
     return math.hypot(over_tasks, student_t(seeds - 1) * spread / math.sqrt(seeds))
 
 
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % points of Student's t for 1 to 10 degrees of freedom."""
-
-
 def student_t(degrees: int) -> float:
-    """The 97.5 % point of Student's t, by a table and for many degrees by its expansion."""
-    if degrees <= len(STUDENT_T):
-        return STUDENT_T[degrees - 1]
-    z = 1.959964  # Cornish and Fisher's expansion, right to 0.001 from here on
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    """The 97.5 % point of Student's t."""
+    from scipy.special import stdtrit  # which scikit-learn needs; few commands have several seeds
+
+    return float(stdtrit(degrees, 0.975))
 
 
 @dataclass(frozen=True)

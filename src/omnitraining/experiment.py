@@ -505,6 +505,9 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace
     # The parser takes null as if it were not there, and a text for a group of fields as a path.
     for name, default in defaults:
         given = _given(values, name, default)
+        is_class = isinstance(given, str) and isinstance(default, Namespace)
+        if is_class and "class_path" in default and given.replace(".", "").isidentifier():
+            continue  # the name of a class for its path
         if isinstance(default, Namespace) and not isinstance(given, (Mapping, Namespace)):
             names = ", ".join(vars(default))
             raise InputError(f"{source}: {name} is {given!r}: it must hold fields of {names}")

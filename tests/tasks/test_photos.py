@@ -321,8 +321,8 @@ def test_training_may_have_fewer_queries_than_the_test(data: Path) -> None:
     images = problem.validation
     assert problem.fixed_tasks(images, 2, 1, 3).query.shape == (3, 2, 2)
     assert problem.divided["problem.protocol.training_queries"] == 1
-    with pytest.raises(InputError, match=r"protocol\.training_queries is 0: it must be"):
-        replace(PROTOCOL, training_queries=0)
+    with pytest.raises(InputError, match=r"protocol\.training_queries is -1: it must be"):
+        replace(PROTOCOL, training_queries=-1)
 
 
 class Dimmed:

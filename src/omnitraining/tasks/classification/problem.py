@@ -42,8 +42,8 @@ class Protocol:
         shots: support images per class in training and validation.
         queries: query images per class.
         batch: images of a mini-batch.
-        training_queries: query images per class in training, if they are not ``queries``: many ways
-            leave room for few.
+        training_queries: query images per class in training, where many ways leave room for few;
+            as many as ``queries`` if 0.
         tasks: tasks of a training step, side by side; the loss is the mean over them. [13] trains
             MAML with four.
         test_ways: classes per test task. Tasks of validation and test have fewer where there are
@@ -55,7 +55,7 @@ class Protocol:
     shots: int = 5
     queries: int = 16
     batch: int = 64
-    training_queries: int | None = None
+    training_queries: int = 0
     tasks: int = 1
     test_ways: int = 5
     test_shots: tuple[int, ...] = (1, 5)
@@ -64,9 +64,9 @@ class Protocol:
         for name in ("shots", "queries", "batch", "tasks"):
             if getattr(self, name) < 1:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.training_queries is not None and self.training_queries < 1:
+        if self.training_queries < 0:
             raise InputError(
-                f"protocol.training_queries is {self.training_queries}: it must be 1 or more"
+                f"protocol.training_queries is {self.training_queries}: it must be 0 or more"
             )
         for name in ("ways", "test_ways"):
             if getattr(self, name) < 2:
@@ -132,13 +132,16 @@ class Classification(Supervised):
 
         parts = [f"training on {images.name}: {counted(images)}" for images in self.training]
         parts += [f"validation: {counted(self.validation)}"]
-        parts += [f"test on {name}: {counted(images)}" for name, images in self.benchmarks.items()]
+        parts += [
+            f"test on {name}: {len(images.classes)} classes"
+            for name, images in self.benchmarks.items()
+        ]
         return f"{type(self).__name__} ({'; '.join(parts)})"
 
     @property
     def divided(self) -> Mapping[str, int]:
         protocol = self.protocol
-        name = "queries" if protocol.training_queries is None else "training_queries"
+        name = "training_queries" if protocol.training_queries else "queries"
         return {
             "problem.protocol.batch": protocol.batch,
             f"problem.protocol.{name}": getattr(protocol, name),

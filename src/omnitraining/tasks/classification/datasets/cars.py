@@ -59,7 +59,7 @@ def _class_names(path: Path, numbers: list[int]) -> dict[int, str]:
 def _read(path: Path, variable: str) -> Any:
     """An array of a MATLAB file, [N]."""
     # Importing SciPy takes a while, which only those who use the cars should pay.
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     try:
         return np.atleast_1d(loadmat(path, squeeze_me=True)[variable])
