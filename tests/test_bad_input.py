@@ -42,3 +42,8 @@ def test_the_page_lists_these_inputs_and_no_others(page: str) -> None:
     assert [row for row in rows if row not in ("| wrong", "| ---")] == wanted
     assert len(wanted) >= 100 and len(set(CASES)) == len(CASES)
     assert page.startswith(wrong_inputs.HEAD.format(count=len(CASES)))
+
+
+def test_the_readme_has_their_number() -> None:
+    readme = (PAGE.parents[1] / "README.md").read_text("utf-8")
+    assert f"[{len(CASES)} cases](docs/bad-input.md)" in readme

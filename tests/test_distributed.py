@@ -306,7 +306,7 @@ def test_a_run_moves_between_numbers_of_processes(waves: Path, tmp_path: Path) -
     said = ended([omni(*rest, *meeting) for _ in range(2)])
     assert sorted(text.count("again: ") for text, _ in said) == [0, 1]
     assert sorted(text.count("step 4, validation") for _, text in said) == [0, 1]
-    assert sorted(text.count("\n") for _, text in said) == [0, 1]
+    assert min(len(text) for _, text in said) == 0, "one process tells for all"
     assert json.loads((out / "provenance.json").read_text())["processes"] == 2
     assert main([*map(str, rest), "--resume", "--training.steps", "6"]) == 0
     assert json.loads((out / "provenance.json").read_text())["processes"] == 1

@@ -59,7 +59,7 @@ def test_other_rows_are_added_and_compared_as_independent_with_the_old_ones() ->
     # 9.0 - 8.8 of two means with an interval of 1 each is nothing; paired, 0.1 would be less.
     verdict = judge(Claim("omni", above="maml"), [both])
     assert (verdict.better, verdict.cells, verdict.is_paired) == (0, 1, False)
-    assert judge(Claim("omni", level="proto"), [both]).is_paired
+    assert judge(Claim("omni", level="proto", margin=1), [both]).is_paired
     plain = judge(Claim("maml", above="plain"), [both])
     assert (plain.better, plain.cells, plain.is_paired) == (1, 1, False)
     assert {(c["row"], *c["cells"]) for c in both["claims"]} == {

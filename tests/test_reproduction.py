@@ -13,7 +13,7 @@ import yaml
 
 from omnitraining import reproduction
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.evaluation import Cell, Evaluation, half_width
 from omnitraining.experiment import instantiate, load_run, parse, read_config
 from omnitraining.recipes import merge
 from omnitraining.records import pool
@@ -294,7 +294,7 @@ def test_several_seeds_are_pooled(
         assert [load_run(folder).seed for folder in folders] == [1, 2]
         for name, cell in results["cells"].items():
             both = [run.load_evaluation().cells[name].scores["ensemble"] for run in folders]
-            mean, interval = numbers(torch.tensor(both).mean(0).tolist())
+            mean, interval = torch.tensor(both).mean().item(), half_width(torch.tensor(both))
             head = cell["heads"]["ensemble"]
             assert (head["mean"], head["interval"]) == pytest.approx((mean, interval), rel=1e-3)
             assert head["by_seed"] == pytest.approx([*map(lambda s: numbers(s)[0], both)], rel=1e-3)

@@ -420,7 +420,7 @@ LISTS = "Lists and pickles of images"
 ENVIRONMENTS = "Environments"
 PYTHON = "Building blocks in Python"
 
-CASES = [
+_CASES = [
     Case(OMNI, "a command that is not there", lambda r: r.omni("trian", "glyphs.yaml")),
     Case(OMNI, "an option that is not there", lambda r: r.omni("evaluate", r.waves, "--shot", 1)),
     Case(OMNI, "an option without its value", lambda r: r.omni("evaluate", r.waves, "--tasks")),
@@ -1399,6 +1399,14 @@ CASES = [
         lambda r: load_checkpoint(r.waves / "last.safetensors", {"student": MLP(1, (3,))}),
     ),
 ]
+
+CASES = [
+    case
+    for group in dict.fromkeys(c.group for c in _CASES)
+    for case in _CASES
+    if case.group == group
+]
+"""Group by group, as the page has them."""
 
 
 def row(case: Case, line: str) -> str:

@@ -103,7 +103,9 @@ def differences(first: Path, second: Path, tasks: int = 20) -> list[str]:
         found += [f"{which}: {n}" for n in names if n not in both or not same(one[n], other[n])]
         facts = [load_checkpoint(f / f"{which}.safetensors", {}) for f in (first, second)]
         found += [
-            f"{which}: {n}" for n in facts[0] if n != "seconds" and facts[0][n] != facts[1][n]
+            f"{which}: {n}"
+            for n in facts[0]
+            if not n.startswith("seconds") and facts[0][n] != facts[1][n]
         ]
     texts = [(folder / "config.yaml").read_text() for folder in (first, second)]
     rows = [[*csv.reader((f / "metrics.csv").read_text().splitlines())] for f in (first, second)]

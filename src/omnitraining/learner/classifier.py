@@ -213,7 +213,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept = checks.support(tensors, _kept_kinds(trained))
         if "labels" in facts:
             labels = checks.labels(facts["labels"], facts["dtype"])
-            for name, rows in kept.items():
+            for name, rows in sorted(kept.items()):
                 if len(labels) != len(rows):
                     raise checks.DamagedError(
                         f"{name} has {len(rows)} rows of {len(labels)} labels"
