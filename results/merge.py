@@ -10,6 +10,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from omnitraining.errors import InputError
 from omnitraining.merging import merged
@@ -22,6 +23,13 @@ def main(paths: list[str]) -> int:
     for path in map(Path, paths):
         target = HERE / path.name
         record = json.loads(path.read_text())
+        if dirty := dirty_rows(record):
+            print(
+                f"{path}: made from a tree with uncommitted changes, which nobody can check out: "
+                f"{', '.join(dirty)}; train these rows again from a clean commit",
+                file=sys.stderr,
+            )
+            return 2
         if target.is_file():
             try:
                 record = merged(json.loads(target.read_text()), record)
@@ -34,6 +42,16 @@ def main(paths: list[str]) -> int:
             drawing = import_module(f"omnitraining.analysis.{kinds[record['experiment']]}")
             drawing.draw(record, {}, target.with_suffix(".png"))
     return 0
+
+
+def dirty_rows(record: dict[str, Any]) -> list[str]:
+    """Rows with runs whose commit does not have the code that made them."""
+    return [
+        row
+        for row, results in record["rows"].items()
+        for facts in results.get("settings", {"": results}).values()
+        if (facts.get("provenance", {}).get("commit") or "").endswith("-dirty")
+    ]
 
 
 if __name__ == "__main__":

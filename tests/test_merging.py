@@ -110,3 +110,9 @@ def test_the_script_merges_files(tmp_path: Path) -> None:
         subprocess.run([sys.executable, script, tmp_path / "new" / name], check=True)
     assert json.loads((tmp_path / "mine.json").read_text()) == merged(OLD, new)
     assert json.loads((tmp_path / "first.json").read_text()) == new
+    new["rows"]["maml"]["settings"]["a"]["provenance"] = {"commit": "abc1234-dirty"}
+    (tmp_path / "new" / "dirty.json").write_text(json.dumps(new))
+    command = [sys.executable, script, tmp_path / "new" / "dirty.json"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "uncommitted changes" in refused.stderr
+    assert "maml" in refused.stderr and not (tmp_path / "dirty.json").exists()
