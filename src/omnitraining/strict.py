@@ -11,6 +11,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,33 @@ def read_yaml_strictly(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not plain YAML of one mapping, or is out of bounds.
     """
-    try:
+    with reading_yaml(path):
         text = read_bytes(path, MAX_BYTES).decode("utf-8")
         events = yaml.parse(text, Loader=yaml.SafeLoader)
-        values = _Document(events, str(path)).values()
+        values = fields_of(_Document(events, str(path)).values(), path)
+    check_bounds(values, str(path))
+    return values
+
+
+@contextmanager
+def reading_yaml(path: Path) -> Iterator[None]:
+    """Errors of a YAML parser become one line that names the file."""
+    try:
+        yield
     except InputError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def fields_of(values: Any, path: Path) -> dict[str, Any]:
+    """What a YAML file holds, if that is a mapping.
+
+    Raises:
+        InputError: it is something else.
+    """
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
-    check_bounds(values, str(path))
     return values
 
 

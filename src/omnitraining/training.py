@@ -94,7 +94,7 @@ class Training:
             raise InputError(f"training.momentum is {self.momentum}: it must be in [0, 1)")
         if self.nesterov and not self.momentum:
             raise InputError("training.nesterov is true, but training.momentum is 0: set both")
-        if (self.momentum or self.nesterov) and self.optimiser != "sgd":
+        if self.momentum and self.optimiser != "sgd":
             raise InputError(
                 f"training.momentum is {self.momentum}, but training.optimiser is "
                 f"{self.optimiser!r}: only 'sgd' has it"

@@ -12,6 +12,7 @@ import yaml
 from omnitraining.errors import InputError
 from omnitraining.fields import find_class
 from omnitraining.recipes import FIELD
+from omnitraining.strict import fields_of, reading_yaml
 
 MAX_VALUES = 100_000
 """Most values of a configuration, aliases counted as often as they occur."""
@@ -40,18 +41,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not YAML, holds no fields, or stands for too many values.
     """
-    try:
+    with reading_yaml(path):
         node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
         if _stands_for(node, {}) > MAX_VALUES:
             raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
         values = yaml.constructor.SafeConstructor().construct_document(node) if node else None
-    except InputError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
-    return values
+        return fields_of(values, path)
 
 
 def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:

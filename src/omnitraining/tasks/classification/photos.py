@@ -85,7 +85,9 @@ class Photos(Classification):
         complete: bool = True,
         skip_damaged: bool = False,
         augmentation: Literal["closer-look", "pad-crop", "none"]
-        | Callable[[Tensor], Any] = "closer-look",  # of a result's type the parser makes a subclass
+        | Callable[
+            [Tensor], Any
+        ] = "closer-look",  # jsonargparse takes a result type for a class to make
         flip: bool = True,
         jitter: float = 0.4,
         normalize: Literal["imagenet", "training"] = "imagenet",
