@@ -16,7 +16,11 @@ from omnitraining.tasks.base import Problem, Supervised
 from omnitraining.teacher import Teacher
 
 
-def multiply_adds(model: Model, problem: Problem) -> int | None:
+def multiply_adds(
+    model: Model,
+    problem: Problem,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> int | None:
     """Multiply-adds of convolutions and matrix products in one training step, both passes.
 
     Those of the teacher's forward pass count where it is used, and of the inner loop of MAML.
@@ -25,6 +29,7 @@ def multiply_adds(model: Model, problem: Problem) -> int | None:
     Args:
         model: to be trained; it is copied.
         problem: whose samples it is trained on.
+        device: on which one step is made, as that of the training.
 
     Returns:
         The count for the samples of step 0, or None where samples come from acting, whose cost is
@@ -32,7 +37,8 @@ def multiply_adds(model: Model, problem: Problem) -> int | None:
     """
     if not isinstance(problem, Supervised):
         return None
-    tried = copy.deepcopy(model).cpu().train()
+    problem.to(device)
+    tried = copy.deepcopy(model).to(device).train()
     teacher = Teacher(tried, tried.loss.alpha)
     samples = problem.samples(0, torch.Generator().manual_seed(0), tried)
     late = tried.loss.warmup  # the first step at which lambda has its full weight

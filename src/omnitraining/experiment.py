@@ -276,7 +276,7 @@ def _train(
             )
         found = run_data.check(run, experiment.problem, goes_on=True, accept=changed_data)
         changes = tuple(f"before step {done + 1}: {change}" for change in found)
-    cost = multiply_adds(model, experiment.problem) if team.leads else None
+    cost = multiply_adds(model, experiment.problem, device) if team.leads else None
     team.wait()  # so that none has read what process 0 writes now
     if team.leads:
         _write_origin(run, config, experiment.problem, changes)
