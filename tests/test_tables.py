@@ -846,3 +846,15 @@ def test_every_yardstick_row_trains_and_published_numbers_have_cells(name: str) 
         ]
         for cell in own.get("paper", {}):
             assert cell.endswith(tuple(endings)), f"{row}: {cell}"
+
+
+def test_what_trainings_cost_stands_beside_their_accuracy() -> None:
+    made = record({"one": {"ours": {"d 1-shot": 50.0}}, "two": {"ours": {"d 1-shot": 40.0}}})
+    assert "training" not in tables.markdown(made), "nothing was counted"
+    cost = {"multiply_adds_per_step": 2_000_000_000, "steps": [500, 1500], "seconds": [10.0, 31.0]}
+    made["rows"]["one"]["settings"] = {"few": cost, "many": {**cost, "steps": [3000, 3000]}}
+    made["rows"]["two"]["seconds"] = [7.0]
+    lines = tables.markdown(made).splitlines()
+    assert lines[2].endswith("| training, by setting |")
+    assert lines[4].endswith("| 2.0e12 multiply-adds, 20 s<br>6.0e12 multiply-adds, 20 s |")
+    assert lines[5].endswith("| no count, 7 s |")
