@@ -856,5 +856,5 @@ def test_what_trainings_cost_stands_beside_their_accuracy() -> None:
     made["rows"]["two"]["seconds"] = [7.0]
     lines = tables.markdown(made).splitlines()
     assert lines[2].endswith("| training, by setting |")
-    assert lines[4].endswith("| 2.0e12 multiply-adds, 20 s<br>6.0e12 multiply-adds, 20 s |")
+    assert lines[4].endswith("| 2e12 multiply-adds, 20 s<br>6e12 multiply-adds, 20 s |")
     assert lines[5].endswith("| no count, 7 s |")

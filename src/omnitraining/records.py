@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 import yaml
 
-from omnitraining.claims import Claim, differences
+from omnitraining.claims import Claim, differences, training_cost
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, half_width, paired_difference
 from omnitraining.files import write_whole
@@ -216,6 +216,27 @@ def rows_of(
         measured = {"cells": cells, **facts.get("", {"settings": facts})}
         rows[row] = measured | beside.get(row, {})
     return rows
+
+
+def costs(record: Values) -> dict[str, list[str]]:
+    """Multiply-adds and seconds of the trainings of every row, in each of its settings.
+
+    Args:
+        record: as `make_record` makes it.
+
+    Returns:
+        Texts by row; none where nothing was counted, as in records of early versions.
+    """
+    found: dict[str, list[str]] = {}
+    is_counted = False
+    for row, results in record["rows"].items():
+        found[row] = []
+        for facts in results.get("settings", {"": results}).values():
+            cost, seconds = training_cost(facts), facts.get("seconds", [])
+            count = "no count" if cost is None else f"{cost / 1e12:.3g}e12 multiply-adds"
+            found[row].append(f"{count}, {sum(seconds) / max(1, len(seconds)):.0f} s")
+            is_counted |= cost is not None
+    return found if is_counted else {}
 
 
 def _facts(runs: list[Run]) -> Values:

@@ -17,7 +17,7 @@ from omnitraining.errors import InputError
 from omnitraining.files import locked
 from omnitraining.jobs import Job, check_unchanged, judge, train, tune
 from omnitraining.recipes import merge, with_recipe
-from omnitraining.records import Results, Shown, Values, make_record, write_record
+from omnitraining.records import Results, Shown, Values, costs, make_record, write_record
 from omnitraining.runs import Run
 from omnitraining.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
 from omnitraining.tasks.classification import placeholders
@@ -295,5 +295,7 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
         show(comparison_table(pooled))
     else:
         show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
+    for row, texts in costs(record).items():
+        say(f"training of {row}: {'; '.join(texts)}")
     write_record(path, record)
     say(f"record: {path}")

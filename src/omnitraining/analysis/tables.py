@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omnitraining.analysis import accuracies
-from omnitraining.claims import Number, shortfall, training_cost
+from omnitraining.claims import Number, shortfall
+from omnitraining.records import costs
 from omnitraining.terminal import can_show
 
 Record = dict[str, Any]
@@ -56,12 +57,11 @@ def markdown(record: Record) -> str:
         record: as `omnitraining.reproduction` writes it.
     """
     title = f"**{record['title']}** (`{record['command']}`; {_caption(record)})."
-    spent = {row: costs(results) for row, results in record["rows"].items()}
-    counted = any("no count" not in text for text in spent.values())
-    header = ["", *columns(record), *(["training, by setting"] if counted else [])]
+    spent = costs(record)
+    header = ["", *columns(record), *(["training, by setting"] if spent else [])]
     lines = [header, ["---"] * len(header)]
     for row, cells in _texts(record, "**", "**").items():
-        beside = [spent[row]] if counted else []
+        beside = ["<br>".join(spent[row])] if spent else []
         lines.append([row, *("<br>".join(texts) for texts in cells), *beside])
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
@@ -163,20 +163,6 @@ def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
                 beside.append(verdict(number, papers[cell]))
             texts[row].append([text, *beside])
     return texts
-
-
-def costs(results: Record) -> str:
-    """Multiply-adds and seconds of the trainings of a row, in each of its settings.
-
-    Args:
-        results: a row of a record.
-    """
-    texts = []
-    for facts in results.get("settings", {"": results}).values():
-        cost, seconds = training_cost(facts), facts.get("seconds", [])
-        count = "no count" if cost is None else f"{cost / 1e12:.1f}e12 multiply-adds"
-        texts.append(f"{count}, {sum(seconds) / max(1, len(seconds)):.0f} s")
-    return "<br>".join(texts)
 
 
 def ours(results: Record) -> dict[str, tuple[float, float]]:
