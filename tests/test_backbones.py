@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from omnitraining.adaptation import adapted_outputs
@@ -19,6 +20,7 @@ from omnitraining.backbones import (
     MLP,
     Conv4,
     FeatureWise,
+    R2D2Net,
     ResNet10,
     ResNet12,
     ResNet18,
@@ -150,6 +152,9 @@ def test_a_vit_as_an_omni_net_has_low_rank_branches_and_norms_of_its_own(rank: i
         (lambda: Conv4(1, 4), 33, 4 * 2 * 2),
         (lambda: Conv4(3, 64, pooled_blocks=2), 84, 64 * 21 * 21),
         (lambda: Conv4(1, 4, pooled_blocks=0), 5, 4 * 5 * 5),
+        (lambda: Conv4(3, 64, pooled_blocks=3, average=True), 32, 64),
+        (lambda: R2D2Net(), 84, (384 + 512) * 9 * 9),
+        (lambda: R2D2Net(1, (2, 3, 4, 5), 0.0), 35, (4 + 5) * 3 * 3),
         (lambda: ResNet10(1), 33, 512),
         (lambda: ResNet10(1, pool=False), 33, 512 * 2 * 2),
         (lambda: ResNet18(3, pool=False), 224, 512 * 7 * 7),
@@ -326,6 +331,7 @@ def small_resnet12(block_size: int = 2) -> nn.Module:
 
 
 SMALL: dict[str, Callable[[], nn.Module]] = {
+    "r2d2": lambda: nn.Sequential(nn.Upsample(scale_factor=2), R2D2Net(1, (2, 3, 4, 5))),
     "unpooled conv4": lambda: Conv4(1, 2, pooled_blocks=2),
     "resnet12": small_resnet12,
     "wide resnet": lambda: WideResNet(10, 1, 0.1, 1),
@@ -333,6 +339,33 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     "feature-wise conv4": lambda: FeatureWise(lambda: Conv4(1, 4, pooled_blocks=2)),
     "feature-wise residual": lambda: FeatureWise(small_resnet12),
 }
+
+
+@exactly
+def test_averaged_conv4_has_the_mean_of_every_channel_over_positions() -> None:
+    flat = settled(Conv4(1, 4, pooled_blocks=3))
+    averaged = Conv4(1, 4, pooled_blocks=3, average=True).eval()
+    averaged.load_state_dict(flat.state_dict())
+    x = torch.randn(2, 1, 33, 33)
+    torch.testing.assert_close(averaged(x), flat(x).unflatten(1, (4, 16)).mean(2))
+
+
+@exactly
+def test_r2d2_network_is_the_function_of_its_authors() -> None:
+    network, x = settled(R2D2Net(2, (3, 4, 5, 6), dropout=0.4)), torch.randn(2, 2, 24, 24)
+
+    def block(x: Tensor, convolution: nn.Module, norm: nn.Module, stride: int) -> Tensor:
+        return F.leaky_relu(F.max_pool2d(norm(convolution(x)), 2, stride), 0.1)
+
+    maps = x
+    for number, stride in enumerate((2, 2, 2, 1), 1):
+        before = maps
+        stage = getattr(network, f"block{number}")
+        maps = block(maps, stage[0], stage[1], stride)
+    expected = torch.cat([F.max_pool2d(before, 2, 1).flatten(1), maps.flatten(1)], 1)
+    torch.testing.assert_close(network(x), expected)
+    dropped = {float(m.p) for m in network.modules() if isinstance(m, nn.Dropout)}
+    assert dropped == {0.4} and not isinstance(network.block2[-1], nn.Dropout)
 
 
 @exactly
@@ -386,6 +419,9 @@ def test_a_flow_of_every_backbone_adapts_by_maml(
     [
         (lambda: Conv4(pooled_blocks=5), "pooled_blocks is 5: it must be from 0 to 4"),
         (lambda: Conv4(pooled_blocks=-1), "pooled_blocks is -1: it must be from 0 to 4"),
+        (lambda: R2D2Net(widths=(1, 2)), "widths is (1, 2): it must be four numbers"),
+        (lambda: R2D2Net(widths=(1, 0, 1, 1)), r"it must be four numbers of 1 or more"),
+        (lambda: R2D2Net(dropout=1.0), "dropout is 1.0: it must be at least 0 and less than 1"),
         (lambda: ResNet12(drop_rate=1.0), "rate is 1.0: it must be at least 0 and less than 1"),
         (lambda: ResNet12(block_size=0), "size is 0: a block must be 1 or more wide"),
         (lambda: WideResNet(depth=27), "depth is 27: it must be 10, 16, 22, 28 or so on"),

@@ -302,6 +302,18 @@ def test_the_ridge_head_is_scikit_learn_s(penalty: float, shape: dict[str, int])
 
 
 @pytest.mark.parametrize("shape", [FEW, MANY], ids=["more features", "more samples"])
+def test_a_mean_of_squared_errors_is_r2_d2_s_ridge(shape: dict[str, int]) -> None:
+    """Whose features and one-hot labels are divided by the root of the number of samples."""
+    episode, algorithm = features(2, **shape), MetaOptNet("ridge", 2.0, reduction="mean")
+    outputs = algorithm.predict(on_features(algorithm), episode)
+    for t in range(2):
+        root = episode.support_x.shape[1] ** 0.5
+        x, y = episode.support_x[t] / root, F.one_hot(episode.support_y[t]) / root
+        weight = torch.linalg.inv(x.mT @ x + 2.0 * torch.eye(x.shape[1])) @ x.mT @ y
+        torch.testing.assert_close(outputs[t], episode.query_x[t] @ weight, **CLOSE)
+
+
+@pytest.mark.parametrize("shape", [FEW, MANY], ids=["more features", "more samples"])
 @pytest.mark.parametrize("cost", [0.01, 0.1, 1.0])
 def test_the_svm_head_is_scikit_learn_s(cost: float, shape: dict[str, int]) -> None:
     episode, algorithm = features(2, **shape), MetaOptNet("svm", cost=cost)

@@ -162,6 +162,19 @@ def test_the_logistic_head_solves_scikit_learn_s_problem(penalty: float) -> None
         torch.testing.assert_close(logits[t], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("penalty", [0.5, 1.0])
+def test_a_summed_loss_is_scikit_learn_s_own_penalty(penalty: float) -> None:
+    support, labels, query = features(2)
+    head = LogisticHead(penalty, iterations=2000, reduction="sum")
+    logits = head.logits(support, labels, query, 3)
+    for t in range(2):
+        x, q = F.normalize(support[t], dim=-1), F.normalize(query[t], dim=-1)
+        peer = LogisticRegression(C=1 / penalty, fit_intercept=False, tol=1e-12, max_iter=10_000)
+        peer.fit(x.numpy(), labels[t].numpy())
+        expected = torch.from_numpy(peer.decision_function(q.numpy()))
+        torch.testing.assert_close(logits[t], expected, rtol=1e-4, atol=1e-4)
+
+
 def objective_gradient(weight: Tensor, support: Tensor, labels: Tensor, penalty: float) -> Tensor:
     weight = weight.clone().requires_grad_()
     logits = F.normalize(support, dim=-1) @ weight

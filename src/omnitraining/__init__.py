@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         MLP,
         Conv4,
         FeatureWise,
+        R2D2Net,
         ResNet10,
         ResNet12,
         ResNet18,
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from omnitraining.training import Training, train
 
 _PLACES = {
-    "backbones": "MLP Conv4 FeatureWise ResNet10 ResNet12 ResNet18 ViT WideResNet",
+    "backbones": "MLP Conv4 FeatureWise R2D2Net ResNet10 ResNet12 ResNet18 ViT WideResNet",
     "batches": "Episode MiniBatch Samples",
     "errors": "CalibrationWarning InputError",
     "evaluation": "Evaluation Inference paired_difference",
@@ -147,6 +148,7 @@ __all__ = [
     "Problem",
     "ProtoNet",
     "Protocol",
+    "R2D2Net",
     "Reinforcement",
     "RelationNet",
     "ResNet10",

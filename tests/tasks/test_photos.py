@@ -325,6 +325,16 @@ def test_training_may_have_fewer_queries_than_the_test(data: Path) -> None:
         replace(PROTOCOL, training_queries=-1)
 
 
+def test_training_shots_are_drawn_anew_in_each_step(data: Path) -> None:
+    problem = photos(data, protocol=replace(PROTOCOL, training_shots=(1, 2)))
+    random = torch.Generator().manual_seed(0)
+    drawn = [problem.episode(0, random).support_x.shape[1] for _ in range(40)]
+    assert {*drawn} == {2, 4} and 10 <= drawn.count(2) <= 30  # two ways
+    assert problem.fixed_tasks(problem.validation, 2, 1, 3).support.shape == (3, 2, 1)
+    with pytest.raises(InputError, match=r"protocol\.training_shots is \(1, 0\): give numbers"):
+        replace(PROTOCOL, training_shots=(1, 0))
+
+
 class Dimmed:
     """An augmentation of one's own, as a configuration may name it."""
 

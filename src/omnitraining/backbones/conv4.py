@@ -17,14 +17,19 @@ class Conv4(nn.Sequential):
         pooled_blocks: blocks that pool, the first ones, from 0 to 4. RelationNet pools in two, to
             compare maps; [13] also leaves their padding out (19x19 positions at 84 pixels for our
             21x21), which would leave a 1x1 branch without a centre tap.
+        average: features are the mean over positions, as in RFS (which pools in three blocks), in
+            place of all positions.
 
     Raises:
         InputError: ``pooled_blocks`` is out of range.
 
-    Shape: [B, channels, H, W] -> [B, width * (H // 2**pooled_blocks) * (W // 2**pooled_blocks)].
+    Shape: [B, channels, H, W] -> [B, width * (H // 2**pooled_blocks) * (W // 2**pooled_blocks)],
+    or [B, width] if ``average``.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, pooled_blocks: int = 4) -> None:
+    def __init__(
+        self, channels: int = 3, width: int = 64, pooled_blocks: int = 4, average: bool = False
+    ) -> None:
         if not 0 <= pooled_blocks <= 4:
             raise InputError(f"pooled_blocks is {pooled_blocks}: it must be from 0 to 4")
         layers: list[nn.Module] = []
@@ -35,7 +40,8 @@ class Conv4(nn.Sequential):
                 nn.MaxPool2d(2) if block < pooled_blocks else nn.Identity(),
                 nn.ReLU(inplace=True),
             ]
-        super().__init__(*layers, nn.Flatten())
+        pool = [nn.AdaptiveAvgPool2d(1)] if average else []
+        super().__init__(*layers, *pool, nn.Flatten())
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -112,6 +112,8 @@ class MetaOptNet(MetaTraining):
         cost: of the SVM's hinge losses; the authors use 0.1.
         normalise: fit on features of length 1.
         scale: of the logits at the start; it is learned.
+        reduction: of ridge regression's squared errors over the samples of the support set:
+            ``"sum"``, or ``"mean"`` as in R2-D2 (Bertinetto et al. 2019), whose penalty is 50 too.
     """
 
     solver: Literal["ridge", "svm"] = "svm"
@@ -119,6 +121,7 @@ class MetaOptNet(MetaTraining):
     cost: float = 0.1
     normalise: bool = False
     scale: float = 1.0
+    reduction: Literal["sum", "mean"] = "sum"
 
     def head(self, features: int, outputs: int) -> nn.Module:
         return Scale(self.scale)
@@ -142,7 +145,8 @@ class MetaOptNet(MetaTraining):
             targets = F.one_hot(labels, ways).to(support.dtype)
             gram = support @ support.mT
             if self.solver == "ridge":
-                weights = ridge(gram, targets, self.penalty)
+                samples = gram.shape[-1] if self.reduction == "mean" else 1
+                weights = ridge(gram, targets, self.penalty * samples)
             else:
                 weights = support_vectors(gram, targets, self.cost)
             linear = LinearClassifier((support.mT @ weights).mT, normalise=self.normalise)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +59,21 @@ class CosineLayer(nn.Module):
 class LogisticHead(LinearHead):
     """Multinomial logistic regression on L2-normalised features, solved to convergence.
 
-    Minimises mean cross-entropy + penalty / 2 ||W||^2. From a zero start gradient descent stays in
+    Minimises cross-entropy + penalty / 2 ||W||^2, without a bias. From a zero start gradient descent stays in
     the span of the support features, W = X^T A, so it runs on A alone, with the small Gram matrix
     in place of the features. Unit features bound the curvature of the cross-entropy by 1/2, so
     Nesterov's method needs no step size.
 
     Args:
-        penalty: its strength, against the mean loss of the support set.
+        penalty: its strength, against the loss of the support set.
         iterations: of the solver.
+        reduction: of that loss over the samples: ``"mean"``, or ``"sum"`` as in scikit-learn, whose
+            C is 1 / penalty.
     """
 
     penalty: float = 0.01
     iterations: int = 100
+    reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         if not self.penalty >= 0:
@@ -79,13 +83,14 @@ class LogisticHead(LinearHead):
         # Classes come before samples: a softmax along the last, short axis is four times slower.
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
         gram, samples = x @ x.mT, x.shape[1]
-        curvature = 0.5 + self.penalty
-        ratio = (self.penalty / curvature) ** 0.5
+        penalty = self.penalty / samples if self.reduction == "sum" else self.penalty
+        curvature = 0.5 + penalty
+        ratio = (penalty / curvature) ** 0.5
         momentum = (1 - ratio) / (1 + ratio)
         weight = ahead = torch.zeros_like(target)  # A^T [T, N, S]
         for _ in range(self.iterations):
             residual = torch.softmax(ahead @ gram, 1) - target
-            slope = residual / samples + self.penalty * ahead
+            slope = residual / samples + penalty * ahead
             following = ahead - slope / curvature
             ahead = following + momentum * (following - weight)
             weight = following

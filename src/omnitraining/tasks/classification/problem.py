@@ -44,6 +44,8 @@ class Protocol:
         batch: images of a mini-batch.
         training_queries: query images per class in training, where many ways leave room for few;
             as many as ``queries`` if 0.
+        training_shots: support images per class in training, drawn for each step from these
+            numbers; ``shots`` if there are none.
         tasks: tasks of a training step, side by side; the loss is the mean over them. [13] trains
             MAML with four.
         test_ways: classes per test task. Tasks of validation and test have fewer where there are
@@ -56,6 +58,7 @@ class Protocol:
     queries: int = 16
     batch: int = 64
     training_queries: int = 0
+    training_shots: tuple[int, ...] = ()
     tasks: int = 1
     test_ways: int = 5
     test_shots: tuple[int, ...] = (1, 5)
@@ -67,6 +70,10 @@ class Protocol:
         if self.training_queries < 0:
             raise InputError(
                 f"protocol.training_queries is {self.training_queries}: it must be 0 or more"
+            )
+        if self.training_shots and min(self.training_shots) < 1:
+            raise InputError(
+                f"protocol.training_shots is {self.training_shots}: give numbers of 1 or more"
             )
         for name in ("ways", "test_ways"):
             if getattr(self, name) < 2:
@@ -114,7 +121,7 @@ class Classification(Supervised):
             EpisodeSampler(
                 images,
                 protocol.ways,
-                protocol.shots,
+                max(protocol.training_shots, default=protocol.shots),
                 protocol.training_queries or protocol.queries,
             )
             for images in self.training
@@ -170,6 +177,8 @@ class Classification(Supervised):
     def episode(self, step: int, random: torch.Generator) -> Episode:
         domain = step % len(self.samplers)
         tasks = self.samplers[domain].draw(self.protocol.tasks, random)
+        if shots := self.protocol.training_shots:
+            tasks = tasks.with_shots(shots[int(torch.randint(len(shots), (), generator=random))])
         start = self.domains.starts[domain]
         return _episode(
             tasks, lambda index: self.views.training(self.domains.fetch(start + index), random)
