@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from omnitraining.adaptation import adapted_outputs

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from omnitraining import reproduction
+from omnitraining import records, reproduction
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, half_width
 from omnitraining.experiment import instantiate, load_run, parse, read_config
@@ -366,3 +367,28 @@ def test_unknown_experiments_and_rows_are_refused(tmp_path: Path) -> None:
         reproduce("figure0", tmp_path)
     with pytest.raises(InputError, match="figure5 has no row 'x': choose from omni-training, maml"):
         reproduce("figure5", tmp_path, only=["x"])
+
+
+def test_steps_of_all_rows_are_timed_and_the_record_has_their_seconds(
+    shrunk: Any, tmp_path: Path
+) -> None:
+    path = reproduce("demo", tmp_path, smoke=True, cost=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["demo.costs.json"]  # nothing was trained
+    costs = json.loads(path.read_text())["rows"]
+    assert list(costs) == [*find_suite("demo").rows]
+    one = {row: by[""] for row, by in costs.items()}
+    assert all(cost["seconds"] > 0 for cost in one.values())
+    record = json.loads(reproduce("demo", tmp_path, smoke=True).read_text())
+    for row, found in record["rows"].items():
+        assert found["multiply_adds_per_step"] == one[row]["multiply_adds"]
+        assert found["seconds_per_step"][""] == pytest.approx(one[row]["seconds"], rel=1e-3)
+        assert re.search(r" s \(.* ms a step\)$", records.costs(record)[row][0])
+    parts = one["baseline"]["multiply_adds"] + one["protonet"]["multiply_adds"]
+    assert one["ensemble"]["multiply_adds"] == one["joint-training"]["multiply_adds"] == parts
+    assert one["omni-training"]["multiply_adds"] > parts
+
+
+def test_a_step_is_timed_before_the_run_that_it_starts_from_is_there(tmp_path: Path) -> None:
+    begun = [row for row, own in find_suite("glyph-table2").rows.items() if "start" in own]
+    path = reproduce("glyph-table2", tmp_path, smoke=True, cost=True, only=begun[:1])
+    assert list(json.loads(path.read_text())["rows"]) == begun[:1]

@@ -21,6 +21,7 @@ from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
 from omnitraining.terminal import Pace, can_show, one_line, printable, say, shows_progress
 
 if TYPE_CHECKING:
+    from omnitraining.timing import StepCost
     from omnitraining.tuning import Trial
 
 
@@ -176,6 +177,30 @@ def validation_table(title: str, scores: dict[str, list[float]]) -> Table:
     table = Table("row", "best validation score, by seed", title=title)
     for row, values in sorted(scores.items(), key=lambda item: -sum(item[1])):
         table.add_row(row, "  ".join(f"{value:.4g}" for value in values))
+    return table
+
+
+def cost_table(title: str, costs: dict[str, "StepCost"]) -> Table:
+    """Multiply-adds and seconds of a step and of the whole training; the first row is 1.
+
+    Args:
+        title: of the table.
+        costs: by row.
+    """
+    first = next(iter(costs.values()))
+    whole = first.multiply_adds * first.steps if first.multiply_adds else None
+    table = Table("row", title=f"{title}: a training step, and the whole training")
+    for name in ("multiply-adds", "ms", "steps", "all multiply-adds", "all minutes", "compute"):
+        table.add_column(name, justify="right")
+    for row, cost in costs.items():
+        counted = ["-", "-", "-"]  # in reinforcement learning
+        if cost.multiply_adds is not None:
+            spent = cost.multiply_adds * cost.steps
+            ratio = f"{spent / whole:.3f}" if whole else "-"
+            counted = [f"{cost.multiply_adds / 1e9:.4g}e9", f"{spent / 1e12:.3g}e12", ratio]
+        minutes = f"{cost.seconds * cost.steps / 60:.3g}"
+        seconds = f"{1000 * cost.seconds:.3g}"
+        table.add_row(row, counted[0], seconds, str(cost.steps), counted[1], minutes, counted[2])
     return table
 
 

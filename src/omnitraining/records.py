@@ -221,6 +221,9 @@ def rows_of(
 def costs(record: Values) -> dict[str, list[str]]:
     """Multiply-adds and seconds of the trainings of every row, in each of its settings.
 
+    Milliseconds of a step stand beside them where ``omni reproduce --cost`` has timed all rows by
+    turns: seconds of whole trainings have whatever else the machine did in them.
+
     Args:
         record: as `make_record` makes it.
 
@@ -231,10 +234,12 @@ def costs(record: Values) -> dict[str, list[str]]:
     is_counted = False
     for row, results in record["rows"].items():
         found[row] = []
-        for facts in results.get("settings", {"": results}).values():
+        for setting, facts in results.get("settings", {"": results}).items():
             cost, seconds = training_cost(facts), facts.get("seconds", [])
             count = "no count" if cost is None else f"{cost / 1e12:.3g}e12 multiply-adds"
-            found[row].append(f"{count}, {sum(seconds) / max(1, len(seconds)):.0f} s")
+            text = f"{count}, {sum(seconds) / max(1, len(seconds)):.0f} s"
+            step = results.get("seconds_per_step", {}).get(setting)
+            found[row].append(text + (f" ({1000 * step:.3g} ms a step)" if step else ""))
             is_counted |= cost is not None
     return found if is_counted else {}
 

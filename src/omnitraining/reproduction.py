@@ -8,22 +8,30 @@ figures are drawn.
 import importlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omnitraining.claims import Claim
-from omnitraining.display import TrainingDisplay, comparison_table, show, validation_table
+from omnitraining.display import (
+    TrainingDisplay,
+    comparison_table,
+    cost_table,
+    show,
+    validation_table,
+)
 from omnitraining.errors import InputError
-from omnitraining.files import locked
+from omnitraining.files import locked, write_whole
 from omnitraining.jobs import Job, check_unchanged, judge, train, tune
 from omnitraining.recipes import merge, with_recipe
 from omnitraining.records import Results, Shown, Values, costs, make_record, write_record
-from omnitraining.runs import Run
+from omnitraining.runs import Run, provenance
 from omnitraining.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
 from omnitraining.tasks.classification import placeholders
 from omnitraining.tasks.classification.datasets import read
 from omnitraining.tasks.classification.datasets.standards import complaints
 from omnitraining.terminal import say
+from omnitraining.timing import step_costs
 
 TUNED_IN_SMOKE = 2  # tasks of fine-tuning in the tiny variant
 
@@ -37,6 +45,7 @@ def reproduce(
     settings: list[str] | None = None,
     data: Path | None = None,
     budget: float = 1.0,
+    cost: bool = False,
 ) -> Path:
     """Run an experiment; runs that are there are kept, unfinished ones resumed.
 
@@ -52,9 +61,11 @@ def reproduce(
         settings: train only in these settings.
         data: folder of data sets, for experiments on photographs.
         budget: fraction of the training that the experiment states, as `within_budget` cuts it.
+        cost: train nothing, but time a step of every chosen row, by turns in one run; the record
+            has these seconds when it is written the next time.
 
     Returns:
-        The record.
+        The record; with ``cost``, the file of the costs.
 
     Raises:
         InputError: there is no such experiment, row or setting; data sets are missing; or a run
@@ -78,6 +89,8 @@ def reproduce(
     ]
     if not chosen:
         raise InputError(f"{name} has no {' or '.join(only or [])} in {', '.join(settings)}")
+    if cost:
+        return _time_steps(name, folder, chosen)
     for job in jobs:
         check_unchanged(job)
     say(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}")
@@ -103,6 +116,24 @@ def reproduce(
         runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}
         record = json.loads(path.read_text("utf-8"))
         say(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
+    return path
+
+
+def _time_steps(name: str, folder: Path, jobs: list[Job]) -> Path:
+    """Time a training step of every row, with its first seed; show and keep the result."""
+    first = {(job.row, job.setting): job for job in reversed(jobs)}
+    chosen = [job for job in jobs if first[job.row, job.setting] is job]
+    say(f"{name}: a training step of {len(chosen)} rows, by turns")
+    timed = step_costs(chosen)
+    rows: Values = {}
+    for job, one in zip(chosen, timed, strict=True):
+        rows.setdefault(job.row, {})[job.setting] = asdict(one)
+    # Written whole, never added to: seconds of different runs do not compare.
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.costs.json"
+    write_whole(path, json.dumps({"provenance": provenance(), "rows": rows}, indent=1) + "\n")
+    names = ["/".join(filter(None, (job.setting, job.row))) for job in chosen]
+    show(cost_table(name, dict(zip(names, timed, strict=True))))
     return path
 
 
@@ -280,13 +311,20 @@ def _write_record(suite: Suite, results: Results, command: str, path: Path) -> N
         "command": command,
         **({"yardstick": True} if suite.yardstick else {}),
     }
-    paper = {row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own}
+    beside: dict[str, Values] = {
+        row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own
+    }
+    timed = path.with_name(f"{suite.name}.costs.json")
+    if timed.is_file():
+        for row, by in json.loads(timed.read_text("utf-8"))["rows"].items():
+            seconds = {setting: float(f"{one['seconds']:.4g}") for setting, one in by.items()}
+            beside.setdefault(row, {})["seconds_per_step"] = seconds
     claims = [Claim(**claim) for claim in suite.claims]
     called = {name: fields.get("called", {}) for name, fields in suite.settings.items()}
     cells = {name: own["cells"] for name, own in suite.settings.items() if "cells" in own}
     parts = ("test", "tuned") if suite.tuned else ("test",)
     shown = Shown(suite.show, called, cells, parts)
-    record, pooled = make_record(facts, results, shown, paper, claims)
+    record, pooled = make_record(facts, results, shown, beside, claims)
     if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
         from omnitraining.analysis import tables  # matplotlib is not for 'omni list' to wait for
 

@@ -286,7 +286,7 @@ def train(
             autocast = torch.autocast(
                 device.type, torch.bfloat16, enabled=facts["precision"] == "bfloat16"
             )
-            terms = _update(
+            terms = update(
                 student, model, teacher, optimiser, samples, step, autocast, training.clip
             )
             facts["seconds_of_steps"] = (
@@ -380,7 +380,7 @@ def _samples(problem: Problem, model: Model, random: torch.Generator, step: int)
         ) from error
 
 
-def _update(
+def update(
     student: nn.Module,
     model: Model,
     teacher: Teacher[Model],

@@ -32,6 +32,11 @@ def main(arguments: list[str]) -> int:
         metavar="FRACTION",
         help="train for a fraction of the stated budget (default: 1)",
     )
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="train nothing: time a training step of every row, by turns, for the record",
+    )
     options = parser.parse_args(arguments)
 
     from omnitraining.reproduction import reproduce
@@ -45,5 +50,6 @@ def main(arguments: list[str]) -> int:
         options.settings,
         options.data,
         options.budget,
+        options.cost,
     )
     return 0

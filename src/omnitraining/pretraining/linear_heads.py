@@ -59,10 +59,10 @@ class CosineLayer(nn.Module):
 class LogisticHead(LinearHead):
     """Multinomial logistic regression on L2-normalised features, solved to convergence.
 
-    Minimises cross-entropy + penalty / 2 ||W||^2, without a bias. From a zero start gradient descent stays in
-    the span of the support features, W = X^T A, so it runs on A alone, with the small Gram matrix
-    in place of the features. Unit features bound the curvature of the cross-entropy by 1/2, so
-    Nesterov's method needs no step size.
+    Minimises cross-entropy + penalty / 2 ||W||^2, without a bias. From a zero start gradient
+    descent stays in the span of the support features, W = X^T A, so it runs on A alone, with the
+    small Gram matrix in place of the features. Unit features bound the curvature of the mean
+    cross-entropy by 1/2, so Nesterov's method needs no step size.
 
     Args:
         penalty: its strength, against the loss of the support set.
