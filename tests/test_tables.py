@@ -420,9 +420,19 @@ def test_experiments_that_make_their_samples_take_no_data(tmp_path: Path) -> Non
 def test_the_command_line_passes_all_options(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(reproduction, "reproduce", lambda *values: given.extend(values))
-    options = "--out o --smoke --seeds 1 2 --only a b --settings s t --data d --budget 0.5"
+    options = "--out o --smoke --seeds 1 2 --only a b --settings s t --data d --budget 0.5 --cost"
     assert main(["reproduce", "table2", *options.split()]) == 0
-    assert given == ["table2", Path("o"), True, [1, 2], ["a", "b"], ["s", "t"], Path("d"), 0.5]
+    assert given == [
+        "table2",
+        Path("o"),
+        True,
+        [1, 2],
+        ["a", "b"],
+        ["s", "t"],
+        Path("d"),
+        0.5,
+        True,
+    ]
 
 
 def small_table(name: str, *rows: str) -> Suite:

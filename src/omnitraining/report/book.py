@@ -183,7 +183,7 @@ def _missing(suite: Suite) -> str:
 
 def _place(name: str) -> tuple[int, int, str]:
     """Tables of the paper come first, then its figures, each with what stands for it here."""
-    if found := re.match(r"(?:glyph-)?(table|figure)(\d+)", name):
+    if found := re.match(r"(?:glyph-|photo-)?(table|figure)(\d+)", name):
         return ("table", "figure").index(found[1]), int(found[2]), name
     return 2, 0, name
 
@@ -215,7 +215,7 @@ def verdicts(found: list[Chapter], link: str = "#{}") -> str:
 def _absent(found: list[Chapter]) -> str:
     """Tables and figures of the paper on which there is nothing."""
     there = " ".join([*(claim.of for chapter in found for claim, _ in chapter.claims),
-                      *(re.sub(r"(glyph-)?(table|figure)", r"\2 ", chapter.name).capitalize()
+                      *(re.sub(r"(glyph-|photo-)?(table|figure)", r"\2 ", chapter.name).capitalize()
                         for chapter in found)])  # fmt: skip
     absent = [item for item in OF_THE_PAPER if not re.search(rf"{item}(?!\d)", there)]
     return f"No experiment yet, and so not measured here: {', '.join(absent)}.\n" if absent else ""
