@@ -1,6 +1,6 @@
 """Merges records that were measured in several places into the records here.
 
-    python results/merge.py runs/glyph-tables/glyph-table2.json ...
+    python results/merge.py runs/photo-tables/photo-table2.json ...
 
 A record of an experiment that is not here yet is copied. Pictures that are drawn from records alone
 are drawn anew. Then ``python results/render.py``.

@@ -17,7 +17,6 @@ from omnitraining.analysis import tables
 from omnitraining.report import book, endurance
 from omnitraining.report.markers import filled
 from omnitraining.report.sections import (
-    algorithms,
     calibration,
     flows,
     glyphs,
@@ -42,8 +41,6 @@ def main() -> int:
             "benchmarks": speed,
         },
         HERE / "README.md": {
-            **{f"glyph-table{number}": algorithms for number in (2, 3, 4, 5)},
-            "glyph-tables-search": search,
             "figure8-cheetah": partial(policies, picture="figure8-cheetah.png"),
             "navigation-search": search,
             "glyphs-search": search,
@@ -57,7 +54,7 @@ def main() -> int:
         HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
         HERE.parent / "docs/guides/flows.md": {
-            name: flows for name in ("glyph-table2", "glyph-table3", "figure5")
+            name: flows for name in ("photo-table2", "photo-table4", "figure5")
         },
     }
     wanted = {HERE / "book.md": book.markdown(book.chapters(HERE))}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from omnitraining.analysis import pairs
-from omnitraining.suites import Suite, find_suite
+from omnitraining.suites import find_suite
 
 PROTO, GNN = {"class_path": "ProtoNet"}, {"class_path": "GNN"}
 PLAIN, NOISY = {"class_path": "Conv4"}, {"class_path": "FeatureWise"}
@@ -61,17 +61,16 @@ def test_the_figure_is_drawn_with_cells_missing(record: Any, tmp_path: Path) -> 
 
 
 def test_an_experiment_like_another_has_its_rows_and_its_own() -> None:
-    two, four, five = (find_suite(f"glyph-table{number}") for number in (2, 4, 5))
-    assert set(four.rows) - set(two.rows) == {"ft-matching", "ft-relation", "ft-gnn-transductive"}
-    assert list(four.rows) == list(five.rows)
-    assert four.config == two.config and four.folder == two.folder
-    assert list(four.settings) == ["latin"] and len(five.settings) == 4
+    two, four, five, seven = (find_suite(f"photo-table{number}") for number in (2, 4, 5, 7))
+    assert four.rows == two.rows and four.config == two.config and four.folder == two.folder
+    assert {*five.rows} < {*two.rows} and list(four.settings) == ["mini-imagenet"]
+    assert list(seven.rows) == ["omni-proto", "protonet", "protonet, wider"]
 
 
-@pytest.mark.parametrize("number", [2, 3, 4, 5])
-def test_the_unseen_script_is_not_trained_on(number: int) -> None:
-    suite: Suite = find_suite(f"glyph-table{number}")
-    for fields in suite.settings.values():
-        options = fields.get("problem", {}).get("init_args", {})
-        if "scripts" not in options.get("training", ["scripts"]):
-            assert not {*options["training"]} & {*options["benchmarks"]}
+def test_the_domain_of_the_test_is_not_trained_on() -> None:
+    settings = find_suite("photo-table5").settings
+    assert len(settings) == 4
+    for name, fields in settings.items():
+        options = fields["problem"]["init_args"]
+        assert options["benchmarks"] == [name]
+        assert {*options["training"]} == {"mini-imagenet", *settings} - {name}

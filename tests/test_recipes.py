@@ -76,5 +76,5 @@ def test_a_recipe_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_rows_of_experiments_have_recipes() -> None:
-    suite = find_suite("glyph-table2")
+    suite = find_suite("photo-table2")
     assert suite.rows["omni-proto-paper"]["recipe"] in recipes()

@@ -389,6 +389,6 @@ def test_steps_of_all_rows_are_timed_and_the_record_has_their_seconds(
 
 
 def test_a_step_is_timed_before_the_run_that_it_starts_from_is_there(tmp_path: Path) -> None:
-    begun = [row for row, own in find_suite("glyph-table2").rows.items() if "start" in own]
-    path = reproduce("glyph-table2", tmp_path, smoke=True, cost=True, only=begun[:1])
+    begun = [row for row, own in find_suite("pretrained").rows.items() if "start" in own]
+    path = reproduce("pretrained", tmp_path, smoke=True, cost=True, only=begun[:1])
     assert list(json.loads(path.read_text())["rows"]) == begun[:1]

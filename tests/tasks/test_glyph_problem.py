@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import PIL
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,6 @@ from omnitraining.tasks.classification.problem import Classification, Protocol
 from tests.reference.tiny import blobs
 
 RECORD = Path(__file__).parents[2] / "results" / "glyphs.json"
-FINGERPRINT = "21d414cbf2806bb6551a6d212c56176e8d6e6ac2d52705014e9317e435732be3"  # latin, test
 RENDER = glyphs.render
 PROTOCOL = Protocol(ways=3, shots=1, queries=1, batch=8, test_ways=3, test_shots=(1,))
 
@@ -178,14 +176,13 @@ def test_the_tasks_are_those_of_the_published_record() -> None:
     """Other test tasks would make all records void."""
     row = json.loads(RECORD.read_text())["rows"]["omni-training"]
     options = row["config"]["problem"]["init_args"]
-    latin = glyphs.load("latin", "test", size=16, instances=options["instances"])
-    vars(latin)["fingerprint"] = FINGERPRINT  # of the pictures that these stand in for
+    latin = glyphs.load("latin", "test", size=options["size"], instances=options["instances"])
     protocol, rest = Protocol(**options["protocol"] | {"test_shots": (1, 5)}), blobs(8, 30, "rest")
     # Neither training nor the model has a part in the tasks.
     data = Classification(rest, rest, {"latin": latin}, protocol)
     network = build_model(
         "meta-training",
-        lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 8)),
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(options["size"] ** 2, 8)),
         data,
         Baseline(),
         ProtoNet(),
@@ -194,14 +191,3 @@ def test_the_tasks_are_those_of_the_published_record() -> None:
     )
     for name, cell in data.evaluate(network, Inference()).cells.items():
         assert cell.tasks_hash == row["cells"][name]["tasks"]
-
-
-@pytest.mark.skipif(
-    (torch.backends.cpu.get_cpu_capability(), PIL.__version__) != ("AVX2", "13.0.0"),
-    reason="other versions, and other processors, differ in the last bit of some pixels",
-)
-def test_the_pictures_are_those_of_the_published_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(glyphs, "render", RENDER)
-    assert glyphs.load("latin", "test", cache=tmp_path).fingerprint == FINGERPRINT

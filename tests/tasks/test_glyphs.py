@@ -3,6 +3,7 @@
 import itertools
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from omnitraining.tasks.classification import glyph_classes, glyphs
+from omnitraining.tasks.classification.images import gray, rotated
 
 SPLITS = [("latin", "train"), ("latin", "validation"), ("latin", "test")] + [
     (script, "test") for script in ("greek", "cyrillic", "georgian", "armenian")
@@ -102,7 +104,22 @@ def test_images_follow_from_the_seed(tmp_path: Path) -> None:
     first = glyphs.load("latin", "test", instances=3)
     again = glyphs.load("latin", "test", instances=3, cache=tmp_path / "elsewhere")
     other = glyphs.load("latin", "test", instances=3, seed=1)
+    assert first.images.equal(again.images) and not first.images.equal(other.images)
     assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+@pytest.mark.usefixtures("four_classes")
+def test_images_are_identified_by_what_decides_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another processor renders some pixels a level apart, of which tasks must not depend."""
+    latin = glyphs.load("latin", "test", instances=3)
+    apart = replace(latin, images=latin.images ^ 1)
+    assert not apart.images.equal(latin.images) and apart.fingerprint == latin.fingerprint
+    assert replace(latin, labels=latin.labels.flip(0)).fingerprint != latin.fingerprint
+    assert replace(latin, recipe="").fingerprint != replace(apart, recipe="").fingerprint
+    for other in (gray(latin), rotated(latin), glyphs.load("latin", "test", size=16, instances=3)):
+        assert other.fingerprint != latin.fingerprint
+    monkeypatch.setattr(glyphs, "RENDERING", glyphs.RENDERING + 1)
+    assert glyphs.load("latin", "test", instances=3).fingerprint != latin.fingerprint
 
 
 def test_an_image_depends_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +133,7 @@ def test_an_image_depends_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_second_load_reads_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered = glyphs.load("latin", "test", instances=2)
     monkeypatch.delattr(glyphs, "render")
-    assert glyphs.load("latin", "test", instances=2).fingerprint == rendered.fingerprint
+    assert glyphs.load("latin", "test", instances=2).images.equal(rendered.images)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
     with pytest.raises(NameError):
         glyphs.load("latin", "test", instances=3)
@@ -137,7 +154,7 @@ def test_changed_classes_or_rendering_miss_the_cache(
 @pytest.mark.usefixtures("four_classes")
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "other shape", "no archive"])
 def test_damaged_cache_is_rendered_again(tmp_path: Path, damage: str) -> None:
-    expected = glyphs.load("latin", "test", instances=2).fingerprint
+    expected = glyphs.load("latin", "test", instances=2).images
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
     middle = len(content) // 2
@@ -150,7 +167,7 @@ def test_damaged_cache_is_rendered_again(tmp_path: Path, damage: str) -> None:
             "flipped": content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :],
             "no archive": b"not an archive",
         }[damage])  # fmt: skip
-    assert glyphs.load("latin", "test", instances=2).fingerprint == expected
+    assert glyphs.load("latin", "test", instances=2).images.equal(expected)
     assert path.read_bytes() == content
 
 

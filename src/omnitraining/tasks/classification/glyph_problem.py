@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain, combinations
 from pathlib import Path
@@ -144,6 +145,7 @@ def _union(parts: list[LabelledImages], name: str) -> LabelledImages:
         torch.cat([part.labels + start for part, start in zip(parts, starts, strict=False)]),
         tuple(chain.from_iterable(part.classes for part in parts)),
         name,
+        recipe="\n".join(part.recipe for part in parts),
     )
 
 
@@ -159,4 +161,4 @@ def _only(images: LabelledImages, classes: Collection[str]) -> LabelledImages:
     renumber = torch.tensor([number.get(name, -1) for name in images.classes])
     labels = renumber[images.labels]
     kept = labels >= 0
-    return LabelledImages(images.images[kept], labels[kept], tuple(classes), images.name)
+    return replace(images, images=images.images[kept], labels=labels[kept], classes=tuple(classes))

@@ -5,8 +5,10 @@ weight and slant too), size, rotation, shear, warp, stroke width, sharpness, smu
 and paper, polarity and noise. Nothing is downloaded. Which characters are classes, and in which
 split, is committed in ``glyphs.json``; :mod:`glyph_classes` wrote it and says by which rules.
 
-The images follow from the seed alone: every image has its own generator, seeded by (seed, code
-point, instance), so no class depends on the others. They are rendered once and then read from a
+The images follow from the seed, up to rounding: every image has its own generator, seeded by (seed,
+code point, instance), so no class depends on the others. On another processor, or with another
+version of Pillow, single pixels may differ by a few levels of 255; so tasks are identified by what
+decides the images and not by their pixels. They are rendered once and then read from a
 cache, whose file name is a hash of everything that they depend on.
 """
 
@@ -78,8 +80,9 @@ def load(
     characters = classes(script, split)
     if size < 8 or instances < 1:
         raise ValueError(f"size must be >= 8 and instances >= 1, got {size} and {instances}")
-    key = [RENDERING, matplotlib.__version__, PIL.__version__, script, split, characters]
-    digest = hashlib.sha256(json.dumps([*key, size, instances, seed]).encode()).hexdigest()
+    key = [RENDERING, script, split, characters, size, instances, seed]
+    versions = [matplotlib.__version__, PIL.__version__]
+    digest = hashlib.sha256(json.dumps([*versions, *key]).encode()).hexdigest()
     path = cache_folder(cache) / f"glyphs-{script}-{split}-{digest[:16]}.npz"
     shape = (len(characters) * instances, 1, size, size)
 
@@ -90,7 +93,10 @@ def load(
         with written_whole(path) as file:
             np.savez(file, images=images.numpy())
     labels = torch.arange(len(characters)).repeat_interleave(instances)
-    return LabelledImages(images, labels, tuple(characters), f"glyphs-{script}-{split}")
+    name = f"glyphs-{script}-{split}"
+    return LabelledImages(
+        images, labels, tuple(characters), name, recipe=json.dumps([*key, _typefaces()])
+    )
 
 
 def classes(script: str, split: str) -> str:
@@ -111,6 +117,15 @@ def classes(script: str, split: str) -> str:
 def faces_with(character: str) -> list[str]:
     """The faces that draw something for a character, in the order of ``FACES``."""
     return [f for f in FACES if ord(character) in _coverage(f) and draw(character, f) is not None]
+
+
+@remember
+def _typefaces() -> str:
+    """Hash of the files of all faces."""
+    digest = hashlib.sha256()
+    for face in FACES:
+        digest.update(_file(face).read_bytes())
+    return digest.hexdigest()
 
 
 @remember

@@ -19,7 +19,14 @@ LUMA = (0.299, 0.587, 0.114)
 class LabelledImages:
     """uint8 images [M, C, H, W], integer labels [M] in 0..len(classes)-1, class names, a name.
 
-    Those that were read from files have a hash of the files of each class too.
+    Args:
+        images: pixels.
+        labels: class of each image.
+        classes: names.
+        name: of the whole.
+        digests: of images read from files, a hash of the files of each class.
+        recipe: of generated images, what decides them; it identifies them in place of their pixels,
+            which may differ by a few levels from processor to processor.
 
     Raises:
         InputError: there is not one label per image, or a label has no class.
@@ -30,6 +37,7 @@ class LabelledImages:
     classes: tuple[str, ...]
     name: str
     digests: tuple[str, ...] | None = None
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         labels, known = self.labels, len(self.classes)
@@ -42,14 +50,17 @@ class LabelledImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content hash (sha256) of images, labels and class names, as hex.
+        """Content hash (sha256) of images (or their recipe), labels and class names, as hex.
 
         Reads every pixel, once and in chunks: images may be mapped from a file larger than memory.
         """
         digest = hashlib.sha256()
         digest.update(repr((tuple(self.images.shape), self.classes)).encode())
-        for chunk in self.images.split(_CHUNK):
-            digest.update(chunk.contiguous().numpy().data)
+        if self.recipe:
+            digest.update(self.recipe.encode())
+        else:
+            for chunk in self.images.split(_CHUNK):
+                digest.update(chunk.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -61,7 +72,8 @@ def gray(colored: LabelledImages) -> LabelledImages:
         (part * weights).sum(1, keepdim=True).round().to(torch.uint8)
         for part in colored.images.split(_CHUNK)
     ]
-    return replace(colored, images=torch.cat(parts))
+    recipe = f"gray {colored.recipe}" if colored.recipe else ""
+    return replace(colored, images=torch.cat(parts), recipe=recipe)
 
 
 def rotated(images: LabelledImages) -> LabelledImages:
@@ -89,4 +101,5 @@ def rotated(images: LabelledImages) -> LabelledImages:
         ),
         images.name,
         images.digests and images.digests * 4,
+        f"rotated {images.recipe}" if images.recipe else "",
     )
