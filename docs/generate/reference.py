@@ -23,7 +23,8 @@ GROUPS = {
              "tasks.classification.placeholders"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and judging", "training compute timing distributed evaluation runs "
-                 "run_data experiment values places recipes strict trust bounds fields files errors"),
+                 "run_data experiment values places recipes strict trust bounds fields "
+                 "files errors"),
     "reproduction": ("Experiments and records",
                      "suites reproduction sweeping tuning variation jobs cluster records merging "
                      "claims report"),
