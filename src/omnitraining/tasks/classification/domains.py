@@ -61,7 +61,7 @@ class Domains:
         """Images [B, C, H, W] by their numbers [B], which are on the CPU."""
         if len(self._images) == 1:
             (images,) = self._images
-            return send(images[send(index, images.device)], self.device)
+            return send(images.index_select(0, send(index, images.device)), self.device)
         rows = torch.empty(len(index), *self._images[0].shape[1:], dtype=torch.uint8)
         for start, images in zip(self.starts, self._images, strict=True):
             inside = (index >= start) & (index < start + len(images))

@@ -170,23 +170,19 @@ class PadCropViews(AugmentedViews):
     def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
         padding = round(self.size / 8) if self.size < 42 else round(self.size * 8 / 84)
         corner = (place * (2 * padding + 1)).floor().long()  # top and left, [B, 2]
-        rows, columns = (corner[:, side, None] + torch.arange(self.size) for side in (0, 1))
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        padded = F.pad(images, [padding] * 4)
         device = images.device
-        each = torch.arange(len(images), device=device)[:, None, None]
-        cut = padded[each, :, send(rows, device)[:, :, None], send(columns, device)[:, None]]
-        return cut.permute(0, 3, 1, 2) / 255
+        top, left = send(corner, device).unbind(1)
+        # All crops of every image, as a view of it: [B, C, 2 * padding + 1, 2 * padding + 1, H, W]
+        crops = F.pad(images, [padding] * 4).unfold(2, self.size, 1).unfold(3, self.size, 1)
+        cut = crops[torch.arange(len(images), device=device), :, top, left]
+        return _mirrored(cut, mirrored) / 255
 
 
 class UncroppedViews(AugmentedViews):
     """Whole images, mirrored or with changed colors where that is asked for."""
 
     def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
-        flipped = torch.where(
-            send(mirrored, images.device)[:, None, None, None], images.flip(3), images
-        )
-        return flipped / 255
+        return _mirrored(images, mirrored) / 255
 
 
 class OwnViews(UncroppedViews):
@@ -248,6 +244,11 @@ class OwnViews(UncroppedViews):
         return made.to(given.dtype)
 
 
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Images [B, C, H, W], of which some are mirrored, left to right; which is on the CPU."""
+    return torch.where(send(which, images.device)[:, None, None, None], images.flip(3), images)
+
+
 def crop_boxes(tries: Tensor, place: Tensor, side: int) -> Tensor:
     """Random crops of square images, as torchvision's RandomResizedCrop defines them.
 
@@ -307,24 +308,26 @@ def jitter(images: Tensor, factors: Tensor) -> Tensor:
         factors: of brightness, contrast and colour, [B, 3]; 1 changes nothing.
     """
     brightness, contrast, colour = factors[:, :, None, None, None].unbind(1)
-    images = (images * brightness).clamp(0, 1)
+    # In place, since a mini-batch of small images costs as much in memory traffic as in arithmetic.
+    images = (images * brightness).clamp_(0, 1)
     # Pillow rounds the mean to a whole level.
     mean = (_grey(images).mean((1, 2, 3), keepdim=True) * 255 + 0.5).floor() / 255
-    images = torch.lerp(mean, images, contrast).clamp(0, 1)
+    images = images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
     if images.shape[1] == 1:
         return images
-    return torch.lerp(_grey(images), images, colour).clamp(0, 1)
+    grey = _grey(images).mul_(1 - colour)
+    return images.mul_(colour).add_(grey).clamp_(0, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Grey levels [B, 1, H, W] of images in colour."""
+    """Grey levels [B, 1, H, W] of images in colour, in memory of their own."""
     if images.shape[1] == 1:
-        return images
+        return images.clone()
     red, green, blue = images.split(1, 1)
-    grey: Tensor = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    grey: Tensor = (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
     return grey
 
 
 def _normalise(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    mean, std = (send(x[:, None, None], levels.device) for x in (mean, std))
-    return channels_last((levels - mean) / std)
+    mean, scale = (send(x[:, None, None], levels.device) for x in (mean, 1 / std))
+    return channels_last(levels).sub(mean).mul_(scale)
