@@ -20,7 +20,7 @@ from benchmarks.learner import learner
 from benchmarks.reinforcement import reinforcement
 from benchmarks.streaming import streaming
 from benchmarks.timing import Row, ratio
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapted_outputs
 from omnitraining.backbones import MLP, Conv4
 from omnitraining.batches import Episode
 from omnitraining.losses import squared_error

@@ -21,12 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from omnitraining.batches import Episode, MiniBatch
+from omnitraining.config.experiment import Experiment, instantiate, parse
 from omnitraining.evaluation import Evaluation, Inference
-from omnitraining.experiment import Experiment, instantiate, parse
+from omnitraining.experiments.reproduction import plan
+from omnitraining.experiments.suites import suites
 from omnitraining.model import Model
-from omnitraining.reproduction import plan
-from omnitraining.runs import provenance
-from omnitraining.suites import suites
+from omnitraining.runs.run import provenance
 from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.problem import Protocol
 from omnitraining.teacher import Teacher

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.timing import Row, put, ratio
+from omnitraining.config.experiment import instantiate, parse
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.experiment import instantiate, parse
 from omnitraining.learner import FewShotClassifier, Trained
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.inputs import ImageInputs

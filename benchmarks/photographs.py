@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from benchmarks.timing import Row, put, ratio
 from omnitraining.backbones import Conv4, ResNet10, ResNet12, ResNet18, WideResNet
 from omnitraining.batches import Episode
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.tasks.classification.views import PadCropViews
 from omnitraining.teacher import Teacher

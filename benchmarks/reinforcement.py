@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from benchmarks.timing import Row, put, ratio
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation.batched import copies
+from omnitraining.adaptation.inner_loop import adapted_outputs
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode
 from omnitraining.network import Network
-from omnitraining.policy import GaussianHead, policy_gradient, surrogate
-from omnitraining.side_by_side import copies
+from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrogate
 from omnitraining.tasks.reinforcement.acting import policies
 from omnitraining.tasks.reinforcement.environment import Environment
 from omnitraining.tasks.reinforcement.half_cheetah import FRAME_SKIP, HalfCheetahVelocity

@@ -12,9 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from merging import merged
+
 from omnitraining.errors import InputError
-from omnitraining.merging import merged
-from omnitraining.suites import suites
+from omnitraining.experiments.suites import suites
 
 HERE = Path(__file__).parent
 
@@ -39,7 +40,8 @@ def main(paths: list[str]) -> int:
         target.write_text(json.dumps(record, indent=1) + "\n")
         kinds = {suite.name: suite.draw for suite in suites()}
         if kinds.get(record["experiment"]) in ("pairs", "tables", "accuracies"):
-            drawing = import_module(f"omnitraining.analysis.{kinds[record['experiment']]}")
+            kind = kinds[record["experiment"]]
+            drawing = import_module(f"omnitraining.experiments.figures.{kind}")
             drawing.draw(record, {}, target.with_suffix(".png"))
     return 0
 

@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omnitraining.analysis import tables
-from omnitraining.report import book, endurance
-from omnitraining.report.markers import filled
-from omnitraining.report.sections import (
+import endurance
+
+from omnitraining.experiments.figures import tables
+from omnitraining.experiments.report import book
+from omnitraining.experiments.report.markers import filled
+from omnitraining.experiments.report.sections import (
     calibration,
     flows,
     glyphs,

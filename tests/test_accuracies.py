@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from omnitraining.analysis import accuracies
+from omnitraining.experiments.figures import accuracies
 
 
 def record(means: dict[str, list[float]]) -> dict[str, Any]:

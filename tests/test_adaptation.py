@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation.batched import SideBySide, Weights
+from omnitraining.adaptation.inner_loop import adapted_outputs
 from omnitraining.backbones import MLP, Conv4, ResNet10
 from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.network import Network
 from omnitraining.omninet import OmniNet
-from omnitraining.side_by_side import SideBySide, Weights
 from omnitraining.teacher import Teacher
 from tests.reference import maml
 from tests.reference.zoo import TinyViT

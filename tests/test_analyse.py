@@ -10,20 +10,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from omnitraining import terminal
-from omnitraining.analysis import transfer, transfer_chart
+from omnitraining.analysis import transfer
 from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer, tuned_name
-from omnitraining.analysis.transfer_report import advice
 from omnitraining.backbones import Conv4
 from omnitraining.cli import main
+from omnitraining.config.experiment import train_run
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference
-from omnitraining.experiment import train_run
+from omnitraining.experiments.figures import transfer_chart
+from omnitraining.experiments.figures.transfer_report import advice
 from omnitraining.heads import LinearClassifier
+from omnitraining.io import terminal
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Model, build_model
 from omnitraining.pretraining import Baseline, BaselinePP
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Protocol
 from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, blobs, config
 

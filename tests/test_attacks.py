@@ -24,14 +24,14 @@ import yaml
 from PIL import Image
 
 import omnitraining
+from omnitraining import datasets
 from omnitraining.cli import main
+from omnitraining.config.experiment import load_run
+from omnitraining.config.values import read_yaml
+from omnitraining.datasets.decoding import decode
+from omnitraining.datasets.pickles import read_pickle
 from omnitraining.errors import InputError
-from omnitraining.experiment import load_run
-from omnitraining.runs import Run
-from omnitraining.tasks.classification import datasets
-from omnitraining.tasks.classification.datasets.pickles import read_pickle
-from omnitraining.tasks.classification.decoding import decode
-from omnitraining.values import read_yaml
+from omnitraining.runs.run import Run
 
 
 def op(name: str) -> bytes:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapted_outputs
 from omnitraining.backbones import (
     MLP,
     Conv4,
@@ -30,14 +30,14 @@ from omnitraining.backbones import (
 from omnitraining.backbones.dropblock import DropBlock
 from omnitraining.backbones.parallel import ParallelResNet18, ThreeConvolutions
 from omnitraining.batches import Episode
+from omnitraining.config.experiment import instantiate, train_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
-from omnitraining.experiment import instantiate, train_run
 from omnitraining.losses import cross_entropy
 from omnitraining.model import Model, build_model, feature_size
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, OmniNet
-from omnitraining.runs import Run
+from omnitraining.runs.run import Run
 from omnitraining.teacher import Teacher
 from omnitraining.training import train
 from tests.reference.tiny import BLOBS, Blobs, Values, config, same, tensors

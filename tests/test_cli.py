@@ -14,18 +14,18 @@ import pytest
 import torch
 import yaml
 
-from omnitraining import reproduction, sweeping, variation
 from omnitraining.batches import MiniBatch
 from omnitraining.cli import COMMANDS, main
+from omnitraining.config.experiment import Experiment, instantiate, read_config
+from omnitraining.config.fields import described
+from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
-from omnitraining.experiment import Experiment, instantiate, read_config
-from omnitraining.fields import described
-from omnitraining.jobs import Job
+from omnitraining.experiments import reproduction, sweeping, variation
+from omnitraining.experiments.jobs import Job
+from omnitraining.experiments.suites import find_suite
 from omnitraining.metatraining import MatchingNet, ProtoNet
 from omnitraining.pretraining import BaselinePP, SGDHead
-from omnitraining.recipes import merge
-from omnitraining.runs import Run
-from omnitraining.suites import find_suite
+from omnitraining.runs.run import Run
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 

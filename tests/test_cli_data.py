@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from omnitraining import datasets
 from omnitraining.cli import main
-from omnitraining.tasks.classification import datasets, decoding
-from omnitraining.tasks.classification.datasets import standards
+from omnitraining.datasets import decoding, standards
 from omnitraining.tasks.classification.photos import Photos, with_split
 from omnitraining.tasks.classification.problem import Protocol
 from tests.reference import layouts

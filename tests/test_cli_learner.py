@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from omnitraining.cli import main
-from omnitraining.tasks.classification import digits
+from omnitraining.datasets import digits
 
 KINDS = ("png", "jpg", "bmp", "gif", "webp", "tif")
 NAMES = ("naïve [one] №1", "two & three", "#4 – ünï", "z,\"")  # fmt: skip

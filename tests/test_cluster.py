@@ -15,12 +15,12 @@ import yaml
 from submitit.core.utils import UncompletedJobError
 from submitit.local.local import LocalJobEnvironment
 
-from omnitraining import cluster
 from omnitraining.cli import main
+from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
-from omnitraining.jobs import Job, train_only
-from omnitraining.recipes import merge
-from omnitraining.runs import load_checkpoint
+from omnitraining.experiments import cluster
+from omnitraining.experiments.jobs import Job, train_only
+from omnitraining.runs.run import load_checkpoint
 from tests.reference.tiny import SINUSOIDS, same, tensors
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnitraining.runs import Run
+from omnitraining.runs.run import Run
 from tests.fixtures.make import RUNS, TASKS, answers, resumed, scores
 
 ROOT = Path(__file__).parent.parent

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from omnitraining.compute import multiply_adds
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.model import OmniLoss, build_model
 from omnitraining.pretraining import Baseline
-from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.runs.compute import multiply_adds
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.training import Training
 

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.cli import main
+from omnitraining.config.experiment import instantiate, parse, train_run
+from omnitraining.config.recipes import merge
 from omnitraining.distributed import Team, is_started
 from omnitraining.errors import InputError
-from omnitraining.experiment import instantiate, parse, train_run
 from omnitraining.model import Model
-from omnitraining.recipes import merge
-from omnitraining.runs import Run, load_checkpoint
+from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, metrics, same, tensors

@@ -19,10 +19,11 @@ from PIL import Image, ImageDraw
 
 import omnitraining
 from docs.generate import hooks, reference
-from omnitraining import cli, experiment
+from omnitraining import cli
+from omnitraining.config import experiment
 from omnitraining.errors import CalibrationWarning, InputError
-from omnitraining.runs import Run
-from omnitraining.suites import suites
+from omnitraining.experiments.suites import suites
+from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, config
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from omnitraining.backbones import Conv4, FeatureWise
 from omnitraining.batches import Episode, MiniBatch
+from omnitraining.config.experiment import dump, instantiate, load_run
 from omnitraining.evaluation import ENSEMBLE, Inference
-from omnitraining.experiment import dump, instantiate, load_run
 from omnitraining.metatraining import (
     GNN,
     MAML,
@@ -22,7 +22,7 @@ from omnitraining.metatraining import (
 )
 from omnitraining.model import Method, Model, OmniLoss, build_model
 from omnitraining.pretraining import RFS, Baseline, BaselinePP, NegMargin, PreTraining
-from omnitraining.runs import Run
+from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.teacher import Teacher
 from omnitraining.training import train

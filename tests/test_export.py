@@ -13,15 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from omnitraining import export
 from omnitraining.backbones import Conv4, ResNet18, ViT
 from omnitraining.cli import main
+from omnitraining.config.experiment import train_run
 from omnitraining.errors import InputError
-from omnitraining.experiment import train_run
-from omnitraining.learner import FewShotClassifier, load
+from omnitraining.learner import FewShotClassifier, export, load
 from omnitraining.learner.sources import find
 from omnitraining.omninet import OmniNet
-from omnitraining.runs import Run
+from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
 
 NARROW = {"class_path": "Conv4", "init_args": {"channels": 1, "width": 4}}

@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.faults.kills import MANNERS, differences, killed
 from omnitraining.cli import main
+from omnitraining.config.experiment import load_run, train_run
+from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
-from omnitraining.experiment import load_run, train_run
-from omnitraining.recipes import merge
-from omnitraining.runs import Metrics, Run, load_checkpoint
+from omnitraining.runs.run import Metrics, Run, load_checkpoint
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, metrics
 
 EIGHT: Values = {"training": {"steps": 8, "epoch": 2}}
@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(
         nonlocal done
         done += 1
         if done > 4:  # student and teacher of two epochs: of the third nothing can be written
-            monkeypatch.setattr(f"omnitraining.runs.{writer}", no_space)
+            monkeypatch.setattr(f"omnitraining.runs.run.{writer}", no_space)
         return validate(self, *rest)
 
     with monkeypatch.context() as patch:

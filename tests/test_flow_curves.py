@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from omnitraining.analysis import flow_attention, flow_curves
 from omnitraining.errors import InputError
-from omnitraining.runs import Run
+from omnitraining.experiments.figures import flow_attention, flow_curves
+from omnitraining.runs.run import Run
 
 HEADER = "step,name,value\n"
 OMNI = """\
@@ -120,7 +120,7 @@ def test_attention_is_drawn_of_the_first_run_of_each_row_the_reference_last(
 ) -> None:
     asked: list[Any] = []
     runs = {n: [run_of(tmp_path / f"{n}-{s}", "") for s in (0, 1)] for n in ("omni", "alone")}
-    grid = "omnitraining.analysis.attention_grid"
+    grid = "omnitraining.experiments.figures.attention_grid"
     monkeypatch.setattr(f"{grid}.first_task", lambda run, count: (run.name, count))
     monkeypatch.setattr(f"{grid}.rows_of_task", lambda source, *task: [(source, task)])
     monkeypatch.setattr(f"{grid}.draw", lambda rows, path: asked.extend(rows) or path)

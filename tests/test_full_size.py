@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.full_size import step, without_data
-from omnitraining.records import Values
+from omnitraining.experiments.records import Values
 
 CONVOLUTIONS = [(84, 3 * 9), (42, 64 * 9), (21, 64 * 9), (10, 64 * 9)]
 """Side of the image, and products per value of the output, of the layers of a Conv4."""

@@ -8,12 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode, MiniBatch
+from omnitraining.config.experiment import (
+    Experiment,
+    evaluate_run,
+    instantiate,
+    load_run,
+    train_run,
+)
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
-from omnitraining.experiment import Experiment, evaluate_run, instantiate, load_run, train_run
 from omnitraining.model import Model
 from omnitraining.pretraining import RFS
-from omnitraining.runs import Run
+from omnitraining.runs.run import Run
 from omnitraining.training import Training, train
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, same, tensors
 

@@ -12,11 +12,10 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from omnitraining import hub
+from omnitraining.config.experiment import evaluate_run, train_run
 from omnitraining.errors import InputError
-from omnitraining.experiment import evaluate_run, train_run
-from omnitraining.learner import FewShotClassifier, Trained, load
-from omnitraining.runs import Run
+from omnitraining.learner import FewShotClassifier, Trained, hub, load
+from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from omnitraining.claims import Claim, judge
 from omnitraining.errors import InputError
-from omnitraining.merging import merged
+from omnitraining.experiments.claims import Claim, judge
+from results.merging import merged
 
 Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from omnitraining import training
 from omnitraining.batches import class_means
+from omnitraining.config.experiment import instantiate, train_run
 from omnitraining.errors import InputError
-from omnitraining.experiment import instantiate, train_run
 from omnitraining.losses import cross_entropy, distillation, probability_distillation, squared_error
 from omnitraining.metatraining import GNN, MAML, ProtoNet
 from omnitraining.metatraining.protonet import Prototypes
 from omnitraining.model import Model
 from omnitraining.precision import at_least_float32, in_full_precision
 from omnitraining.pretraining.linear_heads import CosineLayer
-from omnitraining.runs import Run, load_checkpoint
+from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.training import Training
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, tensors
 from tests.test_every_algorithm import Algorithm, each_algorithm, toy, training_loss

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from omnitraining.analysis import pairs
-from omnitraining.suites import find_suite
+from omnitraining.experiments.figures import pairs
+from omnitraining.experiments.suites import find_suite
 
 PROTO, GNN = {"class_path": "ProtoNet"}, {"class_path": "GNN"}
 PLAIN, NOISY = {"class_path": "Conv4"}, {"class_path": "FeatureWise"}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from omnitraining.policy import (
+from omnitraining.policies.gaussian import (
     LOG_STD_FLOOR,
     GaussianHead,
     divergence,

@@ -11,20 +11,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from omnitraining.config.experiment import dump, parse
+from omnitraining.config.recipes import merge
+from omnitraining.datasets.dataset import ALL, SPLITS, DataSet, listing, of_modulo, restricted
+from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.own import from_arrays
 from omnitraining.errors import InputError
-from omnitraining.experiment import dump, parse
-from omnitraining.recipes import merge
-from omnitraining.tasks.classification.datasets.dataset import (
-    ALL,
-    SPLITS,
-    DataSet,
-    listing,
-    of_modulo,
-    restricted,
-)
-from omnitraining.tasks.classification.datasets.own import from_arrays
 from omnitraining.tasks.classification.episodes import EpisodeSampler
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.photos import with_split
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS
 

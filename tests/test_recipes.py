@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from omnitraining import cli
+from omnitraining.config.experiment import dump, instantiate, parse, read_config
+from omnitraining.config.recipes import recipes, with_recipe
 from omnitraining.errors import InputError
-from omnitraining.experiment import dump, instantiate, parse, read_config
+from omnitraining.experiments.suites import find_suite
 from omnitraining.metatraining import GNN, MatchingNet, ProtoNet
 from omnitraining.pretraining import SGDHead
-from omnitraining.recipes import recipes, with_recipe
-from omnitraining.suites import find_suite
 from omnitraining.tasks.reinforcement.problem import Reinforcement
 
 GLYPHS = {"problem": {"class_path": "Glyphs"}, "backbone": {"class_path": "Conv4"}}

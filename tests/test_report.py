@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from omnitraining.claims import Claim, differences, judge
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, paired_difference
-from omnitraining.report import book, markers, origin, page, sections
-from omnitraining.suites import suites
+from omnitraining.experiments.claims import Claim, differences, judge
+from omnitraining.experiments.report import book, markers, origin, page, sections
+from omnitraining.experiments.suites import suites
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"

@@ -12,15 +12,15 @@ import pytest
 import torch
 import yaml
 
-from omnitraining import records, reproduction
+from omnitraining.config.experiment import instantiate, load_run, parse, read_config
+from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, half_width
-from omnitraining.experiment import instantiate, load_run, parse, read_config
-from omnitraining.recipes import merge
-from omnitraining.records import pool
-from omnitraining.reproduction import reproduce
-from omnitraining.runs import Run
-from omnitraining.suites import Suite, find_suite, suites
+from omnitraining.experiments import records, reproduction
+from omnitraining.experiments.records import pool
+from omnitraining.experiments.reproduction import reproduce
+from omnitraining.experiments.suites import Suite, find_suite, suites
+from omnitraining.runs.run import Run
 
 SUITES = [suite.name for suite in suites()]
 PHOTOS = [s.name for s in suites() if s.config["problem"]["class_path"] == "Photos"]

@@ -18,14 +18,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 import omnitraining
-from omnitraining import files, run_data, runs
 from omnitraining.cli import main
+from omnitraining.config.experiment import evaluate_run, load_model, train_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.experiment import evaluate_run, load_model, train_run
-from omnitraining.files import locked, replaced, write_whole
+from omnitraining.io import files
+from omnitraining.io.files import locked, replaced, write_whole
 from omnitraining.omninet import OmniNet
-from omnitraining.runs import Metrics, Run, load_checkpoint, provenance, save_checkpoint
+from omnitraining.runs import run as runs
+from omnitraining.runs import run_data
+from omnitraining.runs.run import Metrics, Run, load_checkpoint, provenance, save_checkpoint
 from tests.reference.tiny import SINUSOIDS, config, metrics, same, tensors
 
 FACTS = {"step": 3, "best": -0.25, "best_step": 2, "seconds": 1.5}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from omnitraining.config.experiment import instantiate, load_run, train_run
 from omnitraining.errors import InputError
-from omnitraining.experiment import instantiate, load_run, train_run
 from omnitraining.model import Model
-from omnitraining.runs import Run
+from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, config
 
 NARROW = {"class_path": "Conv4", "init_args": {"channels": 1, "width": 4}}

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from omnitraining.analysis import varied_fields
 from omnitraining.cli import main
+from omnitraining.config.experiment import load_run
 from omnitraining.errors import InputError
-from omnitraining.experiment import load_run
-from omnitraining.runs import Run
-from omnitraining.variation import Cell, cells, given_fields, listed
+from omnitraining.experiments.figures import varied_fields
+from omnitraining.experiments.variation import Cell, cells, given_fields, listed
+from omnitraining.runs.run import Run
 from tests.reference.tiny import SINUSOIDS
 
 GRID = ("--loss.weight", "0,1", "--training.lr", "0.01,1e30")
@@ -192,7 +192,7 @@ def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
 
 
 def main_raises(*arguments: object) -> None:
-    from omnitraining.commands import sweep as command
+    from omnitraining.cli import sweep as command
 
     command.main([*map(str, arguments)])
 

@@ -15,24 +15,24 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from omnitraining import display, jobs, reproduction
-from omnitraining.analysis import tables
 from omnitraining.backbones import ResNet18
 from omnitraining.backbones.resnet import Block
-from omnitraining.claims import Claim
 from omnitraining.cli import main
+from omnitraining.config.experiment import instantiate, load_run, parse
+from omnitraining.config.recipes import merge
+from omnitraining.datasets import placeholders, read
+from omnitraining.datasets.standards import STANDARDS
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.experiment import instantiate, load_run, parse
-from omnitraining.recipes import merge
-from omnitraining.records import Shown, evaluations, join, rows_of
-from omnitraining.report import sections
-from omnitraining.reproduction import reproduce
-from omnitraining.runs import Run
-from omnitraining.suites import Suite, completed, find_suite, suites
-from omnitraining.tasks.classification import photos, placeholders
-from omnitraining.tasks.classification.datasets import read
-from omnitraining.tasks.classification.datasets.standards import STANDARDS
+from omnitraining.experiments import display, jobs, reproduction
+from omnitraining.experiments.claims import Claim
+from omnitraining.experiments.figures import tables
+from omnitraining.experiments.records import Shown, evaluations, join, rows_of
+from omnitraining.experiments.report import sections
+from omnitraining.experiments.reproduction import reproduce
+from omnitraining.experiments.suites import Suite, completed, find_suite, suites
+from omnitraining.runs.run import Run
+from omnitraining.tasks.classification import photos
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
 TABLES = ["table2", "table3", "table4", "table5"]

@@ -24,8 +24,10 @@ import yaml
 from PIL import Image
 from rich.table import Table
 
-from omnitraining import cli, cluster, jobs, terminal
-from omnitraining.display import show
+from omnitraining import cli
+from omnitraining.experiments import cluster, jobs
+from omnitraining.experiments.display import show
+from omnitraining.io import terminal
 from tests.reference.tiny import SINUSOIDS
 
 

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from omnitraining import reproduction, training
+from omnitraining import training
 from omnitraining.batches import MiniBatch
+from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.experiment import instantiate, train_run
-from omnitraining.recipes import merge
-from omnitraining.reproduction import reproduce
-from omnitraining.runs import Run, load_checkpoint
-from omnitraining.suites import Suite
+from omnitraining.experiments import reproduction
+from omnitraining.experiments.reproduction import reproduce
+from omnitraining.experiments.suites import Suite
+from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import Training
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, metrics, same, tensors

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from omnitraining.backbones import MLP
 from omnitraining.errors import InputError
 from omnitraining.network import Network
-from omnitraining.policy import (
+from omnitraining.policies.gaussian import (
     GaussianHead,
     divergence,
     log_probability,
     policy_targets,
     surrogate,
 )
+from omnitraining.policies.trpo import TRPO, conjugate_gradients
 from omnitraining.training import Training
-from omnitraining.trpo import TRPO, conjugate_gradients
 
 pytestmark = pytest.mark.usefixtures("float64")
 

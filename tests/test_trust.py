@@ -15,10 +15,8 @@ import yaml
 from safetensors.torch import save_file
 
 import omnitraining
-from omnitraining import hub
 from omnitraining.cli import main
-from omnitraining.errors import InputError
-from omnitraining.experiment import (
+from omnitraining.config.experiment import (
     Experiment,
     changed_fields,
     dump,
@@ -27,11 +25,12 @@ from omnitraining.experiment import (
     parse,
     train_run,
 )
-from omnitraining.fields import known_classes
-from omnitraining.learner import FewShotClassifier, Trained
-from omnitraining.recipes import merge
-from omnitraining.runs import Run
-from omnitraining.trust import Check, own_classes
+from omnitraining.config.fields import known_classes
+from omnitraining.config.recipes import merge
+from omnitraining.config.trust import Check, own_classes
+from omnitraining.errors import InputError
+from omnitraining.learner import FewShotClassifier, Trained, hub
+from omnitraining.runs.run import Run
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, config
 
 OWN = """
@@ -93,13 +92,13 @@ ATTACKS: list[tuple[Values, str]] = [
     ({"backbone": "stranger.mine"}, NAMED),
     ({"backbone": {"class_path": "os.system", "init_args": {"command": "true"}}}, NAMED),
     ({"backbone": {"class_path": "torch.hub.load", "init_args": {"repo_or_dir": "a/b"}}}, NAMED),
-    ({"backbone": {"class_path": "omnitraining.runs.os.system"}}, NAMED),
-    ({"backbone": {"class_path": "omnitraining.fields.import_module"}}, NAMED),
+    ({"backbone": {"class_path": "omnitraining.runs.run.os.system"}}, NAMED),
+    ({"backbone": {"class_path": "omnitraining.config.fields.import_module"}}, NAMED),
     ({"backbone": {"class_path": "omnitraining.omninet.nn.Identity"}}, NAMED),
-    ({"backbone": {"class_path": "omnitraining.runs.Run", "init_args": {"path": "x"}}}, NAMED),
+    ({"backbone": {"class_path": "omnitraining.runs.run.Run", "init_args": {"path": "x"}}}, NAMED),
     ({"backbone": {"class_path": "omnitraining.backbones.resnet.ResNet"}}, NAMED),
     ({"backbone": {"class_path": "omnitraining.learner.trained.Blueprint"}}, NAMED),
-    ({"backbone": "omnitraining.experiment.train_run"}, NAMED),
+    ({"backbone": "omnitraining.config.experiment.train_run"}, NAMED),
     ({"backbone": "Sinusoids"}, NAMED),
     ({"backbone.class_path": "stranger.Mine"}, "has no field 'backbone.class_path'"),
     ({"config": "f.json"}, "has no field 'config'"),
@@ -137,7 +136,7 @@ ATTACKS: list[tuple[Values, str]] = [
     ),
     *(
         (gymnasium(make), NAMED)
-        for make in ("stranger.mine", "omnitraining.hub.download", "os.system", ESCAPED)
+        for make in ("stranger.mine", "omnitraining.learner.hub.download", "os.system", ESCAPED)
     ),
     (gymnasium(["os.system"]), ODD),
 ]

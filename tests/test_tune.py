@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from omnitraining import cluster
 from omnitraining.cli import main
+from omnitraining.config.experiment import read_config
 from omnitraining.errors import InputError
-from omnitraining.experiment import read_config
-from omnitraining.jobs import Job, Work, in_processes
+from omnitraining.experiments import cluster
+from omnitraining.experiments.jobs import Job, Work, in_processes
+from omnitraining.experiments.tuning import Range, Search, read_range, split_fields
 from omnitraining.tasks.classification.problem import Protocol
-from omnitraining.tuning import Range, Search, read_range, split_fields
 from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, Values
 
 pytest.importorskip("optuna")
@@ -145,7 +145,7 @@ def test_without_optuna_there_is_a_hint(
 
 
 def test_optuna_is_not_imported_by_other_commands() -> None:
-    code = "import sys, omnitraining.cli, omnitraining.commands.tune, omnitraining.tuning; "
+    code = "import sys, omnitraining.cli, omnitraining.cli.tune, omnitraining.experiments.tuning; "
     check = code + "sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 

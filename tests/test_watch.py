@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from omnitraining.analysis import adaptation_curves, cheetah_strip, navigation_paths
 from omnitraining.cli import main
-from omnitraining.experiment import instantiate, train_run
+from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.experiments.figures import adaptation_curves, cheetah_strip, navigation_paths
 from omnitraining.tasks.reinforcement.half_cheetah import Physics
 from omnitraining.tasks.reinforcement.problem import Reinforcement
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, config

@@ -48,17 +48,18 @@ from omnitraining import (
     Reinforcement,
     Training,
     build_model,
+    datasets,
 )
 from omnitraining.cli import main
-from omnitraining.experiment import instantiate, parse, read_config, train_run
+from omnitraining.config.experiment import instantiate, parse, read_config, train_run
+from omnitraining.config.recipes import merge
+from omnitraining.datasets import decoding
+from omnitraining.datasets.own import from_arrays, from_dataset
+from omnitraining.experiments.tuning import Range, Search
 from omnitraining.learner import Trained
 from omnitraining.learner.sources import find
-from omnitraining.recipes import merge
-from omnitraining.runs import Run, load_checkpoint
-from omnitraining.tasks.classification import datasets, decoding
-from omnitraining.tasks.classification.datasets.own import from_arrays, from_dataset
+from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
-from omnitraining.tuning import Range, Search
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, blobs
 
 PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"

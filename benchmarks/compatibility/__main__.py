@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compatibility.standins import stand_in
-from omnitraining.runs import provenance
-from omnitraining.tasks.classification.caching import written_whole
+from omnitraining.datasets.caching import written_whole
+from omnitraining.runs.run import provenance
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "results" / "compatibility.json"

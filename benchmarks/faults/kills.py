@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors.torch import load_file
 
-from omnitraining import runs
-from omnitraining.experiment import evaluate_run, parse, train_run
-from omnitraining.runs import Run, load_checkpoint
+from omnitraining.config.experiment import evaluate_run, parse, train_run
+from omnitraining.runs import run as runs
+from omnitraining.runs.run import Run, load_checkpoint
 
 Manner = Literal["at a random time", "while a checkpoint is written", "before a file is renamed"]
 MANNERS: tuple[Manner, ...] = get_args(Manner)

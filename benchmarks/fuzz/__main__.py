@@ -23,7 +23,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         return one(sys.argv[2], sys.argv[3:])
     from benchmarks.fuzz.parsers import PARSERS
-    from omnitraining.runs import provenance
+    from omnitraining.runs.run import provenance
 
     record = json.loads(PLACE.read_text()) if PLACE.is_file() else {"parsers": {}}
     failed = False

@@ -17,20 +17,20 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from omnitraining.config.experiment import Experiment
+from omnitraining.config.strict import read_yaml_strictly
+from omnitraining.config.trust import Check, flat
+from omnitraining.config.values import read_yaml
+from omnitraining.datasets.cars import _read as read_matlab
+from omnitraining.datasets.decoding import decode
+from omnitraining.datasets.lists import json_lists
+from omnitraining.datasets.pickles import pickles, read_pickle
+from omnitraining.datasets.tables import one_table
 from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.experiment import Experiment
 from omnitraining.learner import FewShotClassifier, FewShotRegressor, Trained, load
 from omnitraining.learner.sources import MODELS
 from omnitraining.learner.trained import experiment_of
-from omnitraining.runs import Run, load_checkpoint, unique_tensors
-from omnitraining.strict import read_yaml_strictly
-from omnitraining.tasks.classification.datasets.cars import _read as read_matlab
-from omnitraining.tasks.classification.datasets.lists import json_lists
-from omnitraining.tasks.classification.datasets.pickles import pickles, read_pickle
-from omnitraining.tasks.classification.datasets.tables import one_table
-from omnitraining.tasks.classification.decoding import decode
-from omnitraining.trust import Check, flat
-from omnitraining.values import read_yaml
+from omnitraining.runs.run import Run, load_checkpoint, unique_tensors
 
 
 class Parser(NamedTuple):

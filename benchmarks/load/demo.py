@@ -22,7 +22,7 @@ from benchmarks.load import RESULTS
 from benchmarks.load.malformed import SECRETS, Attacker
 from benchmarks.load.visitors import Server, Visitor, client, handlers, leaked, started, wave
 from omnitraining.demo.page import SWEEP
-from omnitraining.runs import provenance
+from omnitraining.runs.run import provenance
 
 VISITORS, WAVES, REQUESTS = 50, 1, 1000
 EVERY = 50  # malformed requests between two looks at the memory

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import RESULTS
-from omnitraining.experiment import parse, train_run
-from omnitraining.recipes import merge
-from omnitraining.runs import provenance
+from omnitraining.config.experiment import parse, train_run
+from omnitraining.config.recipes import merge
+from omnitraining.runs.run import provenance
 from omnitraining.training import Progress
 from tests.reference.tiny import BLOBS, NAVIGATION, Values
 

@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.load import RESULTS
 from omnitraining.demo import examples
 from omnitraining.learner import FewShotClassifier, FewShotRegressor
-from omnitraining.runs import provenance
+from omnitraining.runs.run import provenance
 from tests.learner.models import curves
 
 THREADS, PREDICTIONS = 16, 10_000

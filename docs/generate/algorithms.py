@@ -6,7 +6,7 @@ from typing import Any
 
 from docs.generate.experiments import with_algorithm
 from docs.generate.places import PACKAGE
-from omnitraining.report import sections
+from omnitraining.experiments.report import sections
 
 KINDS = {"pretraining": "PreTraining", "metatraining": "MetaTraining"}
 """Folders of algorithms, with the base class that tells an algorithm from other classes."""

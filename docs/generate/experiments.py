@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
-from omnitraining.analysis.pairs import configuration
-from omnitraining.report import book, origin, page, sections
-from omnitraining.report.markers import outside
-from omnitraining.suites import completed, suites
+from omnitraining.experiments.figures.pairs import configuration
+from omnitraining.experiments.report import book, origin, page, sections
+from omnitraining.experiments.report.markers import outside
+from omnitraining.experiments.suites import completed, suites
 
 Record = dict[str, Any]
 

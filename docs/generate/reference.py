@@ -6,30 +6,22 @@ from importlib import import_module
 
 from docs.generate.algorithms import algorithms
 from docs.generate.places import PACKAGE
-from omnitraining.report import sections
+from omnitraining.experiments.report import sections
 
 GROUPS = {
-    "learners": ("Learners", "learner.sources learner.classifier learner.regressor "
-                 "learner.predictor learner.trained learner.checks learner"),
+    "learners": ("Learners", "learner"),
     "networks": ("Networks and losses", "omninet conversion model losses precision teacher "
                  "network heads"),
     "algorithms": ("Algorithms: what they are",
-                   "algorithm pretraining metatraining adaptation side_by_side policy trpo"),
+                   "algorithm pretraining metatraining adaptation policies"),
     "backbones": ("Backbones", "backbones"),
     "problems": ("Problems", "tasks batches"),
-    "data": ("Images on disk", "tasks.classification.datasets tasks.classification.listing "
-             "tasks.classification.decoding tasks.classification.caching "
-             "tasks.classification.pixels tasks.classification.checking "
-             "tasks.classification.placeholders"),
+    "data": ("Images on disk", "datasets"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and judging", "training compute timing distributed evaluation runs "
-                 "run_data experiment values places recipes strict trust bounds fields "
-                 "files errors"),
-    "reproduction": ("Experiments and records",
-                     "suites reproduction sweeping tuning variation jobs cluster records merging "
-                     "claims report"),
-    "export": ("Export, hub, pictures", "export hub analysis"),
-    "programs": ("Programs", "cli commands demo display terminal doctor"),
+    "training": ("Training and evaluation", "training distributed evaluation runs config io errors"),
+    "reproduction": ("Experiments and records", "experiments"),
+    "export": ("Export, hub, pictures", "learner.export learner.hub analysis"),
+    "programs": ("Programs", "cli demo"),
 }  # fmt: skip
 """Pages: title, and modules or packages. The longest name that fits a module decides its page."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         WideResNet,
     )
     from omnitraining.batches import Episode, MiniBatch, Samples
+    from omnitraining.datasets.images import LabelledImages
     from omnitraining.errors import CalibrationWarning, InputError
     from omnitraining.evaluation import Evaluation, Inference, paired_difference
     from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
@@ -45,10 +46,9 @@ if TYPE_CHECKING:
         PreTraining,
         SGDHead,
     )
-    from omnitraining.runs import Run
+    from omnitraining.runs.run import Run
     from omnitraining.tasks.base import Problem, Supervised
     from omnitraining.tasks.classification.glyph_problem import Glyphs
-    from omnitraining.tasks.classification.images import LabelledImages
     from omnitraining.tasks.classification.photos import Photos
     from omnitraining.tasks.classification.problem import Classification, Protocol
     from omnitraining.tasks.regression.sinusoids import Sinusoids
@@ -74,10 +74,10 @@ _PLACES = {
     "omninet": "OmniNet",
     "pretraining": "REINFORCE RFS Baseline BaselinePP CosineHead L2Regression LogisticHead "
     "NegMargin PreTraining SGDHead",
-    "runs": "Run",
+    "runs.run": "Run",
     "tasks.base": "Problem Supervised",
     "tasks.classification.glyph_problem": "Glyphs",
-    "tasks.classification.images": "LabelledImages",
+    "datasets.images": "LabelledImages",
     "tasks.classification.photos": "Photos",
     "tasks.classification.problem": "Classification Protocol",
     "tasks.regression.sinusoids": "Sinusoids",

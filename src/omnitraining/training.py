@@ -17,8 +17,9 @@ from omnitraining.batches import Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
-from omnitraining.policy import GaussianHead
-from omnitraining.runs import (
+from omnitraining.policies.gaussian import GaussianHead
+from omnitraining.policies.trpo import TRPO
+from omnitraining.runs.run import (
     Metrics,
     Run,
     load_checkpoint,
@@ -28,7 +29,6 @@ from omnitraining.runs import (
 )
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
-from omnitraining.trpo import TRPO
 
 REPORT_EVERY = 50  # steps, but at least once an epoch
 GRADIENT = "gradient"  # beside the names of loss terms

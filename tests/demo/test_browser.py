@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from omnitraining.cli import main
+from omnitraining.datasets import digits
 from omnitraining.demo.server import REFUSED
-from omnitraining.tasks.classification import digits
 
 pytest.importorskip("gradio")
 api = pytest.importorskip("playwright.sync_api")

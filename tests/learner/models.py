@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from omnitraining.experiment import Experiment, dump, instantiate
+from omnitraining.config.experiment import Experiment, dump, instantiate
 from omnitraining.learner import Trained
 from omnitraining.learner.calibration import Calibration, head_weights
 from tests.reference.tiny import BLOBS, SINUSOIDS, config

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import omnitraining
-from omnitraining import FewShotClassifier, FewShotRegressor, InputError, bounds
+from omnitraining import FewShotClassifier, FewShotRegressor, InputError
 from omnitraining.cli import main
+from omnitraining.config import bounds
 from omnitraining.learner import Trained
 from tests.learner.models import curves, untrained
 from tests.reference.tiny import blobs

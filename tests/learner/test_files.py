@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 import omnitraining
 from omnitraining import FewShotClassifier, InputError
-from omnitraining.experiment import train_run
+from omnitraining.config.experiment import train_run
+from omnitraining.datasets import digits
 from omnitraining.learner import Trained
-from omnitraining.tasks.classification import digits
 from tests.learner.models import untrained
 from tests.reference.tiny import BLOBS, config
 

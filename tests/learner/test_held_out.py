@@ -13,11 +13,11 @@ from sklearn.datasets import load_sample_image
 
 import omnitraining
 from omnitraining import CalibrationWarning, FewShotClassifier
+from omnitraining.datasets import digits
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.fitting import Support
 from omnitraining.learner.held_out import FitReport, _report, folds, held_out
 from omnitraining.learner.learned import Learned
-from omnitraining.tasks.classification import digits
 from tests.learner.models import untrained
 
 Data = tuple[NDArray[np.uint8], NDArray[np.int64]]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining import Classification, InputError, Protocol
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.learner.inputs import ImageInputs, class_folders, listed
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.views import CloserLookViews, PlainViews
 
 GREY = ImageInputs(1, 16, 16, (0.5,), (0.25,))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load.threads import classifier, differing, regressor
-from omnitraining.tasks.classification.decoding import in_threads
+from omnitraining.datasets.decoding import in_threads
 
 
 @pytest.fixture(autouse=True)

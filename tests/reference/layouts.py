@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from omnitraining.tasks.classification.datasets.standards import mini_imagenet
+from omnitraining.datasets.standards import mini_imagenet
 
 SYNSETS = {
     split: [synset for synset, known in mini_imagenet().items() if known == split]

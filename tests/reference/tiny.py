@@ -9,9 +9,9 @@ from jsonargparse import Namespace
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from omnitraining.experiment import parse
-from omnitraining.recipes import merge
-from omnitraining.tasks.classification.images import LabelledImages
+from omnitraining.config.experiment import parse
+from omnitraining.config.recipes import merge
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 
 Values = dict[str, Any]

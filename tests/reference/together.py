@@ -16,11 +16,11 @@ from torch import nn
 
 from omnitraining import training
 from omnitraining.batches import MiniBatch
+from omnitraining.config.experiment import parse, train_run
 from omnitraining.distributed import joined, team
 from omnitraining.errors import InputError
-from omnitraining.experiment import parse, train_run
 from omnitraining.model import Model
-from omnitraining.runs import Run, unique_tensors
+from omnitraining.runs.run import Run, unique_tensors
 from omnitraining.tasks.classification import problem
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.teacher import Teacher

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from omnitraining.datasets import DataSet
+from omnitraining.datasets.checking import Report, check, table
+from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.checking import Report, check, table
-from omnitraining.tasks.classification.datasets import DataSet
-from omnitraining.tasks.classification.listing import Item, Listing
 
 
 def noise(seed: int | list[int], width: int = 12, height: int = 10) -> Image.Image:

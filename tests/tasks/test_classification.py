@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from omnitraining.backbones import Conv4
 from omnitraining.batches import Episode
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Inference
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
@@ -20,7 +21,6 @@ from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.tasks.classification import domains as domain_module
 from omnitraining.tasks.classification import problem as module
 from omnitraining.tasks.classification.episodes import EpisodeSampler
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.tasks.classification.views import PlainViews, Views
 from tests.reference.tiny import blobs

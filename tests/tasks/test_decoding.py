@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from omnitraining.datasets import decoding
+from omnitraining.datasets import pixels as of_pixels
+from omnitraining.datasets.decoding import decode, load
+from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification import decoding
-from omnitraining.tasks.classification import pixels as of_pixels
-from omnitraining.tasks.classification.decoding import decode, load
-from omnitraining.tasks.classification.listing import Item, Listing
 
 SIDE = 8
 NAMED = (("red", (255, 0, 0)), ("grey", (128, 128, 128)), ("teal", (0, 128, 128)))
@@ -688,7 +688,7 @@ def test_rows_are_copies_and_outlive_the_file(listing: Listing, cache: Path) -> 
 
 def test_hashing_is_left_until_asked_for(listing: Listing, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = load(listing, SIDE).fingerprint
-    monkeypatch.setattr("omnitraining.tasks.classification.images._CHUNK", 5)
+    monkeypatch.setattr("omnitraining.datasets.images._CHUNK", 5)
     data = load(listing, SIDE)
     assert "fingerprint" not in vars(data)
     assert data.fingerprint == expected

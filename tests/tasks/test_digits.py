@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from omnitraining.tasks.classification import digits
+from omnitraining.datasets import digits
 
 
 def test_every_digit_keeps_its_label() -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
-from omnitraining.tasks.classification.images import LabelledImages
 
 SIZES = (9, 5, 14, 6, 8)  # images of each class
 LABELS = torch.cat([torch.full((size,), label) for label, size in enumerate(SIZES)])

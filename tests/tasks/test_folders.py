@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from omnitraining.datasets import DataSet, find, read
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.datasets import DataSet, find, read
 
 
 def files(folder: Path, *names: str) -> Path:

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from omnitraining.datasets import glyphs
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
-from omnitraining.tasks.classification import glyph_classes, glyphs
 from omnitraining.tasks.classification.glyph_problem import SCRIPTS, Glyphs, twins
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from tests.reference.tiny import blobs
+from tools import glyph_classes
 
 RECORD = Path(__file__).parents[2] / "results" / "glyphs.json"
 RENDER = glyphs.render
@@ -156,7 +157,7 @@ def test_domains_that_share_classes_or_are_unknown_are_refused(
 
 
 def test_stored_twins_are_those_that_the_rule_finds() -> None:
-    path = Path(glyph_classes.__file__).with_name("glyph_twins.json")
+    path = Path(glyphs.__file__).with_name("glyph_twins.json")
     assert json.loads(path.read_text("utf-8"))["twins"] == glyph_classes.twins()
 
 

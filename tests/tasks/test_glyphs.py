@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnitraining.tasks.classification import glyph_classes, glyphs
-from omnitraining.tasks.classification.images import gray, rotated
+from omnitraining.datasets import glyphs
+from omnitraining.datasets.images import gray, rotated
+from tools import glyph_classes
 
 SPLITS = [("latin", "train"), ("latin", "validation"), ("latin", "test")] + [
     (script, "test") for script in ("greek", "cyrillic", "georgian", "armenian")

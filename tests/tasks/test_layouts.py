@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
+from omnitraining.datasets import DataSet, files, read
+from omnitraining.datasets.dataset import restricted
+from omnitraining.datasets.listing import Item, Listing
+from omnitraining.datasets.own import from_arrays, from_dataset
+from omnitraining.datasets.pickles import read_pickle
+from omnitraining.datasets.standards import complaints, mini_imagenet
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.datasets import DataSet, files, read
-from omnitraining.tasks.classification.datasets.dataset import restricted
-from omnitraining.tasks.classification.datasets.own import from_arrays, from_dataset
-from omnitraining.tasks.classification.datasets.pickles import read_pickle
-from omnitraining.tasks.classification.datasets.standards import complaints, mini_imagenet
-from omnitraining.tasks.classification.listing import Item, Listing
 from tests.reference.layouts import (
     LAYOUTS,
     PLANTS,

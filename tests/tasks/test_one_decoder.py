@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from omnitraining.datasets import read
+from omnitraining.datasets.decoding import decode, load
+from omnitraining.datasets.own import from_arrays, from_dataset
 from omnitraining.errors import InputError
 from omnitraining.learner.inputs import ImageInputs
-from omnitraining.tasks.classification.datasets import read
-from omnitraining.tasks.classification.datasets.own import from_arrays, from_dataset
-from omnitraining.tasks.classification.decoding import decode, load
 
 SIDE = 12
 COLOR = ImageInputs(3, SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)

@@ -12,20 +12,20 @@ import yaml
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from omnitraining.adaptation import descended, moved
+from omnitraining.adaptation.batched import copies
+from omnitraining.adaptation.inner_loop import descended, moved
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.cli import main
+from omnitraining.config.experiment import evaluate_run, instantiate, load_run, train_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
-from omnitraining.experiment import evaluate_run, instantiate, load_run, train_run
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.network import Network
-from omnitraining.policy import GaussianHead, policy_gradient, policy_targets
+from omnitraining.policies.gaussian import GaussianHead, policy_gradient, policy_targets
 from omnitraining.pretraining import REINFORCE, L2Regression
-from omnitraining.runs import Run
-from omnitraining.side_by_side import copies
+from omnitraining.runs.run import Run
 from omnitraining.tasks.reinforcement import problem as module
 from omnitraining.tasks.reinforcement.acting import one_policy, policies
 from omnitraining.tasks.reinforcement.navigation import Navigation

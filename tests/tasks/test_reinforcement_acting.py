@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from omnitraining.adaptation import descended
+from omnitraining.adaptation.batched import SideBySide, copies
+from omnitraining.adaptation.inner_loop import descended
 from omnitraining.backbones import MLP
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, OmniNet, plain
-from omnitraining.policy import GaussianHead, policy_gradient
-from omnitraining.side_by_side import SideBySide, copies
+from omnitraining.policies.gaussian import GaussianHead, policy_gradient
 from omnitraining.tasks.reinforcement.acting import one_policy, policies
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -15,7 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.policy import log_probability
+from omnitraining.policies.gaussian import log_probability
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
 from omnitraining.tasks.reinforcement.half_cheetah import (

@@ -13,8 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from omnitraining.adaptation import descended
+from omnitraining.adaptation.batched import SideBySide, Weights, copies
+from omnitraining.adaptation.inner_loop import descended
 from omnitraining.batches import Episode
+from omnitraining.config.experiment import load_run
+from omnitraining.datasets.duplicates import shared
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
@@ -25,19 +29,15 @@ from omnitraining.evaluation import (
     paired_difference,
     tasks_hash,
 )
-from omnitraining.experiment import load_run
 from omnitraining.heads import LinearClassifier
+from omnitraining.io.terminal import duration, tracked
 from omnitraining.losses import cross_entropy
 from omnitraining.model import Model
 from omnitraining.network import Network
 from omnitraining.omninet import plain
-from omnitraining.runs import Run
-from omnitraining.side_by_side import SideBySide, Weights, copies
-from omnitraining.tasks.classification.datasets.duplicates import shared
+from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.episodes import TaskIndices
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
-from omnitraining.terminal import duration, tracked
 
 TRAINED, NEW = "trained classes", "new classes"
 STEPS = (0, 1, 10)

@@ -7,7 +7,7 @@ from unicodedata import name
 import numpy as np
 from numpy.typing import NDArray
 
-from omnitraining.tasks.classification import glyphs
+from omnitraining.datasets import glyphs
 
 LETTERS = glyphs.classes("armenian", "test")[:5]
 SHOTS, QUERIES = 5, 3

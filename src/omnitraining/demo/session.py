@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from omnitraining import export
 from omnitraining.analysis.attention import heat, predictor_maps
+from omnitraining.datasets.decoding import decode, opened
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.learner import FewShotClassifier, Trained
-from omnitraining.tasks.classification.decoding import decode, opened
+from omnitraining.learner import FewShotClassifier, Trained, export
 
 CLASSES = 20
 IMAGES = 20  # of one class

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import class_means
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
 from omnitraining.tasks.classification.episodes import TaskIndices
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import (
     VALIDATION_TASKS,
     Classification,

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from omnitraining.errors import InputError
-from omnitraining.learner.given import Rows, given
-from omnitraining.tasks.classification.datasets.dataset import WORDS
-from omnitraining.tasks.classification.datasets.files import (
+from omnitraining.datasets.dataset import WORDS
+from omnitraining.datasets.decoding import decode, first_few, in_threads, undecodable
+from omnitraining.datasets.files import (
     class_paths,
     contents,
     folder_names,
@@ -25,9 +24,10 @@ from omnitraining.tasks.classification.datasets.files import (
     in_class,
     in_words,
 )
-from omnitraining.tasks.classification.datasets.folders import named_as_splits
-from omnitraining.tasks.classification.decoding import decode, first_few, in_threads, undecodable
-from omnitraining.tasks.classification.pixels import as_bytes, channels_first, check_dense
+from omnitraining.datasets.folders import named_as_splits
+from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
+from omnitraining.errors import InputError
+from omnitraining.learner.given import Rows, given
 from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
 
 Images: TypeAlias = Any

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 
-from omnitraining import bounds
-from omnitraining.bounds import Bounds, BoundsError
+from omnitraining.config import bounds
+from omnitraining.config.bounds import Bounds, BoundsError
+from omnitraining.config.experiment import CANNOT_BE_MADE
+from omnitraining.config.strict import read_bytes
 from omnitraining.errors import InputError
-from omnitraining.experiment import CANNOT_BE_MADE
 from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.trained import Trained
 from omnitraining.precision import float32_on_cpu
-from omnitraining.runs import Run, unique_tensors
-from omnitraining.strict import read_bytes
+from omnitraining.runs.run import Run, unique_tensors
 
 if TYPE_CHECKING:
     from omnitraining.learner.classifier import FewShotClassifier
@@ -137,7 +137,7 @@ def _file(source: str | Path) -> Path | None:
 
 def _downloaded(name: str) -> Path:
     try:
-        hub = import_module("omnitraining.hub")
+        hub = import_module("omnitraining.learner.hub")
     except ImportError as error:
         raise InputError(
             f"{name} is no folder or file here, and this version cannot read from the hub"

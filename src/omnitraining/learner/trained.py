@@ -18,11 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from omnitraining import run_data
 from omnitraining.batches import Samples
-from omnitraining.errors import InputError
-from omnitraining.evaluation import Evaluation, Inference
-from omnitraining.experiment import (
+from omnitraining.config.experiment import (
     CANNOT_BE_MADE,
     Experiment,
     instantiate,
@@ -31,6 +28,17 @@ from omnitraining.experiment import (
     parse,
     strictly_made,
 )
+from omnitraining.config.strict import (
+    MAX_JSON,
+    parsed_json,
+    read_bytes,
+    read_json_strictly,
+    read_yaml_strictly,
+)
+from omnitraining.config.values import read_yaml
+from omnitraining.datasets.caching import written_whole
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration, calibrate
 from omnitraining.learner.curves import CurveVotes, curve_votes
@@ -38,20 +46,12 @@ from omnitraining.learner.inputs import ImageInputs
 from omnitraining.model import Model
 from omnitraining.omninet import plain
 from omnitraining.precision import float32_on_cpu
-from omnitraining.runs import Run, training_facts, unique_tensors
-from omnitraining.strict import (
-    MAX_JSON,
-    parsed_json,
-    read_bytes,
-    read_json_strictly,
-    read_yaml_strictly,
-)
+from omnitraining.runs import run_data
+from omnitraining.runs.run import Run, training_facts, unique_tensors
 from omnitraining.tasks.base import Problem
-from omnitraining.tasks.classification.caching import written_whole
 from omnitraining.tasks.classification.problem import Classification
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import find_device
-from omnitraining.values import read_yaml
 
 VERSION = 1
 """Of the files below; raise it with any change that older versions cannot read."""
@@ -320,7 +320,7 @@ def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
         trust: whether classes from outside this library may be run.
 
     Raises:
-        InputError: as in `omnitraining.experiment.strictly_made` and `parse`.
+        InputError: as in `omnitraining.config.experiment.strictly_made` and `parse`.
     """
     if trust:
         return instantiate(parse(config, source))

@@ -5,12 +5,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from omnitraining.adaptation import adapted, adapted_outputs
+from omnitraining.adaptation.inner_loop import adapted, adapted_outputs
 from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
-from omnitraining.policy import GaussianHead, policy_gradient, surrogate
+from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrogate
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from omnitraining.adaptation import adapted, adapted_outputs
+from omnitraining.adaptation.inner_loop import adapted, adapted_outputs
 from omnitraining.batches import Episode
 from omnitraining.losses import squared_error
 from omnitraining.network import Network

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapted_outputs
 from omnitraining.batches import Episode
 from omnitraining.network import Network
-from omnitraining.policy import GaussianHead, policy_gradient, surrogate
+from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrogate
 from omnitraining.pretraining.base import PreTraining
 
 

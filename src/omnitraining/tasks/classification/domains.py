@@ -6,8 +6,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.views import send
 
 MOVED = 2 * 1024**3  # bytes; larger sets stay where they are, perhaps in a file

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.images import LabelledImages
 
 
 @dataclass(frozen=True)

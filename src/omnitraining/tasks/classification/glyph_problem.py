@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from omnitraining.datasets import digits, glyphs
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification import digits, glyphs
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 
 SCRIPTS = ("greek", "cyrillic", "georgian", "armenian")
@@ -26,7 +26,7 @@ class Glyphs(Classification):
     ``"latin"`` has training, validation and test classes of its own, and so has ``"scripts"``,
     the four other scripts together, split by the rule of CUB. Each of those scripts alone is
     trained or tested on as a whole. A training class that looks like a class of a benchmark is
-    left out, see :mod:`glyph_classes`.
+    left out, see ``tools/glyph_classes.py``.
 
     Args:
         protocol: shape of the tasks.
@@ -75,7 +75,7 @@ class Glyphs(Classification):
 
 def twins() -> dict[str, set[str]]:
     """The characters of other domains that look like a character, from ``glyph_twins.json``."""
-    text = Path(__file__).with_name("glyph_twins.json").read_text("utf-8")
+    text = Path(glyphs.__file__).with_name("glyph_twins.json").read_text("utf-8")
     found: dict[str, set[str]] = {}
     for one, other in json.loads(text)["twins"]:
         found.setdefault(one, set()).add(other)

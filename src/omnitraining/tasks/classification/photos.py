@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from omnitraining.datasets import DataSet, read
+from omnitraining.datasets.dataset import ALL, SPLITS, restricted
+from omnitraining.datasets.decoding import first_few, load
+from omnitraining.datasets.duplicates import shared
+from omnitraining.datasets.images import LabelledImages, gray, rotated
+from omnitraining.datasets.listing import Listing
+from omnitraining.datasets.originals import check_sizes
+from omnitraining.datasets.standards import complaints
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.datasets import DataSet, read
-from omnitraining.tasks.classification.datasets.dataset import ALL, SPLITS, restricted
-from omnitraining.tasks.classification.datasets.duplicates import shared
-from omnitraining.tasks.classification.datasets.standards import complaints
-from omnitraining.tasks.classification.decoding import first_few, load
-from omnitraining.tasks.classification.images import LabelledImages, gray, rotated
-from omnitraining.tasks.classification.listing import Listing
-from omnitraining.tasks.classification.originals import check_sizes
 from omnitraining.tasks.classification.problem import Classification, Protocol, levels_of
 from omnitraining.tasks.classification.views import (
     AugmentedViews,

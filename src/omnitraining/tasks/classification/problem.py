@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode, MiniBatch
+from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
@@ -23,7 +24,6 @@ from omnitraining.pretraining import PreTraining
 from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.domains import Domains
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
-from omnitraining.tasks.classification.images import LabelledImages
 from omnitraining.tasks.classification.views import PlainViews, Views, send
 
 TEST_TASKS = 600

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from omnitraining.batches import channels_last
+from omnitraining.datasets.images import LUMA
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.images import LUMA
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: red, green, blue
 TRIES = 10  # crops drawn before the whole image is taken

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from omnitraining.adaptation import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapted_outputs
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (

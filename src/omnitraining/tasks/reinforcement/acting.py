@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from omnitraining.adaptation.batched import SideBySide, Weights
 from omnitraining.omninet import plain
-from omnitraining.side_by_side import SideBySide, Weights
 from omnitraining.tasks.reinforcement.trajectories import Policy
 
 

@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from omnitraining.adaptation import descended, moved, slopes
+from omnitraining.adaptation.batched import Weights, copies
+from omnitraining.adaptation.inner_loop import descended, moved, slopes
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference, tasks_hash
 from omnitraining.metatraining import MAML
 from omnitraining.model import Model
 from omnitraining.network import Network
-from omnitraining.policy import policy_gradient
+from omnitraining.policies.gaussian import policy_gradient
 from omnitraining.pretraining import REINFORCE
-from omnitraining.side_by_side import Weights, copies
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.reinforcement.acting import one_policy, policies
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.policy import log_probability, policy_targets
+from omnitraining.policies.gaussian import log_probability, policy_targets
 from omnitraining.tasks.reinforcement.environment import Environment
 from omnitraining.tasks.reinforcement.returns import (
     discounted_sums,

@@ -1,0 +1,99 @@
+"""What records of load, faults, long training and compatibility say, as Markdown."""
+
+from omnitraining.experiments.report.sections import Record, table
+
+
+def faults(record: Record) -> str:
+    """Runs that were killed and resumed, and runs on a full disk."""
+    lines = [
+        [kind, str(found["kills"]), str(found["runs"]), str(found["runs that differ"])]
+        for kind, found in record["kinds"].items()
+    ]
+    disk = record["full disk"]
+    told = "A full disk was not measured.\n"
+    if disk["measured"]:
+        count = disk["one line"] + disk["no error"]
+        told = (
+            f"Of {count} runs on a disk that was nearly full, {disk['one line']} ended for want of "
+            f"space, each with one line; {disk['checkpoints intact']} checkpoints were read, all "
+            f"intact; {disk['resumed to another end']} resumed runs ended otherwise.\n"
+        )
+    return (
+        f"**Runs that were killed and resumed** (`python -m benchmarks.faults`; {record['kills']} "
+        "kills; compared bit by bit with runs that nothing disturbed).\n\n"
+        + table(["runs of", "kills", "runs", "that end otherwise"], lines)
+        + f"\n{told}"
+    )
+
+
+def demo_load(record: Record) -> str:
+    """Visitors of the demo at once, malformed requests, and the memory of the server."""
+    wrong, seconds = record["malformed"], record["seconds per request"]
+    answers = ", ".join(f"{count} x {status}" for status, count in wrong["answers"].items())
+    waves = len(record["MiB after each wave, rested"])
+    lines = [
+        ["visitors, of whom at once", f"{record['visitors']}, {record['visitors at once']}"],
+        ["answers asked for, right, missing",
+         f"{record['answers']}, {record['right']}, {record['missing']}"],
+        ["names of others' classes that a visitor was told",
+         str(record["names of others that were seen"])],
+        ["seconds of a request: median, most", f"{seconds['median']}, {seconds['most']}"],
+        ["malformed requests, of kinds", f"{wrong['requests']}, {wrong['kinds']}"],
+        ["their answers, by status", answers],
+        ["server errors; with a traceback or path; hanging",
+         f"{wrong['server errors']}; {wrong['with a traceback or a path']}; {wrong['hanging']}"],
+        [f"MiB of the server: at the start, after each of {waves} waves of visitors",
+         ", ".join(map(str, [record["MiB at the start"], *record["MiB after each wave, rested"]]))],
+        [f"{wrong['seconds of rest']} s after half of the malformed requests, after all, "
+         "after one more wave",
+         f"{wrong['MiB at half, rested']}, {wrong['MiB at the end, rested']}, "
+         f"{record['MiB at the end, rested']}"],
+        ["temporary files left when it ended", str(record["temporary files left"])],
+    ]  # fmt: skip
+    return f"**{record['title']}** (`{record['command']}`).\n\n" + table(["", "measured"], lines)
+
+
+def thread_load(record: Record) -> str:
+    """Predictions by many threads that are not those of one."""
+    lines = [
+        [kind, str(found["predictions"]), str(found["threads"]), str(found["different"])]
+        for kind, found in record["kinds"].items()
+    ]
+    return f"**{record['title']}** (`{record['command']}`; compared bit by bit).\n\n" + table(
+        ["learner", "predictions", "threads", "different"], lines
+    )
+
+
+def long_run(record: Record) -> str:
+    """Resident memory while as many steps are taken as a day has."""
+    lines = [
+        [kind, str(found["steps"]), found["a day of"],
+         *(f"{found[key]:.1f}" for key in ("MiB after a tenth", "MiB at half", "MiB at the end")),
+         f"{found['growth in the second half, MiB']:+.1f}"]
+        for kind, found in record["kinds"].items()
+    ]  # fmt: skip
+    return (
+        f"**{record['title']}** (`{record['command']}`; tiny networks: what is left behind is left "
+        "step by step, whatever their size).\n\n"
+        + table(
+            ["training", "steps", "which are a day of", "MiB after a tenth", "at half",
+             "at the end", "second half"],
+            lines,
+        )
+    )  # fmt: skip
+
+
+def compatibility(record: Record) -> str:
+    """Versions of Python and torch in which the wheel was installed and used, or was not."""
+    lines = [
+        [row.get("exact", f"{row['python']}, {row['torch']}"), row["result"],
+         *(str(row[key]) if key in row else "" for key in ("cuda", "installed", "seconds", "why"))]
+        for row in record["rows"].values()
+    ]  # fmt: skip
+    return (
+        f"**{record['title']}** (`{record['command']}`: the README's example, short runs, "
+        "the shipped model, files of earlier versions; the oldest and the newest torch).\n\n"
+        + table(
+            ["Python, torch", "result", "CUDA libraries", "s to install", "s to use", "why"], lines
+        )
+    )

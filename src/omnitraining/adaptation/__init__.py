@@ -1,0 +1,1 @@
+"""Gradient adaptation of whole networks to tasks: the inner loop of MAML."""

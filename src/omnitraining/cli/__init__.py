@@ -1,0 +1,135 @@
+"""The command line: parses, calls the library, prints. Wrong input ends in one line and code 2."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from omnitraining.errors import InputError
+from omnitraining.io.terminal import one_line, say, streams
+
+BROKEN_PIPE = 141
+"""Exit code of programs that end because nobody reads on, as in ``| head``: 128 and SIGPIPE."""
+
+COMMANDS = {
+    "train": "train a model from a configuration file into a run folder",
+    "evaluate": "judge a run on the fixed test tasks",
+    "compare": "table of several runs, with paired differences from the first",
+    "reproduce": "run a whole experiment: train, judge, table, figure",
+    "sweep": "train a configuration with all combinations of some values",
+    "tune": "search options by validation tasks alone, for any method",
+    "report": "write the results book: records beside the paper, with verdicts",
+    "adapt": "learn new classes from a few images of each, into a file",
+    "predict": "label images with what 'omni adapt' has learned",
+    "export": "write a flow or a fitted predictor for use without this library",
+    "demo": "teach a few classes in the browser, ask, and see what each flow thinks",
+    "attention": "draw where the flows of models look",
+    "analyse": "judge every flow on your own images: which to use, and why",
+    "watch": "draw what a policy does before and after adaptation",
+    "data": "check a data set on disk, or decode its images ahead of training",
+    "list": "what there is: experiments, algorithms, backbones, problems",
+    "doctor": "check this installation and machine",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see '{self.prog} --help')")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 for wrong input, or 130 if interrupted."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"
+    try:
+        with streams():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except InputError as error:
+        say(f"omni: {one_line(error)}", error=True)
+        return 2
+    except OSError as error:  # a full disk, a folder that may not be written to, and the like
+        words = f"{error.filename or 'output'}: {error.strerror or error}"
+        say(f"omni: {one_line(words)}", error=True)
+        return 2
+    except KeyboardInterrupt:
+        say("omni: interrupted; a run goes on with --resume", error=True)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="omni",
+        description="Omni-Training: few-shot learning by pre-training and meta-training at once.",
+        epilog="commands:\n" + "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="omni COMMAND [OPTIONS]   ('omni COMMAND --help' says which)",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    if not arguments or arguments[0].startswith("-"):
+        if parser.parse_args(arguments).version:
+            from importlib.metadata import version
+
+            say(version("omnitraining"))
+        else:
+            parser.print_help()
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise InputError(f"{command!r} is not a command: choose from {', '.join(COMMANDS)}")
+    code: int = import_module(f"omnitraining.cli.{command}").main(rest)
+    return code
+
+
+def command_parser(command: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The parser of a command, whose errors are one line."""
+    return _Parser(
+        prog=f"omni {command}",
+        description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option to run what a model names: commands that load one have it."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the model name classes from outside omnitraining, as a backbone of your own; "
+        "they are run, so trust whoever made it",
+    )
+
+
+def add_trust_in_named_runs(parser: argparse.ArgumentParser) -> None:
+    """The option to run what other runs name: commands that train have it."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let runs that are named by start or previous name classes from outside omnitraining",
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Where runs are done: commands that make several have these options."""
+    parser.add_argument(
+        "--launcher",
+        choices=("processes", "slurm", "local"),
+        default="processes",
+        help="processes of this machine (default); jobs of Slurm, by submitit; or submitit's "
+        "stand-in for it on this machine, to try it out",
+    )
+    parser.add_argument(
+        "--request",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what each run asks of the scheduler, by submitit's names: timeout_min=240 "
+        "gpus_per_node=1 cpus_per_task=4 mem_gb=16 slurm_partition=gpu ...",
+    )

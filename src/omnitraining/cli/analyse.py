@@ -1,0 +1,87 @@
+"""``omni analyse``: how far a model carries, and which flow to use on images of one's own."""
+
+from pathlib import Path
+
+from omnitraining.cli import add_trust, command_parser
+from omnitraining.errors import InputError
+from omnitraining.io.terminal import say
+
+TUNED, MINUTES = 40, 5.0
+"""Tasks of fine-tuning, and the time that they may take, where the user does not say."""
+
+
+def main(arguments: list[str]) -> int:
+    """Judge the flows of a run on the user's images."""
+    parser = command_parser(
+        "analyse",
+        "Tables of accuracy on the classes of training, on new ones, and on your own images, with\n"
+        "frozen and with fine-tuned flows; then which flow to use, and why. With --out also a\n"
+        "picture, and the numbers beside it as JSON.",
+    )
+    parser.add_argument("run", type=Path, help="run folder, of image classification")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="your images: a folder per class"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture")
+    parser.add_argument(
+        "--tasks", type=int, default=200, help="test tasks on each kind of images (default: 200)"
+    )
+    parser.add_argument(
+        "--tuned-tasks",
+        type=int,
+        help="of them, those on which whole flows are fine-tuned (default: 40, or as many as take "
+        "five minutes here)",
+    )
+    add_trust(parser)
+    options = parser.parse_args(arguments)
+    tuned_tasks = TUNED if options.tuned_tasks is None else options.tuned_tasks
+    if not 2 <= tuned_tasks <= options.tasks:
+        raise InputError(
+            f"--tasks is {options.tasks} and --tuned-tasks {tuned_tasks}: the second must "
+            "be 2 or more, and not more than the first"
+        )
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise InputError(f"--out is {options.out}: it must end in .png")
+
+    from omnitraining.analysis import transfer
+    from omnitraining.config.experiment import load_run
+    from omnitraining.datasets import read
+    from omnitraining.datasets.decoding import load
+    from omnitraining.datasets.images import LabelledImages
+    from omnitraining.experiments.display import evaluation_table, show
+    from omnitraining.experiments.figures import transfer_chart, transfer_report
+    from omnitraining.learner.inputs import ImageInputs
+    from omnitraining.runs.run import Run
+    from omnitraining.tasks.classification.problem import Classification
+
+    run = Run(options.run, trust=options.trust)
+    experiment = load_run(run)
+    problem = experiment.problem
+    if not isinstance(problem, Classification):
+        raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
+    model = experiment.ready(run)
+    inputs = ImageInputs.of(problem)
+    stored = load(read(options.data).split("all"), inputs.stored)
+    own = LabelledImages(
+        inputs.coloured(stored.images), stored.labels, stored.classes, options.data.resolve().name
+    )
+    say(
+        f"{run.name}: {', '.join(model.trained_flows)} on {len(own.images)} images of "
+        f"{len(own.classes)} classes in {own.name}: {options.tasks} tasks each on trained classes, "
+        f"new ones and these, then fine-tuning on {tuned_tasks}",
+        error=True,
+    )
+    minutes = MINUTES if options.tuned_tasks is None else None
+    found = transfer.measure(
+        problem, model, experiment.inference, own, options.tasks, tuned_tasks, minutes
+    )
+    show(evaluation_table(f"{run.name}, frozen", found.frozen))
+    if found.tuned.cells:
+        show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))
+    for sentence in transfer_report.advice(found):
+        say(f"- {sentence}")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        say(f"picture: {transfer_chart.draw(found, options.out)}")
+        say(f"numbers: {transfer_report.write(found, options.out.with_suffix('.json'))}")
+    return 0

@@ -1,0 +1,25 @@
+"""``omni compare``: runs side by side."""
+
+from pathlib import Path
+
+from omnitraining.cli import command_parser
+
+
+def main(arguments: list[str]) -> int:
+    """Show the scores of runs, and differences from the first, task by task."""
+    parser = command_parser(
+        "compare", "Runs must have been judged on the same tasks (omni evaluate RUN)."
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="run folders; the first is the reference"
+    )
+    parser.add_argument("--head", default="ensemble", help="pre, joint, meta or ensemble (default)")
+    options = parser.parse_args(arguments)
+
+    from omnitraining.experiments.display import comparison_table, show
+    from omnitraining.runs.run import Run
+
+    runs = [Run(path) for path in options.runs]
+    evaluations = {str(run.path): run.load_evaluation() for run in runs}
+    show(comparison_table(evaluations, options.head))
+    return 0

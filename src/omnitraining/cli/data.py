@@ -1,0 +1,123 @@
+"""``omni data``: a data set on disk, checked or decoded ahead of training."""
+
+import warnings
+from pathlib import Path
+
+from omnitraining.cli import command_parser
+from omnitraining.errors import InputError
+from omnitraining.io.terminal import say
+
+
+def main(arguments: list[str]) -> int:
+    """Check a data set (code 1 if it must be mended), or decode its images."""
+    parser = command_parser(
+        "data",
+        "PATH is a folder with one folder of images per class, or with train, val and test that\n"
+        "hold those; a CSV table or JSON list of images; or CUB, Cars, Places, Plantae or\n"
+        "mini-ImageNet as they are published. Start with: omni data check PATH",
+    )
+    commands = parser.add_subparsers(dest="what", required=True, metavar="{check,prepare}")
+    check = commands.add_parser(
+        "check",
+        help="open every image, count classes, find damage and duplicates",
+        description="Open every image of a data set and say what was found, and what to mend.",
+        epilog="The exit code is 0 if the data set can be used, and 1 if something must be mended.",
+        allow_abbrev=False,
+    )
+    prepare = commands.add_parser(
+        "prepare",
+        help="decode all images once, so that training starts at once",
+        description="Decode all images of a data set into the cache, from which training reads "
+        "them. The first training does so by itself; this does it ahead.",
+        allow_abbrev=False,
+    )
+    for each in (check, prepare):
+        each.add_argument("path", type=Path, metavar="PATH", help="folder or file of the data set")
+    check.add_argument("--name", help="standard data set that it should be, as cub")
+    prepare.add_argument(
+        "--size",
+        type=int,
+        default=84,
+        help="side in pixels of what the network sees (default: 84)",
+    )
+    prepare.add_argument(
+        "--augmentation",
+        choices=("closer-look", "pad-crop", "none"),
+        default="closer-look",
+        help="of the training to come; closer-look keeps images at 1.15 times the size, the others "
+        "at the size (default: closer-look)",
+    )
+    prepare.add_argument(
+        "--cache",
+        type=Path,
+        help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining); "
+        "training finds another folder by that variable",
+    )
+    prepare.add_argument(
+        "--skip-damaged", action="store_true", help="leave out images that cannot be decoded"
+    )
+    prepare.add_argument(
+        "--anew", action="store_true", help="decode all images again, also those in the cache"
+    )
+    options = parser.parse_args(arguments)
+    if not options.path.exists():
+        raise InputError(f"there is no data set at {options.path}")
+    if options.what == "check":
+        return _check(options.path, options.name)
+    if options.size < 1:
+        raise InputError(f"--size is {options.size}: it must be 1 or more")
+    side = stored_side(options.augmentation, options.size)
+    return _prepare(options.path, side, options.cache, options.skip_damaged, options.anew)
+
+
+def _check(path: Path, name: str | None) -> int:
+    from omnitraining import datasets
+    from omnitraining.datasets import checking
+    from omnitraining.experiments.display import show
+
+    checking.check_name(name)
+    try:
+        data_set = datasets.find(path)
+    except InputError as error:
+        say(f"must be mended: {error}")
+        return 1
+    report = checking.check(data_set, name)
+    show(checking.table(report))
+    for words in report.problems:
+        say(f"must be mended: {words}")
+    for words in report.warnings:
+        say(f"warning: {words}")
+    if report.is_usable:
+        say(f"{path} can be used   next: omni data prepare {path}")
+    return 0 if report.is_usable else 1
+
+
+def stored_side(augmentation: str, size: int) -> int:
+    """Side in pixels of the images that are kept for views of a size."""
+    from omnitraining.tasks.classification.photos import AUGMENTATIONS
+
+    return AUGMENTATIONS[augmentation](size).stored
+
+
+def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew: bool) -> int:
+    from omnitraining import datasets
+    from omnitraining.datasets import decoding
+    from omnitraining.tasks.classification.photos import with_split
+
+    data_set = datasets.find(path)
+    for note in data_set.notes:
+        say(f"warning: {note}", error=True)
+    splits = with_split(data_set).splits
+    # What has no split is used in the parts that it is split into, and not as a whole.
+    for split, listing in splits.items():
+        if split == "all" and len(splits) > 1:
+            continue
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            images = decoding.load(listing, side, cache, skip_damaged, anew).images
+        for warning in caught:
+            say(f"warning: {warning.message}", error=True)
+        file = decoding.cache_file(listing, side, cache)
+        shape = f"{len(images)} images of {side} x {side} pixels"
+        say(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
+    return 0

@@ -1,0 +1,42 @@
+"""``omni demo``: teach a few classes in the browser, and ask."""
+
+import signal
+from contextlib import suppress
+from types import FrameType
+
+from omnitraining.cli import add_trust, command_parser
+from omnitraining.io.terminal import say
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the page on this machine until interrupted."""
+    parser = command_parser(
+        "demo",
+        "The page is served to this machine alone, and nothing leaves it. Ctrl-C ends the program.",
+    )
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="?",
+        default="glyphs",
+        help="run folder, saved learner, or shipped model (default: 'glyphs')",
+    )
+    parser.add_argument("--port", type=int, help="of the page (default: a free one from 7860 on)")
+    add_trust(parser)
+    options = parser.parse_args(arguments)
+
+    from omnitraining.demo.server import serve
+    from omnitraining.learner.sources import find
+
+    signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted then, too
+    with suppress(KeyboardInterrupt):
+        serve(
+            find(options.run, options.trust),
+            options.port,
+            lambda url: say(f"demo: {url}"),
+        )
+    return 0
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    raise SystemExit(0)

@@ -1,0 +1,38 @@
+"""``omni evaluate``: a run on the fixed test tasks."""
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+from omnitraining.cli import add_trust, command_parser
+from omnitraining.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    """Judge a run, and show and keep the result."""
+    parser = command_parser("evaluate")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=[], help="support samples per class"
+    )
+    parser.add_argument("--tasks", type=int, help="test tasks per cell (default: all, mostly 600)")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    add_trust(parser)
+    options = parser.parse_args(arguments)
+
+    from omnitraining.config import experiment
+    from omnitraining.experiments.display import evaluation_table, show
+    from omnitraining.runs.run import Run
+
+    run = Run(options.run, trust=options.trust)
+    name = "test" if not options.shots and options.tasks is None else "custom"
+    evaluation = experiment.judged(run, options.tasks, tuple(options.shots))
+    show(evaluation_table(run.name, evaluation))
+    try:
+        run.save_evaluation(name, evaluation)
+    except InputError as error:  # a run that may only be read
+        warnings.warn(f"the result is not kept in the run: {error}", stacklevel=1)
+    if options.json:
+        options.json.write_text(json.dumps(asdict(evaluation)), "utf-8")
+    return 0

@@ -1,0 +1,59 @@
+"""``omni sweep``: one configuration with every combination of some values, for every seed."""
+
+import shlex
+from pathlib import Path
+
+from omnitraining.cli import add_launcher, add_trust_in_named_runs, command_parser
+from omnitraining.errors import InputError
+from omnitraining.io.terminal import say
+
+
+def main(arguments: list[str]) -> int:
+    """Train and judge all combinations; exit code 1 if a run failed."""
+    parser = command_parser(
+        "sweep",
+        "Every field of the configuration takes values separated by commas, as in\n"
+        "  omni sweep glyphs.yaml --loss.weight 0,1,3 --training.lr 0.001,0.003 --out sweep\n"
+        "Runs that are there already are kept and broken ones resumed, so a command that was\n"
+        "stopped goes on when given again. A run that fails leaves the others alone.",
+    )
+    parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
+    parser.add_argument("--seeds", metavar="N,N,...", help="(default: that of the configuration)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at a time, each with one thread (default: one per core; 1 on a GPU; all on a "
+        "cluster, with the cores that it gives them)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    add_launcher(parser)
+    add_trust_in_named_runs(parser)
+    options, rest = parser.parse_known_args(arguments)
+
+    from omnitraining.experiments import cluster, jobs, sweeping, variation
+
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}: it must be 1 or more")
+    fields = variation.given_fields(rest)
+    if "seed" in fields:
+        raise InputError("--seed is not swept: give --seeds 0,1,2")
+    cells = variation.cells(options.config, {f: variation.listed(t) for f, t in fields.items()})
+    seeds = sweeping.read_seeds(options.seeds, cells[0].values["seed"])
+    several = [*cells[0].varied] or ["seeds"]
+    command = ["omni", "sweep", str(options.config), *rest]
+    facts = {
+        "experiment": options.out.absolute().name,
+        "title": f"Sweep of {', '.join(several)} in {options.config.stem}",
+        "paper": "no counterpart",
+        "command": shlex.join([*command, *(["--seeds", options.seeds] if options.seeds else [])]),
+    }
+    processes = options.jobs
+    if processes is None and options.launcher == "processes":
+        processes = jobs.default_processes(cells[0].values["training"]["device"])
+    launch = cluster.launcher(options.launcher, processes, options.out, options.request)
+    failures = sweeping.sweep(cells, seeds, options.out, launch, facts, options.trust)
+    for name, reason in failures.items():
+        say(f"failed: {name}: {reason}", error=True)
+    if failures:
+        say("the same command tries them again", error=True)
+    return int(bool(failures))

@@ -1,0 +1,63 @@
+"""``omni tune``: options that do best on validation tasks, within a number of trials."""
+
+import shlex
+from pathlib import Path
+
+from omnitraining.cli import add_launcher, add_trust_in_named_runs, command_parser
+from omnitraining.errors import InputError
+from omnitraining.io.terminal import say
+
+
+def main(arguments: list[str]) -> int:
+    """Search, and write the best configuration; exit code 1 if every trial failed."""
+    parser = command_parser(
+        "tune",
+        "What is tuned stands in a section of the configuration,\n"
+        "  tune: {training.lr: {low: 0.0001, high: 0.01, log: true}, loss.weight: [0, 1, 3]}\n"
+        "or on the command line, where one value is a field that stays as it is:\n"
+        "  omni tune glyphs.yaml --training.lr log:0.0001..0.01 --loss.weight 0,1,3 \\\n"
+        "    --training.steps 300 --out tuned\n"
+        "Trials are judged by validation tasks alone. To give rivals the same care, tune each\n"
+        "with as many trials and steps, as with --method pre-training. A search that was stopped\n"
+        "goes on when given again, and one with more --trials goes further.",
+    )
+    parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
+    parser.add_argument(
+        "--trials", type=int, default=20, help="in all, failed ones included (default: 20)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trials at a time, each with one thread (default: 1)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of trials")
+    add_launcher(parser)
+    add_trust_in_named_runs(parser)
+    options, rest = parser.parse_known_args(arguments)
+    for name in ("trials", "jobs"):
+        if (value := getattr(options, name)) < 1:
+            raise InputError(f"--{name} is {value}: it must be 1 or more")
+
+    from omnitraining.experiments import cluster, tuning, variation
+    from omnitraining.experiments.display import show, trials_table
+
+    fixed, given = tuning.split_fields(variation.given_fields(rest))
+    declared = tuning.declared(options.config)
+    ranges = {f: r for f, r in {**declared, **given}.items() if f not in fixed}
+    launch = cluster.launcher(options.launcher, options.jobs, options.out, options.request)
+    search = tuning.Search(options.config, fixed, ranges, options.out, options.trust)
+    command = shlex.join(["omni", "tune", str(options.config), *rest])
+    try:
+        search.run(options.trials, options.jobs, launch)
+    finally:  # an interrupted search shows what is there
+        if trials := search.trials():
+            show(trials_table(f"{search.method} in {options.config.stem}", trials))
+        search.conclude(f"{command} --trials {options.trials}")
+    failed = sum(trial.score is None for trial in trials)
+    say(f"{len(trials)} trials, of which {failed} failed")
+    for trial in trials:
+        if trial.score is None:
+            say(f"  trial {trial.number}: {trial.failure}")
+    if failed == len(trials):
+        return 1
+    best = options.out / "best.yaml"
+    say(f"best: {best}   next: omni train {best}")
+    return 0

@@ -1,0 +1,135 @@
+"""Data sets in which every class is a folder: with a split, with a rule for it, or without."""
+
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from omnitraining.datasets.dataset import ALL, WORDS, Found, of_modulo
+from omnitraining.datasets.decoding import first_few
+from omnitraining.datasets.files import (
+    beside,
+    by_split,
+    class_images,
+    class_paths,
+    contents,
+    folder_names,
+    image_names,
+    in_words,
+    merged,
+)
+from omnitraining.errors import InputError
+
+PLACES_IMAGES = 200  # per class, the first by name (Tseng et al., 2020)
+PLANTAE_CLASSES, PLANTAE_IMAGES = 200, 600  # the largest classes, and most images of one
+
+
+def split_folders(path: Path) -> Found | None:
+    """``train/``, ``val/`` and ``test/``, or ``base/`` and ``novel/``, with a folder per class.
+
+    Raises:
+        InputError: folders beside them hold images, so that all may be classes; or one is empty.
+    """
+    names = folder_names(path)
+    words = [name for name in names if name.lower() in WORDS]
+    splits = [name for name in words if _is_split(path / name)]
+    if not splits:
+        return None
+    others = [name for name in names if name not in splits]
+    classes = [name for name in others if image_names(path / name)]
+    if classes:
+        raise InputError(
+            f"{path} can be read in two ways: {first_few(splits)} as splits, for they hold folders "
+            f"of classes, or as classes, for {first_few(classes)} beside them hold images: rename "
+            "what is a class, or move away what is in no split"
+        )
+    for name in others:
+        if name in words:
+            raise InputError(f"{path / name} holds no class: a split needs a folder for each")
+    folders = by_split(path / name for name in splits)
+    found = {split: class_paths(folder) for split, folder in folders.items()}
+    elsewhere = {"elsewhere": [path / name for name in others]}
+    left_out = merged([*(rest for _, rest in found.values()), beside(path), elsewhere])
+    words_of_all = "a folder per split, and in it one per class"
+    return Found(
+        words_of_all, {s: some for s, (some, _) in found.items()}, in_words(path, left_out)
+    )
+
+
+def class_folders(path: Path) -> Found | None:
+    """One folder per class, without a split."""
+    if not _holds_classes(path):
+        return None
+    found, left_out = class_paths(path)
+    notes = (*in_words(path, left_out), *named_as_splits(path, found))
+    return Found("a folder per class, without a split", {ALL: found}, notes)
+
+
+def named_as_splits(path: Path, classes: Iterable[str]) -> tuple[str, ...]:
+    """What is said of classes that are called as splits are."""
+    words = [name for name in classes if name.lower() in WORDS]
+    what = "is a class, as the folders beside it are: it is also the name of a split"
+    return (f"{path / words[0]} {what}",) if words else ()
+
+
+def cub(path: Path) -> Found | None:
+    """CUB-200-2011 as published: whole images, split by the modulo rule of CloserLook."""
+    for folder in (path / "images", path / "CUB_200_2011" / "images"):
+        names = folder_names(folder)
+        if names and all(re.match(r"\d{3}\.\w", name) for name in names):
+            found, left_out = class_paths(folder)
+            classes = ((number, name, found[name]) for number, name in enumerate(names))
+            notes = in_words(folder, left_out)
+            return Found("CUB_200_2011 as published", of_modulo(classes), notes)
+    return None
+
+
+def places(path: Path) -> Found | None:
+    """Places365-standard as published: its training images, split by the modulo rule.
+
+    Its own ``val/`` holds other images of the same classes, unlike that of a few-shot split.
+    """
+    folder, names = path / "train", folder_names(path / "train")
+    others = {name for word in WORDS if word != "train" for name in folder_names(path / word)}
+    of_few_shot_split = others and others.isdisjoint(names)
+    if not path.name.lower().startswith("places") or not names or of_few_shot_split:
+        return None
+
+    def first(name: str) -> list[Path]:
+        images = class_images(folder, [name])[0][name]
+        return [folder / name / image for image in images[:PLACES_IMAGES]]
+
+    classes = ((number, name, first(name)) for number, name in enumerate(names))
+    return Found("Places365-standard as published", of_modulo(classes))
+
+
+def plantae(path: Path) -> Found | None:
+    """Plantae of iNaturalist: the largest classes, by size, split by the modulo rule.
+
+    Tseng et al. (2020) draw the images of a class without a seed. Here the seed is its name.
+    """
+    if path.name.lower() != "plantae" or not _holds_classes(path):
+        return None
+    found, left_out = class_images(path, folder_names(path))
+    largest = sorted(found, key=lambda name: (len(found[name]), name))[-PLANTAE_CLASSES:]
+
+    def drawn(name: str) -> list[Path]:
+        random.Random(name).shuffle(found[name])
+        return [path / name / image for image in sorted(found[name][:PLANTAE_IMAGES])]
+
+    classes = ((number, name, drawn(name)) for number, name in enumerate(largest))
+    words, notes = "Plantae of iNaturalist, a folder per class", in_words(path, left_out)
+    return Found(words, of_modulo(classes), notes)
+
+
+def _holds_classes(path: Path) -> bool:
+    names = folder_names(path)
+    split = all(name.lower() in WORDS for name in names)  # images of no class
+    return len(names) > 1 and not split and any(image_names(path / name) for name in names)
+
+
+def _is_split(path: Path) -> bool:
+    """Whether a folder that is called as a split holds folders of classes."""
+    held = contents(path)
+    nested = any(image_names(path / name) for name in held.folders)
+    return nested or bool(held.folders and not held.images)

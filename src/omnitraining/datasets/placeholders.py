@@ -1,0 +1,49 @@
+"""Tiny data sets in the layout of real ones, to see a program run where the photographs are not."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from omnitraining.io.files import replaced
+
+CLASSES, IMAGES, SIDE = 5, 8, 40  # classes of a split, images of a class, pixels
+WRITTEN = 1_000_000_000  # time of every file: those that are there are not written again
+
+
+def write(folder: Path, names: Iterable[str]) -> Path:
+    """Data sets of made-up images, as FOLDER/NAME/train/CLASS/0.jpg, and val and test beside train.
+
+    The images of a class share a coarse pattern of colours and differ in noise. They are the same
+    whenever they are written.
+
+    Args:
+        folder: made if it is not there.
+        names: of the data sets.
+
+    Returns:
+        The folder.
+    """
+    for name in names:
+        for split in ("train", "val", "test"):
+            for number in range(CLASSES):
+                _write_class(folder / name / split / f"{name}-{split}-{number}")
+    return folder
+
+
+def _write_class(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(list(folder.name.encode()))
+    pattern = random.integers(40, 216, (4, 4, 3))
+    for number in range(IMAGES):
+        noise = random.integers(-40, 40, (8, 8, 3))
+        levels = pattern.repeat(2, 0).repeat(2, 1) + noise
+        image = Image.fromarray(levels.astype(np.uint8)).resize((SIDE, SIDE))
+        path = folder / f"{number}.jpg"
+        if path.is_file() and path.stat().st_mtime == WRITTEN:
+            continue  # another program may be reading it
+        with replaced(path) as part:
+            image.save(part, "JPEG", quality=95)
+            os.utime(part, (WRITTEN, WRITTEN))

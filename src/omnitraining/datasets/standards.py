@@ -1,0 +1,106 @@
+"""What the data sets of the paper must look like, to notice another one behind a name."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from omnitraining.datasets.dataset import SPLITS, WORDS, DataSet, of_modulo
+
+MINI = "mini-imagenet"
+
+
+@dataclass(frozen=True)
+class Standard:
+    """A data set of the paper.
+
+    Attributes:
+        classes: number of classes for training, validation and test.
+        images: number of images in each; None where that is not fixed.
+        most: images that a class has at most; None if there is no limit.
+    """
+
+    classes: tuple[int, int, int]
+    images: tuple[int, int, int] | None = None
+    most: int | None = None
+
+
+STANDARDS = {
+    MINI: Standard((64, 16, 20), (38400, 9600, 12000)),
+    "cub": Standard((100, 50, 50), (5885, 2950, 2953)),
+    "cars": Standard((98, 49, 49), (4108, 2009, 2027)),
+    "places": Standard((183, 91, 91), (36600, 18200, 18200)),
+    "plantae": Standard((100, 50, 50), most=600),
+}
+"""By the name that a data set must have to be taken for one of them.
+
+The counts are those of the file lists of CloserLook (Chen et al., 2019) and of Tseng et al. (2020).
+"""
+
+
+def mini_imagenet() -> dict[str, str]:
+    """Split of each class of mini-ImageNet, by synset (Ravi & Larochelle, 2017)."""
+    text = (Path(__file__).parent / "splits" / "mini-imagenet.txt").read_text("utf-8")
+    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return {synset: WORDS[word] for word, synset in rows}
+
+
+def complaints(name: str, data_set: DataSet) -> list[str]:
+    """What is wrong with a data set that bears the name of a standard one, a line for each.
+
+    Args:
+        name: of the data set; none is expected of any but the five in ``STANDARDS``.
+        data_set: as it was read.
+    """
+    standard, path = STANDARDS.get(name), data_set.path
+    if standard is None:
+        return []
+    found, wanted = len(data_set.split("all").classes), sum(standard.classes)
+    if found != wanted:
+        return [f"{path} holds {found} classes: {name} has {wanted}"]
+    absent = [split for split in SPLITS if split not in data_set.splits]
+    if absent:
+        return [f"{path} has no split for {' and '.join(absent)}: {name} has one"]
+    lines = []
+    for position, split in enumerate(SPLITS):
+        listing, classes = data_set.splits[split], standard.classes[position]
+        if len(listing.classes) != classes:
+            count = len(listing.classes)
+            lines.append(f"{path} holds {count} classes in {split}: {name} has {classes}")
+        elif standard.images and len(listing.items) != standard.images[position]:
+            count, images = len(listing.items), standard.images[position]
+            lines.append(f"{path} holds {count} images in {split}: {name} has {images}")
+        counts = [0] * len(listing.classes)
+        for label in listing.labels:
+            counts[label] += 1
+        if standard.most and max(counts) > standard.most:
+            large = listing.classes[counts.index(max(counts))]
+            lines.append(
+                f"{path} holds {max(counts)} images of class {large!r}: {name} has "
+                f"{standard.most} at most"
+            )
+    return lines + _misplaced(name, data_set)
+
+
+def _misplaced(name: str, data_set: DataSet) -> list[str]:
+    """Classes that are in another split than they should, or should not be there at all."""
+    if name == MINI:
+        places = mini_imagenet()
+    elif name == "cub":
+        classes = sorted(data_set.split("all").classes)
+        if not all(re.match(r"\d{3}\.", known) for known in classes):
+            return []  # names without numbers do not tell
+        splits = of_modulo((number, known, ()) for number, known in enumerate(classes))
+        places = {known: split for split, some in splits.items() for known in some}
+    else:
+        return []
+    wrong = [
+        (known, split, places.get(known))
+        for split, listing in data_set.splits.items()
+        for known in listing.classes
+        if places.get(known) != split
+    ]
+    if not wrong:
+        return []
+    known, split, right = wrong[0]
+    where = f"belongs in {right}" if right else f"is none of {name}"
+    return [f"{data_set.path} holds class {known!r} in {split}, which {where}; {len(wrong)} are so"]

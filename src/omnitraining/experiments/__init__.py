@@ -1,0 +1,1 @@
+"""Experiments of several runs: tables, figures, sweeps, tuning, and their records."""

@@ -1,0 +1,200 @@
+"""A HalfCheetah before and after adaptation, as a filmstrip or as a moving picture.
+
+It is drawn from the bodies' own shapes, which the physics places; no OpenGL is needed.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.patches import Polygon
+from torch import Tensor
+
+from omnitraining.experiments.figures.navigation_paths import moment
+from omnitraining.model import Model
+from omnitraining.tasks.reinforcement.environment import Environment
+from omnitraining.tasks.reinforcement.half_cheetah import (
+    SECONDS,
+    HalfCheetah,
+    HalfCheetahVelocity,
+    Physics,
+)
+from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
+
+FRAMES = 6
+FRONT, BACK = "#0072B2", "#56B4E9"
+"""Colours of the legs."""
+
+
+def draw(
+    problem: Reinforcement,
+    model: Model,
+    flow: str,
+    rates: Sequence[float],
+    path: Path,
+    task: int = 0,
+) -> Path:
+    """The first trajectory in a test task, before adaptation above and after it below.
+
+    Args:
+        problem: on a HalfCheetah.
+        model: trained on it.
+        flow: that acts and adapts.
+        rates: learning rate of each gradient step of the adaptation.
+        path: the picture; a moving one if it ends in .gif.
+        task: which of the fixed test tasks.
+    """
+    world = problem.environment
+    if not isinstance(world, HalfCheetah):
+        raise TypeError("a filmstrip is drawn of runs on a HalfCheetah")
+    goal = problem.fixed_tests(task + 1)[task:]
+    film = _Film(world)
+    filmed = copy.copy(problem)
+    filmed.environment = film
+    random, shots = torch.Generator().manual_seed(TEST_SEED), []
+    for step, (acted, _) in enumerate(filmed.adaptation(model, flow, goal, rates, random)):
+        if step in (0, len(rates)):
+            words = f"{moment(step)}: mean return {acted.returns().item():.3g}"
+            shots.append((words, np.stack(film.positions)))
+    skeleton = _Skeleton(world.physics)
+    title = f"{flow}-flow, {_wanted(world, goal.item())}"
+    if path.suffix.lower() == ".gif":
+        return _moving(skeleton, shots, title, path)
+    return _strip(skeleton, shots, title, path)
+
+
+def _wanted(world: HalfCheetah, goal: float) -> str:
+    if isinstance(world, HalfCheetahVelocity):
+        return f"goal: run at {goal:.2f} m/s"
+    return "goal: run forwards" if goal > 0 else "goal: run backwards"
+
+
+class _Film(Environment):
+    """A HalfCheetah that keeps where the first copy was: `positions` [steps + 1] of [9]."""
+
+    def __init__(self, world: HalfCheetah) -> None:
+        self.world, self.name, self.horizon = world, world.name, world.horizon
+        self.states, self.actions = world.states, world.actions
+        self.positions: list[Any] = []
+
+    def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        return self.world.sample_tasks(count, random)
+
+    def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        states = self.world.reset(tasks, random)
+        self.positions = [self.world.physics.positions[0].copy()]
+        return states
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.world.step(actions)
+        self.positions.append(self.world.physics.positions[0].copy())
+        return found
+
+
+class _Skeleton:
+    """Outlines of the body's shapes for given joint positions."""
+
+    def __init__(self, physics: Physics) -> None:
+        self.mujoco, self.model = physics.mujoco, physics.model
+        self.data = self.mujoco.MjData(self.model)
+        capsule = self.mujoco.mjtGeom.mjGEOM_CAPSULE
+        self.shapes = [g for g in range(self.model.ngeom) if self.model.geom_type[g] == capsule]
+        self.names = [self.model.geom(shape).name for shape in self.shapes]
+
+    def outlines(self, positions: Any) -> list[Any]:
+        """Outlines [points, 2] of all shapes, in metres forwards and upwards."""
+        self.data.qpos[:] = positions
+        self.mujoco.mj_kinematics(self.model, self.data)
+        return [self._outline(shape) for shape in self.shapes]
+
+    def _outline(self, shape: int) -> Any:
+        radius, half, _ = self.model.geom_size[shape]
+        centre = self.data.geom_xpos[shape][[0, 2]]
+        along = self.data.geom_xmat[shape].reshape(3, 3)[[0, 2], 2]
+        heading = math.atan2(along[1], along[0])
+        around = heading + np.linspace(-math.pi / 2, math.pi / 2, 9)
+        cap = radius * np.stack([np.cos(around), np.sin(around)], 1)
+        return np.concatenate([centre + half * along + cap, centre - half * along - cap])
+
+
+class _Frame:
+    """An axis of 2.4 metres of ground, with the body in its middle."""
+
+    def __init__(self, axis: Axes, skeleton: _Skeleton) -> None:
+        self.axis, self.skeleton = axis, skeleton
+        axis.axhspan(-1, 0, color="0.85", zorder=0)
+        axis.set_ylim(-0.2, 1.6)
+        axis.set_aspect("equal")
+        axis.set_yticks([])
+        axis.tick_params(labelsize=7)
+        self.shapes = [
+            Polygon([(0, 0)], ec="white", lw=0.4, fc=colour, zorder=order)
+            for colour, order in map(_colour, skeleton.names)
+        ]
+        for shape in self.shapes:
+            axis.add_patch(shape)
+
+    def show(self, positions: Any, caption: str) -> None:
+        x = float(positions[0])
+        for shape, outline in zip(self.shapes, self.skeleton.outlines(positions), strict=True):
+            shape.set_xy(outline)
+        self.axis.set_xlim(x - 1.2, x + 1.2)
+        self.axis.set_xticks(range(math.ceil(x - 1.2), math.floor(x + 1.2) + 1))
+        self.axis.set_title(caption, fontsize=9)
+
+
+def _colour(name: str) -> tuple[str, int]:
+    """Colour and order of a shape: the front leg is nearer than the back leg."""
+    if name in ("torso", "head"):
+        return "0.35", 1
+    return (FRONT, 2) if name.startswith("f") else (BACK, 1)
+
+
+def _caption(positions: Any, t: int) -> str:
+    return f"{t * SECONDS:.1f} s, {positions[t][0] - positions[0][0]:+.1f} m"
+
+
+def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
+    figure, axes = plt.subplots(len(shots), FRAMES, figsize=(2.2 * FRAMES, 2.1 * len(shots) + 0.5))
+    for (words, positions), line in zip(shots, axes, strict=True):
+        moments = np.linspace(0, len(positions) - 1, FRAMES).round().astype(int)
+        for axis, t in zip(line, moments, strict=True):
+            _Frame(axis, skeleton).show(positions[t], _caption(positions, t))
+        line[0].set_ylabel(words.replace(": ", "\n"), fontsize=9)
+    figure.suptitle(f"{title}; numbers on the ground are metres", fontsize=11)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _moving(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
+    """Ten pictures per second, in the time of the simulation."""
+    figure, axes = plt.subplots(len(shots), 1, figsize=(5, 4 * len(shots)), squeeze=False)
+
+    frames = [_Frame(axis, skeleton) for axis in axes[:, 0]]
+
+    def show(t: int) -> list[Artist]:
+        for (words, positions), frame in zip(shots, frames, strict=True):
+            frame.show(positions[t], f"{words}\n{_caption(positions, t)}")
+        return []
+
+    figure.suptitle(title, fontsize=11)
+    figure.subplots_adjust(hspace=0.35)
+    every = round(0.1 / SECONDS)
+    moments = range(0, len(shots[0][1]), every)
+    film = FuncAnimation(figure, show, frames=moments, init_func=lambda: [])
+    film.save(str(path), PillowWriter(fps=10), dpi=70)
+    plt.close(figure)
+    return path

@@ -1,0 +1,65 @@
+"""Paths of 2D Navigation before adaptation and after each gradient step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import torch
+from matplotlib import pyplot as plt
+
+from omnitraining.experiments.figures.lines import colour
+from omnitraining.model import Model
+from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
+
+TASKS, PATHS = 5, 3
+
+
+def draw(
+    problem: Reinforcement, model: Model, flow: str, rates: Sequence[float], path: Path
+) -> Path:
+    """One column per gradient step; a colour per test task (the first ones, not chosen).
+
+    Args:
+        problem: on `Navigation`.
+        model: trained on it.
+        flow: that acts and adapts.
+        rates: learning rate of each gradient step.
+        path: the picture.
+    """
+    tasks, random = problem.fixed_tests(TASKS), torch.Generator().manual_seed(TEST_SEED)
+    goals = tasks.tolist()
+    figure, axes = plt.subplots(
+        1, len(rates) + 1, figsize=(3.1 * len(rates) + 3.1, 3.8), sharex=True, sharey=True
+    )
+    acted = problem.adaptation(model, flow, tasks, rates, random)
+    for step, (axis, (trajectories, _)) in enumerate(zip(axes, acted, strict=True)):
+        for task, goal in enumerate(goals):
+            for states, valid in zip(
+                trajectories.states[task, :PATHS], trajectories.valid[task, :PATHS], strict=True
+            ):
+                x, y = states[valid].cpu().T.tolist()
+                axis.plot(x, y, color=colour(task), lw=0.8, alpha=0.7)
+            axis.plot(*goal, "*", color=colour(task), ms=17, mec="white", mew=1.2, zorder=3)
+        axis.plot(0, 0, "o", color="black", ms=5, zorder=3)
+        mean = trajectories.returns().mean().item()
+        axis.set_title(f"{moment(step)}\nmean return {mean:.3g}", fontsize=10)
+        axis.set_aspect("equal")
+        axis.grid(alpha=0.3)
+    axes[0].set_xlim(-0.75, 0.75)
+    axes[0].set_xticks([-0.5, 0, 0.5])
+    axes[0].set_ylim(-0.75, 0.75)
+    words = (
+        f"{flow}-flow: {PATHS} paths from the centre in each of {len(goals)} tasks, stars: goals"
+    )
+    figure.suptitle(words, fontsize=11)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def moment(count: int) -> str:
+    """When something happened, in words, by gradient steps done."""
+    return "before adaptation" if count == 0 else f"after {count} step{'s' if count > 1 else ''}"

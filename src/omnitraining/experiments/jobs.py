@@ -1,0 +1,253 @@
+"""Jobs: runs that are to be trained and judged, here or in processes of their own."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from omnitraining.config.experiment import changed_fields, evaluate_run, parse, train_run
+from omnitraining.errors import InputError
+from omnitraining.experiments.display import TrainingDisplay
+from omnitraining.experiments.records import Values
+from omnitraining.io.files import locked, sync
+from omnitraining.runs.run import Run
+from omnitraining.training import Progress, find_device
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of several that belong together.
+
+    Attributes:
+        row: of the table that the runs make.
+        setting: of the experiment; "" if it has none.
+        folder: of the run.
+        values: what to train, not yet checked.
+        continues: run that is trained on to become this one, if any.
+        trust: whether runs that it names, as ``start``, may run classes from outside this library.
+    """
+
+    row: str
+    setting: str
+    folder: Path
+    values: Values
+    continues: Path | None = None
+    trust: bool = False
+
+    @cached_property
+    def config(self) -> Namespace:
+        return parse(self.values, str(self.folder))
+
+    @property
+    def title(self) -> str:
+        return "/".join(filter(None, (self.setting, self.folder.name)))
+
+    @property
+    def is_trained(self) -> bool:
+        return (self.folder / "provenance.json").is_file()
+
+    @property
+    def is_judged(self) -> bool:
+        return (self.folder / "evaluations" / "test.json").is_file()
+
+    @property
+    def is_tuned(self) -> bool:
+        return (self.folder / "evaluations" / "tuned.json").is_file()
+
+
+def check_unchanged(job: Job) -> None:
+    """Refuse a folder that holds a run of another configuration.
+
+    Raises:
+        InputError: it does.
+    """
+    if not (job.folder / "config.yaml").is_file():
+        return
+    if changed := changed_fields(Run(job.folder), job.config):
+        raise InputError(
+            f"{job.folder} holds a run with another {', '.join(changed)}: choose another --out"
+        )
+
+
+def train(job: Job, progress: Progress) -> None:
+    """Train a job, or go on with it, if that has not been done.
+
+    Raises:
+        InputError: something in the configuration does not fit, training diverges, or a run that
+            it goes on from is not trained.
+    """
+    if job.is_trained:
+        return
+    for before in (job.continues, job.values.get("previous"), job.values.get("start")):
+        if before is not None and not (Path(before) / "provenance.json").is_file():
+            raise InputError(
+                f"{job.folder} goes on from {before}, which is not trained: train it first"
+            )
+    if job.continues is not None:
+        _take_over(job.continues, job.folder)
+    resume = job.folder.exists()
+    train_run(job.config, job.folder, resume=resume, progress=progress, trust=job.trust)
+
+
+def judge(job: Job, tasks: int | None = None) -> None:
+    """Judge a trained job on its test tasks, if that has not been done.
+
+    Args:
+        job: trained.
+        tasks: test tasks per cell; all if not given.
+    """
+    if not job.is_judged:
+        # It may name classes from anywhere: they are those of the job, with which it was compared.
+        evaluate_run(Run(job.folder, trust=True), tasks)
+
+
+def tune(job: Job, tasks: int) -> None:
+    """Judge a trained job with its backbones fine-tuned, if that has not been done.
+
+    Args:
+        job: trained, on images.
+        tasks: test tasks per cell.
+    """
+    from omnitraining.analysis import transfer  # few experiments need it
+
+    if not job.is_tuned:
+        transfer.tune_run(Run(job.folder, trust=True), tasks)
+
+
+def _take_over(before: Path, folder: Path) -> None:
+    """Start a run from where another one ended."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            return
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
+            shutil.copy(before / name, part / name)
+            sync(part / name)
+        part.rename(folder)
+
+
+# --- processes ---
+
+Work = Callable[[Job], None]
+"""What is done with a job; a function of a module, for another process to find it."""
+
+Launch = Callable[[Sequence[Job], Work], Iterator[tuple[Job, str | None]]]
+"""Does the same work on jobs, wherever: each comes back as it ends, as from `in_processes`."""
+
+
+def train_only(job: Job) -> None:
+    """Train, and say how it goes in plain lines."""
+    train(job, TrainingDisplay(job.title))
+
+
+def train_and_judge(job: Job) -> None:
+    """Train and judge, and say how it goes in plain lines."""
+    train_only(job)
+    judge(job)
+
+
+def default_processes(device: str) -> int:
+    """How many jobs to run at a time: one per core; one where they would share a GPU.
+
+    Args:
+        device: ``training.device`` of the jobs.
+    """
+    if find_device(device).type != "cpu":
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # cores that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_processes(
+    jobs: Sequence[Job], work: Work, processes: int
+) -> Iterator[tuple[Job, str | None]]:
+    """Do the same work on all jobs, each in a process of its own that uses one thread.
+
+    A job that fails, or whose process dies, leaves the others alone. Processes end with the one
+    that started them, however that ends.
+
+    Args:
+        jobs: independent of each other.
+        work: what to do with each.
+        processes: how many jobs run at a time.
+
+    Yields:
+        Each job as it ends, with None, or with one line that says why it failed.
+    """
+    # A clean server that has imported the library makes processes in no time, and without the
+    # threads of this one. Windows has no fork.
+    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    context.set_forkserver_preload(["omnitraining.experiments.jobs"])
+    waiting = deque(jobs)
+    running: dict[Any, tuple[BaseProcess, Connection, Job]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                job = waiting.popleft()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(work, job, sender), daemon=True)
+                process.start()
+                sender.close()
+                running[process.sentinel] = process, receiver, job
+            for sentinel in wait([*running]):
+                process, receiver, job = running.pop(sentinel)
+                process.join()
+                yield job, _outcome(process.exitcode, receiver)
+    finally:
+        for process, _, _ in running.values():
+            process.terminate()
+            process.join()
+
+
+def _work(work: Work, job: Job, sender: Connection) -> None:
+    """The life of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    sender.send(attempted(work, job))
+
+
+def attempted(work: Work, job: Job) -> str | None:
+    """Do the work; returns one line that says why it failed, if it did."""
+    try:
+        work(job)
+    except InputError as error:
+        return str(error)
+    except Exception as error:  # of a backbone of one's own, say: it is this job's alone
+        first = (str(error).splitlines() or [""])[0]
+        return f"{type(error).__name__}: {first}"
+    return None
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _outcome(code: int | None, receiver: Connection) -> str | None:
+    try:
+        reason: str | None = receiver.recv()
+    except EOFError:
+        return f"its process ended with code {code}; -9 is mostly for lack of memory"
+    finally:
+        receiver.close()
+    return reason

@@ -1,0 +1,347 @@
+"""Whole experiments: train every row for every seed, judge, and draw a table and a figure.
+
+An experiment is one YAML file in ``experiments/``: what of the paper it reproduces, a common
+configuration, and per row what differs. Its results go into one record, from which tables and
+figures are drawn.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omnitraining.config.recipes import merge, with_recipe
+from omnitraining.datasets import placeholders, read
+from omnitraining.datasets.standards import complaints
+from omnitraining.errors import InputError
+from omnitraining.experiments.claims import Claim
+from omnitraining.experiments.display import (
+    TrainingDisplay,
+    comparison_table,
+    cost_table,
+    show,
+    validation_table,
+)
+from omnitraining.experiments.jobs import Job, check_unchanged, judge, train, tune
+from omnitraining.experiments.records import (
+    Results,
+    Shown,
+    Values,
+    costs,
+    make_record,
+    write_record,
+)
+from omnitraining.experiments.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
+from omnitraining.experiments.timing import step_costs
+from omnitraining.io.files import locked, write_whole
+from omnitraining.io.terminal import say
+from omnitraining.runs.run import Run, provenance
+
+TUNED_IN_SMOKE = 2  # tasks of fine-tuning in the tiny variant
+
+
+def reproduce(
+    name: str,
+    folder: Path | None = None,
+    smoke: bool = False,
+    seeds: list[int] | None = None,
+    only: list[str] | None = None,
+    settings: list[str] | None = None,
+    data: Path | None = None,
+    budget: float = 1.0,
+    cost: bool = False,
+) -> Path:
+    """Run an experiment; runs that are there are kept, unfinished ones resumed.
+
+    The record and the table have what is finished, also when training is interrupted and when it
+    was finished by another call: a row has results in a setting once all its seeds are there.
+
+    Args:
+        name: of the experiment.
+        folder: where runs, record and figure go.
+        smoke: the tiny variant, of the first seed and the first setting if not told otherwise.
+        seeds: instead of the experiment's own.
+        only: train only these rows, and draw no figure.
+        settings: train only in these settings.
+        data: folder of data sets, for experiments on photographs.
+        budget: fraction of the training that the experiment states, as `within_budget` cuts it.
+        cost: train nothing, but time a step of every chosen row, by turns in one run; the record
+            has these seconds when it is written the next time.
+
+    Returns:
+        The record; with ``cost``, the file of the costs.
+
+    Raises:
+        InputError: there is no such experiment, row or setting; data sets are missing; or a run
+            in the folder has another configuration.
+    """
+    suite = find_suite(name)
+    _check_names(name, "row", only, suite.rows)
+    _check_names(name, "setting", settings, suite.settings)
+    if not 0 < budget <= 1:
+        raise InputError(f"--budget is {budget}: it must be greater than 0 and at most 1")
+    part = f"-budget-{budget:g}" * (budget < 1) + "-smoke" * smoke
+    folder = folder or Path("runs") / ((suite.folder or name) + part)
+    used = seeds or suite.seeds[: 1 if smoke else None]
+    settings = settings or [*suite.settings][: 1 if smoke else None]
+    data_fields = _data_fields(suite, folder, smoke, settings, data)
+    jobs = plan(suite, folder, used, smoke, data_fields, budget)
+    chosen = [
+        job
+        for job in jobs
+        if (not only or job.row in only) and (not settings or job.setting in settings)
+    ]
+    if not chosen:
+        raise InputError(f"{name} has no {' or '.join(only or [])} in {', '.join(settings)}")
+    if cost:
+        return _time_steps(name, folder, chosen)
+    for job in jobs:
+        check_unchanged(job)
+    say(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}")
+    path = folder / f"{name}.json"
+    command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
+    command += f" --budget {budget:g}" * (budget < 1)
+    try:
+        for job in chosen:
+            with TrainingDisplay(job.title) as progress:
+                train(job, progress)
+            judge(job, 20 if smoke else None)
+            if suite.tuned:
+                tune(job, TUNED_IN_SMOKE if smoke else suite.tuned)
+    finally:  # an interrupted experiment shows what is there
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another program may do other rows; whoever comes last sees what both have finished.
+        with locked(folder / ".lock"):
+            results = _finished(suite, jobs)
+            if results:
+                _write_record(suite, results, command, path)
+    if suite.draw and not only:
+        drawing = importlib.import_module(f"omnitraining.experiments.figures.{suite.draw}")
+        runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}
+        record = json.loads(path.read_text("utf-8"))
+        say(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
+    return path
+
+
+def _time_steps(name: str, folder: Path, jobs: list[Job]) -> Path:
+    """Time a training step of every row, with its first seed; show and keep the result."""
+    first = {(job.row, job.setting): job for job in reversed(jobs)}
+    chosen = [job for job in jobs if first[job.row, job.setting] is job]
+    say(f"{name}: a training step of {len(chosen)} rows, by turns")
+    timed = step_costs(chosen)
+    rows: Values = {}
+    for job, one in zip(chosen, timed, strict=True):
+        rows.setdefault(job.row, {})[job.setting] = asdict(one)
+    # Written whole, never added to: seconds of different runs do not compare.
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.costs.json"
+    write_whole(path, json.dumps({"provenance": provenance(), "rows": rows}, indent=1) + "\n")
+    names = ["/".join(filter(None, (job.setting, job.row))) for job in chosen]
+    show(cost_table(name, dict(zip(names, timed, strict=True))))
+    return path
+
+
+def plan(
+    suite: Suite,
+    folder: Path,
+    seeds: list[int],
+    smoke: bool = False,
+    data: Values | None = None,
+    budget: float = 1.0,
+) -> list[Job]:
+    """All runs of an experiment, in the order in which they are trained.
+
+    Args:
+        suite: the experiment.
+        folder: of the runs.
+        seeds: of weights and samples.
+        smoke: the tiny variant.
+        data: fields of the configuration that say where photographs are.
+        budget: fraction of the training, as `within_budget` cuts it.
+    """
+    jobs = []
+    for seed in seeds:
+        for setting in suite.settings or [""]:
+            place = folder / setting
+            for row, own in suite.rows.items():
+                if setting not in _option(suite, row, "settings", suite.settings or [""]):
+                    continue
+                values = with_recipe(
+                    merge(suite.config, _setting(suite, setting), _fields(suite, row, setting))
+                )
+                values = merge(
+                    values,
+                    merge(suite.smoke, _option(suite, row, "smoke", {})) if smoke else {},
+                    data or {},
+                    {"seed": seed},
+                )
+                values = within_budget(values, budget)
+                if teacher := _teacher(suite, row):
+                    values["previous"] = str((place / _run(suite, teacher, seed)).absolute())
+                if begun := own.get("start"):
+                    values["start"] = str((place / _run(suite, begun, seed)).absolute())
+                before = own.get("continues")
+                continues = place / _run(suite, before, seed) if before else None
+                target = place / _run(suite, row, seed)
+                # Whatever a row goes on from is another row of the same experiment.
+                jobs.append(Job(row, setting, target, values, continues, trust=True))
+    return jobs
+
+
+def within_budget(values: Values, budget: float) -> Values:
+    """A configuration that trains for a fraction of what it would.
+
+    In reinforcement learning half of the cut is in tasks per step and half in steps, so that the
+    simulated steps are that fraction, and test tasks are cut by the fraction; elsewhere the cut
+    is in steps.
+    """
+    if budget == 1:
+        return values
+    training, problem = values["training"], values["problem"].get("init_args", {})
+    acting = "tasks" in problem and values["problem"]["class_path"] == "Reinforcement"
+    share = budget**0.5 if acting else budget
+    steps = {name: max(1, round(share * training[name])) for name in ("steps", "epoch")}
+    fields: Values = {"training": steps if training["steps"] else {}}
+    if acting:
+        fewer = {
+            "tasks": max(1, round(share * problem["tasks"])),
+            "test_tasks": max(2, round(budget * problem.get("test_tasks", 2000))),
+        }
+        fields["problem"] = {"init_args": fewer}
+    return merge(values, fields)
+
+
+def _run(suite: Suite, row: str, seed: int) -> str:
+    """Name of the run of a row."""
+    return f"{suite.rows[row].get('run', row)}-{seed}"
+
+
+def _setting(suite: Suite, name: str) -> Values:
+    """Fields of the configuration that differ in a setting."""
+    fields = suite.settings.get(name, {})
+    return {key: value for key, value in fields.items() if key not in OF_A_SETTING}
+
+
+def _origin(suite: Suite, row: str) -> str | None:
+    """The row whose fields a row has too."""
+    own = suite.rows[row]
+    return own.get("continues") or own.get("previous")
+
+
+def _fields(suite: Suite, row: str, setting: str) -> Values:
+    """What differs in a row in a setting, with what differs in the row that it goes on from."""
+    fields = {key: value for key, value in suite.rows[row].items() if key not in OF_A_ROW}
+    there = suite.settings.get(setting, {}).get("rows", {}).get(row, {})
+    before = _origin(suite, row)
+    return merge(_fields(suite, before, setting) if before else {}, fields, there)
+
+
+def _option(suite: Suite, row: str, name: str, default: Any) -> Any:
+    """What a row says beside its fields, or else the row that it goes on from."""
+    before = _origin(suite, row)
+    inherited = _option(suite, before, name, default) if before else default
+    return suite.rows[row].get(name, inherited)
+
+
+def _teacher(suite: Suite, row: str) -> str | None:
+    """The row that teaches a row."""
+    own = suite.rows[row]
+    return _teacher(suite, own["continues"]) if "continues" in own else own.get("previous")
+
+
+def _data_fields(
+    suite: Suite, folder: Path, smoke: bool, settings: list[str], data: Path | None
+) -> Values:
+    """Where the photographs are, if an experiment needs any; made up for the tiny variant."""
+    if suite.config["problem"]["class_path"] != "Photos":
+        if data is not None:
+            raise InputError(f"{suite.name} takes no --data: it makes its own samples")
+        return {}
+    names = _data_sets(suite, settings)
+    if data is None and smoke:
+        made = placeholders.write(folder / "placeholders", names).absolute()
+        return {"problem": {"init_args": {"data": str(made), "complete": False}}}
+    if data is None:
+        raise InputError(
+            f"{suite.name} needs photographs: give --data DIR, a folder that holds "
+            f"{', '.join(names)}; or try it with --smoke, which makes up a few"
+        )
+    # Before the first training, not after it, is the time to hear that the second lacks its data.
+    for name in names:
+        if not (data / name).exists():
+            raise InputError(
+                f"there is no data set {name!r} in {data}: {suite.name} needs {', '.join(names)}"
+            )
+        if wrong := complaints(name, read(data / name)):
+            raise InputError(wrong[0])
+    return {"problem": {"init_args": {"data": str(data.absolute())}}}
+
+
+def _data_sets(suite: Suite, settings: list[str]) -> list[str]:
+    """Names of the data sets that an experiment on photographs reads."""
+    names: dict[str, None] = {}
+    for setting in settings or [""]:
+        values = merge(suite.config, _setting(suite, setting))["problem"]["init_args"]
+        for part in (*values["training"], values["validation"], *values["benchmarks"]):
+            names[part.partition(":")[0]] = None
+    return list(names)
+
+
+def _check_names(suite: str, what: str, given: list[str] | None, known: Mapping[str, Any]) -> None:
+    for name in given or []:
+        if name not in known:
+            choice = f"choose from {', '.join(known)}" if known else "it has none"
+            raise InputError(f"{suite} has no {what} {name!r}: {choice}")
+
+
+def _finished(suite: Suite, jobs: list[Job]) -> Results:
+    """Runs by row and setting, as far as those of all seeds are trained and judged."""
+    results: Results = {}
+    for row in suite.rows:
+        for setting in suite.settings or [""]:
+            those = [job for job in jobs if (job.row, job.setting) == (row, setting)]
+            judged = [job.is_judged and (job.is_tuned or not suite.tuned) for job in those]
+            if those and all(job.is_trained for job in those) and all(judged):
+                results.setdefault(row, {})[setting] = [Run(job.folder) for job in those]
+    return results
+
+
+def _write_record(suite: Suite, results: Results, command: str, path: Path) -> None:
+    """Write and show everything a table or figure needs, and where it came from."""
+    facts = {
+        "experiment": suite.name,
+        "title": suite.title,
+        "paper": suite.paper,
+        "command": command,
+        **({"yardstick": True} if suite.yardstick else {}),
+    }
+    beside: dict[str, Values] = {
+        row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own
+    }
+    timed = path.with_name(f"{suite.name}.costs.json")
+    if timed.is_file():
+        for row, by in json.loads(timed.read_text("utf-8"))["rows"].items():
+            seconds = {setting: float(f"{one['seconds']:.4g}") for setting, one in by.items()}
+            beside.setdefault(row, {})["seconds_per_step"] = seconds
+    claims = [Claim(**claim) for claim in suite.claims]
+    called = {name: fields.get("called", {}) for name, fields in suite.settings.items()}
+    cells = {name: own["cells"] for name, own in suite.settings.items() if "cells" in own}
+    parts = ("test", "tuned") if suite.tuned else ("test",)
+    shown = Shown(suite.show, called, cells, parts)
+    record, pooled = make_record(facts, results, shown, beside, claims)
+    if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
+        from omnitraining.experiments.figures import (
+            tables,  # matplotlib is not for 'omni list' to wait for
+        )
+
+        show(tables.table(record))
+    elif suite.draw:
+        show(comparison_table(pooled))
+    else:
+        show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
+    for row, texts in costs(record).items():
+        say(f"training of {row}: {'; '.join(texts)}")
+    write_record(path, record)
+    say(f"record: {path}")

@@ -1,0 +1,117 @@
+"""Seconds of a training step of every row of an experiment, measured by turns in one run."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import yaml
+
+from omnitraining.config.experiment import instantiate
+from omnitraining.experiments.jobs import Job
+from omnitraining.runs.compute import multiply_adds
+from omnitraining.tasks.base import Problem
+from omnitraining.teacher import Teacher
+from omnitraining.training import faster_precision, find_device, update
+
+UNTIMED = 2
+"""Steps of each row before the first one that is timed: they fill caches and choose kernels."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of one training step of a row.
+
+    Attributes:
+        multiply_adds: counted, as `multiply_adds` does.
+        seconds: median over steps, samples, both passes, optimizer and teacher together.
+        precision: of the step.
+        steps: of the whole training.
+    """
+
+    multiply_adds: int | None
+    seconds: float
+    precision: str
+    steps: int
+
+
+def step_costs(
+    jobs: Sequence[Job], rounds: int = 10, show: Callable[[int], None] = lambda done: None
+) -> list[StepCost]:
+    """Costs of a training step of every job, in their order.
+
+    Nothing is trained for good: each job has a model, a teacher and an optimizer of its own, which
+    make a few steps by turns, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        jobs: not yet trained or trained, it makes no difference.
+        rounds: timed steps of each.
+        show: called with the number of rounds that are done.
+
+    Raises:
+        InputError: something in a configuration does not fit.
+    """
+    problems: dict[str, Problem] = {}
+    steps = []
+    for job in jobs:
+        described = yaml.safe_dump(job.values["problem"], sort_keys=True)
+        steps.append(_Steps(job, problems.get(described)))
+        problems[described] = steps[-1].problem
+    seconds: list[list[float]] = [[] for _ in jobs]
+    for number in range(UNTIMED + rounds):
+        for each, times in zip(steps, seconds, strict=True):
+            taken = each.step(number)
+            if number >= UNTIMED:
+                times.append(taken)
+        show(number + 1)
+    return [
+        StepCost(each.multiply_adds, statistics.median(times), each.precision, each.steps)
+        for each, times in zip(steps, seconds, strict=True)
+    ]
+
+
+class _Steps:
+    """Training steps of one job."""
+
+    def __init__(self, job: Job, problem: Problem | None) -> None:
+        # What a network starts from changes its weights, not its cost, and may not be trained yet.
+        experiment = replace(instantiate(job.config), start=None)
+        self.training = experiment.training
+        if self.training.threads:
+            torch.set_num_threads(self.training.threads)
+        self.device = find_device(self.training.device)
+        self.problem = problem or experiment.problem
+        self.problem.to(self.device)
+        self.model = experiment.build(job.trust).to(self.device).train()
+        if self.problem.example().dim() == 4:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.multiply_adds = multiply_adds(self.model, self.problem, self.device)
+        self.precision: str = self.training.precision
+        if self.precision == "auto":
+            self.precision = faster_precision(self.model, self.problem, self.device)[0]
+        self.teacher = Teacher(self.model, self.model.loss.alpha)
+        self.optimizer = self.training.make_optimiser(self.model)
+        self.steps = self.training.steps
+
+    def step(self, number: int) -> float:
+        """Make a step; returns its seconds."""
+        random = torch.Generator().manual_seed(number)
+        start = time.perf_counter()
+        samples = self.problem.samples(number, random, self.model)
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+        update(
+            self.model,
+            self.model,
+            self.teacher,
+            self.optimizer,
+            samples,
+            number,
+            autocast,
+            self.training.clip,
+        )
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start

@@ -1,0 +1,375 @@
+"""Tuning: options that do best on the validation tasks, for any method, within a number of trials.
+
+A trial is a run: trained, and not judged. What counts is its best validation score in training, so
+nothing here looks at test tasks. Every method that is tuned with as many trials and steps has had
+the same care.
+"""
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from jsonargparse import Namespace
+
+from omnitraining.config.experiment import dump, parse
+from omnitraining.config.values import read_values
+from omnitraining.errors import InputError
+from omnitraining.experiments.jobs import Job, Launch, train_only
+from omnitraining.experiments.records import Values
+from omnitraining.experiments.variation import Fields, checked, listed, value_of
+from omnitraining.io.files import locked, write_whole
+from omnitraining.io.terminal import say
+from omnitraining.runs.places import relative, settled
+from omnitraining.runs.run import Run
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+INTERVAL = "a range is {low: 0.001, high: 0.1}, with 'log: true' or not, or a list of choices"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a field may take.
+
+    Args:
+        choices: any of these, as the command line has them; none for an interval.
+        low: least value of the interval.
+        high: greatest value.
+        log: whether ratios count, and not differences.
+    """
+
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    @property
+    def extremes(self) -> tuple[str, ...]:
+        """Values that must be allowed for all to be."""
+        return self.choices or (f"{self.low:.15g}", f"{self.high:.15g}")
+
+    def distribution(self, whole: bool) -> "BaseDistribution":
+        """As Optuna has it.
+
+        Args:
+            whole: the field takes integers only.
+        """
+        from optuna import distributions
+
+        if self.choices:
+            return distributions.CategoricalDistribution(self.choices)
+        if whole:
+            return distributions.IntDistribution(int(self.low), int(self.high), log=self.log)
+        return distributions.FloatDistribution(self.low, self.high, log=self.log)
+
+
+def read_range(field: str, given: Any) -> Range:
+    """A range as a configuration declares it.
+
+    Args:
+        field: that it is for.
+        given: a mapping with ``low``, ``high`` and perhaps ``log``; or a list of choices.
+
+    Raises:
+        InputError: it is neither, or the interval is empty.
+    """
+    if isinstance(given, list) and len(given) > 1:
+        return Range(tuple(v if isinstance(v, str) else json.dumps(v) for v in given))
+    if not isinstance(given, dict) or not {"low", "high"} <= {*given} <= {"low", "high", "log"}:
+        raise InputError(f"range of {field} is {given}: {INTERVAL}")
+    try:
+        found = Range((), float(given["low"]), float(given["high"]), bool(given.get("log", False)))
+    except (TypeError, ValueError):
+        raise InputError(f"range of {field} is {given}: low and high must be numbers") from None
+    if not found.low < found.high or (found.log and found.low <= 0):
+        least = " and, with log, greater than 0" if found.log else ""
+        raise InputError(f"range of {field} is {given}: low must be below high{least}")
+    return found
+
+
+def split_fields(fields: Fields) -> tuple[Fields, dict[str, Range]]:
+    """Fields that are fixed, and those that have a range, from the command line.
+
+    Args:
+        fields: as ``0.001..0.1``, ``log:0.001..0.1``, ``0,1,3``; a single value is fixed.
+
+    Raises:
+        InputError: a range is wrong.
+    """
+    fixed, ranges = {}, {}
+    for field, text in fields.items():
+        low, dots, high = text.removeprefix("log:").partition("..")
+        if dots:
+            interval = {"low": low, "high": high, "log": text.startswith("log:")}
+            ranges[field] = read_range(field, interval)
+        elif len(parts := listed(text)) > 1:
+            ranges[field] = read_range(field, parts)
+        else:
+            fixed[field] = text
+    return fixed, ranges
+
+
+def declared(path: Path) -> dict[str, Range]:
+    """The ranges in the ``tune`` section of a configuration file.
+
+    Raises:
+        InputError: a range is wrong.
+    """
+    section = read_values(path).get("tune", {})
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: tune is {section!r}: it must hold ranges by field")
+    return {field: read_range(field, given) for field, given in section.items()}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a search.
+
+    Attributes:
+        number: of the trial, from 0.
+        fields: values of the fields that are tuned, as texts.
+        score: best validation score; none if the run failed.
+        failure: why it failed, or "".
+    """
+
+    number: int
+    fields: Fields
+    score: float | None
+    failure: str
+
+
+class Search:
+    """Trials of a configuration, in a folder; what is there is kept, and what broke off resumed.
+
+    What a trial tries depends only on the seed of the configuration, the trial's number, and the
+    trials before it.
+
+    Args:
+        path: configuration file, or the name of a shipped one.
+        fixed: fields that are the same in all trials.
+        ranges: fields that are tuned.
+        folder: of the trials.
+        trust: whether runs that the configuration names, as ``start``, may run classes from outside
+            this library.
+
+    Raises:
+        InputError: Optuna is not installed, a field or an end of a range is wrong, or the folder
+            holds another search.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fixed: Fields,
+        ranges: dict[str, Range],
+        folder: Path,
+        trust: bool = False,
+    ) -> None:
+        self.path, self.fixed, self.folder, self.trust = path, fixed, folder, trust
+        if not ranges:
+            raise InputError(
+                f"nothing to tune: declare ranges in a tune section of {path}, or give them as "
+                "--training.lr log:0.001..0.1 --loss.weight 0,1,3"
+            )
+        _check_optuna()
+        self.distributions = {}
+        for field, values in ranges.items():
+            ends = [value_of(checked(path, {**fixed, field: v}), field) for v in values.extremes]
+            self.distributions[field] = values.distribution(whole=isinstance(ends[0], int))
+        base = checked(path, fixed)
+        self.seed, self.method = base.seed, base.method
+        what = {field: asdict(values) for field, values in ranges.items()}
+        self.study = _open_study(folder, base, json.loads(json.dumps(what)))
+
+    def run(self, trials: int, processes: int, launch: Launch) -> None:
+        """Train until there are so many trials, those counted that are there or failed.
+
+        Args:
+            trials: in all.
+            processes: trials at a time; those of one time do not learn from each other.
+            launch: how runs are done, as `cluster.launcher` says.
+
+        Raises:
+            InputError: another program searches in the folder.
+        """
+        with _alone(self.folder):
+            self._run(trials, processes, launch)
+
+    def _run(self, trials: int, processes: int, launch: Launch) -> None:
+        while True:
+            known = self.study.get_trials(deepcopy=False)
+            broken = [trial.number for trial in known if not trial.state.is_finished()]
+            room = min(processes - len(broken), trials - len(known))
+            numbers = [*broken, *(self._ask() for _ in range(room))]
+            if not numbers:
+                return
+            self._finish(numbers, launch)
+
+    def trials(self) -> list[Trial]:
+        """Those that have ended, the best first and failed ones last."""
+        found = [
+            Trial(
+                trial.number,
+                _texts(trial.params),
+                trial.value if trial.state.name == "COMPLETE" else None,
+                self.study.user_attrs.get(f"failure of {trial.number}", ""),
+            )
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state.is_finished()
+        ]
+        return sorted(found, key=lambda t: (t.score is None, -(t.score or 0.0), t.number))
+
+    def values(self, trial: Trial) -> Values:
+        """The whole configuration of a trial."""
+        config = dump(checked(self.path, {**self.fixed, **trial.fields}))
+        values: Values = yaml.safe_load(config)
+        return values
+
+    def conclude(self, command: str) -> list[Trial]:
+        """Write all trials and the best configuration.
+
+        Args:
+            command: that asked for them.
+
+        Returns:
+            The trials, the best first.
+        """
+        found = self.trials()
+        record = {"command": command, "method": self.method, "trials": [asdict(t) for t in found]}
+        write_whole(self.folder / "trials.json", json.dumps(record, indent=1) + "\n")
+        if found and found[0].score is not None:
+            best = found[0]
+            head = f"# Trial {best.number} of {len(found)}, validation score {best.score:.6g}: "
+            text = yaml.safe_dump(self.values(best), sort_keys=False)
+            write_whole(self.folder / "best.yaml", f"{head}{command}\n{text}")
+        return found
+
+    def _ask(self) -> int:
+        from optuna.samplers import TPESampler
+
+        # A sampler of its own for every trial, so that a search that was stopped goes on as if it
+        # had not been.
+        number = len(self.study.get_trials(deepcopy=False))
+        state = np.random.SeedSequence([self.seed, number]).generate_state(1)
+        self.study.sampler = TPESampler(seed=int(state[0]))
+        return self.study.ask(self.distributions).number
+
+    def _finish(self, numbers: list[int], launch: Launch) -> None:
+        from optuna.trial import TrialState
+
+        known = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+        jobs = []
+        for number in numbers:
+            trial = Trial(number, _texts(known[number].params), None, "")
+            place = self.folder / f"trial-{number}"
+            jobs.append(Job("", "", place, self.values(trial), trust=self.trust))
+        ended = {job.folder: reason for job, reason in launch(jobs, train_only)}
+        for number, job in zip(numbers, jobs, strict=True):  # whichever ended first
+            reason = ended[job.folder]
+            if reason is None:
+                score = Run(job.folder).load_provenance()["best"]
+                self.study.tell(number, score)
+            else:
+                self.study.set_user_attr(f"failure of {number}", reason)
+                self.study.tell(number, state=TrialState.FAIL)
+            said = reason or f"validation score {score:.4g}"
+            say(f"trial {number}: {said}")
+
+
+def _texts(params: dict[str, Any]) -> Fields:
+    """Values of a trial as the command line has them."""
+    return {field: v if isinstance(v, str) else repr(v) for field, v in params.items()}
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise InputError("tuning needs Optuna: pip install 'omnitraining[tune]'") from error
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Be the one program that searches in a folder."""
+    return locked(
+        folder / ".lock",
+        f"{folder} holds a search that another program goes on with: wait until it ends, or choose "
+        "another --out",
+    )
+
+
+def _open_study(folder: Path, base: Namespace, ranges: Values) -> "Study":
+    """The study in a folder, which is made if there is none.
+
+    Raises:
+        InputError: the folder holds a study of something else or a damaged one, or another program
+            searches in it.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = folder / "study.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _mend(journal)
+        # No one else writes: it is of a search that was killed, and would be waited for.
+        Path(f"{journal}.lock").unlink(missing_ok=True)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            study = optuna.create_study(
+                storage=storage, study_name="tune", direction="maximize", load_if_exists=True
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{journal} is damaged ({error!r}): choose another --out") from error
+        if "what" not in study.user_attrs:
+            what = {"config": dump(relative(base, folder)), "ranges": ranges}
+            study.set_user_attr("what", json.dumps(what))
+        elif not _is_of(study.user_attrs["what"], folder, base, ranges):
+            raise InputError(f"{folder} holds a search of something else: choose another --out")
+    return study
+
+
+def _is_of(what: str, folder: Path, base: Namespace, ranges: Values) -> bool:
+    """Whether a search was begun with a configuration and ranges."""
+    try:
+        began = json.loads(what)
+        config = settled(parse(yaml.safe_load(began["config"])), folder)
+    except (InputError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False
+    return dump(config) == dump(base) and bool(began["ranges"] == ranges)
+
+
+def _mend(journal: Path) -> None:
+    """Cut off the last line of a journal if it was not written whole, as when a search was killed.
+
+    Raises:
+        InputError: another line is damaged.
+    """
+    if not journal.is_file():
+        return
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole = 0
+    for number, line in enumerate(lines, 1):
+        if not _is_sound(line):
+            if number < len(lines) or line.endswith(b"\n"):
+                raise InputError(
+                    f"{journal} is damaged in line {number}: choose another --out, or remove that "
+                    "line and what follows, to go on from there"
+                )
+            with journal.open("r+b") as file:
+                file.truncate(whole)
+        whole += len(line)
+
+
+def _is_sound(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -1,0 +1,413 @@
+"""The run folder: everything that is needed to resume, judge and trust a training run.
+
+    config.yaml          the resolved configuration; paths in it are relative to this folder
+    data.json            what the run was trained on: classes and hashes of files, and what a model
+                         needs of that, so that the data may be gone when it is used
+    provenance.json      versions, commit, machine; wall time and peak memory when it has ended
+    metrics.csv          losses and validation scores by step; TensorBoard files in tensorboard/
+    last.safetensors     weights, teacher, optimiser and step of the latest checkpoint
+    best.safetensors     the same at the best validation score
+    evaluations/*.json   results with the hash of their tasks
+    calibration.json     what validation tasks say to learners; measured when training on files
+                         ends, and otherwise when it is first loaded
+    .lock                is there while a process trains the run: no other one may then
+
+Nothing in it is a pickle, and classes that the configuration names are run only if they are this
+library's or the run is trusted: a run received from a stranger is safe to load.
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from omnitraining.distributed import team
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Evaluation, evaluation_from
+from omnitraining.io.files import locked, remove_parts, replaced
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        path: the folder; made if it is not there and ``create`` is set.
+        create: start a new run.
+        trust: let its configuration name classes from outside this library, which runs them.
+
+    Attributes:
+        path: the folder.
+        trust: as given; a run that is created is the caller's own, and trusted.
+
+    Raises:
+        InputError: the folder is not a run.
+    """
+
+    def __init__(self, path: Path | str, create: bool = False, trust: bool = False) -> None:
+        self.path, self.trust = Path(path), trust or create
+        if create:
+            self.path.mkdir(parents=True, exist_ok=True)
+        elif not (self.path / "config.yaml").is_file():
+            raise InputError(f"no run at {self.path}: there is no config.yaml in it")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def checkpoint(self, which: str) -> Path:
+        """Path of the "last" or "best" checkpoint."""
+        return self.path / f"{which}.safetensors"
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Be the one process that trains the run; what a killed one left half written is removed.
+
+        Raises:
+            InputError: another one does.
+        """
+        busy = (
+            f"{self.path} already holds a run, which another process is training: wait until it "
+            "ends, or choose another --out"
+        )
+        with locked(self.path / ".lock", busy):
+            for name in ("last.safetensors", "best.safetensors", "metrics.csv"):
+                remove_parts(self.path / name)
+            yield
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file so that it is either old or new, never half.
+
+        Raises:
+            InputError: it cannot be written, or a link would lead it out of the folder.
+        """
+        target = self.path / name
+        if not target.parent.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"cannot write {target}: {target.parent} is a link out of the run")
+        with _named(target):
+            target.parent.mkdir(exist_ok=True)
+            with replaced(target) as part:
+                part.write_text(text, "utf-8")
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(values, indent=1))
+
+    def load_metrics(self) -> dict[str, list[tuple[int, float]]]:
+        """Steps and values by name, as `Metrics` wrote them.
+
+        Raises:
+            InputError: there are none, or they are damaged.
+        """
+        path, found = self.path / "metrics.csv", dict[str, list[tuple[int, float]]]()
+        if not path.is_file():
+            raise InputError(f"{path} is missing or damaged: train the run anew")
+        rows, complaint = _metrics_rows(path)
+        if complaint:
+            raise InputError(f"{path} is missing or damaged ({complaint}): train the run anew")
+        for step, name, value in rows:
+            found.setdefault(name, []).append((step, value))
+        return found
+
+    def load_provenance(self) -> dict[str, Any]:
+        """What is known of a training that has ended: `provenance`, and its best checkpoint.
+
+        Raises:
+            InputError: it has not, or the file is damaged.
+        """
+        path = self.path / "provenance.json"
+        if not path.is_file():
+            raise InputError(f"run {self.path} is not trained: go on with --resume")
+        try:
+            facts = json.loads(path.read_text("utf-8"))
+            _check_facts(facts, {"best": _number, "best_step": _count, "seconds": _duration})
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} is damaged ({error}): training with --resume writes it again"
+            ) from error
+        return dict(facts)
+
+    def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
+        self.write_text(f"evaluations/{name}.json", json.dumps(asdict(evaluation)))
+        return self.path / "evaluations" / f"{name}.json"
+
+    def load_evaluation(self, name: str = "test") -> Evaluation:
+        path = self.path / "evaluations" / f"{name}.json"
+        if not path.is_file():
+            raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
+        try:
+            return evaluation_from(json.loads(path.read_text("utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"evaluation {path} is damaged ({error}): run 'omni evaluate {self.path}'"
+            ) from error
+
+
+class Metrics:
+    """Rows of numbers by step, in metrics.csv and, where installed, TensorBoard.
+
+    Args:
+        run: the run folder.
+        resume_at: drop rows from this step on, which a resumed run writes again.
+        silent: write nothing, as where another process does.
+    """
+
+    def __init__(self, run: Run, resume_at: int, silent: bool = False) -> None:
+        self.path, self.silent, self.board = run.path / "metrics.csv", silent, None
+        if silent:
+            return
+        rows: list[tuple[int, str, float]] = []
+        if resume_at and self.path.is_file():
+            rows, _ = _metrics_rows(self.path)
+        with _replaced(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "name", "value"])
+            writer.writerows((s, name, repr(v)) for s, name, v in rows if s <= resume_at)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            pass
+        else:
+            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resume_at or None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        if self.silent:
+            return
+        with _named(self.path):
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerows([step, name, repr(value)] for name, value in values.items())
+            if self.board is not None:
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.board is not None:
+            with _named(self.path):
+                self.board.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file could not be written."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot write {path}: {reason}; what was written before is kept, and a run goes on "
+            "from it with --resume"
+        ) from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A place to write to; what is there in the end becomes the file, or the old one stays.
+
+    Raises:
+        InputError: it cannot be written, as on a full disk.
+    """
+    with _named(path), replaced(path) as part:
+        yield part
+
+
+def _metrics_rows(path: Path) -> tuple[list[tuple[int, str, float]], str]:
+    """Step, name and value of the sound rows of metrics.csv, and what is wrong with the next one.
+
+    Where a run was killed, the last row may be cut, as "1" of "12,total,0.5": that is not wrong.
+    """
+    rows: list[tuple[int, str, float]] = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True)[1:], 2):
+        try:
+            step, name, value = next(csv.reader([line.decode()]))
+            row = int(step), name, float(value)
+        except (ValueError, csv.Error, StopIteration) as error:
+            return rows, f"line {number}: {error}" if line.endswith(b"\n") else ""
+        if line.endswith(b"\n"):
+            rows.append(row)
+    return rows, ""
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and not math.isnan(value)
+
+
+def _duration(value: Any) -> bool:
+    return _number(value) and 0 <= value < math.inf
+
+
+def _weights(value: Any) -> bool:
+    return value in ("student", "teacher")
+
+
+FACTS = {"step": _count, "best_step": _count, "best": _number, "seconds": _duration}
+"""Facts of a checkpoint that a training has written, and what they must be."""
+
+
+def training_facts(path: Path, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The facts of a checkpoint that a training has written, checked.
+
+    Args:
+        path: of the checkpoint.
+        facts: what `load_checkpoint` has returned of it, if that was called before.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    facts = load_checkpoint(path, {}) if facts is None else facts
+    # What has never been validated as better than nothing has no best weights.
+    best = {} if facts.get("best") == -math.inf else {"best_weights": _weights}
+    try:
+        _check_facts(facts, {**FACTS, **best})
+    except ValueError as error:
+        raise InputError(f"checkpoint {path} is damaged: {error}") from error
+    return dict(facts)
+
+
+def _check_facts(facts: Any, wanted: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Raise a ValueError that names what is missing or is not what it must be."""
+    if not isinstance(facts, dict):
+        raise ValueError(f"it holds a {type(facts).__name__}")
+    for name, is_sound in wanted.items():
+        if name not in facts or not is_sound(facts[name]):
+            raise ValueError(f"{name} is {facts[name]!r:.50}" if name in facts else f"no {name}")
+
+
+def save_checkpoint(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write modules, optimiser state and plain facts as one safetensors file, atomically.
+
+    Raises:
+        InputError: it cannot be written, as on a full disk; the checkpoint before stays.
+    """
+    tensors = {}
+    for prefix, module in modules.items():
+        for name, tensor in unique_tensors(module).items():
+            tensors[f"{prefix}.{name}"] = tensor.detach().contiguous().cpu().clone()
+    for index, state in optimiser.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{index}.{name}"] = value.contiguous().cpu().clone()
+    with _replaced(path) as part:
+        save_file(tensors, part, metadata={"facts": json.dumps(facts)})
+
+
+def load_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer | None = None
+) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote; returns the facts.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another model.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            wanted = modules or optimiser is not None
+            names = file.keys() if wanted else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except KeyError as error:
+        raise InputError(f"{path} is not a checkpoint of a run: it lacks {error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"checkpoint {path} is truncated or damaged: {error}") from error
+    if not isinstance(facts, dict):
+        raise InputError(f"checkpoint {path} is damaged: its facts are a {type(facts).__name__}")
+    for prefix, module in modules.items():
+        for name, tensor in unique_tensors(module).items():
+            stored = tensors.get(f"{prefix}.{name}")
+            if stored is None or stored.shape != tensor.shape:
+                raise InputError(f"checkpoint {path} is of another model: {prefix}.{name} differs")
+            if isinstance(tensor, nn.Parameter) and not stored.isfinite().all():
+                raise InputError(f"checkpoint {path} is damaged: {prefix}.{name} is not finite")
+            with torch.no_grad():
+                tensor.copy_(stored)
+    if optimiser is not None:
+        _restore(optimiser, tensors, path)
+    return facts
+
+
+def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give an optimiser the state that a checkpoint holds.
+
+    Raises:
+        InputError: it is of another one.
+    """
+    groups = optimiser.state_dict()["param_groups"]
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind != "optimiser":
+            continue
+        index, _, key = rest.partition(".")
+        known = index.isdecimal() and int(index) < len(parameters)
+        if not known or tensor.shape not in (parameters[int(index)].shape, torch.Size(())):
+            raise InputError(f"checkpoint {path} is of another optimiser: {name} differs")
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once however many flows share it."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and machine of this process."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
+    ).stdout.strip()
+    return {
+        "omnitraining": version("omnitraining"),
+        "commit": commit or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": _machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": team().size,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _machine() -> str:
+    """Architecture, and the processor's own name where the system tells it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text("utf-8", "replace").splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return ", ".join([platform.machine(), *names[:1]])
+
+
+def peak_memory() -> int:
+    """Peak memory of this process in MiB: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() >> 20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10

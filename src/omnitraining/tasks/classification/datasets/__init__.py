@@ -1,6 +1,0 @@
-"""Few-shot image data sets in the layouts in which they are met on disk."""
-
-from omnitraining.tasks.classification.datasets.dataset import DataSet
-from omnitraining.tasks.classification.datasets.layouts import find, read
-
-__all__ = ["DataSet", "find", "read"]
