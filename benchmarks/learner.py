@@ -63,7 +63,7 @@ def _untrained() -> Trained:
     }
     config = {
         "problem": {
-            "class_path": "omnitraining.learner.trained.Blueprint",
+            "class_path": "omnitraining.tasks.blueprint.Blueprint",
             "init_args": sizes,
         },
         "backbone": {"class_path": "ResNet12"},

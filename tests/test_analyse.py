@@ -14,12 +14,12 @@ from omnitraining.analysis import transfer
 from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer, tuned_name
 from omnitraining.backbones import Conv4
 from omnitraining.cli import main
-from omnitraining.config.experiment import train_run
 from omnitraining.datasets.images import LabelledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference
 from omnitraining.experiments.figures import transfer_chart
 from omnitraining.experiments.figures.transfer_report import advice
+from omnitraining.experiments.running import train_run
 from omnitraining.heads import LinearClassifier
 from omnitraining.io import terminal
 from omnitraining.metatraining import ProtoNet

@@ -21,8 +21,8 @@ from omnitraining.analysis.attention import (
 )
 from omnitraining.backbones import Conv4, ResNet10, ResNet12, ResNet18, ViT
 from omnitraining.cli import main
-from omnitraining.config.experiment import train_run
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.learner import FewShotClassifier, Trained
 from omnitraining.omninet import OmniNet
 from omnitraining.runs.run import Run

@@ -30,9 +30,10 @@ from omnitraining.backbones import (
 from omnitraining.backbones.dropblock import DropBlock
 from omnitraining.backbones.parallel import ParallelResNet18, ThreeConvolutions
 from omnitraining.batches import Episode
-from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.config.experiment import instantiate
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
+from omnitraining.experiments.running import train_run
 from omnitraining.losses import cross_entropy
 from omnitraining.model import Model, build_model, feature_size
 from omnitraining.network import Network

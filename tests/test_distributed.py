@@ -20,10 +20,11 @@ from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, parse, train_run
+from omnitraining.config.experiment import instantiate, parse
 from omnitraining.config.recipes import merge
 from omnitraining.distributed import Team, is_started
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.base import Problem

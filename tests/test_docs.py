@@ -22,6 +22,7 @@ from docs.generate import hooks, reference
 from omnitraining import cli
 from omnitraining.config import experiment
 from omnitraining.errors import CalibrationWarning, InputError
+from omnitraining.experiments import running
 from omnitraining.experiments.suites import suites
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, config
@@ -59,7 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image.save(folder / "mine" / "one more.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
-        experiment.train_run(config(BLOBS), folder / "runs" / "glyphs")
+        running.train_run(config(BLOBS), folder / "runs" / "glyphs")
     shutil.copytree(folder / "runs" / "glyphs", folder / "runs" / "birds")
     return folder
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from omnitraining.backbones import Conv4, ResNet18, ViT
 from omnitraining.cli import main
-from omnitraining.config.experiment import train_run
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.learner import FewShotClassifier, export, load
 from omnitraining.learner.sources import find
 from omnitraining.omninet import OmniNet

@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks.faults.kills import MANNERS, differences, killed
 from omnitraining.cli import main
-from omnitraining.config.experiment import load_run, train_run
+from omnitraining.config.experiment import load_run
 from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import Metrics, Run, load_checkpoint
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, metrics
 

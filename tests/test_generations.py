@@ -8,15 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.config.experiment import (
-    Experiment,
-    evaluate_run,
-    instantiate,
-    load_run,
-    train_run,
-)
+from omnitraining.config.experiment import Experiment, instantiate, load_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
+from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.model import Model
 from omnitraining.pretraining import RFS
 from omnitraining.runs.run import Run

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from omnitraining.config.experiment import evaluate_run, train_run
 from omnitraining.errors import InputError
-from omnitraining.learner import FewShotClassifier, Trained, hub, load
+from omnitraining.experiments.running import evaluate_run, train_run
+from omnitraining.learner import FewShotClassifier, Trained, hub, hub_download, load
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
 
@@ -143,7 +143,7 @@ def test_a_model_of_curves_has_a_card_too(tmp_path: Path) -> None:
 
 def test_what_goes_wrong_on_the_wire_is_one_line(wire: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^me/none on the hub: 404 Client Error\.$"):
-        hub.download("me/none")
+        hub_download.download("me/none")
     with pytest.raises(InputError, match="does not exist"):
         hub.push_to_hub(tmp_path / "nothing", "me/x")
 
@@ -153,4 +153,4 @@ def test_without_the_package_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"pip install 'omnitraining\[hub\]'"):
-        hub.download("me/omni")
+        hub_download.download("me/omni")

@@ -102,6 +102,7 @@ def test_what_does_not_go_together_is_refused() -> None:
 def test_the_script_merges_files(tmp_path: Path) -> None:
     script = tmp_path / "merge.py"
     script.write_text((ROOT / "results" / "merge.py").read_text())
+    (tmp_path / "merging.py").write_text((ROOT / "results" / "merging.py").read_text())
     (tmp_path / "mine.json").write_text(json.dumps(OLD))
     (tmp_path / "new").mkdir()
     new = record("maml", {"maml": {"a": 8.8}})

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from omnitraining import training
 from omnitraining.batches import class_means
-from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.config.experiment import instantiate
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.losses import cross_entropy, distillation, probability_distillation, squared_error
 from omnitraining.metatraining import GNN, MAML, ProtoNet
 from omnitraining.metatraining.protonet import Prototypes

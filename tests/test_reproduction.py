@@ -124,7 +124,9 @@ def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
     suite = find_suite(name)
     assert suite.title and suite.paper and suite.time and suite.seeds
     if suite.draw:  # a search is judged by validation and draws nothing
-        assert callable(importlib.import_module(f"omnitraining.analysis.{suite.draw}").draw)
+        assert callable(
+            importlib.import_module(f"omnitraining.experiments.figures.{suite.draw}").draw
+        )
     photos = {"problem": {"init_args": {"data": "anywhere"}}} if name in PHOTOS else {}
     jobs = reproduction.plan(suite, Path("runs"), [0], smoke, photos, budget=1.0)
     known: set[str] = set()

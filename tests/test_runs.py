@@ -19,9 +19,10 @@ from torch import nn
 
 import omnitraining
 from omnitraining.cli import main
-from omnitraining.config.experiment import evaluate_run, load_model, train_run
+from omnitraining.config.experiment import load_model
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.io import files
 from omnitraining.io.files import locked, replaced, write_whole
 from omnitraining.omninet import OmniNet

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnitraining.config.experiment import instantiate, load_run, train_run
+from omnitraining.config.experiment import instantiate, load_run
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, config

@@ -10,12 +10,13 @@ import torch
 
 from omnitraining import training
 from omnitraining.batches import MiniBatch
-from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.config.experiment import instantiate
 from omnitraining.config.recipes import merge
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiments import reproduction
 from omnitraining.experiments.reproduction import reproduce
+from omnitraining.experiments.running import train_run
 from omnitraining.experiments.suites import Suite
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.regression.sinusoids import Sinusoids

@@ -16,19 +16,12 @@ from safetensors.torch import save_file
 
 import omnitraining
 from omnitraining.cli import main
-from omnitraining.config.experiment import (
-    Experiment,
-    changed_fields,
-    dump,
-    evaluate_run,
-    load_run,
-    parse,
-    train_run,
-)
+from omnitraining.config.experiment import Experiment, dump, load_run, parse
 from omnitraining.config.fields import known_classes
 from omnitraining.config.recipes import merge
 from omnitraining.config.trust import Check, own_classes
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import changed_fields, evaluate_run, train_run
 from omnitraining.learner import FewShotClassifier, Trained, hub
 from omnitraining.runs.run import Run
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, config
@@ -97,8 +90,8 @@ ATTACKS: list[tuple[Values, str]] = [
     ({"backbone": {"class_path": "omnitraining.omninet.nn.Identity"}}, NAMED),
     ({"backbone": {"class_path": "omnitraining.runs.run.Run", "init_args": {"path": "x"}}}, NAMED),
     ({"backbone": {"class_path": "omnitraining.backbones.resnet.ResNet"}}, NAMED),
-    ({"backbone": {"class_path": "omnitraining.learner.trained.Blueprint"}}, NAMED),
-    ({"backbone": "omnitraining.config.experiment.train_run"}, NAMED),
+    ({"backbone": {"class_path": "omnitraining.tasks.blueprint.Blueprint"}}, NAMED),
+    ({"backbone": "omnitraining.experiments.running.train_run"}, NAMED),
     ({"backbone": "Sinusoids"}, NAMED),
     ({"backbone.class_path": "stranger.Mine"}, "has no field 'backbone.class_path'"),
     ({"config": "f.json"}, "has no field 'config'"),
@@ -109,7 +102,7 @@ ATTACKS: list[tuple[Values, str]] = [
     ({"backbone": {"init_args": {"hidden": [8, 8]}}}, ODD),
     ({"backbone": "FILE"}, NAMED),
     ({"problem": {"class_path": "stranger.Sinusoids"}}, NAMED),
-    ({"problem": {"class_path": "omnitraining.learner.trained.Blueprint"}}, NAMED),
+    ({"problem": {"class_path": "omnitraining.tasks.blueprint.Blueprint"}}, NAMED),
     ({"problem": {"class_path": "Sinusoids", "dict_kwargs": {"a": "stranger.Mine"}}}, ODD),
     ({"problem.class_path": "stranger.Sinusoids"}, "has no field"),
     ({"problem": {"class_path": "Glyphs", "init_args": {"protocol": ESCAPED}}}, "must hold fields"),
@@ -256,7 +249,7 @@ def test_a_network_is_no_larger_than_its_weights(tmp_path: Path) -> None:
         omnitraining.load(run.path)
     shape = {"shape": [1, 4096, 4096], "pre_outputs": 2, "meta_outputs": 2, "one_joint_head": False}
     fields = {
-        "problem": {"class_path": "omnitraining.learner.trained.Blueprint", "init_args": shape},
+        "problem": {"class_path": "omnitraining.tasks.blueprint.Blueprint", "init_args": shape},
         "backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 64}},
     }
     with pytest.raises(InputError, match=r"more weights than are stored|too much memory or time"):

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.config.experiment import instantiate
 from omnitraining.experiments.figures import adaptation_curves, cheetah_strip, navigation_paths
+from omnitraining.experiments.running import train_run
 from omnitraining.tasks.reinforcement.half_cheetah import Physics
 from omnitraining.tasks.reinforcement.problem import Reinforcement
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, config

@@ -51,10 +51,11 @@ from omnitraining import (
     datasets,
 )
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, parse, read_config, train_run
+from omnitraining.config.experiment import instantiate, parse, read_config
 from omnitraining.config.recipes import merge
 from omnitraining.datasets import decoding
 from omnitraining.datasets.own import from_arrays, from_dataset
+from omnitraining.experiments.running import train_run
 from omnitraining.experiments.tuning import Range, Search
 from omnitraining.learner import Trained
 from omnitraining.learner.sources import find

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from omnitraining.config.experiment import Experiment
+from omnitraining.config.experiment import Experiment, experiment_of
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.trust import Check, flat
 from omnitraining.config.values import read_yaml
@@ -29,7 +29,6 @@ from omnitraining.datasets.tables import one_table
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.learner import FewShotClassifier, FewShotRegressor, Trained, load
 from omnitraining.learner.sources import MODELS
-from omnitraining.learner.trained import experiment_of
 from omnitraining.runs.run import Run, load_checkpoint, unique_tensors
 
 
@@ -207,7 +206,7 @@ def learner_of(config: Any, inputs: Any, votes: Any) -> bytes:
 
 def _config(shape: list[int], **fields: Any) -> Any:
     options = {"shape": shape, "pre_outputs": 1, "meta_outputs": 1, "one_joint_head": True}
-    blueprint = {"class_path": "omnitraining.learner.trained.Blueprint", "init_args": options}
+    blueprint = {"class_path": "omnitraining.tasks.blueprint.Blueprint", "init_args": options}
     return {"problem": blueprint, "inference": {"vote": ["pre", "joint", "meta"]}, **fields}
 
 

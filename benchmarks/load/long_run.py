@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import RESULTS
-from omnitraining.config.experiment import parse, train_run
+from omnitraining.config.experiment import parse
 from omnitraining.config.recipes import merge
+from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import provenance
 from omnitraining.training import Progress
 from tests.reference.tiny import BLOBS, NAVIGATION, Values

@@ -8,7 +8,7 @@ and Omni-Training the three flows of an Omni-Net. The loss of a flow does not de
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
 from omnitraining.omninet import BranchInit, OmniNet, copied
 from omnitraining.pretraining import Baseline, PreTraining
-from omnitraining.tasks.base import Problem
 
 FLOWS = ("pre", "meta", "joint")
 
@@ -32,6 +31,23 @@ _PLAIN = {
     "joint-training": ("joint",),
     "ensemble": ("pre", "meta"),
 }
+
+
+class TaskSpec(Protocol):
+    """What of a problem decides the architecture of a model; every `Problem` has it.
+
+    Attributes:
+        pre_outputs: outputs of the pre-training head.
+        meta_outputs: outputs of the meta-training head.
+        one_joint_head: whether both heads of the joint-flow are one.
+    """
+
+    pre_outputs: int
+    meta_outputs: int
+    one_joint_head: bool
+
+    def example(self) -> Tensor:
+        """Two inputs [2, ...], on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ class Model(nn.Module):
     def __init__(
         self,
         flows: Mapping[str, nn.Module],
-        problem: Problem,
+        problem: TaskSpec,
         pretraining: PreTraining,
         metatraining: MetaTraining,
         loss: OmniLoss,
@@ -261,7 +277,7 @@ class Model(nn.Module):
 def build_model(
     method: Method,
     backbone: Callable[[], nn.Module],
-    problem: Problem,
+    problem: TaskSpec,
     pretraining: PreTraining = Baseline(),  # noqa: B008 (options are frozen)
     metatraining: MetaTraining = ProtoNet(),  # noqa: B008
     loss: OmniLoss = OmniLoss(),
@@ -293,7 +309,7 @@ def build_model(
         return _built(method, backbone, problem, example, *parts)
 
 
-def _example(problem: Problem) -> Tensor:
+def _example(problem: TaskSpec) -> Tensor:
     """Two inputs, on the CPU, of at least single precision."""
     with torch.device("cpu"):
         example = problem.example()
@@ -318,7 +334,7 @@ def _made_for(example: Tensor) -> Iterator[None]:
 def _built(
     method: Method,
     backbone: Callable[[], nn.Module],
-    problem: Problem,
+    problem: TaskSpec,
     example: Tensor,
     pretraining: PreTraining,
     metatraining: MetaTraining,

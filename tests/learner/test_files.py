@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import omnitraining
 from omnitraining import FewShotClassifier, InputError
-from omnitraining.config.experiment import train_run
 from omnitraining.datasets import digits
+from omnitraining.experiments.running import train_run
 from omnitraining.learner import Trained
 from tests.learner.models import untrained
 from tests.reference.tiny import BLOBS, config

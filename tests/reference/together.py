@@ -16,9 +16,10 @@ from torch import nn
 
 from omnitraining import training
 from omnitraining.batches import MiniBatch
-from omnitraining.config.experiment import parse, train_run
+from omnitraining.config.experiment import parse
 from omnitraining.distributed import joined, team
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
 from omnitraining.runs.run import Run, unique_tensors
 from omnitraining.tasks.classification import problem

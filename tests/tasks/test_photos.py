@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from omnitraining.config.experiment import instantiate, train_run
+from omnitraining.config.experiment import instantiate
 from omnitraining.datasets.duplicates import shared
 from omnitraining.datasets.images import LabelledImages, gray, rotated
 from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import Protocol
 from tests.reference.layouts import PLANTS, SYNSETS, nearest, write_layout

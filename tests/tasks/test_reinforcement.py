@@ -17,9 +17,10 @@ from omnitraining.adaptation.inner_loop import descended, moved
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.cli import main
-from omnitraining.config.experiment import evaluate_run, instantiate, load_run, train_run
+from omnitraining.config.experiment import instantiate, load_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
+from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.network import Network

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"
     try:
         with streams():
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            # Not list(...): the command of that name is a module of this package.
+            return _run([*(sys.argv[1:] if arguments is None else arguments)])
     except BrokenPipeError:
         return BROKEN_PIPE
     except InputError as error:

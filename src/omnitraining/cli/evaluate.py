@@ -21,13 +21,13 @@ def main(arguments: list[str]) -> int:
     add_trust(parser)
     options = parser.parse_args(arguments)
 
-    from omnitraining.config import experiment
+    from omnitraining.experiments import running
     from omnitraining.experiments.display import evaluation_table, show
     from omnitraining.runs.run import Run
 
     run = Run(options.run, trust=options.trust)
     name = "test" if not options.shots and options.tasks is None else "custom"
-    evaluation = experiment.judged(run, options.tasks, tuple(options.shots))
+    evaluation = running.judged(run, options.tasks, tuple(options.shots))
     show(evaluation_table(run.name, evaluation))
     try:
         run.save_evaluation(name, evaluation)

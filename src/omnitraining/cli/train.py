@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining import distributed
     from omnitraining.config import experiment
     from omnitraining.config.fields import described
+    from omnitraining.experiments import running
     from omnitraining.experiments.display import (
         TrainingDisplay,
         evaluation_table,
@@ -77,13 +78,13 @@ def main(arguments: list[str]) -> int:
         distributed.joined() as team,
         TrainingDisplay(folder.name) if team.leads else nullcontext() as progress,
     ):
-        run = experiment.train_run(
+        run = running.train_run(
             config, folder, known.resume, progress, known.trust, known.changed_data
         )
     if not team.leads:
         return 0
     say(f"{run.name}: judging it on the test tasks", error=True)
-    evaluation = experiment.judged(run)
+    evaluation = running.judged(run)
     show(evaluation_table(run.name, evaluation))
     run.save_evaluation("test", evaluation)
     say(f"run: {folder}   again: omni evaluate {folder}")

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"--{name} is {value}: it must be 1 or more")
 
     from omnitraining.experiments import cluster, tuning, variation
-    from omnitraining.experiments.display import show, trials_table
+    from omnitraining.experiments.display import show
 
     fixed, given = tuning.split_fields(variation.given_fields(rest))
     declared = tuning.declared(options.config)
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         search.run(options.trials, options.jobs, launch)
     finally:  # an interrupted search shows what is there
         if trials := search.trials():
-            show(trials_table(f"{search.method} in {options.config.stem}", trials))
+            show(tuning.trials_table(f"{search.method} in {options.config.stem}", trials))
         search.conclude(f"{command} --trials {options.trials}")
     failed = sum(trial.score is None for trial in trials)
     say(f"{len(trials)} trials, of which {failed} failed")

@@ -1,8 +1,8 @@
 """What a person sees on the terminal: tables of results and the progress of training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,10 +19,6 @@ from omnitraining import training
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
 from omnitraining.io.terminal import Pace, can_show, one_line, printable, say, shows_progress
-
-if TYPE_CHECKING:
-    from omnitraining.experiments.timing import StepCost
-    from omnitraining.experiments.tuning import Trial
 
 
 class _Plain(Console):
@@ -180,30 +176,6 @@ def validation_table(title: str, scores: dict[str, list[float]]) -> Table:
     return table
 
 
-def cost_table(title: str, costs: dict[str, "StepCost"]) -> Table:
-    """Multiply-adds and seconds of a step and of the whole training; the first row is 1.
-
-    Args:
-        title: of the table.
-        costs: by row.
-    """
-    first = next(iter(costs.values()))
-    whole = first.multiply_adds * first.steps if first.multiply_adds else None
-    table = Table("row", title=f"{title}: a training step, and the whole training")
-    for name in ("multiply-adds", "ms", "steps", "all multiply-adds", "all minutes", "compute"):
-        table.add_column(name, justify="right")
-    for row, cost in costs.items():
-        counted = ["-", "-", "-"]  # in reinforcement learning
-        if cost.multiply_adds is not None:
-            spent = cost.multiply_adds * cost.steps
-            ratio = f"{spent / whole:.3f}" if whole else "-"
-            counted = [f"{cost.multiply_adds / 1e9:.4g}e9", f"{spent / 1e12:.3g}e12", ratio]
-        minutes = f"{cost.seconds * cost.steps / 60:.3g}"
-        seconds = f"{1000 * cost.seconds:.3g}"
-        table.add_row(row, counted[0], seconds, str(cost.steps), counted[1], minutes, counted[2])
-    return table
-
-
 def sweep_table(record: dict[str, Any]) -> Table:
     """Cells of a sweep with what is best in validation and the results on every benchmark.
 
@@ -229,25 +201,6 @@ def sweep_table(record: dict[str, Any]) -> Table:
         for name, line in lines.items():
             table.add_row(name, *line)
     return table
-
-
-def trials_table(title: str, trials: Sequence["Trial"]) -> Table:
-    """Trials of a search as rows, with the values that were tried and how well they did."""
-    fields = list(dict.fromkeys(field for trial in trials for field in trial.fields))
-    table = Table("trial", *fields, "best validation score", title=title)
-    for trial in trials:
-        score = "failed" if trial.score is None else f"{trial.score:.4g}"
-        values = (_rounded(trial.fields[field]) for field in fields)
-        table.add_row(str(trial.number), *values, score)
-    return table
-
-
-def _rounded(text: str) -> str:
-    """A number with four digits; anything else as it is."""
-    try:
-        return f"{float(text):.4g}"
-    except ValueError:
-        return text
 
 
 def _with_interval(mean: float, interval: float) -> str:

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from omnitraining.config.experiment import changed_fields, evaluate_run, parse, train_run
+from omnitraining.config.experiment import parse
 from omnitraining.errors import InputError
 from omnitraining.experiments.display import TrainingDisplay
 from omnitraining.experiments.records import Values
+from omnitraining.experiments.running import changed_fields, evaluate_run, train_run
 from omnitraining.io.files import locked, sync
 from omnitraining.runs.run import Run
 from omnitraining.training import Progress, find_device

@@ -20,7 +20,6 @@ from omnitraining.experiments.claims import Claim
 from omnitraining.experiments.display import (
     TrainingDisplay,
     comparison_table,
-    cost_table,
     show,
     validation_table,
 )
@@ -34,7 +33,7 @@ from omnitraining.experiments.records import (
     write_record,
 )
 from omnitraining.experiments.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
-from omnitraining.experiments.timing import step_costs
+from omnitraining.experiments.timing import cost_table, step_costs
 from omnitraining.io.files import locked, write_whole
 from omnitraining.io.terminal import say
 from omnitraining.runs.run import Run, provenance

@@ -55,7 +55,7 @@ class Suite:
         rows: per row, the fields that differ; the first row is the reference of differences.
         smoke: fields of the tiny variant.
         seeds: seeds of weights and samples.
-        draw: module of ``omnitraining.analysis`` whose ``draw`` makes the figure; empty for a
+        draw: module of `figures` whose ``draw`` makes the figure; empty for a
             search, which is judged by validation alone.
         folder: default folder of runs, where experiments share them.
         settings: separate trainings of every row that together make one table, as on

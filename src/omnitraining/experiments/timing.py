@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import yaml
+from rich.table import Table
 
 from omnitraining.config.experiment import instantiate
 from omnitraining.experiments.jobs import Job
@@ -69,6 +70,30 @@ def step_costs(
         StepCost(each.multiply_adds, statistics.median(times), each.precision, each.steps)
         for each, times in zip(steps, seconds, strict=True)
     ]
+
+
+def cost_table(title: str, costs: dict[str, StepCost]) -> Table:
+    """Multiply-adds and seconds of a step and of the whole training; the first row is 1.
+
+    Args:
+        title: of the table.
+        costs: by row.
+    """
+    first = next(iter(costs.values()))
+    whole = first.multiply_adds * first.steps if first.multiply_adds else None
+    table = Table("row", title=f"{title}: a training step, and the whole training")
+    for name in ("multiply-adds", "ms", "steps", "all multiply-adds", "all minutes", "compute"):
+        table.add_column(name, justify="right")
+    for row, cost in costs.items():
+        counted = ["-", "-", "-"]  # in reinforcement learning
+        if cost.multiply_adds is not None:
+            spent = cost.multiply_adds * cost.steps
+            ratio = f"{spent / whole:.3f}" if whole else "-"
+            counted = [f"{cost.multiply_adds / 1e9:.4g}e9", f"{spent / 1e12:.3g}e12", ratio]
+        minutes = f"{cost.seconds * cost.steps / 60:.3g}"
+        seconds = f"{1000 * cost.seconds:.3g}"
+        table.add_row(row, counted[0], seconds, str(cost.steps), counted[1], minutes, counted[2])
+    return table
 
 
 class _Steps:

@@ -6,6 +6,7 @@ the same care.
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from jsonargparse import Namespace
+from rich.table import Table
 
 from omnitraining.config.experiment import dump, parse
 from omnitraining.config.values import read_values
@@ -142,6 +144,25 @@ class Trial:
     fields: Fields
     score: float | None
     failure: str
+
+
+def trials_table(title: str, trials: Sequence[Trial]) -> Table:
+    """Trials of a search as rows, with the values that were tried and how well they did."""
+    fields = list(dict.fromkeys(field for trial in trials for field in trial.fields))
+    table = Table("trial", *fields, "best validation score", title=title)
+    for trial in trials:
+        score = "failed" if trial.score is None else f"{trial.score:.4g}"
+        values = (_rounded(trial.fields[field]) for field in fields)
+        table.add_row(str(trial.number), *values, score)
+    return table
+
+
+def _rounded(text: str) -> str:
+    """A number with four digits; anything else as it is."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
 
 
 class Search:

@@ -21,10 +21,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from omnitraining.backbones import FeatureWise
+from omnitraining.config.experiment import experiment_of
 from omnitraining.datasets.caching import written_whole
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, Predictor, Trained
-from omnitraining.learner.trained import experiment_of
 from omnitraining.tasks.classification.problem import new_heads
 
 TOLERANCE = 1e-4

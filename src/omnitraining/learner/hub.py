@@ -7,10 +7,8 @@ and, if it comes from a run that was judged, evaluation.json. The same folder wo
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -23,12 +21,11 @@ from omnitraining.config.values import read_yaml
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation
 from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
+from omnitraining.learner.hub_download import reached
 from omnitraining.learner.sources import WEIGHTS, Source, find
 from omnitraining.runs.run import Run
 
 ORIGIN = ("omnitraining", "commit", "torch", "python", "device", "step", "best_step", "seconds")
-FILES = ("*.safetensors", "*.json", "*.md")
-"""What is downloaded of a model; nothing that could run."""
 
 
 def save_pretrained(
@@ -74,7 +71,7 @@ def push_to_hub(
     """
     with TemporaryDirectory() as folder:
         _write(source, Path(folder), name, licence, trust)
-        with _reached(name) as hub:
+        with reached(name) as hub:
             api = hub.HfApi(token=token)
             url = api.create_repo(name, private=private, exist_ok=True)
             message = f"Upload by omnitraining {version('omnitraining')}"
@@ -96,20 +93,6 @@ def from_pretrained(
         InputError: there is no such model, it is damaged, or the hub cannot be reached.
     """
     return load(name, trust, **options)
-
-
-def download(name: str) -> Path:
-    """The folder of a model on the hub; it is kept, so that it is downloaded once.
-
-    Args:
-        name: "owner/name".
-
-    Raises:
-        InputError: there is no such model, or the hub cannot be reached; or huggingface_hub is not
-            installed.
-    """
-    with _reached(name) as hub:
-        return Path(hub.snapshot_download(name, allow_patterns=[*FILES]))
 
 
 def _is_judged(run: Run) -> bool:
@@ -231,22 +214,6 @@ def _without_places(value: Any) -> Any:
         return [_without_places(inner) for inner in value]
     is_path = isinstance(value, str) and any(mark in value for mark in "/\\~")
     return PurePath(value.replace("\\", "/")).name if is_path else value
-
-
-@contextmanager
-def _reached(name: str) -> Iterator[Any]:
-    """huggingface_hub, whose errors become one line that names the model."""
-    try:
-        hub = import_module("huggingface_hub")
-    except ImportError as error:
-        raise InputError(
-            "the hub needs huggingface_hub, which is not installed: pip install 'omnitraining[hub]'"
-        ) from error
-    try:
-        yield hub
-    except Exception as error:  # its errors are those of an HTTP library, which versions change
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{name} on the hub: {reason[0]}") from error
 
 
 def _run(source: Source, trust: bool) -> Run | None:

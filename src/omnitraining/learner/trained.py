@@ -18,15 +18,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from omnitraining.batches import Samples
 from omnitraining.config.experiment import (
     CANNOT_BE_MADE,
     Experiment,
-    instantiate,
+    experiment_of,
     load_model,
     load_run,
-    parse,
-    strictly_made,
 )
 from omnitraining.config.strict import (
     MAX_JSON,
@@ -38,7 +35,7 @@ from omnitraining.config.strict import (
 from omnitraining.config.values import read_yaml
 from omnitraining.datasets.caching import written_whole
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Evaluation, Inference
+from omnitraining.evaluation import Inference
 from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration, calibrate
 from omnitraining.learner.curves import CurveVotes, curve_votes
@@ -48,7 +45,7 @@ from omnitraining.omninet import plain
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs import run_data
 from omnitraining.runs.run import Run, training_facts, unique_tensors
-from omnitraining.tasks.base import Problem
+from omnitraining.tasks.blueprint import BLUEPRINT
 from omnitraining.tasks.classification.problem import Classification
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import find_device
@@ -57,48 +54,6 @@ VERSION = 1
 """Of the files below; raise it with any change that older versions cannot read."""
 
 _NOT_KEPT = ("problem", "training", "seed", "previous", "start")
-
-
-class Blueprint(Problem):
-    """A problem without data: the sizes that decide the architecture of a model.
-
-    Args:
-        shape: of one input, without the batch.
-        pre_outputs: outputs of the pre-training head.
-        meta_outputs: outputs of the meta-training head.
-        one_joint_head: whether both heads of the joint-flow are one.
-    """
-
-    def __init__(
-        self, shape: tuple[int, ...], pre_outputs: int, meta_outputs: int, one_joint_head: bool
-    ) -> None:
-        self.shape = shape
-        self.pre_outputs, self.meta_outputs = pre_outputs, meta_outputs
-        self.one_joint_head = one_joint_head
-
-    def example(self) -> Tensor:
-        return torch.zeros(2, *self.shape)
-
-    def to(self, device: torch.device) -> None:
-        pass
-
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
-        raise self._no_data()
-
-    def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
-        raise self._no_data()
-
-    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
-        raise self._no_data()
-
-    def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
-        raise self._no_data()
-
-    def _no_data(self) -> InputError:
-        return InputError("a saved learner has no data to train on or to be judged on")
-
-
-BLUEPRINT = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
 
 
 class Trained:
@@ -309,27 +264,6 @@ class Trained:
                 raise InputError(f"{source} is damaged: model.{name_} is not finite")
         made = cls(model.to(find_device("auto")), config, inputs, votes, name, trust)
         return made, tensors, facts
-
-
-def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
-    """The experiment that a learner's file describes.
-
-    Args:
-        config: its fields, with a `Blueprint` for a problem.
-        source: where they are from.
-        trust: whether classes from outside this library may be run.
-
-    Raises:
-        InputError: as in `omnitraining.config.experiment.strictly_made` and `parse`.
-    """
-    if trust:
-        return instantiate(parse(config, source))
-    try:
-        return strictly_made(config, source, (Blueprint,))
-    except InputError as error:
-        if str(error).startswith(source):
-            raise
-        raise InputError(f"{source} is damaged: {error}") from error  # of an option's own class
 
 
 def save_file(path: Path, data: bytes) -> None:

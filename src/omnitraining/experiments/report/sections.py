@@ -21,7 +21,7 @@ def results(record: Record, draw: str, picture: str) -> str:
 
     Args:
         record: as `omnitraining.experiments.records` writes it.
-        draw: the module of ``omnitraining.analysis`` that draws it; "" for a search.
+        draw: the module of `figures` that draws it; "" for a search.
         picture: file beside the record; "" if there is none.
     """
     if "failed" in record:

@@ -1,0 +1,258 @@
+"""One run: a configuration trained into a folder, and evaluated there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+from jsonargparse import Namespace
+
+from omnitraining import distributed
+from omnitraining.config.experiment import (
+    Experiment,
+    config_of,
+    dump,
+    instantiate,
+    load_run,
+    parse,
+    plan_of,
+)
+from omnitraining.config.trust import Check, flat
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Evaluation
+from omnitraining.learner.trained import calibrated
+from omnitraining.model import Model
+from omnitraining.runs import run_data
+from omnitraining.runs.compute import multiply_adds
+from omnitraining.runs.places import as_texts, relative, settled
+from omnitraining.runs.run import Run, provenance, training_facts
+from omnitraining.tasks.base import Problem
+from omnitraining.training import Progress, find_device, train
+
+RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
+"""Fields that may change when a run is resumed: how long and where, not what."""
+
+
+def train_run(
+    config: Namespace,
+    folder: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    trust: bool = False,
+    changed_data: bool = False,
+) -> Run:
+    """Train a configuration into a folder, which becomes a run.
+
+    Args:
+        config: the caller's own; the classes that it names are run.
+        folder: of the run.
+        resume: go on with the run that is there.
+        progress: told of losses and scores.
+        trust: whether other runs that it names, as ``start``, may run classes from outside this
+            library.
+        changed_data: go on although files of the data have changed.
+
+    Raises:
+        InputError: the folder already holds a run and ``resume`` is not set, or the other way
+            round; another process trains it; its data have changed; or something in the
+            configuration does not fit.
+    """
+    _check_folder(folder, resume)
+    team = distributed.team()
+    if not team.leads:
+        team.wait()  # so that none finds what process 0 writes
+        return _train(config, folder, resume, progress, trust, changed_data)
+    # Wrong input shall leave no trace: a folder that is made here is removed if nothing is in it.
+    with _made(folder), Run(folder, create=True).only_writer():
+        _check_folder(folder, resume)  # another process may have made it
+        team.wait()
+        return _train(config, folder, resume, progress, trust, changed_data)
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    if (folder / "config.yaml").is_file() and not resume:
+        raise InputError(f"{folder} already holds a run: add --resume, or choose another --out")
+    if resume and not folder.is_dir():
+        raise InputError(f"nothing to resume at {folder}: there is no such folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: a run is a folder")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder; what was made of it is removed again if it stays empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for place in missing:
+                place.rmdir()
+
+
+def _train(
+    config: Namespace,
+    folder: Path,
+    resume: bool,
+    progress: Progress | None,
+    trust: bool,
+    changed_data: bool,
+) -> Run:
+    """Train into a folder that no other process writes to."""
+    config = settled(config, Path())
+    experiment = instantiate(config)
+    device, team = find_device(experiment.training.device), distributed.team()
+    team.check(device, experiment.training.optimiser)
+    experiment.problem.share(team.rank, team.size)
+    model = experiment.build(trust)
+    _try_out(experiment, model)
+    changes: tuple[str, ...] = ()
+    run = Run(folder, create=True)
+    if (folder / "config.yaml").is_file():
+        _check_unchanged(Run(folder), config)
+    started = resume and run.checkpoint("last").is_file()
+    if started:
+        done = training_facts(run.checkpoint("last"))["step"]
+        if done > experiment.training.steps:
+            raise InputError(
+                f"training.steps is {experiment.training.steps}, but {folder} is at step {done}: "
+                "it must be that or more"
+            )
+        found = run_data.check(run, experiment.problem, goes_on=True, accept=changed_data)
+        changes = tuple(f"before step {done + 1}: {change}" for change in found)
+    cost = multiply_adds(model, experiment.problem, device) if team.leads else None
+    team.wait()  # so that none has read what process 0 writes now
+    if team.leads:
+        _write_origin(run, config, experiment.problem, changes)
+    facts = train(
+        model,
+        experiment.problem,
+        experiment.training,
+        experiment.inference,
+        run,
+        experiment.seed,
+        started,
+        progress,
+    )
+    if team.leads:
+        run.write_json("provenance.json", provenance() | facts | {"multiply_adds": cost})
+        _calibrate(run, experiment)
+    return run
+
+
+def _write_origin(run: Run, config: Namespace, problem: Problem, changes: tuple[str, ...]) -> None:
+    """Write down what a run is trained with, and on."""
+    before = run_data.read(run)
+    places = as_texts(config)
+    data = run_data.data_of(problem, places)
+    if data is None and places:
+        data = run_data.RunData(places=places)
+    if data is not None:
+        known = before.changes if before else ()
+        run_data.write(run, replace(data, changes=(*known, *changes)))
+    run.write_text("config.yaml", dump(relative(config, run.path)))
+
+
+def _calibrate(run: Run, experiment: Experiment) -> None:
+    """Measure on its validation tasks what learners of a run need, if its data are in files.
+
+    These may be gone when a learner is wanted. Whatever else a problem has, it can make again.
+    """
+    data = run_data.read(run)
+    if not run.checkpoint("best").is_file():  # no validation had a score
+        return
+    if data is not None and data.inputs is not None and data.is_of_files:
+        experiment.problem.to(torch.device("cpu"))
+        calibrated(run, experiment, experiment.load(run).cpu())
+
+
+@torch.no_grad()
+def _try_out(experiment: Experiment, model: Model) -> None:
+    """The losses of one step, to find out before training whether the parts fit together."""
+    if not model.trained_flows:
+        raise InputError(
+            f"{experiment.method} has no loss to train with: loss.l_pre, loss.l_joint or "
+            "loss.l_meta must be true"
+        )
+    experiment.inference.voters(model.trained_flows)
+    experiment.training.make_optimiser(model)
+    problem, random = experiment.problem, torch.Generator().manual_seed(0)
+    meta = type(experiment.metatraining)
+    other = sorted(problem.test_outputs - {problem.meta_outputs})
+    if meta.fixed_ways and other and {"meta", "joint_meta"} & {*model.networks}:
+        raise InputError(
+            f"{meta.__name__} answers tasks of as many ways as it was trained on, "
+            f"{problem.meta_outputs}, but there are test tasks of {other[0]}: set protocol.ways "
+            "and protocol.test_ways alike, or leave that benchmark out"
+        )
+    try:
+        samples = problem.samples(0, random, model.eval())
+        model(samples.batch, samples.episode, joint=samples.joint)
+    except RuntimeError as error:
+        parts = (problem, experiment.pretraining, experiment.metatraining)
+        raise InputError(
+            f"{', '.join(type(part).__name__ for part in parts)} do not fit together: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def changed_fields(run: Run, config: Namespace) -> list[str]:
+    """Fields in which a configuration differs from that of a run.
+
+    Nothing that the run names is made for that, nor imported.
+
+    Raises:
+        InputError: the run names a class from outside this library that the configuration does
+            not name, and the run is not trusted.
+    """
+    given = yaml.safe_load(dump(settled(config, Path())))
+    if run.trust:
+        old, new = (dict(one.items()) for one in (config_of(run), parse(given)))
+    else:
+        asked = Check("configuration", foreign=None)
+        new = flat(asked.plan(given, Experiment))
+        old = flat(plan_of(run, frozenset({*asked.named, ""})))  # never empty: nothing is limited
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _check_unchanged(run: Run, config: Namespace) -> None:
+    changed = [name for name in changed_fields(run, config) if name not in RESUMABLE]
+    if changed:
+        raise InputError(
+            f"{run.path} was trained with another {', '.join(changed)}: only "
+            f"{', '.join(RESUMABLE)} may change with --resume"
+        )
+
+
+def evaluate_run(
+    run: Run, tasks: int | None = None, shots: tuple[int, ...] = (), name: str = "test"
+) -> Evaluation:
+    """Judge a run on the fixed test tasks and keep the result in its folder.
+
+    Args:
+        run: the run folder.
+        tasks: test tasks per cell, from 2 to those that the problem has, which is the default.
+        shots: support samples; as configured if not given.
+        name: of the record in ``evaluations/``.
+
+    Raises:
+        InputError: the run cannot be judged, or the result cannot be written.
+    """
+    evaluation = judged(run, tasks, shots)
+    run.save_evaluation(name, evaluation)
+    return evaluation
+
+
+def judged(run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()) -> Evaluation:
+    """The same without keeping the result, as of a run that may only be read."""
+    experiment = load_run(run)
+    problem = experiment.problem
+    tasks = problem.test_tasks if tasks is None else tasks
+    if not 2 <= tasks <= problem.test_tasks:
+        raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
+    if shots:
+        problem.set_test_shots(shots)
+    return problem.evaluate(experiment.ready(run), experiment.inference, tasks)

@@ -1,0 +1,54 @@
+"""A problem without data: what remains of one in the file of a learner."""
+
+import torch
+from torch import Tensor
+
+from omnitraining.batches import Samples
+from omnitraining.errors import InputError
+from omnitraining.evaluation import Evaluation, Inference
+from omnitraining.model import Model
+from omnitraining.tasks.base import Problem
+
+
+class Blueprint(Problem):
+    """A problem without data: the sizes that decide the architecture of a model.
+
+    Args:
+        shape: of one input, without the batch.
+        pre_outputs: outputs of the pre-training head.
+        meta_outputs: outputs of the meta-training head.
+        one_joint_head: whether both heads of the joint-flow are one.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], pre_outputs: int, meta_outputs: int, one_joint_head: bool
+    ) -> None:
+        self.shape = shape
+        self.pre_outputs, self.meta_outputs = pre_outputs, meta_outputs
+        self.one_joint_head = one_joint_head
+
+    def example(self) -> Tensor:
+        return torch.zeros(2, *self.shape)
+
+    def to(self, device: torch.device) -> None:
+        pass
+
+    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+        raise self._no_data()
+
+    def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
+        raise self._no_data()
+
+    def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
+        raise self._no_data()
+
+    def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
+        raise self._no_data()
+
+    def _no_data(self) -> InputError:
+        return InputError("a saved learner has no data to train on or to be judged on")
+
+
+BLUEPRINT = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
+FORMERLY = "omnitraining.learner.trained.Blueprint"
+"""Its name in files of version 0.1."""
