@@ -21,6 +21,7 @@ from omnitraining.experiments.report.markers import filled
 from omnitraining.experiments.report.sections import (
     calibration,
     flows,
+    front,
     glyphs,
     policies,
     pretrained,
@@ -31,18 +32,22 @@ from omnitraining.experiments.report.sections import (
 )
 
 HERE = Path(__file__).parent
+YARDSTICKS = ("yardstick-cifar-fs", "yardstick-omniglot", "yardstick-mini-imagenet")
+
+
+def front_page(record: Any) -> str:
+    """The table of the main README: two records of the same runs."""
+    return front(record, json.loads((HERE / "photo-table4.json").read_text()))
 
 
 def main() -> int:
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
-        HERE.parent / "README.md": {
-            "yardstick-cifar-fs": tables.markdown,
+        HERE.parent / "README.md": {"photo-table2": front_page},
+        HERE / "README.md": {
+            **{name: tables.markdown for name in YARDSTICKS},
             "glyphs": glyphs,
             "figure5": sinusoids,
-            "figure8": partial(policies, picture="results/figure8.png"),
-            "benchmarks": speed,
-        },
-        HERE / "README.md": {
+            "figure8": partial(policies, picture="figure8.png"),
             "figure8-cheetah": partial(policies, picture="figure8-cheetah.png"),
             "navigation-search": search,
             "glyphs-search": search,
@@ -52,6 +57,7 @@ def main() -> int:
             "thread-load": endurance.thread_load,
             "long-run": endurance.long_run,
             "compatibility": endurance.compatibility,
+            "benchmarks": speed,
         },
         HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},

@@ -343,7 +343,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--loss.weight", "-1"], "loss.weight is -1.0: lambda must be 0 or more"),
     (["--omninet.rank", "0"], "rank is 0: it must be 1 or more"),
     (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),
-    (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, ResNet10"),
+    (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, R2D2Net"),
     (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Photos"),
     (["--pretraining", "Rot"], "there is no class 'Rot': choose from REINFORCE, RFS, Baseline,"),
     (["--metatraining", "Rot"], "there is no class 'Rot': choose from GNN, MAML,"),

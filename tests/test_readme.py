@@ -15,15 +15,15 @@ from omnitraining import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+LEARNER, TRAINING = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(TRAINING, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4  # two benchmarks at two numbers of shots
     for line in lines:
@@ -56,9 +56,8 @@ def test_the_learner_and_its_command_line_twin_run_on_a_folder_of_images(
             image.save(new if i > 3 else tmp_path / "mine" / "few" / name / f"ä ({i}).{kind}")
     image.save(tmp_path / "mine" / "new" / "1.png")
     image.save(tmp_path / "mine" / "one more.jpg")
-    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(LEARNER, "README.md", "exec"), names)
     paths = sorted((tmp_path / "mine" / "new").iterdir())
     again = names["again"]
     assert again.counts_ == {"naïve & cross": 4, "ring №1 [x]": 4, "star": 5}
@@ -75,6 +74,10 @@ def test_the_learner_and_its_command_line_twin_run_on_a_folder_of_images(
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_to_files(target: str) -> None:
     assert target.startswith("http") or (ROOT / target).exists()
+
+
+def test_it_is_read_in_two_minutes() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_results_are_what_the_records_say() -> None:

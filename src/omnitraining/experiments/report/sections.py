@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omnitraining.experiments.claims import Claim, Verdict
+from omnitraining.experiments.claims import EQUAL, Claim, Verdict, compute_ratio, training_cost
 from omnitraining.experiments.figures import flow_curves, pairs, tables
 
 Record = dict[str, Any]
@@ -44,8 +44,7 @@ def results(record: Record, draw: str, picture: str) -> str:
         figure = [f"![{record['title']}]({picture})\n"] if picture else []
         lines = [*accuracies(record), verdicts(record, "accuracy")]
         text = "\n".join([first + f"95 % intervals {over(record)}.\n", *figure, *lines])
-    # What is written for the README of the repository names pictures from there.
-    return text.replace("](results/", "](")
+    return text
 
 
 def seeds(record: Record) -> str:
@@ -118,11 +117,12 @@ def search(record: Record) -> str:
 
 
 def glyphs(record: Record) -> str:
+    """The demonstration on generated characters: accuracies, cost and verdicts."""
     lines = [
         f"**{record['title']}** (`{record['command']}`; 5-way accuracy in %, {record['tasks']} "
-        f"tasks, mean of {record['seeds']} seeds, 95 % interval {over(record)}; rows with + were "
-        "trained as long as Omni-Training).\n",
-        "![accuracy of every method on every benchmark](results/glyphs.png)\n",
+        f"tasks, {seeds(record)}, 95 % intervals {over(record)}; all rows but those named "
+        "otherwise are trained for as many multiply-adds as the first).\n",
+        "![accuracy of every method on every benchmark](glyphs.png)\n",
         *accuracies(record),
     ]
     lines.append(verdicts(record, "accuracy"))
@@ -281,7 +281,7 @@ def sinusoids(record: Record) -> str:
     lines = [
         f"**{record['title']}** (`{record['command']}`; mean squared error on {record['tasks']} "
         f"unseen waves, mean of {record['seeds']} seeds).\n",
-        "![error by gradient steps](results/figure5.png)\n",
+        "![error by gradient steps](figure5.png)\n",
         table(
             ["", *(cell.replace(" steps", "") for cell in chosen)],
             [[name, *(number(row["cells"][cell], head) for cell in chosen)]
@@ -289,7 +289,7 @@ def sinusoids(record: Record) -> str:
         ),
         "Columns: support points K and gradient steps.\n",
         verdicts(record, "error"),
-        "![waves recovered from five points](results/figure6.png)\n",
+        "![waves recovered from five points](figure6.png)\n",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -369,3 +369,58 @@ def number(cell: Record, head: str = "ensemble", small: int = 3) -> str:
 def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def front(near: Record, far: Record) -> str:
+    """Unseen classes of the training domain, and the mean over other domains, with what it cost.
+
+    Args:
+        near: record with one benchmark, that of the training domain.
+        far: record of the same runs with the benchmarks of other domains.
+    """
+    name = next(iter(near["rows"][near["reference"]]["cells"])).split()[0]
+    others = list(dict.fromkeys(c.split()[0] for c in far["rows"][far["reference"]]["cells"]))
+    lines = []
+    for row, results in near["rows"].items():
+        cells = list(results["cells"].values())
+        means = [cell["heads"]["ensemble"]["mean"] for cell in far["rows"][row]["cells"].values()]
+        spread = [sum(means[i::2]) / len(others) for i in range(2)]  # one shot and five, by turns
+        (facts,) = results.get("settings", {"": results}).values()
+        cost = training_cost(facts)
+        spent = f"{cost / 1e12:.1f}" if cost else ""
+        shown = [number(cells[0]), number(cells[1]), *(f"{mean:.1f}" for mean in spread)]
+        lines.append([row, *shown, str(facts["steps"][0]), spent])
+    header = ["", f"{name} 1-shot", "5-shot", f"{len(others)} other domains 1-shot", "5-shot"]
+    return "\n".join(
+        [
+            f"**Trained on {name}, tested on its unseen classes and on {', '.join(others)}** "
+            f"(`{near['command']}`; Conv4 of 64 channels, 42 px, 5-way accuracy in %, "
+            f"{near['tasks']} episodes, {seeds(near)}, 95 % intervals {over(near)}; other domains: "
+            "mean).\n",
+            table([*header, "steps", "10^12 multiply-adds"], lines),
+            _against(near, far),
+        ]
+    )
+
+
+def _against(near: Record, far: Record) -> str:
+    """In how many cells the reference is better and worse than each row of equal compute."""
+    words = []
+    for row in near["rows"]:
+        ratio = compute_ratio(near["rows"][near["reference"]], near["rows"][row])
+        if row == near["reference"] or ratio is None or not 1 / EQUAL <= ratio <= EQUAL:
+            continue
+        gaps = [
+            cell["reference_minus_this"]
+            for record in (near, far)
+            for cell in record["rows"][row]["cells"].values()
+            if "reference_minus_this" in cell
+        ]
+        better = sum(gap["mean"] > gap["interval"] for gap in gaps)
+        worse = sum(-gap["mean"] > gap["interval"] for gap in gaps)
+        words.append(f"{row} {better} / {worse}")
+    cells = sum(len(r["rows"][r["reference"]]["cells"]) for r in (near, far))
+    return (
+        f"At equal compute {near['reference']} is better / worse, paired over episodes with an "
+        f"interval that excludes zero, in so many of {cells} cells: {'; '.join(words)}.\n"
+    )
