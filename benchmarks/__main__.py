@@ -93,12 +93,12 @@ def methods() -> list[Row]:
         model = build_model(
             method, lambda: Conv4(1, 32), glyphs, Baseline(), ProtoNet(), loss, options
         ).to(memory_format=torch.channels_last)
-        teacher, optimiser = Teacher(model), torch.optim.AdamW(model.parameters())
+        teacher, optimizer = Teacher(model), torch.optim.AdamW(model.parameters())
 
         def step() -> None:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             model(batch, episode)["total"].backward()
-            optimiser.step()
+            optimizer.step()
             teacher.update()
 
         return step
@@ -193,16 +193,16 @@ def data_share() -> list[Row]:
     """Time spent on drawing and preparing batches, within a training step."""
     glyphs = Glyphs(benchmarks=("latin",))
     model = _classifier(glyphs, "omni-training")
-    teacher, optimiser = Teacher(model), torch.optim.AdamW(model.parameters())
+    teacher, optimizer = Teacher(model), torch.optim.AdamW(model.parameters())
     random = torch.Generator().manual_seed(0)
     data, whole = [], []
     for step in range(12):
         start = time.perf_counter()
         batch, episode = glyphs.minibatch(step, random), glyphs.episode(step, random)
         data.append(time.perf_counter() - start)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(batch, episode, teacher.model)["total"].backward()
-        optimiser.step()
+        optimizer.step()
         teacher.update()
         whole.append(time.perf_counter() - start)
     share = statistics.median(d / w for d, w in zip(data[2:], whole[2:], strict=True))

@@ -27,7 +27,7 @@ SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 16
 
 
 class FilePerImage(Dataset[tuple[Tensor, int]]):
-    """What peers do: open, crop, jitter and normalise one file at a time."""
+    """What peers do: open, crop, jitter and normalize one file at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.classes = [sorted(c.iterdir()) for c in sorted(folder.iterdir())]

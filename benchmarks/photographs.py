@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from benchmarks.timing import Row, put, ratio
 from omnitraining.backbones import Conv4, ResNet10, ResNet12, ResNet18, WideResNet
 from omnitraining.batches import Episode
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
@@ -44,7 +44,7 @@ def images(side: int) -> Classification:
     labels = torch.arange(CLASSES).repeat_interleave(IMAGES)
     shape = (CLASSES * IMAGES, 3, side, side)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
-    made = LabelledImages(pixels, labels, tuple(map(str, range(CLASSES))), "random")
+    made = LabeledImages(pixels, labels, tuple(map(str, range(CLASSES))), "random")
     return Classification(made, made, {"random": made}, PROTOCOL, PadCropViews(side))
 
 
@@ -58,7 +58,7 @@ class Steps:
         self.model: Model = build_model(method, BACKBONES["Conv4-64"], *parts).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = Teacher(self.model, self.model.loss.alpha)
-        self.optimizer = Training().make_optimiser(self.model)
+        self.optimizer = Training().make_optimizer(self.model)
         self.number = 0
         self.seconds_of_data = 0.0
 

@@ -30,7 +30,7 @@ def scores(features: Tensor, labels: Tensor) -> dict[str, Score]:
         "the same, less that to the second": lambda s, q, _: _margin(cosines(s, q)),
         "its softmax over classes": lambda s, q, _: (SCALE * cosines(s, q)).softmax(-1).amax(-1),
         "energy": lambda s, q, _: (SCALE * cosines(s, q)).logsumexp(-1),
-        "standardised distance": lambda s, q, shots: (
+        "standardized distance": lambda s, q, shots: (
             -torch.cdist(q @ whitened, s @ whitened).amin(-1) / (1 + 1 / shots) ** 0.5
         ),
         "likelihood ratio": lambda s, q, shots: likelihood_ratio(
@@ -44,9 +44,9 @@ def covariances(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tenso
     counts = labels.bincount()
     means = torch.zeros(len(counts), features.shape[1], dtype=features.dtype)
     means = means.index_add(0, labels, features) / counts.unsqueeze(1)
-    rest, centred = features - means[labels], means - means.mean(0)
+    rest, centered = features - means[labels], means - means.mean(0)
     within = rest.T @ rest / (len(rest) - len(counts))
-    between = centred.T @ centred / (len(counts) - 1) - within / counts.double().mean()
+    between = centered.T @ centered / (len(counts) - 1) - within / counts.double().mean()
     return _with_ridge(within), _with_ridge(between), means.mean(0)
 
 

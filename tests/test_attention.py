@@ -195,13 +195,13 @@ def test_every_flow_of_a_fitted_predictor_has_maps(run: Run) -> None:
         assert found.shape == (3, 4, 4), flow
 
 
-@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("colors", [1, 3])
 def test_the_command_draws_images_of_a_user(
-    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], colours: int
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], colors: int
 ) -> None:
     out, image = tmp_path / "map.png", photos / "p0" / "0.png"
-    if colours == 3:
-        image = tmp_path / "colour.jpg"
+    if colors == 3:
+        image = tmp_path / "color.jpg"
         Image.open(photos / "p0" / "0.png").convert("RGB").resize((50, 31)).save(image)
     words = ["attention", str(run.path), "--trust", "--images", str(image), str(photos / "p1")]
     assert main([*words, "--out", str(out)]) == 0

@@ -274,8 +274,8 @@ def test_a_vit_is_its_formula() -> None:
         return x @ state[f"{name}.weight"].flatten(1).T + state[f"{name}.bias"]
 
     def norm(name: str, x: Tensor) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        unit = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        centered = x - x.mean(-1, keepdim=True)
+        unit = centered / (centered.square().mean(-1, keepdim=True) + 1e-6).sqrt()
         return unit * state[f"{name}.weight"] + state[f"{name}.bias"]
 
     for image, features in zip(images, network(images), strict=True):

@@ -174,7 +174,7 @@ def test_fields_that_are_listed_can_be_given_as_they_are(name: str) -> None:
 def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> None:
     lines = says("train", waves, "--fields").splitlines()
     text = " ".join(" ".join(lines).split())
-    assert "optimiser steps; each sees one mini-batch and one episode" in text
+    assert "optimizer steps; each sees one mini-batch and one episode" in text
     assert "(Glyphs, Photos, Sinusoids, Reinforcement, or package.module.Class)" in text
     assert re.search(r"problem.waves +20 ", text) and re.search(r"backbone.hidden +\[8, 8\]", text)
     assert max(map(len, lines)) <= 200
@@ -335,7 +335,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--loss.l_pre", "maybe"], "loss.l_pre is maybe: it must be true or false"),
     (["--omninet.rank", "x"], "omninet.rank is x: it must be an integer or null"),
     (["--problem.waves", "x"], "problem.waves is x: it must be an integer"),
-    (["--training.optimiser", "lion"], "it must be one of 'adam', 'sgd'"),
+    (["--training.optimizer", "lion"], "it must be one of 'adam', 'sgd'"),
     (["--method", "magic"], "it must be one of 'omni-training', 'pre-training'"),
     (["--training.steps", "-1"], "training.steps is -1: it must be 0 or more"),
     (["--training.lr", "-1"], "training.lr is -1.0: it must be greater than 0"),

@@ -18,7 +18,7 @@ NAMES = ("naïve [one] №1", "two & three", "#4 – ünï", "z,\"")  # fmt: ski
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Handwritten digits with awkward names, in mixed sizes, colours and formats."""
+    """Handwritten digits with awkward names, in mixed sizes, colors and formats."""
     folder, data = tmp_path_factory.mktemp("photos [1]"), digits.load(size=32)
     for number, name in enumerate(NAMES):
         for j, index in enumerate((data.labels == number).nonzero()[:8, 0]):
@@ -65,7 +65,7 @@ def test_class_folders_are_predicted_as_they_are_learned(
     assert sum(Path(row["image"]).parent.name == row["label"] for row in found) >= 16
 
 
-def test_a_folder_of_images_is_labelled(
+def test_a_folder_of_images_is_labeled(
     photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = said(capsys, "predict", learned, photos / "query")

@@ -62,7 +62,7 @@ def test_a_run_is_judged_as_it_was(path: Path, name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("path", "name"), WRITTEN)
 def test_a_run_goes_on(path: Path, name: str, tmp_path: Path) -> None:
-    """The optimiser too: losses come out otherwise if it starts anew."""
+    """The optimizer too: losses come out otherwise if it starts anew."""
     copy = run(path, name, tmp_path)
     before, wanted = copy.load_metrics(), expected(path, name, "resumed")
     found = resumed(copy, 3)

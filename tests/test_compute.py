@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.model import OmniLoss, build_model
 from omnitraining.pretraining import Baseline
 from omnitraining.runs.compute import multiply_adds
@@ -18,7 +18,7 @@ WIDTH = 5
 
 def problem() -> Classification:
     images = torch.randint(256, (120, 1, 8, 8), dtype=torch.uint8)
-    data = LabelledImages(images, torch.arange(120) % 6, tuple("abcdef"), "noise")
+    data = LabeledImages(images, torch.arange(120) % 6, tuple("abcdef"), "noise")
     return Classification(data, data, {"x": data}, Protocol(shots=2, queries=3, batch=7))
 
 

@@ -56,7 +56,7 @@ WHOLE = ("protonet-plain", "maml-plain", "sinusoids", "two-flows", "navigation")
 
 
 def case(name: str, steps: int) -> Values:
-    exact = {"steps": steps, "epoch": 9, "optimiser": "sgd", "lr": RATE}
+    exact = {"steps": steps, "epoch": 9, "optimizer": "sgd", "lr": RATE}
     judged = {"inference": {"weights": "student"}}
     return merge(CASES[name], {"training": exact, "loss": {"weight": 1.0}, "seed": 3, **judged})
 
@@ -133,7 +133,7 @@ def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
     """What one process makes of the same samples: of both shares in turn, or of its own step."""
     experiment = instantiate(parse(case(name, BEFORE)))
     model = experiment.build()
-    teacher, optimiser = Teacher(model), torch.optim.SGD(model.parameters(), RATE)
+    teacher, optimizer = Teacher(model), torch.optim.SGD(model.parameters(), RATE)
     modules = {"student": model, "teacher": teacher.model}
     load_checkpoint(folder / f"{name}-first" / "last.safetensors", modules)
     model.train()
@@ -149,11 +149,11 @@ def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
                 if is_acting
                 else [problem.samples(step, chance(3, step), model)]
             )
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         for part in drawn:
             terms = model(part.batch, part.episode, teacher.model, step, part.joint)
             (terms["total"] if whole else terms["total"] / 2).backward()
-        optimiser.step()
+        optimizer.step()
         teacher.update()
     return {name: p.detach() for name, p in model.named_parameters()}
 
@@ -275,19 +275,19 @@ def test_a_problem_that_does_not_say_what_is_shared_is_for_one_process() -> None
 
 
 @pytest.mark.parametrize(
-    ("device", "optimiser", "line"),
+    ("device", "optimizer", "line"),
     [
-        ("cpu", "trpo", "training.optimiser is 'trpo', which is for one process alone"),
+        ("cpu", "trpo", "training.optimizer is 'trpo', which is for one process alone"),
         ("mps", "sgd", "training.device is mps, where several processes cannot train"),
         ("cuda:1", "sgd", "training.device names GPU 1 for every process"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(
-    device: str, optimiser: str, line: str
+    device: str, optimizer: str, line: str
 ) -> None:
-    Team().check(torch.device(device), optimiser)
+    Team().check(torch.device(device), optimizer)
     with pytest.raises(InputError, match=line):
-        Team(1, 2).check(torch.device(device), optimiser)
+        Team(1, 2).check(torch.device(device), optimizer)
 
 
 # --- starting ---

@@ -19,10 +19,10 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # EasyFSL has float32 in its code
 
 def episode(size: int, ways: int = 5, shots: int = 3, queries: int = 4) -> Episode:
     """One task of features of overlapping classes, its support samples in no order."""
-    centres, parts = torch.randn(ways, size), []
+    centers, parts = torch.randn(ways, size), []
     for count in (shots, queries):
         labels = torch.arange(ways).repeat_interleave(count)
-        parts += [centres[labels] + torch.randn(len(labels), size), labels]
+        parts += [centers[labels] + torch.randn(len(labels), size), labels]
     order = torch.randperm(ways * shots)
     return Episode(
         parts[0][order][None], parts[1][order][None], parts[2][None], parts[3][None], ways

@@ -57,7 +57,7 @@ MORE: list[Algorithm] = [
     MAML(task="regression"),
     MAML(steps=3, lr=0.1, second_order=False),
     MetaOptNet("ridge"),
-    MetaOptNet("ridge", penalty=1.0, normalise=True, scale=5.0),
+    MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),
 ]
 FOUND = [*found_in(pretraining, PreTraining), *found_in(metatraining, MetaTraining)]
 # Policies are asked for actions, not for answers: tasks/test_reinforcement.py holds them to these.
@@ -107,11 +107,11 @@ def training_loss(algorithm: Algorithm, network: Network, problem: Toy, seed: in
 
 
 def train(algorithm: Algorithm, network: Network, problem: Toy, steps: int) -> None:
-    optimiser = torch.optim.Adam(network.train().parameters(), 0.01)
+    optimizer = torch.optim.Adam(network.train().parameters(), 0.01)
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         training_loss(algorithm, network, problem, seed=step).backward()
-        optimiser.step()
+        optimizer.step()
 
 
 def score(algorithm: Algorithm, network: Network, problem: Toy) -> Tensor:
@@ -178,7 +178,7 @@ def rename_classes(head: nn.Module, new: Tensor) -> None:
             weight[:, slots] = weight[:, slots[new]]
         for layer in (*head.layers, head.last):
             weight = layer.linear.weight.data
-            for labels in (slots, slots + weight.shape[1] // 2):  # its own, then its neighbours'
+            for labels in (slots, slots + weight.shape[1] // 2):  # its own, then its neighbors'
                 weight[:, labels] = weight[:, labels[new]]
         head = head.last.linear
     if isinstance(head, nn.Linear) and head.out_features == ways:

@@ -109,8 +109,8 @@ def test_one_step_of_omni_training_has_finite_terms_and_reaches_every_parameter(
     # The teacher is still the student; without a graph some kernels round otherwise.
     assert terms["r_pre"] < 1e-12 and terms["r_meta"] < 1e-12
     assert_gradients(model, terms["total"])
-    optimiser = torch.optim.SGD(model.parameters(), 0.1)
-    optimiser.step()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer.step()
     teacher.update()
     terms = model(*data, teacher.model)
     assert all(term.isfinite() for term in terms.values())
@@ -226,11 +226,11 @@ def test_algorithms_learn_through_the_noise_of_feature_wise_transformation(
     before = loss_without_noise(model, problem)
     first, second = (model(*samples(problem, torch.Generator())) for _ in range(2))
     assert first["l_meta"] != second["l_meta"]  # there is noise
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for step in range(steps):
         loss = model(*samples(problem, torch.Generator().manual_seed(step)))["total"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         assert_gradients(model, loss)
-        optimiser.step()
+        optimizer.step()
     after = loss_without_noise(model, problem)
     assert after < 0.5 * before

@@ -25,7 +25,7 @@ def test_operations_and_memory_are_those_of_the_layers() -> None:
     expected = 64 * (3 * sum(layers) - layers[0])
     operations, size = step(*without_data(baseline()))
     assert operations == pytest.approx(expected)
-    # Of every layer at least its input, output and normalised output are kept.
+    # Of every layer at least its input, output and normalized output are kept.
     values = 64 * sum(2 * side**2 * 64 for side, _ in CONVOLUTIONS)
     assert 4 * values < size < 4 * 4 * values
 

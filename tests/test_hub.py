@@ -84,7 +84,7 @@ def test_a_fitted_learner_comes_back_fitted(run: Run, tmp_path: Path) -> None:
     assert "It has learned already: 0, 1, 2." in text and "did not come with" in text
 
 
-def test_the_card_says_data_results_configuration_licence_and_how_to_load(
+def test_the_card_says_data_results_configuration_license_and_how_to_load(
     run: Run, tmp_path: Path
 ) -> None:
     folder = hub.save_pretrained(run.path, tmp_path / "folder", "cc-by-4.0", trust=True)

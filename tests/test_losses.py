@@ -55,5 +55,5 @@ def test_distillation_gives_the_teacher_no_gradient_and_vanishes_at_equality(los
 def test_sums_have_the_paper_s_weights() -> None:
     a, b, c = torch.tensor([2.0, 5.0, 11.0]).unbind()
     assert losses.joint_loss(a, b) == 7  # eq. 7
-    assert losses.regularised_loss(a, b, 3.0) == 17  # eq. 11 and 14
+    assert losses.regularized_loss(a, b, 3.0) == 17  # eq. 11 and 14
     assert losses.omni_loss(a, b, c) == 18  # eq. 15

@@ -42,12 +42,12 @@ def features(
     tasks: int = 1, size: int = 6, ways: int = 3, shots: int = 3, queries: int = 2
 ) -> Episode:
     """Features of overlapping classes, so that a fit has something to weigh."""
-    centres = torch.randn(tasks, ways, size)
+    centers = torch.randn(tasks, ways, size)
     parts = []
     for count in (shots, queries):
         labels = torch.arange(ways).repeat_interleave(count).expand(tasks, -1)
         noise = torch.randn(tasks, ways * count, size)
-        parts += [centres.repeat_interleave(count, 1) + noise, labels]
+        parts += [centers.repeat_interleave(count, 1) + noise, labels]
     return Episode(*parts, ways)
 
 
@@ -96,7 +96,7 @@ def test_prototypes_are_means_where_classes_differ_in_size() -> None:
     [ProtoNet(), MatchingNet(), RelationNet(channels=1), GNN(), MetaOptNet()],
     ids=lambda a: type(a).__name__,
 )
-def test_support_and_query_are_normalised_in_one_batch(algorithm: MetaTraining) -> None:
+def test_support_and_query_are_normalized_in_one_batch(algorithm: MetaTraining) -> None:
     backbone = nn.Sequential(nn.BatchNorm1d(INPUTS), nn.Linear(INPUTS, 16))
     episode = task()
     algorithm.predict(Network(backbone, algorithm.head(16, 3)).train(), episode)
@@ -333,7 +333,7 @@ def test_the_svm_head_is_scikit_learn_s(cost: float, shape: dict[str, int]) -> N
 @pytest.mark.parametrize("shape", [FEW, MANY], ids=["more features", "more samples"])
 @pytest.mark.parametrize(
     "algorithm",
-    [MetaOptNet("ridge", 0.5), MetaOptNet(cost=0.1), MetaOptNet(cost=1.0, normalise=True)],
+    [MetaOptNet("ridge", 0.5), MetaOptNet(cost=0.1), MetaOptNet(cost=1.0, normalize=True)],
     ids=repr,
 )
 def test_the_gradient_of_a_fit_is_that_of_its_finite_differences(
@@ -353,10 +353,10 @@ def test_the_gradient_of_a_fit_is_that_of_its_finite_differences(
 def test_metaoptnet_fits_features_of_length_one_if_asked() -> None:
     episode = features()
     stretched = dataclasses.replace(episode, support_x=episode.support_x * torch.rand(1, 9, 1))
-    for normalise in (True, False):
-        algorithm = MetaOptNet(normalise=normalise)
+    for normalize in (True, False):
+        algorithm = MetaOptNet(normalize=normalize)
         first, second = (algorithm.predict(on_features(algorithm), e) for e in (episode, stretched))
-        assert torch.allclose(first, second) == normalise
+        assert torch.allclose(first, second) == normalize
 
 
 def test_metaoptnet_s_scale_multiplies_the_logits() -> None:

@@ -63,7 +63,7 @@ def test_a_term_that_is_not_finite_is_named_with_its_step_and_samples(
 def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(
     value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, slopes = Training.make_optimiser, 0
+    original, slopes = Training.make_optimizer, 0
     hooks: list[object] = []
 
     def poisoned(slope: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(
             hooks.append([*model.parameters()][-1].register_hook(poisoned))
         return original(self, model)
 
-    monkeypatch.setattr(Training, "make_optimiser", make)
+    monkeypatch.setattr(Training, "make_optimizer", make)
     monkeypatch.setattr(training, "REPORT_EVERY", 100)
     words = r"the gradient became (nan|inf) on the samples of training step 4 \(counted from 0\)"
     with pytest.raises(InputError, match=words):

@@ -26,7 +26,7 @@ def size(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def randomised(net: nn.Module, std: float = 0.3) -> nn.Module:
+def randomized(net: nn.Module, std: float = 0.3) -> nn.Module:
     """Draws every parameter and running statistic, so that no branch or norm is trivial."""
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=std)
@@ -142,7 +142,7 @@ def test_a_convolutional_flow_is_a_joint_layer_plus_a_1x1_branch(
     dims: int, padding_mode: str, seed: int
 ) -> None:
     backbone, x = random_convnet(dims, padding_mode, seed)
-    net = randomised(OmniNet(backbone))
+    net = randomized(OmniNet(backbone))
     for flow in (net.pre, net.meta):
         assert_same(flow, lambda x, f=flow: two_branches(net.joint, f, x), x, [*flow.parameters()])
 
@@ -173,7 +173,7 @@ def test_a_flow_of_other_layers_is_a_joint_layer_plus_a_branch_layer(
     name: str, rank: int | None
 ) -> None:
     make, shape = LAYERS[name]
-    net = randomised(OmniNet(make(), rank=rank))
+    net = randomized(OmniNet(make(), rank=rank))
     for flow in (net.pre, net.meta):
         assert_same(
             flow,
@@ -184,7 +184,7 @@ def test_a_flow_of_other_layers_is_a_joint_layer_plus_a_branch_layer(
 
 
 def test_a_module_used_twice_in_forward_has_one_branch_for_both_uses() -> None:
-    net = randomised(OmniNet(Words()))
+    net = randomized(OmniNet(Words()))
     x = torch.randint(10, (6, 4))
     for flow in (net.pre, net.meta):
         hidden = flow.table(x).mean(1)
@@ -249,8 +249,8 @@ def test_a_gradient_reaches_every_parameter_of_a_flow_and_none_of_the_others(
         assert (parameter.grad is not None) == (id(parameter) in own), path
 
 
-def test_a_convolution_branch_gets_the_gradient_of_the_centre_tap() -> None:
-    net = randomised(OmniNet(nn.Conv2d(2, 3, 5, padding=2)))
+def test_a_convolution_branch_gets_the_gradient_of_the_center_tap() -> None:
+    net = randomized(OmniNet(nn.Conv2d(2, 3, 5, padding=2)))
     net.pre(torch.randn(4, 2, 7, 7)).square().sum().backward()
     branch = net.pre.parametrizations.weight[0].branch.grad
     assert branch.abs().min() > 0
@@ -288,7 +288,7 @@ def test_an_exported_flow_is_the_plain_backbone_with_the_flow_s_outputs(
 ) -> None:
     make, example = ZOO[name]
     backbone, x = make(), example()
-    net = randomised(OmniNet(backbone)).train(training)
+    net = randomized(OmniNet(backbone)).train(training)
     plain = net.export(flow)
     assert type(plain) is type(backbone) and plain.training == training
     assert not {t.data_ptr() for t in plain.state_dict().values()} & {
@@ -329,7 +329,7 @@ def test_modules_before_shared_until_are_one_module_in_all_flows() -> None:
     for path in ("layer3.0.conv1", "layer3.0.bn1", "layer4.0.bn2"):
         layers = [getattr(net, flow).get_submodule(path) for flow in FLOWS]
         assert layers[0] is not layers[1] and layers[1] is not layers[2]
-    pre, joint, meta = randomised(net, 0.05)(torch.randn(3, 3, 16, 16))
+    pre, joint, meta = randomized(net, 0.05)(torch.randn(3, 3, 16, 16))
     assert not torch.allclose(pre, joint) and not torch.allclose(pre, meta)
 
 
@@ -387,7 +387,7 @@ def test_a_deep_copy_shares_among_its_flows_and_with_nothing_else() -> None:
     assert clone.meta[0] is clone.joint[0]
     x = torch.randn(3, 1, 16, 16)
     before = [output.detach() for output in clone(x)]
-    randomised(net)
+    randomized(net)
     for output, expected in zip(clone(x), before, strict=True):
         torch.testing.assert_close(output, expected, **EXACT)
 
@@ -397,7 +397,7 @@ def test_a_deep_copy_shares_among_its_flows_and_with_nothing_else() -> None:
 def test_functional_call_and_vmap_take_a_flow(name: str) -> None:
     make, example = ZOO[name]
     net, x = OmniNet(make()).eval(), example()
-    models = [copy.deepcopy(randomised(net)).meta for _ in range(3)]
+    models = [copy.deepcopy(randomized(net)).meta for _ in range(3)]
     stacked = {
         key: torch.stack([dict(model.named_parameters())[key] for model in models])
         for key, _ in net.meta.named_parameters()
@@ -412,7 +412,7 @@ def test_functional_call_and_vmap_take_a_flow(name: str) -> None:
 
 
 def test_a_state_dict_brings_an_omni_net_back() -> None:
-    net, other = randomised(OmniNet(Conv4(1, 4))), OmniNet(Conv4(1, 4))
+    net, other = randomized(OmniNet(Conv4(1, 4))), OmniNet(Conv4(1, 4))
     other.load_state_dict(net.state_dict())
     x = torch.randn(3, 1, 16, 16)
     for output, expected in zip(other.eval()(x), net.eval()(x), strict=True):
@@ -455,10 +455,10 @@ def legacy_weight_norm() -> nn.Module:
     ("backbone", "options", "words"),
     [
         (lambda: behind(nn.Conv2d(3, 3, 4)), {}, ["'1'", "'full'", "'shared'"]),
-        (lambda: behind(nn.Conv1d(3, 3, 3)), {}, ["'1'", "centre tap", "'full'"]),
-        (lambda: behind(nn.Conv2d(3, 3, 3, padding=(1, 2))), {}, ["'1'", "centre tap", "'full'"]),
-        (lambda: behind(nn.Conv2d(3, 3, 3, padding=1, dilation=2)), {}, ["'1'", "centre tap"]),
-        (lambda: behind(nn.Conv2d(3, 3, 1, padding=1)), {}, ["'1'", "centre tap"]),
+        (lambda: behind(nn.Conv1d(3, 3, 3)), {}, ["'1'", "center tap", "'full'"]),
+        (lambda: behind(nn.Conv2d(3, 3, 3, padding=(1, 2))), {}, ["'1'", "center tap", "'full'"]),
+        (lambda: behind(nn.Conv2d(3, 3, 3, padding=1, dilation=2)), {}, ["'1'", "center tap"]),
+        (lambda: behind(nn.Conv2d(3, 3, 1, padding=1)), {}, ["'1'", "center tap"]),
         (lambda: behind(nn.Conv2d(3, 3, 4)), {"branches": {"1": "pointwise"}}, ["'1'", "'full'"]),
         (lambda: behind(nn.Linear(3, 3)), {"branches": {"1": "pointwise"}}, ["'1'", "'full'"]),
         (tied, {}, ["'0.weight'", "'1.weight'", "tied", "'0': 'shared'", "'1': 'shared'"]),
@@ -519,7 +519,7 @@ def test_what_has_no_exact_treatment_is_refused_with_a_way_out(
 def test_the_way_out_of_an_error_works(
     layer: Callable[[], nn.Module], treatment: str, x: tuple[int, ...] | None
 ) -> None:
-    net = randomised(OmniNet(behind(layer()), branches={"1": treatment}))
+    net = randomized(OmniNet(behind(layer()), branches={"1": treatment}))
     if x is not None:  # linear in its weights: the flow is the sum of two layers
         joint, flow, x = net.joint[1], net.pre[1], torch.randn(x)
         branch = layer()

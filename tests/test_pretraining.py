@@ -118,8 +118,8 @@ def test_rfs_learns_labels_and_the_answers_of_the_generation_before(
         q = equations.softmax([value / temperature for value in ours])
         p = equations.softmax([value / temperature for value in theirs])
         divergence += sum(b * (math.log(b) - math.log(a)) for a, b in zip(q, p, strict=True)) / 6
-    labelled = equations.cross_entropy(outputs, labels)
-    expected = share * temperature**2 * divergence + (1 - share) * labelled
+    labeled = equations.cross_entropy(outputs, labels)
+    expected = share * temperature**2 * divergence + (1 - share) * labeled
     found = RFS(temperature, share).loss_after(outputs, labels, previous)
     assert found.item() == pytest.approx(expected, rel=1e-12)
 
@@ -141,15 +141,15 @@ def test_algorithms_without_generations_say_so() -> None:
 
 def features(tasks: int, ways: int = 3, shots: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     """Overlapping classes, so that a fit has something to weigh."""
-    centres = torch.randn(tasks, ways, 6)
+    centers = torch.randn(tasks, ways, 6)
     labels = torch.arange(ways).repeat_interleave(shots).expand(tasks, -1)
-    support = centres.repeat_interleave(shots, 1) + torch.randn(tasks, ways * shots, 6)
+    support = centers.repeat_interleave(shots, 1) + torch.randn(tasks, ways * shots, 6)
     return support, labels, torch.randn(tasks, 5, 6)
 
 
 @pytest.mark.parametrize("penalty", [0.001, 0.01, 0.3])
 def test_the_logistic_head_solves_scikit_learn_s_problem(penalty: float) -> None:
-    """Scikit-learn minimises C * sum of cross-entropies + ||W||^2 / 2: C = 1 / (n * penalty)."""
+    """Scikit-learn minimizes C * sum of cross-entropies + ||W||^2 / 2: C = 1 / (n * penalty)."""
     support, labels, query = features(2)
     head = LogisticHead(penalty, iterations=2000)
     logits = head.logits(support, labels, query, 3)
@@ -224,14 +224,14 @@ def test_the_sgd_head_is_torch_s_sgd_on_a_linear_layer(tasks: int) -> None:
     for t in range(tasks):
         layer = nn.Linear(6, 3)
         layer.weight.data, layer.bias.data = start[t, :6].T.clone(), start[t, 6].clone()
-        optimiser = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             layer.parameters(), lr=0.1, momentum=0.9, dampening=0.9, weight_decay=0.01
         )
         for order in orders:
             for chosen in order[t].split(5):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 F.cross_entropy(layer(support[t, chosen]), labels[t, chosen]).backward()
-                optimiser.step()
+                optimizer.step()
         torch.testing.assert_close(logits[t], layer(query[t]), rtol=1e-10, atol=1e-10)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omnitraining.config.experiment import dump, parse
 from omnitraining.config.recipes import merge
 from omnitraining.datasets.dataset import ALL, SPLITS, DataSet, listing, of_modulo, restricted
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.datasets.own import from_arrays
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.episodes import EpisodeSampler
@@ -31,19 +31,19 @@ classes_of_images = st.dictionaries(
 )
 
 
-def labelled(per_class: list[int], seed: int) -> LabelledImages:
+def labeled(per_class: list[int], seed: int) -> LabeledImages:
     labels = torch.arange(len(per_class)).repeat_interleave(torch.tensor(per_class))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     images = torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8)
-    return LabelledImages(images, labels, tuple(map(str, range(len(per_class)))), "x")
+    return LabeledImages(images, labels, tuple(map(str, range(len(per_class)))), "x")
 
 
 @FEW
 @given(counts, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
-def test_episodes_are_disjoint_labelled_right_and_the_same_again(
+def test_episodes_are_disjoint_labeled_right_and_the_same_again(
     per_class: list[int], ways: int, shots: int, queries: int, seed: int
 ) -> None:
-    data = labelled(per_class, seed)
+    data = labeled(per_class, seed)
     possible = ways <= len(per_class) and shots + queries <= min(per_class)
     if not possible:
         with pytest.raises(InputError):
@@ -66,7 +66,7 @@ def test_episodes_are_disjoint_labelled_right_and_the_same_again(
 @given(counts, st.integers(0, 2**31))
 def test_fewer_tasks_are_the_first_of_more_classes(per_class: list[int], seed: int) -> None:
     """Every class that can be drawn is drawn sometimes."""
-    data = labelled([count + 1 for count in per_class], seed)
+    data = labeled([count + 1 for count in per_class], seed)
     drawn = EpisodeSampler(data, 1, 1, 1).draw(200, torch.Generator().manual_seed(seed))
     assert set(data.labels[drawn.support].flatten().tolist()) == {*range(len(per_class))}
 

@@ -35,7 +35,7 @@ def test_the_example_runs(
 def test_the_learner_and_its_command_line_twin_run_on_a_folder_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Drawings in mixed sizes, colours and formats, in folders with awkward names."""
+    """Drawings in mixed sizes, colors and formats, in folders with awkward names."""
     monkeypatch.chdir(tmp_path)
     draw: dict[str, Callable[[ImageDraw.ImageDraw, int], None]] = {
         "star": lambda pen, i: pen.regular_polygon((20, 20, 14 + i), 3, rotation=9 * i, fill=255),

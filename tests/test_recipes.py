@@ -23,7 +23,7 @@ def test_the_paper_s_recipe_is_what_the_paper_says() -> None:
     assert made.metatraining == ProtoNet(metric="euclidean", scale=1.0)  # eq. 20
     assert made.pretraining.new_head == SGDHead()
     assert (made.loss.weight, made.loss.alpha, made.loss.distill_on) == (3.0, 0.99, "outputs")
-    assert (made.training.optimiser, made.training.lr) == ("adam", 1e-3)
+    assert (made.training.optimizer, made.training.lr) == ("adam", 1e-3)
     assert made.inference.vote == ("pre", "joint", "meta") and made.inference.joint_head == "pre"
     assert made.omninet.shared_until is None, "every layer is an Omni-Layer"
     # What it does not name stays: sizes of the file, steps of the command line.

@@ -42,38 +42,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def stepped(kind: str) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A network with shared weights, buffers, and an optimiser with a state."""
+    """A network with shared weights, buffers, and an optimizer with a state."""
     net = OmniNet(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7)))
     for branch in net.parameters():
         nn.init.normal_(branch)
     options = {"momentum": 0.9} if kind == "SGD" else {}
-    optimiser = getattr(torch.optim, kind)(net.parameters(), lr=0.1, **options)
+    optimizer = getattr(torch.optim, kind)(net.parameters(), lr=0.1, **options)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(flow.square().sum() for flow in net(torch.randn(4, 5))).backward()
-        optimiser.step()
-    return net, optimiser
+        optimizer.step()
+    return net, optimizer
 
 
-def state(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    found = optimiser.state_dict()["state"]
+def state(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    found = optimizer.state_dict()["state"]
     return {f"{i}.{name}": t for i, values in found.items() for name, t in values.items()}
 
 
 @pytest.mark.parametrize("kind", ["SGD", "AdamW"])
-def test_a_checkpoint_restores_weights_buffers_optimiser_and_facts(
+def test_a_checkpoint_restores_weights_buffers_optimizer_and_facts(
     kind: str, tmp_path: Path
 ) -> None:
-    net, optimiser = stepped(kind)
+    net, optimizer = stepped(kind)
     path = tmp_path / "last.safetensors"
-    save_checkpoint(path, {"student": net}, optimiser, FACTS)
+    save_checkpoint(path, {"student": net}, optimizer, FACTS)
     assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]  # no .part is left
     torch.manual_seed(1)
     other, of_other = stepped(kind)
     assert not same(other.state_dict(), net.state_dict())
     assert load_checkpoint(path, {"student": other}, of_other) == FACTS
     assert same(other.state_dict(), net.state_dict())
-    assert state(optimiser) and same(state(of_other), state(optimiser))
+    assert state(optimizer) and same(state(of_other), state(optimizer))
     assert other.pre[0].parametrizations.weight.original is other.joint[0].weight
 
 
@@ -87,8 +87,8 @@ def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
 
 
 def test_infinities_survive(tmp_path: Path) -> None:
-    net, optimiser = stepped("SGD")
-    save_checkpoint(tmp_path / "c", {"": net}, optimiser, {"best": float("-inf")})
+    net, optimizer = stepped("SGD")
+    save_checkpoint(tmp_path / "c", {"": net}, optimizer, {"best": float("-inf")})
     assert load_checkpoint(tmp_path / "c", {}) == {"best": float("-inf")}
 
 
@@ -117,17 +117,21 @@ def test_odd_facts_of_a_checkpoint_are_damage(
         train_run(config(SINUSOIDS), run.path, resume=True)
 
 
-def test_weights_that_are_not_finite_and_states_of_other_optimisers_are_damage(
+def test_weights_that_are_not_finite_and_states_of_other_optimizers_are_damage(
     tmp_path: Path,
 ) -> None:
-    net, optimiser = stepped("AdamW")
+    net, optimizer = stepped("AdamW")
     path = tmp_path / "last.safetensors"
-    save_checkpoint(path, {"": net}, optimiser, FACTS)
+    save_checkpoint(path, {"": net}, optimizer, FACTS)
     sound = tensors(path)
-    for name in ("optimiser.x.step", "optimiser.999.step", "optimiser.0.exp_avg"):
+    for name in ("optimizer.x.step", "optimizer.999.step", "optimizer.0.exp_avg"):
         save_file({**sound, name: torch.zeros(2)}, path, metadata={"facts": json.dumps(FACTS)})
-        with pytest.raises(InputError, match=f"is of another optimiser: {name} differs"):
-            load_checkpoint(path, {"": net}, optimiser)
+        with pytest.raises(InputError, match=f"is of another optimizer: {name} differs"):
+            load_checkpoint(path, {"": net}, optimizer)
+    # What no one reads would be lost in silence, and another training go on.
+    save_file({**sound, "momenta.0": torch.zeros(2)}, path, metadata={"facts": json.dumps(FACTS)})
+    with pytest.raises(InputError, match="holds momenta, which a training of this version does"):
+        load_checkpoint(path, {"": net}, optimizer)
     weight = next(name for name in sound if name.endswith("weight"))
     bad = {**sound, weight: torch.full_like(sound[weight], float("nan"))}
     save_file(bad, path, metadata={"facts": json.dumps(FACTS)})
@@ -145,8 +149,8 @@ def test_files_are_on_the_disk_before_they_are_renamed(
     sync, rename = files.sync, os.replace
     monkeypatch.setattr(files, "sync", lambda path: (calls.append(path.name[:4]), sync(path)))
     monkeypatch.setattr(os, "replace", lambda *two: (calls.append("replace"), rename(*two)))
-    net, optimiser = stepped("SGD")
-    save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimiser, FACTS)
+    net, optimizer = stepped("SGD")
+    save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimizer, FACTS)
     assert calls == ["last", "replace", tmp_path.name[:4]]
 
 
@@ -154,8 +158,8 @@ def test_files_are_on_the_disk_before_they_are_renamed(
 def test_checkpoints_have_the_modes_of_other_files(mask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
-        net, optimiser = stepped("SGD")
-        save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimiser, FACTS)
+        net, optimizer = stepped("SGD")
+        save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimizer, FACTS)
         write_whole(tmp_path / "text", "x")
     finally:
         os.umask(before)
@@ -205,7 +209,7 @@ def test_the_second_of_two_trainings_on_a_folder_is_refused_at_once(
 
 
 def test_wrong_input_leaves_no_folder(tmp_path: Path) -> None:
-    wrong = config(SINUSOIDS, training={"optimiser": "trpo"})
+    wrong = config(SINUSOIDS, training={"optimizer": "trpo"})
     with pytest.raises(InputError, match="which is for policies alone"):
         train_run(wrong, tmp_path / "a" / "b" / "run")
     assert not (tmp_path / "a").exists()
@@ -422,8 +426,8 @@ def test_missing_foreign_and_other_checkpoints_are_refused(tmp_path: Path) -> No
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
     with pytest.raises(InputError, match="is not a checkpoint of a run: it lacks 'facts'"):
         load_checkpoint(tmp_path / "foreign", {})
-    net, optimiser = stepped("SGD")
-    save_checkpoint(tmp_path / "c", {"student": net}, optimiser, FACTS)
+    net, optimizer = stepped("SGD")
+    save_checkpoint(tmp_path / "c", {"student": net}, optimizer, FACTS)
     for module, words in [
         ({"student": nn.Linear(5, 7)}, "another model: student.weight differs"),
         ({"teacher": net}, "another model: teacher."),
@@ -436,9 +440,9 @@ def test_missing_foreign_and_other_checkpoints_are_refused(tmp_path: Path) -> No
 def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies before the last moment leaves the old file."""
     run = Run(tmp_path / "run", create=True)
-    net, optimiser = stepped("SGD")
+    net, optimizer = stepped("SGD")
     run.write_json("facts.json", {"old": 1})
-    save_checkpoint(run.checkpoint("last"), {"": net}, optimiser, {"old": 1})
+    save_checkpoint(run.checkpoint("last"), {"": net}, optimizer, {"old": 1})
 
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -447,7 +451,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         run.write_json("facts.json", {"new": 1})
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(run.checkpoint("last"), {"": net}, optimiser, {"new": 1})
+        save_checkpoint(run.checkpoint("last"), {"": net}, optimizer, {"new": 1})
     assert json.loads((run.path / "facts.json").read_text()) == {"old": 1}
     assert load_checkpoint(run.checkpoint("last"), {}) == {"old": 1}
 

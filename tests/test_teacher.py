@@ -78,7 +78,7 @@ def test_the_teacher_starts_equal_and_stays_when_the_student_moves() -> None:
 
 
 def test_self_distillation_and_its_gradient_are_zero_at_equal_weights() -> None:
-    """In training mode too, where both normalise by the batch and not by running statistics."""
+    """In training mode too, where both normalize by the batch and not by running statistics."""
     model = student().train()
     teacher = Teacher(model).train()
     model.backbone[1].running_mean.add_(1.0)
@@ -129,7 +129,7 @@ def test_dropout_of_any_kind_is_off_in_the_teacher(layer: Callable[[], nn.Module
     assert torch.equal(first, second)
 
 
-def test_the_teacher_in_training_normalises_by_its_batch_and_in_evaluation_does_not() -> None:
+def test_the_teacher_in_training_normalizes_by_its_batch_and_in_evaluation_does_not() -> None:
     teacher = Teacher(nn.Sequential(nn.BatchNorm2d(2)))
     x = 3 + torch.randn(8, 2, 4, 4)
     assert teacher.train().model(x).mean().abs() < 1e-6

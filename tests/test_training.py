@@ -68,10 +68,10 @@ def interrupt_in_step(monkeypatch: pytest.MonkeyPatch, problem: type, at: int) -
 def interrupt_in_save(monkeypatch: pytest.MonkeyPatch, which: str, at: int) -> None:
     original = training.save_checkpoint
 
-    def save(path: Path, modules: Any, optimiser: Any, facts: Any) -> None:
+    def save(path: Path, modules: Any, optimizer: Any, facts: Any) -> None:
         if path.stem == which and facts["step"] == at:
             raise KeyboardInterrupt
-        original(path, modules, optimiser, facts)
+        original(path, modules, optimizer, facts)
 
     monkeypatch.setattr(training, "save_checkpoint", save)
 
@@ -306,7 +306,7 @@ def test_a_reported_loss_is_the_mean_since_the_last_report(
 def test_it_learns(tmp_path: Path) -> None:
     """An error of about 4.2 becomes 2.8."""
     size = {"init_args": {"hidden": [32, 32]}}
-    length = {"steps": 400, "epoch": 200, "optimiser": "adam", "lr": 0.01}
+    length = {"steps": 400, "epoch": 200, "optimizer": "adam", "lr": 0.01}
     chosen = config(SINUSOIDS, method="meta-training", backbone=size, training=length)
     untrained = instantiate(chosen)
     before = -untrained.problem.validation_scores(untrained.build().eval(), untrained.inference)[
@@ -327,7 +327,7 @@ def test_it_learns(tmp_path: Path) -> None:
         ("cosine", lambda done: 0.3 * 0.5 * (1 + math.cos(math.pi * done))),
     ],
 )
-def test_the_optimiser_steps_at_the_scheduled_learning_rate(
+def test_the_optimizer_steps_at_the_scheduled_learning_rate(
     schedule: Any, formula: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -361,11 +361,11 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
 
 def test_weight_decay_is_decoupled_under_adam_and_off_by_default() -> None:
     layer = torch.nn.Linear(1, 1)
-    assert isinstance(Training(optimiser="adam").make_optimiser(layer), torch.optim.AdamW)
-    assert isinstance(Training(optimiser="sgd").make_optimiser(layer), torch.optim.SGD)
-    groups = Training(weight_decay=0.1, lr=0.5).make_optimiser(layer).param_groups
+    assert isinstance(Training(optimizer="adam").make_optimizer(layer), torch.optim.AdamW)
+    assert isinstance(Training(optimizer="sgd").make_optimizer(layer), torch.optim.SGD)
+    groups = Training(weight_decay=0.1, lr=0.5).make_optimizer(layer).param_groups
     assert groups[0]["weight_decay"] == 0.1 and groups[0]["lr"] == 0.5
-    assert Training().make_optimiser(layer).param_groups[0]["weight_decay"] == 0
+    assert Training().make_optimizer(layer).param_groups[0]["weight_decay"] == 0
 
 
 # --- optimizer options, early ending, precision ---
@@ -373,13 +373,13 @@ def test_weight_decay_is_decoupled_under_adam_and_off_by_default() -> None:
 
 def test_sgd_has_its_momentum_and_adam_refuses_one() -> None:
     model = torch.nn.Linear(2, 1)
-    made = Training(optimiser="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
-    (group,) = made.make_optimiser(model).param_groups
+    made = Training(optimizer="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    (group,) = made.make_optimizer(model).param_groups
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 0.01)
     for wrong, words in (
         ({"momentum": 0.9}, "only 'sgd' has it"),
-        ({"optimiser": "sgd", "nesterov": True}, "but training.momentum is 0: set both"),
-        ({"momentum": 1.0, "optimiser": "sgd"}, r"it must be in \[0, 1\)"),
+        ({"optimizer": "sgd", "nesterov": True}, "but training.momentum is 0: set both"),
+        ({"momentum": 1.0, "optimizer": "sgd"}, r"it must be in \[0, 1\)"),
         ({"milestones": (0.5, 0.2)}, "give rising parts of all steps"),
         ({"milestones": (1.0,)}, "give rising parts of all steps"),
         ({"gamma": 0.0}, r"it must be in \(0, 1\]"),
@@ -392,7 +392,7 @@ def test_sgd_has_its_momentum_and_adam_refuses_one() -> None:
 
 
 def test_a_clipped_gradient_has_the_norm_that_is_allowed(tmp_path: Path) -> None:
-    step = {"steps": 1, "epoch": 1, "optimiser": "sgd", "lr": 1.0}
+    step = {"steps": 1, "epoch": 1, "optimizer": "sgd", "lr": 1.0}
     moved = {}
     start = instantiate(config(BLOBS, training=step)).build()
     for clip in (None, 1e-3):

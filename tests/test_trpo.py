@@ -137,7 +137,7 @@ def test_the_bound_is_on_the_mean_over_policies() -> None:
 
 
 def test_only_policies_are_trained_by_it() -> None:
-    training = Training(optimiser="trpo", lr=0.01)
-    assert isinstance(training.make_optimiser(Task().network), TRPO)
-    with pytest.raises(InputError, match=r"training.optimiser is 'trpo', which is for policies"):
-        training.make_optimiser(nn.Linear(2, 2))
+    training = Training(optimizer="trpo", lr=0.01)
+    assert isinstance(training.make_optimizer(Task().network), TRPO)
+    with pytest.raises(InputError, match=r"training.optimizer is 'trpo', which is for policies"):
+        training.make_optimizer(nn.Linear(2, 2))

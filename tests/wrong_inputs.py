@@ -39,7 +39,7 @@ from omnitraining import (
     FewShotRegressor,
     Inference,
     InputError,
-    LabelledImages,
+    LabeledImages,
     Navigation,
     OmniLoss,
     OmniNet,
@@ -336,13 +336,13 @@ def glyphs() -> FewShotClassifier:
     return FewShotClassifier(model())
 
 
-def grey(count: int = 4) -> np.ndarray[Any, Any]:
+def gray(count: int = 4) -> np.ndarray[Any, Any]:
     return np.zeros((count, 32, 32), np.uint8)
 
 
 @cache
 def fitted() -> FewShotClassifier:
-    return glyphs().fit(grey(), [0, 0, 1, 1])
+    return glyphs().fit(gray(), [0, 0, 1, 1])
 
 
 class Slider(Navigation):
@@ -515,7 +515,7 @@ _CASES = [
     Case(CONFIG, "a number below its least", lambda r: r.train(training(steps=-1))),
     Case(CONFIG, "a learning rate of zero", lambda r: r.train(training(lr=0.0))),
     Case(CONFIG, "a learning rate that is no number", lambda r: r.train(training(lr=".nan"))),
-    Case(CONFIG, "a momentum of Adam", lambda r: r.train(training(optimiser="adam", momentum=0.9))),
+    Case(CONFIG, "a momentum of Adam", lambda r: r.train(training(optimizer="adam", momentum=0.9))),
     Case(CONFIG, "milestones out of order", lambda r: r.train(training(milestones=[0.8, 0.6]))),
     Case(CONFIG, "a warm-up longer than the training", lambda r: r.train(training(warmup=99))),
     Case(CONFIG, "no patience", lambda r: r.train(training(patience=0))),
@@ -528,7 +528,7 @@ _CASES = [
         "no loss at all",
         lambda r: r.train({"loss": {"l_pre": False, "l_meta": False, "l_joint": False}}),
     ),
-    Case(CONFIG, "TRPO without a policy", lambda r: r.train(training(optimiser="trpo"))),
+    Case(CONFIG, "TRPO without a policy", lambda r: r.train(training(optimizer="trpo"))),
     Case(CONFIG, "more points than a wave has", lambda r: r.train(problem(support=90, queries=20))),
     Case(CONFIG, "no shots at test", lambda r: r.train(problem(test_shots=[]))),
     Case(
@@ -577,7 +577,7 @@ _CASES = [
     Case(CONFIG, "one way", lambda r: photos(r, problem(protocol={"ways": 1}))),
     Case(CONFIG, "images too small", lambda r: photos(r, problem(size=4))),
     Case(CONFIG, "all classes held out", lambda r: photos(r, problem(held_out=[0.5, 0.5]))),
-    Case(CONFIG, "a network for grey images", lambda r: photos(r, {"backbone": init(channels=1)})),
+    Case(CONFIG, "a network for gray images", lambda r: photos(r, {"backbone": init(channels=1)})),
     Case(CONFIG, "a data set that is not there", lambda r: photos(r, problem(training=["cats"]))),
     Case(CONFIG, "a split that is not there", lambda r: photos(r, problem(training=["birds:dev"]))),
     Case(CONFIG, "classes seen in training", lambda r: photos(r, problem(training=["birds:all"]))),
@@ -890,31 +890,31 @@ _CASES = [
         "a share above one",
         lambda r: r.omni("adapt", "glyphs", r.photos, "--reject", 95, "--out", "a"),
     ),
-    Case(FITS, "one class", lambda r: glyphs().fit(grey(), [1, 1, 1, 1])),
-    Case(FITS, "fewer labels than images", lambda r: glyphs().fit(grey(), [0, 1])),
-    Case(FITS, "no labels", lambda r: glyphs().fit(grey())),
-    Case(FITS, "texts and numbers as labels", lambda r: glyphs().fit(grey(), [0, "a", 0, "a"])),
-    Case(FITS, "fractions as labels", lambda r: glyphs().fit(grey(), [0.1, 0.5, 0.2, 0.1])),
-    Case(FITS, "labels of two dimensions", lambda r: glyphs().fit(grey(), np.zeros((4, 2)))),
-    Case(FITS, "other labels than before", lambda r: fitted().partial_fit(grey(1), ["a"])),
-    Case(FITS, "a label that is missing", lambda r: glyphs().fit(grey(), [None, "a", "b", "b"])),
-    Case(FITS, "a set of labels", lambda r: glyphs().fit(grey(2), {0, 1})),
-    Case(FITS, "a score of other labels", lambda r: fitted().score(grey(2), ["0", "1"])),
-    Case(FITS, "weights of another number", lambda r: fitted().score(grey(2), [0, 1], [1.0])),
+    Case(FITS, "one class", lambda r: glyphs().fit(gray(), [1, 1, 1, 1])),
+    Case(FITS, "fewer labels than images", lambda r: glyphs().fit(gray(), [0, 1])),
+    Case(FITS, "no labels", lambda r: glyphs().fit(gray())),
+    Case(FITS, "texts and numbers as labels", lambda r: glyphs().fit(gray(), [0, "a", 0, "a"])),
+    Case(FITS, "fractions as labels", lambda r: glyphs().fit(gray(), [0.1, 0.5, 0.2, 0.1])),
+    Case(FITS, "labels of two dimensions", lambda r: glyphs().fit(gray(), np.zeros((4, 2)))),
+    Case(FITS, "other labels than before", lambda r: fitted().partial_fit(gray(1), ["a"])),
+    Case(FITS, "a label that is missing", lambda r: glyphs().fit(gray(), [None, "a", "b", "b"])),
+    Case(FITS, "a set of labels", lambda r: glyphs().fit(gray(2), {0, 1})),
+    Case(FITS, "a score of other labels", lambda r: fitted().score(gray(2), ["0", "1"])),
+    Case(FITS, "weights of another number", lambda r: fitted().score(gray(2), [0, 1], [1.0])),
     Case(
         FITS,
         "a label that is not allowed",
-        lambda r: fitted().partial_fit(grey(1), [2], classes=[0, 1]),
+        lambda r: fitted().partial_fit(gray(1), [2], classes=[0, 1]),
     ),
     Case(
         FITS,
         "a text for rejected images beside numbers",
-        lambda r: FewShotClassifier(model(), reject_label="unknown").fit(grey(), [0, 0, 1, 1]),
+        lambda r: FewShotClassifier(model(), reject_label="unknown").fit(gray(), [0, 0, 1, 1]),
     ),
     Case(
         FITS,
         "a class for rejected images",
-        lambda r: FewShotClassifier(model(), reject_label=1).fit(grey(), [0, 0, 1, 1]),
+        lambda r: FewShotClassifier(model(), reject_label=1).fit(gray(), [0, 0, 1, 1]),
     ),
     Case(
         FITS,
@@ -925,14 +925,14 @@ _CASES = [
     Case(
         FITS,
         "a module as a model of a classifier",
-        lambda r: FewShotClassifier(nn.Linear(2, 2)).fit(grey(), [0, 0, 1, 1]),  # type: ignore[arg-type]
+        lambda r: FewShotClassifier(nn.Linear(2, 2)).fit(gray(), [0, 0, 1, 1]),  # type: ignore[arg-type]
     ),
-    Case(FITS, "no image to predict", lambda r: fitted().predict(grey(0))),
+    Case(FITS, "no image to predict", lambda r: fitted().predict(gray(0))),
     Case(FITS, "one number for images", lambda r: fitted().predict(3)),
     Case(
         FITS,
         "a model of curves for images",
-        lambda r: FewShotClassifier(r.waves).fit(grey(), [0] * 4),
+        lambda r: FewShotClassifier(r.waves).fit(gray(), [0] * 4),
     ),
     Case(
         FITS, "a model of images for curves", lambda r: FewShotRegressor(model()).fit([1.0], [2.0])
@@ -983,7 +983,7 @@ _CASES = [
     Case(IMAGES, "a decompression bomb", lambda r: image(r, "a.ppm", b"P6 20000 20000 255\n")),
     Case(
         IMAGES,
-        "grey levels of 32 bits",
+        "gray levels of 32 bits",
         lambda r: (
             path := r.text("a.tif", ""),
             Image.fromarray(np.ones((9, 9), np.float32)).save(path),
@@ -1006,9 +1006,9 @@ _CASES = [
     ),
     Case(IMAGES, "complex numbers", lambda r: fitted().predict(np.zeros((1, 8, 8), complex))),
     Case(IMAGES, "dates", lambda r: fitted().predict(np.zeros((1, 8, 8), "M8[D]"))),
-    Case(IMAGES, "rows without an image", lambda r: fitted().predict([{"img": grey(1)[0]}])),
+    Case(IMAGES, "rows without an image", lambda r: fitted().predict([{"img": gray(1)[0]}])),
     Case(IMAGES, "numbers of one axis", lambda r: fitted().predict(np.zeros(8))),
-    Case(IMAGES, "masked levels", lambda r: fitted().predict(np.ma.masked_equal(grey(), 0))),
+    Case(IMAGES, "masked levels", lambda r: fitted().predict(np.ma.masked_equal(gray(), 0))),
     Case(
         IMAGES,
         "a tensor without levels",
@@ -1334,14 +1334,14 @@ _CASES = [
     Case(
         PYTHON,
         "labels and images of other lengths",
-        lambda r: LabelledImages(
+        lambda r: LabeledImages(
             torch.zeros(3, 1, 4, 4, dtype=torch.uint8),
             torch.zeros(2, dtype=torch.long),
             ("a",),
             "x",
         ),
     ),
-    Case(PYTHON, "an optimiser's rate below zero", lambda r: Training(lr=-1)),
+    Case(PYTHON, "an optimizer's rate below zero", lambda r: Training(lr=-1)),
     Case(PYTHON, "a vote that names no flow", lambda r: Inference(vote=("all",)).voters(("pre",))),
     Case(PYTHON, "a backbone without layers", lambda r: convert(nn.Sequential(nn.ReLU()))),
     Case(PYTHON, "a layer that is lazy", lambda r: convert(nn.Sequential(nn.LazyLinear(3)))),

@@ -87,7 +87,7 @@ def seconds_of(values: dict[str, Any], folder: Path) -> float:
 def differences(first: Path, second: Path, tasks: int = 20) -> list[str]:
     """What differs between two runs, by name: nothing, if one is as good as the other.
 
-    Compared are the weights, the teacher, the state of the optimiser and the facts of both
+    Compared are the weights, the teacher, the state of the optimizer and the facts of both
     checkpoints, all rows of metrics.csv, the configuration, and the results on test tasks.
 
     Args:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         WideResNet,
     )
     from omnitraining.batches import Episode, MiniBatch, Samples
-    from omnitraining.datasets.images import LabelledImages
+    from omnitraining.datasets.images import LabeledImages
     from omnitraining.errors import CalibrationWarning, InputError
     from omnitraining.evaluation import Evaluation, Inference, paired_difference
     from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
@@ -77,7 +77,7 @@ _PLACES = {
     "runs.run": "Run",
     "tasks.base": "Problem Supervised",
     "tasks.classification.glyph_problem": "Glyphs",
-    "datasets.images": "LabelledImages",
+    "datasets.images": "LabeledImages",
     "tasks.classification.photos": "Photos",
     "tasks.classification.problem": "Classification Protocol",
     "tasks.regression.sinusoids": "Sinusoids",
@@ -94,7 +94,12 @@ _PLACES = {
 _MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 
+_FORMERLY = {"LabelledImages": "LabeledImages"}
+"""Today's name of a public class, by its former one."""
+
+
 def __getattr__(name: str) -> Any:
+    name = _FORMERLY.get(name, name)
     if name not in _MODULES:
         raise AttributeError(f"module 'omnitraining' has no attribute {name!r}")
     found = getattr(import_module(f"omnitraining.{_MODULES[name]}"), name)
@@ -131,7 +136,7 @@ __all__ = [
     "Inference",
     "InputError",
     "L2Regression",
-    "LabelledImages",
+    "LabeledImages",
     "LogisticHead",
     "MatchingNet",
     "MetaOptNet",

@@ -13,7 +13,7 @@ from omnitraining.precision import in_full_precision
 def channels_last(x: Tensor) -> Tensor:
     """Images [B, C, H, W] with channels last in memory, twice as fast to convolve on a CPU.
 
-    The detour by [B, H, W, C] matters for grey images: with one channel both layouts look alike,
+    The detour by [B, H, W, C] matters for gray images: with one channel both layouts look alike,
     and torch would take the slower one. Other tensors are returned as they are.
     """
     if x.dim() != 4 or (x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)):
@@ -31,7 +31,7 @@ def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """Labelled samples drawn independently from the training distribution (the paper's B).
+    """Labeled samples drawn independently from the training distribution (the paper's B).
 
     Attributes:
         x: inputs [B, ...].

@@ -91,16 +91,16 @@ class Team:
         """Until all processes are here."""
         self.means({"": 0.0})
 
-    def check(self, device: torch.device, optimiser: str) -> None:
+    def check(self, device: torch.device, optimizer: str) -> None:
         """Refuse what several processes cannot do.
 
         Raises:
-            InputError: the device is not the CPU or this process's GPU, or the optimiser is TRPO.
+            InputError: the device is not the CPU or this process's GPU, or the optimizer is TRPO.
         """
         if self.size == 1:
             return
-        if optimiser == "trpo":
-            raise InputError("training.optimiser is 'trpo', which is for one process alone")
+        if optimizer == "trpo":
+            raise InputError("training.optimizer is 'trpo', which is for one process alone")
         if device.type not in ("cpu", "cuda"):
             raise InputError(
                 f"training.device is {device.type}, where several processes cannot train: set it "

@@ -16,7 +16,7 @@ class LinearClassifier(nn.Module):
     Args:
         weight: [T, N, D].
         bias: [T, N]; none if not given.
-        normalise: bring features to length 1 first.
+        normalize: bring features to length 1 first.
         scale: factor of the logits.
     """
 
@@ -24,18 +24,18 @@ class LinearClassifier(nn.Module):
         self,
         weight: Tensor,
         bias: Tensor | None = None,
-        normalise: bool = False,
+        normalize: bool = False,
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.normalise, self.scale = normalise, scale
+        self.normalize, self.scale = normalize, scale
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.weight: Tensor
         self.bias: Tensor | None
 
     def forward(self, query: Tensor) -> Tensor:
-        x = F.normalize(query, dim=-1) if self.normalise else query
+        x = F.normalize(query, dim=-1) if self.normalize else query
         logits = self.scale * x @ self.weight.mT
         return logits if self.bias is None else logits + self.bias.unsqueeze(1)
 

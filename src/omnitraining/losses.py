@@ -40,9 +40,9 @@ def probability_distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 # Eq. 11 and 14: J = L + lambda R
-def regularised_loss(loss: Tensor, regulariser: Tensor, weight: float) -> Tensor:
+def regularized_loss(loss: Tensor, regularizer: Tensor, weight: float) -> Tensor:
     """The loss of a parallel flow with its self-distillation."""
-    return loss + weight * regulariser
+    return loss + weight * regularizer
 
 
 # Eq. 15: O_Omni = J_pre + J_meta + L_joint

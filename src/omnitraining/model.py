@@ -192,14 +192,14 @@ class Model(nn.Module):
             j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, answers)  # eq. 8
             if "pre" in targets:
                 terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
-                j_pre = losses.regularised_loss(j_pre, terms["r_pre"], weight)  # eq. 11
+                j_pre = losses.regularized_loss(j_pre, terms["r_pre"], weight)  # eq. 11
         if "meta" in outputs:
             j_meta = terms["l_meta"] = self.metatraining.loss(
                 outputs["meta"], episode.query_y
             )  # eq. 12
             if "meta" in targets:
                 terms["r_meta"] = options.distillation(outputs["meta"], targets["meta"])  # eq. 13
-                j_meta = losses.regularised_loss(j_meta, terms["r_meta"], weight)  # eq. 14
+                j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
             batch, episode = joint or (batch, episode)
             terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], batch, answers)

@@ -2,10 +2,10 @@
 
 A layer of the pre-flow computes ``f_joint(x) + f_pre(x)``. Convolution and linear layers are linear
 in their weights, so that sum is one layer with the weight ``W_joint + embed(W_pre)``, where a 1x1
-branch kernel is embedded at the centre tap of the joint kernel. A flow therefore costs what the
+branch kernel is embedded at the center tap of the joint kernel. A flow therefore costs what the
 plain backbone costs and exports as the plain backbone.
 
-How it is realised, and why: ``joint`` is a copy of the backbone; ``pre`` and ``meta`` are deep
+How it is realized, and why: ``joint`` is a copy of the backbone; ``pre`` and ``meta`` are deep
 copies that share its joint parameters, and in which ``weight`` of every Omni-Layer is a
 `torch.nn.utils.parametrize` parametrization over the shared parameter. A flow is thus an ordinary
 module of the backbone's own class, with all its methods and sub-modules; `copy.deepcopy` (the EMA
@@ -40,7 +40,7 @@ PRIVATE = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
 
 
 class PointwiseBranch(nn.Module):
-    """Adds a 1x1 kernel at the centre tap of an odd kernel: f_joint + a 1x1 convolution."""
+    """Adds a 1x1 kernel at the center tap of an odd kernel: f_joint + a 1x1 convolution."""
 
     def __init__(self, joint: Tensor, init: BranchInit) -> None:
         super().__init__()
@@ -268,7 +268,7 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
     """The treatment that needs no word from the user, or an error that says which to give."""
     linear: Treatment = "low-rank" if rank else "full"
     if isinstance(module, CONVOLUTIONS) and _plain_layer(module, CONVOLUTIONS):
-        if _centred(module):
+        if _centered(module):
             return "pointwise"
         if module.stride == module.kernel_size and module.padding in (
             "valid",
@@ -276,7 +276,7 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
         ):
             return linear  # patches that do not overlap: a linear layer on each patch
         raise InputError(
-            f"layer {path!r} ({module}) has no centre tap for a 1x1 branch: pass "
+            f"layer {path!r} ({module}) has no center tap for a 1x1 branch: pass "
             f"branches={{{path!r}: 'full'}} for a branch of its own size or 'shared' for none"
         )
     if isinstance(module, nn.Linear) and _plain_layer(module, (nn.Linear,)):
@@ -296,8 +296,8 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
     )
 
 
-def _centred(module: nn.Module) -> bool:
-    """Whether a 1x1 convolution of the same stride reads just the centre tap of this one."""
+def _centered(module: nn.Module) -> bool:
+    """Whether a 1x1 convolution of the same stride reads just the center tap of this one."""
     if not isinstance(module, CONVOLUTIONS):
         return False
     if any(k % 2 == 0 for k in module.kernel_size):
@@ -382,9 +382,9 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
                 f"layer {path!r} of type {type(module).__name__} keeps a list of its weights and "
                 "takes no branch: use 'shared' or 'private'"
             )
-        if treatments[path] == "pointwise" and not _centred(module):
+        if treatments[path] == "pointwise" and not _centered(module):
             raise InputError(
-                f"layer {path!r} ({module}) has no centre tap for a 'pointwise' branch: "
+                f"layer {path!r} ({module}) has no center tap for a 'pointwise' branch: "
                 "use 'full' or 'shared'"
             )
     owner: dict[int, str] = {}

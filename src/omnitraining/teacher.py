@@ -13,7 +13,7 @@ M = TypeVar("M", bound=nn.Module)
 class Teacher(nn.Module, Generic[M]):
     """theta~_i = alpha theta~_{i-1} + (1 - alpha) theta_i, with theta~_0 = theta_0.
 
-    It normalises by the statistics of the batch it is given, as the student does: running
+    It normalizes by the statistics of the batch it is given, as the student does: running
     statistics differ from those of a five-class episode, and the penalty would not vanish even at
     equal weights. Its running statistics are copied from the student, so that the teacher can
     also be used to predict. Dropout is off.
@@ -43,7 +43,7 @@ class Teacher(nn.Module, Generic[M]):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the weights towards the student's; call it after the optimiser's step."""
+        """Move the weights towards the student's; call it after the optimizer's step."""
         (mine, theirs), (my_buffers, their_buffers) = self._pairs
         torch._foreach_lerp_(mine, theirs, 1 - self.alpha)
         if my_buffers:

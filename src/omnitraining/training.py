@@ -36,13 +36,13 @@ GRADIENT = "gradient"  # beside the names of loss terms
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how to optimise.
+    """How long and how to optimize.
 
     Args:
-        steps: optimiser steps; each sees one mini-batch and one episode. 0 leaves the model as
+        steps: optimizer steps; each sees one mini-batch and one episode. 0 leaves the model as
             it was made, to be judged as such.
         epoch: steps between validations and checkpoints.
-        optimiser: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
+        optimizer: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
         lr: learning rate at the start; of ``"trpo"``, the KL divergence that a step may reach.
         schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0, or ``"step"``: times
             ``gamma`` at every milestone.
@@ -64,7 +64,7 @@ class Training:
 
     steps: int = 3000
     epoch: int = 250
-    optimiser: Literal["adam", "sgd", "trpo"] = "adam"
+    optimizer: Literal["adam", "sgd", "trpo"] = "adam"
     lr: float = 1e-3
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
     weight_decay: float = 0.0
@@ -94,10 +94,10 @@ class Training:
             raise InputError(f"training.momentum is {self.momentum}: it must be in [0, 1)")
         if self.nesterov and not self.momentum:
             raise InputError("training.nesterov is true, but training.momentum is 0: set both")
-        if self.momentum and self.optimiser != "sgd":
+        if self.momentum and self.optimizer != "sgd":
             raise InputError(
-                f"training.momentum is {self.momentum}, but training.optimiser is "
-                f"{self.optimiser!r}: only 'sgd' has it"
+                f"training.momentum is {self.momentum}, but training.optimizer is "
+                f"{self.optimizer!r}: only 'sgd' has it"
             )
         if not 0 <= self.warmup <= self.steps:
             raise InputError(
@@ -129,8 +129,8 @@ class Training:
         }
         return self.lr * decay[self.schedule]
 
-    def make_optimiser(self, model: nn.Module) -> torch.optim.Optimizer:
-        if self.optimiser == "sgd":
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        if self.optimizer == "sgd":
             return torch.optim.SGD(
                 model.parameters(),
                 self.lr,
@@ -138,9 +138,9 @@ class Training:
                 weight_decay=self.weight_decay,
                 nesterov=self.nesterov,
             )
-        if self.optimiser == "trpo":
+        if self.optimizer == "trpo":
             if not any(isinstance(module, GaussianHead) for module in model.modules()):
-                raise InputError("training.optimiser is 'trpo', which is for policies alone")
+                raise InputError("training.optimizer is 'trpo', which is for policies alone")
             return TRPO(model.parameters(), self.lr)
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
 
@@ -195,7 +195,7 @@ def train(
     Args:
         model: from `build_model`; changed in place, and left at the last step.
         problem: batches, episodes, validation.
-        training: how to optimise.
+        training: how to optimize.
         inference: how to predict in validation.
         run: where checkpoints and metrics go.
         seed: of the samples.
@@ -213,7 +213,7 @@ def train(
     if training.threads:
         torch.set_num_threads(training.threads)
     device, team = find_device(training.device), distributed.team()
-    team.check(device, training.optimiser)
+    team.check(device, training.optimizer)
     if team.size > 1 and (training.patience or training.precision == "auto"):
         raise InputError(
             "training.patience and training.precision 'auto' need one process: leave them out, or "
@@ -225,14 +225,14 @@ def train(
     if problem.example().dim() == 4:
         # Twice as fast for convolutions on a CPU. torch's own signature lacks the argument.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher, optimiser = Teacher(model, model.loss.alpha), training.make_optimiser(model)
+    teacher, optimizer = Teacher(model, model.loss.alpha), training.make_optimizer(model)
     modules: dict[str, nn.Module] = {"student": model, "teacher": teacher.model}
     facts: dict[str, Any] = {
         "step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0, "seconds_of_steps": 0.0
     }  # fmt: skip
     if resume:
         last = run.checkpoint("last")
-        facts = training_facts(last, load_checkpoint(last, modules, optimiser))
+        facts = training_facts(last, load_checkpoint(last, modules, optimizer))
     scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
     student = team.wrapped(model)
     progress = progress if progress and team.leads else Progress()
@@ -267,7 +267,7 @@ def train(
             facts.update(step=done, seconds=before + time.monotonic() - start)
             # The last one comes last: a run killed before it is as if this epoch had not been.
             for which in ("best", "last") if facts["best_step"] == done else ("last",):
-                save_checkpoint(run.checkpoint(which), modules, optimiser, facts)
+                save_checkpoint(run.checkpoint(which), modules, optimizer, facts)
             progress.validated(done, score, facts["best"])
 
         if training.steps == 0:
@@ -277,7 +277,7 @@ def train(
             start_of_step = seed * 1_000_003 + step
             random = torch.Generator().manual_seed(start_of_step)
             torch.manual_seed(team.chance(start_of_step))  # dropout and the like
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = training.lr_at(step)
             for module in scheduled:
                 module.at_step(step, training.steps)
@@ -287,7 +287,7 @@ def train(
                 device.type, torch.bfloat16, enabled=facts["precision"] == "bfloat16"
             )
             terms = update(
-                student, model, teacher, optimiser, samples, step, autocast, training.clip
+                student, model, teacher, optimizer, samples, step, autocast, training.clip
             )
             facts["seconds_of_steps"] = (
                 facts.get("seconds_of_steps", 0.0) + time.monotonic() - begun
@@ -384,13 +384,13 @@ def update(
     student: nn.Module,
     model: Model,
     teacher: Teacher[Model],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     samples: Samples,
     step: int,
     autocast: torch.autocast,
     clip: float | None = None,
 ) -> dict[str, Tensor]:
-    """One step of the optimiser and of the teacher.
+    """One step of the optimizer and of the teacher.
 
     ``student`` is the model, as it is called where processes share its gradients.
 
@@ -405,20 +405,20 @@ def update(
         return terms
 
     terms = losses()
-    if isinstance(optimiser, TRPO):
-        optimiser.step(
+    if isinstance(optimizer, TRPO):
+        optimizer.step(
             terms["total"],
             lambda: losses()["total"],
             lambda: model.outputs(*parts, joint=samples.joint),
         )
     else:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         terms["total"].backward()
         slopes = [p.grad for p in model.parameters() if p.grad is not None]
         terms[GRADIENT] = get_total_norm(slopes, math.inf)
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimiser.step()
+        optimizer.step()
     teacher.update()
     return {name: term.detach() for name, term in terms.items()}
 

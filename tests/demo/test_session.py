@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from omnitraining import load
 from omnitraining.cli import main
 from omnitraining.demo import examples, page, server, session, view
-from omnitraining.demo.drawing import centred
+from omnitraining.demo.drawing import centered
 from omnitraining.demo.session import Session
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, Trained
@@ -146,14 +146,14 @@ def test_files_that_are_no_pictures_are_named(
         made.read([wide])
 
 
-def test_a_drawing_is_centred_and_an_empty_one_refused() -> None:
+def test_a_drawing_is_centered_and_an_empty_one_refused() -> None:
     empty = Image.new("RGBA", (280, 280))
     for nothing in (None, {"composite": None}, {"composite": empty}):
         with pytest.raises(InputError, match="Draw something first"):
-            centred(nothing)
+            centered(nothing)
     drawn = empty.copy()
     ImageDraw.Draw(drawn).rectangle((10, 20, 59, 119), fill="black")
-    found = np.asarray(centred({"composite": drawn}))
+    found = np.asarray(centered({"composite": drawn}))
     assert found.shape == (130, 130)  # 1.3 times the longer side
     rows, columns = (found == 0).nonzero()
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 114, 40, 89)

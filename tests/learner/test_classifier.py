@@ -31,7 +31,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ridge": {
         "metatraining": {
             "class_path": "MetaOptNet",
-            "init_args": {"solver": "ridge", "normalise": True},
+            "init_args": {"solver": "ridge", "normalize": True},
         }
     },
     "relationnet": {"metatraining": RELATIONS, "backbone": MAPS},

@@ -118,7 +118,7 @@ def test_the_shipped_model_is_small_has_a_card_and_is_in_the_wheel() -> None:
     root = Path(omnitraining.__file__).parents[2]
     folder = Path(omnitraining.__file__).parent / "models" / "glyphs"
     assert (folder / "weights.safetensors").stat().st_size < 2_000_000
-    for word in ("Data", "Licence", "Commit"):
+    for word in ("Data", "License", "Commit"):
         assert f"## {word}" in (folder / "card.md").read_text()
     tools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = tools["package-data"]["omnitraining"]
@@ -127,7 +127,7 @@ def test_the_shipped_model_is_small_has_a_card_and_is_in_the_wheel() -> None:
 
 
 def test_probabilities_of_the_shipped_model_do_not_change() -> None:
-    """A change of these numbers is a change of behaviour: say so in the changelog."""
+    """A change of these numbers is a change of behavior: say so in the changelog."""
     learner = omnitraining.load("glyphs")
     assert isinstance(learner, FewShotClassifier)
     rows = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)

@@ -83,7 +83,7 @@ def expected(tiny: Trained, images: tuple[NDArray[np.uint8], list[int]]) -> NDAr
     return FewShotClassifier(tiny).fit(x, y).predict_proba(x)
 
 
-def labelled(x: NDArray[np.uint8], y: list[int], folder: Path) -> dict[str, Any]:
+def labeled(x: NDArray[np.uint8], y: list[int], folder: Path) -> dict[str, Any]:
     """The images with their labels, in all forms."""
     pictures, paths = [Image.fromarray(each) for each in x], []
     for number, picture in enumerate(pictures):
@@ -104,14 +104,14 @@ def labelled(x: NDArray[np.uint8], y: list[int], folder: Path) -> dict[str, Any]
     }
 
 
-def test_labelled_images_in_all_forms_are_one_fit(
+def test_labeled_images_in_all_forms_are_one_fit(
     tiny: Trained,
     images: tuple[NDArray[np.uint8], list[int]],
     expected: NDArray[np.float64],
     tmp_path: Path,
 ) -> None:
     x, y = images
-    for name, form in labelled(x, y, tmp_path).items():
+    for name, form in labeled(x, y, tmp_path).items():
         learner = FewShotClassifier(tiny).fit(form)
         np.testing.assert_allclose(learner.predict_proba(x), expected, atol=1e-5, err_msg=name)
         if name != "rows that come":  # which have gone
@@ -127,7 +127,7 @@ def test_images_without_labels_in_all_forms(
     tmp_path: Path,
 ) -> None:
     x, y = images
-    labelled(x, y, tmp_path)
+    labeled(x, y, tmp_path)
     paths = [str(tmp_path / f"{number}.png") for number in range(len(x))]
     forms: dict[str, Any] = {
         "array of one column": np.array(paths)[:, None],

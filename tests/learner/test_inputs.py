@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining import Classification, InputError, Protocol
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.learner.inputs import ImageInputs, class_folders, listed
 from omnitraining.tasks.classification.views import CloserLookViews, PlainViews
 
-GREY = ImageInputs(1, 16, 16, (0.5,), (0.25,))
-COLOUR = ImageInputs(3, 23, 20, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+GRAY = ImageInputs(1, 16, 16, (0.5,), (0.25,))
+COLOR = ImageInputs(3, 23, 20, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
 
 
 def picture(height: int = 16, width: int = 16, channels: int = 3) -> NDArray[np.uint8]:
@@ -46,7 +46,7 @@ def forms(pixels: NDArray[np.uint8], folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("inputs", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("inputs", [GRAY, COLOR], ids=["gray", "color"])
 @pytest.mark.parametrize("shape", [(16, 16), (23, 23), (40, 31), (9, 50)], ids=str)
 def test_all_forms_of_a_picture_are_one_input(
     inputs: ImageInputs, shape: tuple[int, int], tmp_path: Path
@@ -63,28 +63,28 @@ def test_all_forms_of_a_picture_are_one_input(
         found = inputs.levels(form)
         assert found.dtype == torch.uint8 and found.shape == (1, *inputs.shape), name
         difference = np.abs(found[0].numpy().astype(int) - expected.astype(int))
-        assert difference.max() <= 1, name  # Pillow rounds its grey levels down at times
+        assert difference.max() <= 1, name  # Pillow rounds its gray levels down at times
 
 
-def test_grey_is_repeated_for_networks_of_colour() -> None:
-    grey = picture(channels=1)[..., 0]
-    for form in (grey[None], [grey], [grey[None]], grey[None, ..., None], grey[None] / 255):
-        found = COLOUR.levels(form)
-        assert found.shape == (1, *COLOUR.shape)
+def test_gray_is_repeated_for_networks_of_color() -> None:
+    gray = picture(channels=1)[..., 0]
+    for form in (gray[None], [gray], [gray[None]], gray[None, ..., None], gray[None] / 255):
+        found = COLOR.levels(form)
+        assert found.shape == (1, *COLOR.shape)
         assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
 
 
 def test_images_of_the_networks_own_size_stay_as_they_are() -> None:
     pixels = picture(channels=1)[..., 0]
-    assert np.array_equal(GREY.levels(pixels[None])[0, 0].numpy(), pixels)
-    assert np.array_equal(GREY.levels([pixels / 255])[0, 0].numpy(), pixels)
-    assert GREY.levels(np.eye(16, dtype=bool)[None]).unique().tolist() == [0, 255]
+    assert np.array_equal(GRAY.levels(pixels[None])[0, 0].numpy(), pixels)
+    assert np.array_equal(GRAY.levels([pixels / 255])[0, 0].numpy(), pixels)
+    assert GRAY.levels(np.eye(16, dtype=bool)[None]).unique().tolist() == [0, 255]
 
 
 def test_images_of_a_list_may_differ_in_size_and_kind(tmp_path: Path) -> None:
     Image.fromarray(picture(30, 20)).save(tmp_path / "ä [1].webp")
     mixed = [picture(5, 60), tmp_path / "ä [1].webp", Image.new("P", (9, 9)), np.zeros((7, 7))]
-    assert GREY.levels(mixed).shape == (4, 1, 16, 16)
+    assert GRAY.levels(mixed).shape == (4, 1, 16, 16)
 
 
 def test_the_inputs_of_a_problem_are_what_its_views_show() -> None:
@@ -92,14 +92,14 @@ def test_the_inputs_of_a_problem_are_what_its_views_show() -> None:
     labels = torch.arange(4).repeat_interleave(10)
     for channels in (1, 3):
         for views in (None, CloserLookViews(14)):
-            data = LabelledImages(pixels[:, :channels].contiguous(), labels, tuple("abcd"), "data")
+            data = LabeledImages(pixels[:, :channels].contiguous(), labels, tuple("abcd"), "data")
             protocol = Protocol(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
             problem = Classification(data, data, {"data": data}, protocol, views)
             inputs = ImageInputs.of(problem)
             found = inputs.levels(data.images[:2]) / 255
             mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (inputs.mean, inputs.std))
             torch.testing.assert_close((found - mean) / std, problem.views.test(data.images[:2]))
-    wide = LabelledImages(torch.zeros(40, 1, 8, 16, dtype=torch.uint8), labels, ("a",) * 4, "wide")
+    wide = LabeledImages(torch.zeros(40, 1, 8, 16, dtype=torch.uint8), labels, ("a",) * 4, "wide")
     problem = Classification(wide, wide, {}, protocol, PlainViews(torch.zeros(1), torch.ones(1)))
     with pytest.raises(InputError, match=r"takes square images of 1 or 3 channels.* 1 x 8 x 16"):
         ImageInputs.of(problem)
@@ -138,7 +138,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_what_is_no_image_is_refused_in_one_line(wrong: tuple[Any, str]) -> None:
     images, words = wrong
-    for inputs in (GREY, COLOUR):
+    for inputs in (GRAY, COLOR):
         with pytest.raises(InputError, match=words) as caught:
             inputs.levels(images)
         assert "\n" not in str(caught.value)
@@ -148,12 +148,12 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(InputError, match=r"empty.jpg is empty"):
-        GREY.levels(tmp_path)
+        GRAY.levels(tmp_path)
     with pytest.raises(InputError, match=r"note.png is not an image, or of a kind that Pillow"):
-        GREY.levels([tmp_path / "note.png"])
+        GRAY.levels([tmp_path / "note.png"])
     (tmp_path / "sub").mkdir()
     with pytest.raises(InputError, match="sub holds no images"):
-        GREY.levels(tmp_path / "sub")
+        GRAY.levels(tmp_path / "sub")
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
@@ -220,14 +220,14 @@ def test_an_image_may_be_in_a_list_often(tmp_path: Path) -> None:
     """Pillow reads a file when it is asked for pixels, and many threads ask."""
     Image.fromarray(picture(600, 800)).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
-        found = COLOUR.levels([image] * 12)
+        found = COLOR.levels([image] * 12)
     assert found.unique(dim=0).shape[0] == 1
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
     match = r"^image 1 cannot be decoded: "
     with Image.open(tmp_path / "b.png") as cut, pytest.raises(InputError, match=match):
-        COLOUR.levels([image, cut, image, cut])
+        COLOR.levels([image, cut, image, cut])
 
 
 def test_numbers_that_numpy_lacks_are_taken() -> None:
     levels = torch.full((1, 16, 16), 0.5, dtype=torch.bfloat16)
-    assert GREY.levels(levels).unique().tolist() == [128]
+    assert GRAY.levels(levels).unique().tolist() == [128]

@@ -20,7 +20,7 @@ from tests.learner.models import untrained
 
 
 class Rows(FewShotClassifier):
-    """Tables for the checks of scikit-learn: the numbers of a row become grey levels of an image.
+    """Tables for the checks of scikit-learn: the numbers of a row become gray levels of an image.
 
     What a table is, and how many columns it has, is checked here; all else is the learner's.
     """

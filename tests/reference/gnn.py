@@ -38,7 +38,7 @@ def logits(net: GraphNetwork, support: Tensor, labels: Tensor, query: Tensor) ->
 
 
 def _weights(adjacency: nn.Module, x: Tensor) -> Tensor:
-    """Neighbours' weights [G, n, n]."""
+    """Neighbors' weights [G, n, n]."""
     nodes = x.shape[1]
     edges = torch.stack(
         [torch.stack([(x[:, i] - x[:, j]).abs() for j in range(nodes)], 1) for i in range(nodes)], 1
@@ -50,8 +50,8 @@ def _weights(adjacency: nn.Module, x: Tensor) -> Tensor:
 
 
 def _convolve(layer: nn.Module, weights: Tensor, x: Tensor) -> Tensor:
-    neighbours = torch.einsum("gij,gjc->gic", weights, x)
-    return F.linear(torch.cat([x, neighbours], -1), layer.linear.weight, layer.linear.bias)
+    neighbors = torch.einsum("gij,gjc->gic", weights, x)
+    return F.linear(torch.cat([x, neighbors], -1), layer.linear.weight, layer.linear.bias)
 
 
 def _norm(norm: nn.Module, x: Tensor) -> Tensor:

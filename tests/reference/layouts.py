@@ -44,24 +44,24 @@ PLANTS = (
 )
 
 Expected = dict[str, dict[str, int]]
-"""By split, the classes in the order in which they are read, and the number of their colour."""
+"""By split, the classes in the order in which they are read, and the number of their color."""
 
 
-def colour(number: int) -> NDArray[np.float64]:
+def color(number: int) -> NDArray[np.float64]:
     """Red, green and blue of a class, 0 to 255; classes of near numbers differ clearly."""
     return 255 * np.array(colorsys.hsv_to_rgb(number * 0.618 % 1, 0.9, 0.4 + 0.15 * (number % 4)))
 
 
 def picture(number: int, seed: int, side: int = 20) -> NDArray[np.uint8]:
-    """An image [side + 4, side, 3] of a class: its colour and noise."""
+    """An image [side + 4, side, 3] of a class: its color and noise."""
     noise = np.random.default_rng((number, seed)).normal(0, 12, (side + 4, side, 3))
-    return (colour(number) + noise).clip(0, 255).astype(np.uint8)
+    return (color(number) + noise).clip(0, 255).astype(np.uint8)
 
 
 def nearest(pixels: NDArray[np.uint8], classes: int) -> int:
-    """The number of the class whose colour an image has."""
+    """The number of the class whose color an image has."""
     mean = pixels.reshape(-1, 3).mean(0)
-    return int(np.argmin([((colour(number) - mean) ** 2).sum() for number in range(classes)]))
+    return int(np.argmin([((color(number) - mean) ** 2).sum() for number in range(classes)]))
 
 
 def write_layout(

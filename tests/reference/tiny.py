@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from omnitraining.config.experiment import parse
 from omnitraining.config.recipes import merge
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 
 Values = dict[str, Any]
@@ -19,7 +19,7 @@ Values = dict[str, Any]
 
 def blobs(
     classes: int, images: int, name: str, seed: int = 0, noise: float = 20.0
-) -> LabelledImages:
+) -> LabeledImages:
     """A class is a bright 4x4 square at its place in a dark image [1, 16, 16]."""
     random = torch.Generator().manual_seed(seed)
     pixels = 30 + noise * torch.rand(classes, images, 1, 16, 16, generator=random)
@@ -28,7 +28,7 @@ def blobs(
         pixels[label, :, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 180
     labels = torch.arange(classes).repeat_interleave(images)
     names = tuple(f"{name}{label}" for label in range(classes))
-    return LabelledImages(pixels.flatten(0, 1).to(torch.uint8), labels, names, name)
+    return LabeledImages(pixels.flatten(0, 1).to(torch.uint8), labels, names, name)
 
 
 class Blobs(Classification):
@@ -59,7 +59,7 @@ SINUSOIDS: Values = {
     "backbone": {"class_path": "MLP", "init_args": {"hidden": [8, 8]}},
     "pretraining": {"class_path": "L2Regression"},
     "metatraining": {"class_path": "MAML", "init_args": {"task": "regression"}},
-    "training": {"steps": 4, "epoch": 2, "optimiser": "sgd", "lr": 0.01, "threads": 1},
+    "training": {"steps": 4, "epoch": 2, "optimizer": "sgd", "lr": 0.01, "threads": 1},
 }
 BLOBS: Values = {
     "problem": {

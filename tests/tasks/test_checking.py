@@ -64,7 +64,7 @@ def test_of_a_sound_data_set_nothing_is_said(birds: DataSet) -> None:
 def test_sizes_modes_and_classes_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
-    noise(0, 30, 8).convert("L").save(folder / "grey.jpg")
+    noise(0, 30, 8).convert("L").save(folder / "gray.jpg")
     noise(1, 9, 20).quantize().save(folder / "palette.png")
     noise(2, 9, 8).convert("CMYK").save(folder / "ink.tif")
     arrays = [np.asarray(noise(3, 50, 60)), np.asarray(noise(4, 50, 60).convert("L"))]

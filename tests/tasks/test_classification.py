@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from omnitraining.backbones import Conv4
 from omnitraining.batches import Episode
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Inference
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
@@ -29,11 +29,11 @@ PROTOCOL = Protocol(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots
 NAMES = ("blobs 3-way 1-shot", "blobs 3-way 2-shot")
 
 
-def dull(noise: Tensor) -> LabelledImages:
+def dull(noise: Tensor) -> LabeledImages:
     """Images that are mostly noise, so that no method gets all of them right."""
     clean = blobs(6, 9, "dull", seed=5)
     images = clean.images.float() * 0.15 + noise
-    return LabelledImages(images.to(torch.uint8), clean.labels, clean.classes, clean.name)
+    return LabeledImages(images.to(torch.uint8), clean.labels, clean.classes, clean.name)
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_other_images_are_other_tasks(data: Classification) -> None:
     images = data.benchmarks["blobs"]
     other = images.images.clone()
     other[0, 0, 0, 0] += 1
-    changed = LabelledImages(other, images.labels, images.classes, images.name)
+    changed = LabeledImages(other, images.labels, images.classes, images.name)
     network = model(data)
     rival = Classification(data.training, data.validation, {"blobs": changed}, PROTOCOL)
     assert not {*hashes(data, network)} & {*hashes(rival, network)}
@@ -276,9 +276,9 @@ def seen_as(data: Classification) -> dict[tuple[float, ...], int]:
     return table
 
 
-def test_grey_levels_are_those_of_the_training_images_alone() -> None:
+def test_gray_levels_are_those_of_the_training_images_alone() -> None:
     first, second = blobs(8, 12, "a"), blobs(6, 9, "c", 2)
-    brighter = LabelledImages(second.images // 2, second.labels, second.classes, second.name)
+    brighter = LabeledImages(second.images // 2, second.labels, second.classes, second.name)
     datas = [
         Classification(first, second, {"x": images}, PROTOCOL) for images in (second, brighter)
     ]
@@ -290,7 +290,7 @@ def test_grey_levels_are_those_of_the_training_images_alone() -> None:
         torch.testing.assert_close(data.views.test(second.images).double(), expected)
 
 
-def test_batches_and_episodes_are_labelled_training_images(data: Classification) -> None:
+def test_batches_and_episodes_are_labeled_training_images(data: Classification) -> None:
     table = seen_as(data)
     random = torch.Generator().manual_seed(0)
     batch = data.minibatch(0, random)
@@ -405,10 +405,10 @@ def test_batches_on_a_gpu_are_those_on_the_cpu(
 
 def test_domains_that_do_not_go_together_are_refused() -> None:
     rest = blobs(7, 9, "b"), {}, PROTOCOL
-    colour = blobs(8, 12, "d")
-    colour = replace(colour, images=colour.images.expand(-1, 3, -1, -1))
+    color = blobs(8, 12, "d")
+    color = replace(color, images=color.images.expand(-1, 3, -1, -1))
     with pytest.raises(InputError, match="images of d are 3 x 16 x 16, those of a 1 x 16 x 16"):
-        Classification([blobs(8, 12, "a"), colour], *rest)
+        Classification([blobs(8, 12, "a"), color], *rest)
     with pytest.raises(InputError, match="there is no training domain: give one or more"):
         Classification([], *rest)
     with pytest.raises(InputError, match="3 ways asked of d, which has 2 classes"):
@@ -470,10 +470,10 @@ def test_levels_of_many_images_are_taken_from_some_of_all(monkeypatch: pytest.Mo
 
 
 def test_channels_have_levels_of_their_own() -> None:
-    grey = blobs(8, 12, "a")
-    colour = replace(grey, images=torch.cat([grey.images, grey.images // 2], 1))
-    views = Classification(colour, colour, {"x": colour}, PROTOCOL).views
-    levels = colour.images.double() / 255
+    gray = blobs(8, 12, "a")
+    color = replace(gray, images=torch.cat([gray.images, gray.images // 2], 1))
+    views = Classification(color, color, {"x": color}, PROTOCOL).views
+    levels = color.images.double() / 255
     assert isinstance(views, PlainViews)
     torch.testing.assert_close(views.mean, levels.mean((0, 2, 3)).float())
     torch.testing.assert_close(views.std, levels.std((0, 2, 3)).float())

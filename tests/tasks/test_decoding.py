@@ -26,7 +26,7 @@ from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
 
 SIDE = 8
-NAMED = (("red", (255, 0, 0)), ("grey", (128, 128, 128)), ("teal", (0, 128, 128)))
+NAMED = (("red", (255, 0, 0)), ("gray", (128, 128, 128)), ("teal", (0, 128, 128)))
 
 
 def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any) -> Path:
@@ -34,8 +34,8 @@ def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any)
     return folder / name
 
 
-def colour(path: Item) -> tuple[int, ...]:
-    """The one colour of an image."""
+def color(path: Item) -> tuple[int, ...]:
+    """The one color of an image."""
     pixels = decode(path, SIDE).reshape(3, -1)
     assert (pixels == pixels[:, :1]).all()
     return tuple(pixels[:, 0].tolist())
@@ -69,23 +69,23 @@ def differ(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
 @pytest.mark.parametrize(("name", "levels"), NAMED)
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 @pytest.mark.parametrize("extension", ["png", "tif", "webp", "gif"])
-def test_every_mode_gives_its_colour(
+def test_every_mode_gives_its_color(
     mode: str, extension: str, name: str, levels: tuple[int, ...], tmp_path: Path
 ) -> None:
     image = Image.new("RGB", (10, 20), name)
     image = image.quantize(2) if mode == "P" else image.convert(mode)
     options = {"lossless": True} if extension == "webp" else {}
-    assert colour(saved(tmp_path, image, f"a.{extension}", **options)) == levels
+    assert color(saved(tmp_path, image, f"a.{extension}", **options)) == levels
 
 
-def test_greyscale_becomes_three_equal_channels(tmp_path: Path) -> None:
+def test_grayscale_becomes_three_equal_channels(tmp_path: Path) -> None:
     for mode, extension in (("L", "png"), ("L", "jpg"), ("LA", "png"), ("P", "png")):
         path = saved(tmp_path, Image.new("L", (9, 9), 77).convert(mode), f"a.{extension}")
-        assert colour(path) == (77, 77, 77)
+        assert color(path) == (77, 77, 77)
 
 
 def test_black_and_white(tmp_path: Path) -> None:
-    assert colour(saved(tmp_path, Image.new("1", (9, 9), 1))) == (255, 255, 255)
+    assert color(saved(tmp_path, Image.new("1", (9, 9), 1))) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("extension", ["png", "tif", "pgm", "jp2"])
@@ -101,28 +101,28 @@ def test_sixteen_bits_are_scaled_not_clipped(
         path.write_bytes(b"P5 10 12 65535\n" + levels.astype(">u2").tobytes())
     else:
         Image.fromarray(levels).save(path)
-    assert colour(path) == (expected,) * 3
+    assert color(path) == (expected,) * 3
 
 
 def test_sixteen_bits_of_big_endian(tmp_path: Path) -> None:
     image = Image.fromarray(np.full((12, 10), 40000, ">u2"))
-    assert image.mode == "I;16B" and colour(saved(tmp_path, image, "a.tif")) == (156, 156, 156)
+    assert image.mode == "I;16B" and color(saved(tmp_path, image, "a.tif")) == (156, 156, 156)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_levels_of_unknown_range_are_refused(mode: str, tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new(mode, (9, 9), 1), "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif cannot be decoded: grey levels of 32 bits"):
+    with pytest.raises(InputError, match=r"a\.tif cannot be decoded: gray levels of 32 bits"):
         decode(path, SIDE)
 
 
 @pytest.mark.parametrize("extension", ["jpg", "tif"])
-def test_printing_colours(extension: str, tmp_path: Path) -> None:
+def test_printing_colors(extension: str, tmp_path: Path) -> None:
     # Cyan, magenta, yellow and black ink: 255 - ink in each, and black takes from all.
     path = saved(tmp_path, Image.new("CMYK", (16, 16), (255, 0, 0, 0)), f"a.{extension}")
-    assert colour(path) == pytest.approx((0, 255, 255), abs=2)
+    assert color(path) == pytest.approx((0, 255, 255), abs=2)
     path = saved(tmp_path, Image.new("CMYK", (16, 16), (0, 0, 0, 155)), f"b.{extension}")
-    assert colour(path) == pytest.approx((100, 100, 100), abs=2)
+    assert color(path) == pytest.approx((100, 100, 100), abs=2)
 
 
 @pytest.mark.parametrize("extension", ["png", "webp", "tif"])
@@ -130,9 +130,9 @@ def test_what_is_transparent_becomes_white(extension: str, tmp_path: Path) -> No
     options = {"lossless": True, "exact": True} if extension == "webp" else {}
     for alpha, expected in ((0, (255, 255, 255)), (255, (200, 0, 0)), (102, (233, 153, 153))):
         image = Image.new("RGBA", (9, 9), (200, 0, 0, alpha))
-        assert colour(saved(tmp_path, image, f"a.{extension}", **options)) == expected
+        assert color(saved(tmp_path, image, f"a.{extension}", **options)) == expected
     image = Image.new("LA", (9, 9), (0, 51))
-    assert colour(saved(tmp_path, image)) == (204, 204, 204)
+    assert color(saved(tmp_path, image)) == (204, 204, 204)
 
 
 def test_transparent_entries_of_a_palette_become_white(tmp_path: Path) -> None:
@@ -149,10 +149,10 @@ def test_transparent_entries_of_a_palette_become_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_transparent_colour_becomes_white(mode: str, tmp_path: Path) -> None:
+def test_a_transparent_color_becomes_white(mode: str, tmp_path: Path) -> None:
     image = Image.new(mode, (9, 9), 77 if mode == "L" else (1, 2, 3))
     path = saved(tmp_path, image, transparency=77 if mode == "L" else (1, 2, 3))
-    assert colour(path) == (255, 255, 255)
+    assert color(path) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("extension", ["gif", "webp", "png", "tif"])
@@ -164,7 +164,7 @@ def test_of_an_animation_the_first_frame(extension: str, tmp_path: Path) -> None
     )
     with Image.open(path) as image:
         assert image.n_frames == 3
-    assert colour(path) == (255, 0, 0)
+    assert color(path) == (255, 0, 0)
 
 
 UPRIGHT: dict[int, list[Image.Transpose]] = {
@@ -195,8 +195,8 @@ def test_orientation_of_the_camera_is_honoured(orientation: int, tmp_path: Path)
     ):
         got = decode(saved(tmp_path, image, name, exif=exif, **options), SIDE)
         assert differ(got, pixels_of(expected)) <= 4, name
-    grey = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    got = decode(saved(tmp_path, grey, "grey.tif", exif=exif), SIDE)
+    gray = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    got = decode(saved(tmp_path, gray, "gray.tif", exif=exif), SIDE)
     assert differ(got, pixels_of(expected.convert("L"))) <= 1
 
 
@@ -252,8 +252,8 @@ def test_arrays_are_images_too(tmp_path: Path) -> None:
     image = photograph()
     assert (decode(np.asarray(image), SIDE) == decode(saved(tmp_path, image), SIDE)).all()
     assert (decode(np.asarray(image)[::-1], SIDE) == decode(np.asarray(image), SIDE)[:, ::-1]).all()
-    grey = np.asarray(image.convert("L"))
-    assert (decode(grey, SIDE) == decode(np.stack([grey] * 3, -1), SIDE)).all()
+    gray = np.asarray(image.convert("L"))
+    assert (decode(gray, SIDE) == decode(np.stack([gray] * 3, -1), SIDE)).all()
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_load_gives_every_image_its_label_in_the_order_of_the_listing(listing: L
 def test_more_images_than_are_under_way_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_UNDER_WAY", 3)
     items = [np.full((9, 9), level, np.uint8) for level in range(100)]
-    data = load(Listing("grey", ("all",), items, [0] * 100), SIDE)
+    data = load(Listing("gray", ("all",), items, [0] * 100), SIDE)
     assert data.images[:, 0, 0, 0].tolist() == list(range(100))
 
 
@@ -427,8 +427,8 @@ def test_a_change_decodes_again(
     items = list(listing.items)
     assert loads(with_items([items[1], items[0], *items[2:]])) == 12
     assert loads(with_items([*items[:-1], np.full((10, 10, 3), 98, np.uint8)])) == 12
-    relabelled = Listing("birds-test", ("a", "b", "c"), items, [2 - y for y in listing.labels])
-    assert loads(relabelled) == 12
+    relabeled = Listing("birds-test", ("a", "b", "c"), items, [2 - y for y in listing.labels])
+    assert loads(relabeled) == 12
     path = items[4]
     assert isinstance(path, Path) and loads(listing) == 0
     status = path.stat()
@@ -467,7 +467,7 @@ def test_other_images_of_the_same_names_sizes_and_times_are_decoded(
         folder.mkdir(parents=True)
         path = saved(folder, Image.new("L", (9, 9), level), "a.bmp")
         os.utime(path, (0, 0))
-        data = load(Listing("grey", ("class",), [path], [0]), SIDE)
+        data = load(Listing("gray", ("class",), [path], [0]), SIDE)
         levels.append(int(data.images[0, 0, 0, 0]))
     assert levels == [10, 5]
 
@@ -479,7 +479,7 @@ def test_corrected_files_of_equal_size_with_kept_times_are_seen(
     """Also in the middle of many, and whether the hashes of the old ones were kept or not."""
     monkeypatch.setattr(decoding, "_SETTLED", settled)
     paths = [saved(tmp_path, Image.new("L", (9, 9), 10), f"{i}.bmp") for i in range(40)]
-    listing = Listing("grey", ("class",), paths, [0] * 40)
+    listing = Listing("gray", ("class",), paths, [0] * 40)
     before = load(listing, SIDE)
     status = paths[17].stat()
     saved(tmp_path, Image.new("L", (9, 9), 5), "17.bmp")

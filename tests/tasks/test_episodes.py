@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
 
@@ -13,9 +13,9 @@ LABELS = torch.cat([torch.full((size,), label) for label, size in enumerate(SIZE
 LABELS = LABELS[torch.randperm(len(LABELS), generator=torch.Generator().manual_seed(0))]
 
 
-def toys(labels: Tensor) -> LabelledImages:
+def toys(labels: Tensor) -> LabeledImages:
     images = torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8)
-    return LabelledImages(images, labels, tuple("abcde"), "toys")
+    return LabeledImages(images, labels, tuple("abcde"), "toys")
 
 
 def draw(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.datasets import glyphs
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.metatraining import ProtoNet
@@ -43,7 +43,7 @@ def problem(training: tuple[str, ...] = ("latin",), benchmarks: tuple[str, ...] 
     return Glyphs(PROTOCOL, benchmarks, size=16, instances=2, training=training)
 
 
-def names(images: LabelledImages) -> str:
+def names(images: LabeledImages) -> str:
     return "".join(images.classes)
 
 

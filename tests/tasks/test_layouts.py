@@ -684,7 +684,7 @@ def test_arrays_of_any_order_and_type_are_listed(images: Any) -> None:
 
 
 @pytest.mark.parametrize("images", [IMAGES[..., 0], IMAGES[..., :1], IMAGES[:, None, :, :, 0]])
-def test_grey_arrays_are_listed(images: NDArray[np.uint8]) -> None:
+def test_gray_arrays_are_listed(images: NDArray[np.uint8]) -> None:
     listing = from_arrays(images, ["b", "a", "b", "b"], "own")
     assert (listing.classes, listing.labels) == (("a", "b"), [1, 0, 1, 1])
     assert (np.stack([pixels(item) for item in listing.items]) == IMAGES[..., 0]).all()
@@ -738,18 +738,18 @@ class _Named(list[tuple[Any, int]]):
 
 
 def test_names_of_a_torch_data_set_are_kept() -> None:
-    grey = Image.fromarray(IMAGES[0, :, :, 0])
-    listing = from_dataset(_Named([(grey, 2), (grey, 0)]), "own")
+    gray = Image.fromarray(IMAGES[0, :, :, 0])
+    listing = from_dataset(_Named([(gray, 2), (gray, 0)]), "own")
     assert (listing.classes, listing.labels) == (("ant", "cow"), [1, 0])
     assert pixels(listing.items[0]).shape == (14, 10)
-    unknown = from_dataset(_Named([(grey, 2), (grey, 3)]), "own")
+    unknown = from_dataset(_Named([(gray, 2), (gray, 3)]), "own")
     assert unknown.classes == ("2", "3")
 
 
 def test_names_are_left_out_where_labels_are_other_numbers() -> None:
     """As torchvision's: targets as they were, and a transform of them that items go through."""
-    grey = Image.fromarray(IMAGES[0, :, :, 0])
-    changed = _Named([(grey, 2), (grey, 0)])
+    gray = Image.fromarray(IMAGES[0, :, :, 0])
+    changed = _Named([(gray, 2), (gray, 0)])
     changed.target_transform = lambda target: 2 - target  # type: ignore[attr-defined]
     assert from_dataset(changed, "own").classes == ("0", "2")
     changed.targets = torch.tensor([0, 2])  # type: ignore[attr-defined]

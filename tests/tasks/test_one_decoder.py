@@ -40,14 +40,14 @@ def with_opacity(image: Image.Image) -> Image.Image:
 COLORS = Image.fromarray(RGBA[..., :3])
 FILES: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
     "color": (COLORS, "png", {}),
-    "grey": (Image.fromarray(RGBA[..., 0]), "png", {}),
+    "gray": (Image.fromarray(RGBA[..., 0]), "png", {}),
     "black and white": (Image.fromarray(RGBA[..., 0] > 99), "png", {}),
     "palette": (palette(), "png", {}),
     "palette with transparency": (palette(), "png", {"transparency": bytes([0, 120, 255])}),
     "palette, one entry transparent": (palette(), "gif", {"transparency": 2}),
     "color with opacity": (Image.fromarray(RGBA), "png", {}),
     "color with opacity, TIFF": (Image.fromarray(RGBA), "tif", {}),
-    "grey with opacity": (with_opacity(Image.fromarray(RGBA[..., 0])), "png", {}),
+    "gray with opacity": (with_opacity(Image.fromarray(RGBA[..., 0])), "png", {}),
     "a transparent color": (COLORS, "png", {"transparency": tuple(RGBA[0, 0, :3].tolist())}),
     "16 bits": (Image.fromarray(DEEP), "png", {}),
     "16 bits, TIFF": (Image.fromarray(DEEP), "tif", {}),
@@ -111,7 +111,7 @@ def test_every_way_in_gives_the_pixels_of_the_file(kind: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("kind", "at", "color"),
     [
-        ("grey with opacity", (0, 0), None),
+        ("gray with opacity", (0, 0), None),
         ("16 bits", (0, 0), [round(float(DEEP[0, 0]) / 257)] * 3),
         ("turned", (0, 19), RGBA[0, 0, :3].tolist()),
         ("turned, 16 bits", (0, 19), [round(float(DEEP[0, 0]) / 257)] * 3),
@@ -129,7 +129,7 @@ def test_levels_are_right(
     found = np.broadcast_to(image[at], (3,)).tolist()
     if color is None:
         opacity = RGBA[0, 0, 3] / 255
-        shown = RGBA[0, 0, [0] * 3 if "grey" in kind else [0, 1, 2]]
+        shown = RGBA[0, 0, [0] * 3 if "gray" in kind else [0, 1, 2]]
         color = (shown * opacity + 255 * (1 - opacity)).round().tolist()
     assert found == pytest.approx(color, abs=1)
 
@@ -146,7 +146,7 @@ def arrays(kind: str) -> list[NDArray[Any]]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["color", "grey", "black and white", "color with opacity", "16 bits"]
+    "kind", ["color", "gray", "black and white", "color with opacity", "16 bits"]
 )
 def test_arrays_give_the_pixels_of_the_file(kind: str, tmp_path: Path) -> None:
     expected = torch.from_numpy(decode(saved(kind, tmp_path), SIDE))[None]
@@ -167,7 +167,7 @@ def test_arrays_give_the_pixels_of_the_file(kind: str, tmp_path: Path) -> None:
 def test_levels_of_unknown_range_are_refused_by_every_way(mode: str, tmp_path: Path) -> None:
     image = Image.new(mode, (9, 9), 1)
     image.save(tmp_path / "a.tif")
-    words = "cannot be decoded: grey levels of 32 bits have no known range"
+    words = "cannot be decoded: gray levels of 32 bits have no known range"
     with pytest.raises(InputError, match=rf"a\.tif {words}"):
         COLOR.levels([tmp_path / "a.tif"])
     with pytest.raises(InputError, match=f"^image 1 {words}"):

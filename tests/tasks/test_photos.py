@@ -12,7 +12,7 @@ from PIL import Image
 
 from omnitraining.config.experiment import instantiate
 from omnitraining.datasets.duplicates import shared
-from omnitraining.datasets.images import LabelledImages, gray, rotated
+from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.tasks.classification.photos import Photos
@@ -65,8 +65,8 @@ def fails(data: Path, **changes: Any) -> str:
     return str(error.value)
 
 
-def colours(images: LabelledImages) -> list[int]:
-    """The class whose colour each image has."""
+def colors(images: LabeledImages) -> list[int]:
+    """The class whose color each image has."""
     return [nearest(image, 10) for image in images.images.permute(0, 2, 3, 1).numpy()]
 
 
@@ -79,7 +79,7 @@ def test_parts_have_usual_splits(data: Path) -> None:
         assert part.name == f"mini-imagenet-{split}"
         assert part.classes == tuple(SYNSETS[split][:count])
         assert part.images.shape == (4 * count, 3, 18, 18)  # 1.15 times 16
-    assert colours(problem.validation) == [4] * 4 + [5] * 4
+    assert colors(problem.validation) == [4] * 4 + [5] * 4
     assert problem.validation.labels.tolist() == [0] * 4 + [1] * 4
     assert problem.example().shape == (2, 3, 16, 16)
 
@@ -115,7 +115,7 @@ def test_own_folders_are_split_by_classes(data: Path) -> None:
     assert [name for part in parts for name in part.classes] != names  # they are shuffled
     for part in parts:
         wanted = [names.index(part.classes[label]) for label in part.labels.tolist()]
-        assert colours(part) == wanted
+        assert colors(part) == wanted
     again = photos(data, **own, held_out=(0.2, 0.3))
     assert again.benchmarks["own"].classes == parts[2].classes
     whole = photos(data, benchmarks=("own:all",)).benchmarks["own:all"]
@@ -232,9 +232,9 @@ def test_a_configuration_trains_on_photographs(data: Path, tmp_path: Path) -> No
 # --- gray levels, rotations, sizes, augmentation ---
 
 
-def few(*shape: int) -> LabelledImages:
+def few(*shape: int) -> LabeledImages:
     images = torch.randint(256, shape, dtype=torch.uint8)
-    return LabelledImages(images, torch.arange(shape[0]) % 2, ("a", "b"), "few")
+    return LabeledImages(images, torch.arange(shape[0]) % 2, ("a", "b"), "few")
 
 
 def test_gray_levels_are_those_of_pillow() -> None:

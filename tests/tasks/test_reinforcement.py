@@ -439,8 +439,8 @@ LEARNS: dict[str, Any] = {
     "inference": {"weights": "student"},
 }
 RECIPES = {
-    "adam": {"optimiser": "adam", "lr": 0.05, "steps": 20, "epoch": 20},
-    "trpo": {"optimiser": "trpo", "lr": 0.06, "steps": 8, "epoch": 8},
+    "adam": {"optimizer": "adam", "lr": 0.05, "steps": 20, "epoch": 20},
+    "trpo": {"optimizer": "trpo", "lr": 0.06, "steps": 8, "epoch": 8},
 }
 
 
@@ -459,9 +459,9 @@ def test_every_method_learns_to_adapt(method: Method, recipe: str, tmp_path: Pat
         assert gained[0] > 0.1 if flow == "pre" else gained[1] > 0.2, (flow, gained)
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "trpo"])
-def test_a_run_that_was_broken_off_ends_in_the_same_weights(optimiser: str, tmp_path: Path) -> None:
-    recipe = {"optimiser": optimiser}
+@pytest.mark.parametrize("optimizer", ["adam", "trpo"])
+def test_a_run_that_was_broken_off_ends_in_the_same_weights(optimizer: str, tmp_path: Path) -> None:
+    recipe = {"optimizer": optimizer}
     whole = train_run(config(NAVIGATION, training=recipe), tmp_path / "whole")
     again = train_run(config(NAVIGATION, training=recipe), tmp_path / "again")
     train_run(config(NAVIGATION, training=recipe | {"steps": 2}), tmp_path / "broken")

@@ -9,9 +9,9 @@ from torch import Tensor
 from omnitraining.tasks.reinforcement.returns import (
     baseline_features,
     discounted_sums,
-    generalised_advantages,
+    generalized_advantages,
     linear_baseline,
-    standardised,
+    standardized,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -36,7 +36,7 @@ def test_discounted_sums_are_those_of_a_backward_loop(discount: float) -> None:
 def test_gae_is_that_of_a_backward_loop(trace: float) -> None:
     valid = until([[5, 3], [1, 5]], 5)
     rewards, values = torch.randn(2, 2, 5) * valid, torch.randn(2, 2, 5) * valid
-    found = generalised_advantages(rewards, values, 0.9, trace)
+    found = generalized_advantages(rewards, values, 0.9, trace)
     for task in range(2):
         for m in range(2):
             running, after = 0.0, 0.0
@@ -51,7 +51,7 @@ def test_gae_is_that_of_a_backward_loop(trace: float) -> None:
 def test_with_trace_1_an_advantage_is_the_return_minus_the_value() -> None:
     rewards, values = torch.randn(2, 3, 6), torch.randn(2, 3, 6)
     expected = discounted_sums(rewards, 0.97) - values
-    torch.testing.assert_close(generalised_advantages(rewards, values, 0.97, 1.0), expected)
+    torch.testing.assert_close(generalized_advantages(rewards, values, 0.97, 1.0), expected)
 
 
 def test_features_are_states_their_squares_and_powers_of_time() -> None:
@@ -92,10 +92,10 @@ def test_a_baseline_that_can_explain_everything_leaves_no_advantage() -> None:
     )
 
 
-def test_advantages_are_standardised_over_the_steps_of_a_task_that_took_place() -> None:
+def test_advantages_are_standardized_over_the_steps_of_a_task_that_took_place() -> None:
     valid = until([[5, 2], [3, 1]], 5)
     advantages = torch.randn(2, 2, 5)
-    found = standardised(advantages, valid)
+    found = standardized(advantages, valid)
     assert (found[~valid] == 0).all()
     for task in range(2):
         those = advantages[task][valid[task]]
@@ -111,4 +111,4 @@ def test_advantages_are_standardised_over_the_steps_of_a_task_that_took_place() 
 
 
 def test_equal_advantages_are_zero() -> None:
-    assert (standardised(torch.ones(1, 2, 3), torch.ones(1, 2, 3, dtype=torch.bool)) == 0).all()
+    assert (standardized(torch.ones(1, 2, 3), torch.ones(1, 2, 3, dtype=torch.bool)) == 0).all()

@@ -1,4 +1,4 @@
-"""Views of stored images: torchvision's crops, Pillow's jitter, ImageNet's normalisation."""
+"""Views of stored images: torchvision's crops, Pillow's jitter, ImageNet's normalization."""
 
 import math
 from typing import Any
@@ -187,7 +187,7 @@ def test_sizes_are_those_of_the_protocol() -> None:
     assert [CloserLookViews(size).stored for size in (84, 224)] == [96, 257]
 
 
-def test_test_views_are_the_centre_by_imagenet_statistics() -> None:
+def test_test_views_are_the_center_by_imagenet_statistics() -> None:
     images = photos(3, side=23)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     for size, stored, start in ((20, 23, 2), (18, 20, 1)):  # torchvision rounds 1.5 to 2
@@ -199,7 +199,7 @@ def test_test_views_are_the_centre_by_imagenet_statistics() -> None:
         torch.testing.assert_close(seen.double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
-def test_grey_images_are_normalised_by_the_mean_over_channels() -> None:
+def test_gray_images_are_normalized_by_the_mean_over_channels() -> None:
     images = photos(2, 1, side=23)
     expected = (images[:, :, 2:22, 2:22] / 255 - 0.449) / 0.226
     torch.testing.assert_close(CloserLookViews(20).test(images), expected, atol=1e-5, rtol=1e-4)
@@ -236,7 +236,7 @@ def test_views_lie_channels_last(views: PlainViews | CloserLookViews) -> None:
         assert seen.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_plain_views_are_normalised_alone() -> None:
+def test_plain_views_are_normalized_alone() -> None:
     images = photos(2)
     views = PlainViews(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 2.0, 4.0]))
     expected = images.double() / 255

@@ -190,12 +190,12 @@ def adapted(
         lr: learning rate.
     """
     changed = copy.deepcopy(network).requires_grad_().eval()
-    optimiser = torch.optim.SGD(changed.parameters(), lr)
+    optimizer = torch.optim.SGD(changed.parameters(), lr)
     with torch.enable_grad(), _batch_statistics(changed), _plain_recurrence(changed):
         for _ in range(steps):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss(changed(x), y).backward()
-            optimiser.step()
+            optimizer.step()
     norms = [m for m in changed.modules() if isinstance(m, _BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()

@@ -18,7 +18,7 @@ from omnitraining.adaptation.inner_loop import descended
 from omnitraining.batches import Episode
 from omnitraining.config.experiment import load_run
 from omnitraining.datasets.duplicates import shared
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
@@ -101,7 +101,7 @@ def measure(
     problem: Classification,
     model: Model,
     inference: Inference,
-    own: LabelledImages,
+    own: LabeledImages,
     tasks: int,
     tuned_tasks: int,
     minutes: float | None = None,
@@ -153,7 +153,7 @@ def measure(
 
 
 def _tune(
-    problem: Classification, model: Model, own: LabelledImages, tasks: int, tuned: Evaluation
+    problem: Classification, model: Model, own: LabeledImages, tasks: int, tuned: Evaluation
 ) -> Iterator[str]:
     """Fine-tune every flow on the user's images, into an evaluation; yields after each part."""
     ways, tunable = problem.ways(own), {}
@@ -175,7 +175,7 @@ def _tune(
 
 @torch.no_grad()
 def _affordable(
-    problem: Classification, model: Model, own: LabelledImages, wanted: int, minutes: float
+    problem: Classification, model: Model, own: LabeledImages, wanted: int, minutes: float
 ) -> int:
     """How many tasks can be fine-tuned in so many minutes, by the time that one step takes here."""
     backbone, shots = (
@@ -262,7 +262,7 @@ def _tunable(
     return {f: (b, chosen_rate(problem, model, b, tasks)) for f, b in backbones.items()}
 
 
-def for_images(problem: Classification, own: LabelledImages) -> Classification:
+def for_images(problem: Classification, own: LabeledImages) -> Classification:
     """The problem with tasks that the user's images suffice for: fewer queries or shots.
 
     Raises:
@@ -300,7 +300,7 @@ def fine_tuned(
     problem: Classification,
     model: Model,
     backbone: nn.Module,
-    images: LabelledImages,
+    images: LabeledImages,
     tasks: TaskIndices,
     rate: float,
 ) -> Tensor:
@@ -320,7 +320,7 @@ def tuned_probabilities(
     problem: Classification,
     model: Model,
     backbone: nn.Module,
-    images: LabelledImages,
+    images: LabeledImages,
     tasks: TaskIndices,
     rate: float,
 ) -> Tensor:
@@ -378,7 +378,7 @@ class _OneTask(nn.Module):
 
     def __init__(self, heads: LinearClassifier) -> None:
         super().__init__()
-        self.normalise, self.scale = heads.normalise, heads.scale
+        self.normalize, self.scale = heads.normalize, heads.scale
         self.register_buffer("weight", heads.weight[0])
         self.register_buffer("bias", None if heads.bias is None else heads.bias[0])
         self.weight: Tensor
@@ -386,7 +386,7 @@ class _OneTask(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias[None]
-        one = LinearClassifier(self.weight[None], bias, self.normalise, self.scale)
+        one = LinearClassifier(self.weight[None], bias, self.normalize, self.scale)
         logits: Tensor = one(features[None])[0]
         return logits
 

@@ -16,7 +16,7 @@ class Conv4(nn.Sequential):
         width: channels of every block; 64 is the usual choice.
         pooled_blocks: blocks that pool, the first ones, from 0 to 4. RelationNet pools in two, to
             compare maps; [13] also leaves their padding out (19x19 positions at 84 pixels for our
-            21x21), which would leave a 1x1 branch without a centre tap.
+            21x21), which would leave a 1x1 branch without a center tap.
         average: features are the mean over positions, as in RFS (which pools in three blocks), in
             place of all positions.
 

@@ -26,12 +26,16 @@ COMMANDS = {
     "export": "write a flow or a fitted predictor for use without this library",
     "demo": "teach a few classes in the browser, ask, and see what each flow thinks",
     "attention": "draw where the flows of models look",
-    "analyse": "judge every flow on your own images: which to use, and why",
+    "analyze": "judge every flow on your own images: which to use, and why",
     "watch": "draw what a policy does before and after adaptation",
     "data": "check a data set on disk, or decode its images ahead of training",
     "list": "what there is: experiments, algorithms, backbones, problems",
     "doctor": "check this installation and machine",
 }
+
+
+FORMERLY = {"analyse": "analyze"}
+"""Today's name of a command, by its former one."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,6 +85,7 @@ def _run(arguments: list[str]) -> int:
             parser.print_help()
         return 0
     command, *rest = arguments
+    command = FORMERLY.get(command, command)
     if command not in COMMANDS:
         raise InputError(f"{command!r} is not a command: choose from {', '.join(COMMANDS)}")
     code: int = import_module(f"omnitraining.cli.{command}").main(rest)

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
         "train",
         "Every field of the configuration is an option too, as in\n"
         "  omni train glyphs.yaml --training.steps 500 --loss.weight 1 --seed 2\n"
-        "--recipe paper takes over all choices of the paper: lambda, heads, metric, optimiser.\n"
+        "--recipe paper takes over all choices of the paper: lambda, heads, metric, optimizer.\n"
         "Print them all with: omni train CONFIG --fields\n"
         "With other classes, those have other fields: omni train CONFIG --backbone ViT --fields\n"
         "Processes that torchrun or srun has started train one model together.",

@@ -14,6 +14,7 @@ from torch import nn
 from omnitraining.backbones import FeatureWise
 from omnitraining.config.bounds import Bounds
 from omnitraining.config.fields import readable
+from omnitraining.config.former_names import options_with_new_names, with_new_names
 from omnitraining.config.recipes import FIELD, with_recipe
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.trust import Check, Plan
@@ -60,7 +61,7 @@ class Experiment:
         metatraining: the meta-training algorithm.
         omninet: how the backbone becomes an Omni-Net.
         loss: terms of the Omni-Loss.
-        training: length and optimisation.
+        training: length and optimization.
         inference: how to predict.
         seed: of weights and samples.
         previous: run folder of the generation before this one, whose pre-flow teaches it (RFS).
@@ -232,6 +233,7 @@ def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
     Raises:
         InputError: as in `strictly_made` and `parse`.
     """
+    config = with_new_names(config)
     problem = config.get("problem") if isinstance(config, dict) else None
     if isinstance(problem, dict) and problem.get("class_path") == FORMERLY:
         config = {**config, "problem": {**problem, "class_path": BLUEPRINT}}
@@ -299,6 +301,7 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace
     Raises:
         InputError: a field is unknown or has a wrong value; the message names the source.
     """
+    values = with_new_names(values)
     made = parser()
     defaults = [*made.get_defaults().items(branches=True)]
     # The parser takes null as if it were not there, and a text for a group of fields as a path.
@@ -339,7 +342,7 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     """
     values = read_values(path)
     values.pop("tune", None)  # is for 'omni tune' alone
-    name, options = recipe_of(options)
+    name, options = recipe_of(options_with_new_names(options))
     values = with_recipe(values | ({FIELD: name} if name else {}))
     start = parse(values, str(path))
     if (changed := with_classes(values, options)) != values:

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from omnitraining.config.former_names import with_new_names
 from omnitraining.errors import InputError
 
 MAX_BYTES = 1 << 18
@@ -85,14 +86,15 @@ def reading_yaml(path: Path) -> Iterator[None]:
 
 
 def fields_of(values: Any, path: Path) -> dict[str, Any]:
-    """What a YAML file holds, if that is a mapping.
+    """What a YAML file holds, if that is a mapping, with today's names of fields.
 
     Raises:
         InputError: it is something else.
     """
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")
-    return values
+    renamed: dict[str, Any] = with_new_names(values)
+    return renamed
 
 
 def read_json_strictly(text: str | bytes, source: str) -> Any:

@@ -27,7 +27,7 @@ class SplitSummary:
     Attributes:
         per_class: images by name of class.
         sizes: images by width and height in pixels.
-        modes: images by what Pillow calls their mode: RGB is colour, L grey, P a palette.
+        modes: images by what Pillow calls their mode: RGB is color, L gray, P a palette.
     """
 
     per_class: dict[str, int]

@@ -33,7 +33,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from omnitraining.datasets.caching import cache_folder, written_once, written_whole
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.datasets.pixels import eight_bit
 from omnitraining.errors import InputError
@@ -92,7 +92,7 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
     """One image as RGB of 8 bits, [3, side, side], resized bilinearly with antialiasing.
 
     Of an animation it is the first frame; 16 bits are scaled to 8; what is transparent becomes
-    white; colour profiles are not applied.
+    white; color profiles are not applied.
 
     Args:
         item: an image file of any kind that Pillow reads, an array, or an image of Pillow.
@@ -109,8 +109,8 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
         except Exception as error:  # as for files
             raise InputError(undecodable(error)) from error
     if not isinstance(item, Path):
-        grey_or_rgb = item.ndim == 2 or (item.ndim == 3 and item.shape[2] == 3)
-        if item.dtype != np.uint8 or not grey_or_rgb or not item.size:
+        gray_or_rgb = item.ndim == 2 or (item.ndim == 3 and item.shape[2] == 3)
+        if item.dtype != np.uint8 or not gray_or_rgb or not item.size:
             shape = list(item.shape)
             raise InputError(f"an array of {item.dtype} {shape}: give uint8 [H, W, 3] or [H, W]")
         with _pixels.taken(item.shape[0] * item.shape[1]):
@@ -175,7 +175,7 @@ def load(
     cache: Path | None = None,
     skip_damaged: bool = False,
     anew: bool = False,
-) -> LabelledImages:
+) -> LabeledImages:
     """Decoded images of one split; from the second time on without decoding.
 
     The images are mapped from the cache file, not read: data may be larger than memory, and
@@ -216,7 +216,7 @@ def load(
         those = f"{len(damaged)} of {count} images of {listing.name}"
         warnings.warn(f"left out {those}: {first_few(damaged.values())}", stacklevel=2)
     labels = [int(label) for i, label in enumerate(listing.labels) if i not in damaged]
-    return LabelledImages(
+    return LabeledImages(
         images, torch.tensor(labels), listing.classes, listing.name, contents.classes
     )
 

@@ -2,19 +2,19 @@
 
 They are the test part of the UCI "Optical Recognition of Handwritten Digits" set: 8x8 counts of
 ink, 0 to 16. Here they get the look of most glyphs of :mod:`glyphs`: dark ink on light paper, the
-middle of its grey ranges, and a margin around the digit.
+middle of its gray ranges, and a margin around the digit.
 """
 
 import torch
 import torch.nn.functional as F
 
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 
 _PAPER, _CONTRAST = 0.8, 0.5
 _EXTENT = 0.8  # height of a digit, as part of the image; the scans have no margin above or below
 
 
-def load(*, size: int = 32) -> LabelledImages:
+def load(*, size: int = 32) -> LabeledImages:
     """All digits, [1797, 1, size, size], 174 to 183 for each of the ten classes.
 
     Raises:
@@ -34,4 +34,4 @@ def load(*, size: int = 32) -> LabelledImages:
     ink = F.pad(ink, (before, after, before, after))
     images = ((_PAPER - _CONTRAST * ink) * 255).round().to(torch.uint8)
     labels = torch.from_numpy(scans.target).long()
-    return LabelledImages(images, labels, tuple("0123456789"), "digits")
+    return LabeledImages(images, labels, tuple("0123456789"), "digits")

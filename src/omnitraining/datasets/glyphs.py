@@ -1,7 +1,7 @@
 """Characters of five scripts, rendered from the typefaces that matplotlib bundles.
 
 A class is a character, a domain is a script, and the images of a class differ in face (so in
-weight and slant too), size, rotation, shear, warp, stroke width, sharpness, smudges, grey of ink
+weight and slant too), size, rotation, shear, warp, stroke width, sharpness, smudges, gray of ink
 and paper, polarity and noise. Nothing is downloaded. Which characters are classes, and in which
 split, is committed in ``glyphs.json``; ``tools/glyph_classes.py`` wrote it and says by which rules.
 
@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from omnitraining.datasets.caching import cache_folder, written_whole
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.io.terminal import tracked
 
 RENDERING = 2
@@ -58,7 +58,7 @@ def load(
     instances: int = 30,
     seed: int = 0,
     cache: Path | None = None,
-) -> LabelledImages:
+) -> LabeledImages:
     """Rendered characters of one script and split, from the cache where they are already there.
 
     Args:
@@ -94,7 +94,7 @@ def load(
             np.savez(file, images=images.numpy())
     labels = torch.arange(len(characters)).repeat_interleave(instances)
     name = f"glyphs-{script}-{split}"
-    return LabelledImages(
+    return LabeledImages(
         images, labels, tuple(characters), name, recipe=json.dumps([*key, _typefaces()])
     )
 
@@ -157,7 +157,7 @@ def render(character: str, size: int, instances: int, seed: int) -> Tensor:
     """Images [instances, 1, size, size] of one character.
 
     The strokes are sampled at twice the size (an affine map plus a smooth warp of the drawing),
-    thickened or thinned there, and then printed: averaged down, smudged, and given greys.
+    thickened or thinned there, and then printed: averaged down, smudged, and given grays.
     """
     drawings = [draw(character, face) for face in faces_with(character)]
     if not drawings:
@@ -166,11 +166,11 @@ def render(character: str, size: int, instances: int, seed: int) -> Tensor:
         np.random.default_rng([seed, ord(character), instance]) for instance in range(instances)
     ]
     chosen = [drawings[random.integers(len(drawings))] for random in randoms]
-    sheets, boxes = _centred([drawing for drawing in chosen if drawing is not None])
+    sheets, boxes = _centered([drawing for drawing in chosen if drawing is not None])
     return _print(_strokes(sheets, boxes, size, randoms), randoms)
 
 
-def _centred(drawings: list[Image.Image]) -> tuple[Tensor, Tensor]:
+def _centered(drawings: list[Image.Image]) -> tuple[Tensor, Tensor]:
     """Drawings on sheets [N, 1, S, S] of one size, and their longer sides as parts of S [N]."""
     side = 2 * FONT_PIXELS
     sheets = torch.zeros(len(drawings), 1, side, side)
@@ -217,7 +217,7 @@ def _strokes(
 
 
 def _print(ink: Tensor, randoms: list[np.random.Generator]) -> Tensor:
-    """Grey images [N, 1, S, S], uint8, of ink [N, 1, 2 * S, 2 * S]."""
+    """Gray images [N, 1, S, S], uint8, of ink [N, 1, 2 * S, 2 * S]."""
     ink = F.avg_pool2d(ink, 2)
     size = ink.shape[-1]
     softness = _uniform(randoms, 0, 1, 1, 1, 1)
@@ -240,14 +240,14 @@ def _print(ink: Tensor, randoms: list[np.random.Generator]) -> Tensor:
     contrast = _uniform(randoms, 0.35, 0.55, 1, 1, 1)
     slope = _uniform(randoms, -0.12, 0.12, 2, 1, 1)
     light = slope[:, :1] * line + slope[:, 1:] * line[:, None]
-    grey = paper - contrast * ink + light
+    gray = paper - contrast * ink + light
     inverted = _uniform(randoms, 0, 1, 1, 1, 1) < 0.25
-    grey = torch.where(inverted, 1 - grey, grey)
+    gray = torch.where(inverted, 1 - gray, gray)
 
     strength = _uniform(randoms, 0.02, 0.1, 1, 1, 1)
     noise = np.stack([random.standard_normal((1, size, size), np.float32) for random in randoms])
-    grey = grey + strength * torch.from_numpy(noise)
-    return (grey.clamp(0, 1) * 255).round().to(torch.uint8)
+    gray = gray + strength * torch.from_numpy(noise)
+    return (gray.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Labelled images in memory, or mapped to it: what every image data set here loads to."""
+"""Labeled images in memory, or mapped to it: what every image data set here loads to."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """uint8 images [M, C, H, W], integer labels [M] in 0..len(classes)-1, class names, a name.
 
     Args:
@@ -65,7 +65,7 @@ class LabelledImages:
         return digest.hexdigest()
 
 
-def gray(colored: LabelledImages) -> LabelledImages:
+def gray(colored: LabeledImages) -> LabeledImages:
     """The same images in gray levels, uint8 [M, 1, H, W], in memory."""
     weights = torch.tensor(LUMA)[:, None, None]
     parts = [
@@ -76,7 +76,7 @@ def gray(colored: LabelledImages) -> LabelledImages:
     return replace(colored, images=torch.cat(parts), recipe=recipe)
 
 
-def rotated(images: LabelledImages) -> LabelledImages:
+def rotated(images: LabeledImages) -> LabeledImages:
     """Images and classes as they are, then rotated by 90, 180 and 270 degrees as further classes.
 
     As Vinyals et al. (2016) make 4,800 training classes of Omniglot's 1,200.
@@ -91,7 +91,7 @@ def rotated(images: LabelledImages) -> LabelledImages:
         shape = " x ".join(map(str, images.images.shape[2:]))
         raise InputError(f"{images.name} has images of {shape} pixels: only squares are rotated")
     turns, classes = range(4), len(images.classes)
-    return LabelledImages(
+    return LabeledImages(
         torch.cat([images.images.rot90(turn, (2, 3)) for turn in turns]),
         torch.cat([images.labels + turn * classes for turn in turns]),
         tuple(

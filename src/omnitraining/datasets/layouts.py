@@ -27,7 +27,7 @@ _FOLDERS: tuple[Reader, ...] = (cub, cars, places, split_folders, plantae, class
 
 
 def read(path: Path) -> DataSet:
-    """Recognise the layout of a data set and list its images; warn of what was left out.
+    """Recognize the layout of a data set and list its images; warn of what was left out.
 
     See `find`, which does the same and warns of nothing.
     """
@@ -38,7 +38,7 @@ def read(path: Path) -> DataSet:
 
 
 def find(path: Path) -> DataSet:
-    """Recognise the layout of a data set and list its images.
+    """Recognize the layout of a data set and list its images.
 
     Known are
 
@@ -63,7 +63,7 @@ def find(path: Path) -> DataSet:
     """
     if not path.exists():
         raise InputError(f"there is no data set at {path}")
-    found = _recognise(path)
+    found = _recognize(path)
     if found is None:
         held = sorted(entry.name for entry in path.iterdir())[:5] if path.is_dir() else []
         inside = f" it holds {', '.join(held)}" if held else " there is nothing to read"
@@ -77,7 +77,7 @@ def find(path: Path) -> DataSet:
     return DataSet(name, found.layout, splits, path, found.notes)
 
 
-def _recognise(path: Path) -> Found | None:
+def _recognize(path: Path) -> Found | None:
     if path.is_file():
         return _first(path, _FILES)
     listed = _first(path, _LISTS)
@@ -177,7 +177,7 @@ def _folders(path: Path) -> Found | None:
     found = _first(path, _FOLDERS)
     inside = folder_names(path)
     if found is None and len(inside) == 1:
-        found = _recognise(path / inside[0])
+        found = _recognize(path / inside[0])
         if found is not None:
             return found._replace(notes=(*found.notes, *in_words(path, beside(path))))
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 
-CHANNELS = (1, 3, 4)  # grey; red, green, blue; and those with opacity
+CHANNELS = (1, 3, 4)  # gray; red, green, blue; and those with opacity
 
 _ORIENTATION = 0x0112  # in what a camera writes into a file
 _ROWS = 256  # of an image that are laid on white at a time
@@ -19,20 +19,20 @@ _HALF = 0.5 / 255  # a rounding error of floating-point levels, which leaves the
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """An image in grey (L) or colour (RGB) of 8 bits, upright, and white where it is transparent.
+    """An image in gray (L) or color (RGB) of 8 bits, upright, and white where it is transparent.
 
-    16 bits are scaled to 8. Colour profiles are not applied.
+    16 bits are scaled to 8. Color profiles are not applied.
 
     Raises:
         InputError: its levels have no known range.
         Exception: it cannot be decoded; damaged images raise about any type of error in Pillow.
     """
     image.load()
-    # Old versions of Pillow open 16 bits of grey in PNG files as 32, and all do in PGM files.
+    # Old versions of Pillow open 16 bits of gray in PNG files as 32, and all do in PGM files.
     of_32_bits = image.mode in ("I", "F")
     of_16_bits = image.mode.startswith("I;16") or (of_32_bits and image.format in ("PNG", "PPM"))
     if of_32_bits and not of_16_bits:
-        raise InputError("grey levels of 32 bits have no known range; save it with 8 or 16 bits")
+        raise InputError("gray levels of 32 bits have no known range; save it with 8 or 16 bits")
     with suppress(Exception):  # broken metadata spoil no pixels
         if image.getexif().get(_ORIENTATION, 1) != 1:  # or it would be copied
             image = ImageOps.exif_transpose(image)

@@ -16,7 +16,7 @@ WRITTEN = 1_000_000_000  # time of every file: those that are there are not writ
 def write(folder: Path, names: Iterable[str]) -> Path:
     """Data sets of made-up images, as FOLDER/NAME/train/CLASS/0.jpg, and val and test beside train.
 
-    The images of a class share a coarse pattern of colours and differ in noise. They are the same
+    The images of a class share a coarse pattern of colors and differ in noise. They are the same
     whenever they are written.
 
     Args:

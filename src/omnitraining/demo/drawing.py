@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 from omnitraining.errors import InputError
 
 
-def centred(drawn: dict[str, Any] | None) -> Image.Image:
+def centered(drawn: dict[str, Any] | None) -> Image.Image:
     """What was drawn, black on white, in the middle of a square with a margin.
 
     Args:

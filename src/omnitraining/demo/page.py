@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitraining.demo import examples, view
-from omnitraining.demo.drawing import centred
+from omnitraining.demo.drawing import centered
 from omnitraining.demo.guard import IDLE, Files
 from omnitraining.demo.session import (
     CLASSES,
@@ -167,7 +167,7 @@ def build(trained: Trained, files: Files) -> Any:
         ) -> Picture:
             """The picture to ask about."""
             if kind == DRAW:
-                return session.read([centred(drawn)])[0]
+                return session.read([centered(drawn)])[0]
             if kind == UPLOAD:
                 if path is None:
                     raise InputError("Choose a picture first.")
@@ -178,7 +178,7 @@ def build(trained: Trained, files: Files) -> Any:
             session = session or Session(trained)
             for title, images in examples.armenian(session.side).support.items():
                 if title not in session.pictures:
-                    session.add(title, [_grey(image) for image in images])
+                    session.add(title, [_gray(image) for image in images])
             picture = _example(session, 0)
             return {
                 **renewed(session),
@@ -314,10 +314,10 @@ def build(trained: Trained, files: Files) -> Any:
 
 def _example(session: Session, turn: int) -> Picture:
     queries = examples.armenian(session.side).queries
-    return _grey(queries[turn % len(queries)])
+    return _gray(queries[turn % len(queries)])
 
 
-def _grey(image: NDArray[np.uint8]) -> Picture:
+def _gray(image: NDArray[np.uint8]) -> Picture:
     return np.array(np.broadcast_to(image, (3, *image.shape)))
 
 

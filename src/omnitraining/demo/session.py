@@ -102,7 +102,7 @@ class Session:
         self._learner: FewShotClassifier | None = None
 
     def read(self, files: Sequence[Path | Image.Image]) -> list[Picture]:
-        """Pictures of uploaded files, or of drawings; grey where the network gets them so.
+        """Pictures of uploaded files, or of drawings; gray where the network gets them so.
 
         Raises:
             InputError: a file is no image, too large, or reading takes too long.
@@ -114,7 +114,7 @@ class Session:
                     f"Reading the pictures took more than {SECONDS} seconds: give fewer or smaller "
                     "ones."
                 )
-            pixels = self.inputs.coloured(torch.from_numpy(_read(file, self.side)))
+            pixels = self.inputs.colored(torch.from_numpy(_read(file, self.side)))
             found.append(pixels.expand(3, -1, -1).numpy())
         return found
 

@@ -89,9 +89,9 @@ def message(text: str, wrong: bool = False) -> str:
 
 def _flow(opinion: Opinion, found: Answer) -> str:
     words = f"{opinion.flow}-flow"
-    pixels, shown = _colours(found.levels), f"what the {words} saw"
+    pixels, shown = _colors(found.levels), f"what the {words} saw"
     if opinion.heat is not None:
-        # As in the figure of the paper: warm colours over the picture.
+        # As in the figure of the paper: warm colors over the picture.
         warm = colormaps["turbo"](opinion.heat)[..., :3] * 255
         pixels = (0.55 * pixels + 0.45 * warm).round().astype(np.uint8)
         shown = f"where the {words} looked"
@@ -118,15 +118,15 @@ def _bars(opinion: Opinion, most: int) -> str:
 def _image(pixels: NDArray[np.uint8], words: str) -> str:
     """An image [C, H, W], within the page."""
     file = io.BytesIO()
-    Image.fromarray(_colours(pixels)).save(file, "PNG")
+    Image.fromarray(_colors(pixels)).save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
     # A few pixels are shown as squares, as the network gets them, many are not.
     kind = ' class="omni-coarse"' if pixels.shape[-1] <= 48 else ""
     return f'<img{kind} src="data:image/png;base64,{data}" alt="{escape(words)}">'
 
 
-def _colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image [C, H, W], grey or not, as [H, W, 3]."""
+def _colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image [C, H, W], gray or not, as [H, W, 3]."""
     whole = np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0)
     return np.ascontiguousarray(whole)
 

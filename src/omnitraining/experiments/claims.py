@@ -10,7 +10,7 @@ from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
 
 Record = dict[str, Any]
 Gaps = dict[str, tuple[float, float]]
-"""By cell, the difference in favour of what is claimed, and the half-width of its 95 % interval."""
+"""By cell, the difference in favor of what is claimed, and the half-width of its 95 % interval."""
 
 
 Number = tuple[float, float | None]

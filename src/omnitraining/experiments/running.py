@@ -105,7 +105,7 @@ def _train(
     config = settled(config, Path())
     experiment = instantiate(config)
     device, team = find_device(experiment.training.device), distributed.team()
-    team.check(device, experiment.training.optimiser)
+    team.check(device, experiment.training.optimizer)
     experiment.problem.share(team.rank, team.size)
     model = experiment.build(trust)
     _try_out(experiment, model)
@@ -178,7 +178,7 @@ def _try_out(experiment: Experiment, model: Model) -> None:
             "loss.l_meta must be true"
         )
     experiment.inference.voters(model.trained_flows)
-    experiment.training.make_optimiser(model)
+    experiment.training.make_optimizer(model)
     problem, random = experiment.problem, torch.Generator().manual_seed(0)
     meta = type(experiment.metatraining)
     other = sorted(problem.test_outputs - {problem.meta_outputs})

@@ -116,7 +116,7 @@ class _Steps:
         if self.precision == "auto":
             self.precision = faster_precision(self.model, self.problem, self.device)[0]
         self.teacher = Teacher(self.model, self.model.loss.alpha)
-        self.optimizer = self.training.make_optimiser(self.model)
+        self.optimizer = self.training.make_optimizer(self.model)
         self.steps = self.training.steps
 
     def step(self, number: int) -> float:

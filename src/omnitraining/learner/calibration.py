@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import class_means
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
 from omnitraining.tasks.classification.episodes import TaskIndices
@@ -197,7 +197,7 @@ def cosines(features: Tensor, tasks: TaskIndices) -> Tensor:
     return F.normalize(query, dim=-1) @ F.normalize(means, dim=-1).mT
 
 
-def _first_of_each(images: LabelledImages, most: int) -> LabelledImages:
+def _first_of_each(images: LabeledImages, most: int) -> LabeledImages:
     """The first so many images of every class."""
     order = images.labels.argsort(stable=True)
     counts = images.labels.bincount()
@@ -205,4 +205,4 @@ def _first_of_each(images: LabelledImages, most: int) -> LabelledImages:
     kept = order[rank < most].sort().values
     if len(kept) == len(order):
         return images
-    return LabelledImages(images.images[kept], images.labels[kept], images.classes, images.name)
+    return LabeledImages(images.images[kept], images.labels[kept], images.classes, images.name)

@@ -34,8 +34,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     the path of one image, of a folder of images, or of a folder with one such folder per class.
     Files of folders are sorted by name as texts are: "10.png" comes before "2.png". Whole numbers
     are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers from 0 to 1.
-    They are resized (the aspect is not kept), turned to grey
-    or colour, and normalised as in training.
+    They are resized (the aspect is not kept), turned to gray
+    or color, and normalized as in training.
 
     A data set or loader of torch, a list of pairs (image, label), or rows with an "image" and a
     "label" (as data sets of Hugging Face have them) are images with their labels: leave ``y`` out.
@@ -162,7 +162,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: as `fit` says; or labels are of another kind than those of the fit.
         """
         learned_ = self._fit_made()
-        images, labels = _labelled(X, y)
+        images, labels = _labeled(X, y)
         if labels is not None:
             check_kind(labels, learned_.labels)
         found = learned_.decide(*self._judge(learned_, images))
@@ -293,7 +293,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[dict[str, Tensor], NDArray[Any]]:
         """What is kept of images, and their labels."""
         inputs = _inputs(trained)
-        images, labels = _labelled(images, y)
+        images, labels = _labeled(images, y)
 
         def check(found: NDArray[Any]) -> None:
             if known is not None:
@@ -364,7 +364,7 @@ def _inputs(trained: Trained) -> ImageInputs:
     return trained.inputs
 
 
-def _labelled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any] | None]:
+def _labeled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any] | None]:
     """Images, and their labels [B]; None if they come with the images, which are `Rows` then."""
     found = given(images)
     if isinstance(found, Rows):

@@ -99,9 +99,9 @@ def facts_of(trained: Trained) -> dict[str, str]:
 
 
 def save_flow(trained: Trained, flow: str, path: Path) -> float:
-    """Write one flow as ONNX: normalised "images" [B, C, H, W] to "features" [B, D].
+    """Write one flow as ONNX: normalized "images" [B, C, H, W] to "features" [B, D].
 
-    The metadata say how images are normalised: ``(levels - mean) / std``, levels from 0 to 1.
+    The metadata say how images are normalized: ``(levels - mean) / std``, levels from 0 to 1.
 
     Returns:
         The largest difference from PyTorch.

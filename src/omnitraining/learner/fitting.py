@@ -82,7 +82,7 @@ def embed(trained: Trained, batches: Iterable[Tensor], flow: str | None) -> dict
     for part in batches:
         if keep_levels:
             parts.setdefault(LEVELS, []).append(part)
-        x = trained.model.trunk(_normalised(trained, part))
+        x = trained.model.trunk(_normalized(trained, part))
         for name in flows:
             heads = new_heads(trained.model, name, trained.inference)
             for network in [n for n, algorithm in heads if algorithm.needs_only_features][:1]:
@@ -131,7 +131,7 @@ def _flow(trained: Trained, support: Support, flow: str) -> FlowPredictor:
             backbone, features = trained.plain_backbone(name), support.kept[flow]
             head = algorithm.fit(network.head, features[None], labels[None], ways)
         else:
-            x = trained.model.trunk(_normalised(trained, support.kept[LEVELS]))
+            x = trained.model.trunk(_normalized(trained, support.kept[LEVELS]))
             adapted = algorithm.adapt(network, x, labels)
             backbone, head = plain(adapted.get_submodule("backbone")), adapted.get_submodule("head")
             features = backbone(x)
@@ -143,7 +143,7 @@ def _flow(trained: Trained, support: Support, flow: str) -> FlowPredictor:
     return FlowPredictor(backbones, heads, reads, means[0])
 
 
-def _normalised(trained: Trained, levels: Tensor) -> Tensor:
+def _normalized(trained: Trained, levels: Tensor) -> Tensor:
     if trained.inputs is None:
         raise InputError(f"{trained.name} is a model of curves: it cannot classify images")
     mean, std = (

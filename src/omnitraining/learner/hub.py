@@ -29,28 +29,28 @@ ORIGIN = ("omnitraining", "commit", "torch", "python", "device", "step", "best_s
 
 
 def save_pretrained(
-    source: Source, folder: Path | str, licence: str = "unknown", trust: bool = False
+    source: Source, folder: Path | str, license: str = "unknown", trust: bool = False
 ) -> Path:
     """Write to a folder what `push_to_hub` would push.
 
     Args:
         source: what `omnitraining.learner.load` takes: a run folder, a saved learner, ...
         folder: it is made if it is not there.
-        licence: of the weights, as the hub spells it: "mit", "cc-by-4.0", ...
+        license: of the weights, as the hub spells it: "mit", "cc-by-4.0", ...
         trust: as in `omnitraining.learner.load`.
 
     Raises:
         InputError: there is no such model, or it cannot be written.
     """
     folder = Path(folder)
-    _write(source, folder, folder.name, licence, trust)
+    _write(source, folder, folder.name, license, trust)
     return folder
 
 
 def push_to_hub(
     source: Source,
     name: str,
-    licence: str = "unknown",
+    license: str = "unknown",
     private: bool = False,
     token: str | None = None,
     trust: bool = False,
@@ -60,7 +60,7 @@ def push_to_hub(
     Args:
         source: as in `save_pretrained`.
         name: "owner/name"; it is made if it is not there.
-        licence: of the weights.
+        license: of the weights.
         private: whether others may not see it; has no effect on what is there already.
         token: to write with; by default that of ``hf auth login``.
         trust: as in `omnitraining.learner.load`.
@@ -70,7 +70,7 @@ def push_to_hub(
             huggingface_hub is not installed.
     """
     with TemporaryDirectory() as folder:
-        _write(source, Path(folder), name, licence, trust)
+        _write(source, Path(folder), name, license, trust)
         with reached(name) as hub:
             api = hub.HfApi(token=token)
             url = api.create_repo(name, private=private, exist_ok=True)
@@ -99,17 +99,17 @@ def _is_judged(run: Run) -> bool:
     return (run.path / "evaluations" / "test.json").is_file()
 
 
-def _write(source: Source, folder: Path, name: str, licence: str, trust: bool) -> None:
+def _write(source: Source, folder: Path, name: str, license: str, trust: bool) -> None:
     learner, run = load(source, trust), _run(source, trust)
     learner.save(folder / WEIGHTS)
     if run and _is_judged(run):  # written anew: a link in a run could lead to any file
         values = json.dumps(asdict(run.load_evaluation()))
         (folder / "evaluation.json").write_text(values, "utf-8")
-    (folder / "README.md").write_text(card(learner, run, name, licence), "utf-8")
+    (folder / "README.md").write_text(card(learner, run, name, license), "utf-8")
 
 
 def card(
-    learner: FewShotClassifier | FewShotRegressor, run: Run | None, name: str, licence: str
+    learner: FewShotClassifier | FewShotRegressor, run: Run | None, name: str, license: str
 ) -> str:
     """The card of a model: what it is, how to load it, its data, results and configuration.
 
@@ -119,12 +119,12 @@ def card(
         learner: of the model.
         run: that the model is from, if its folder is known: with data, results and origin.
         name: of the model on the hub, or what stands for it.
-        licence: of the weights.
+        license: of the weights.
     """
     trained = find(learner.model)
     head: dict[str, Any] = {
         "library_name": "omnitraining",
-        "license": licence,
+        "license": license,
         "tags": ["few-shot-learning", "meta-learning", "omni-training"],
     }
     if trained.inputs is not None:
@@ -134,8 +134,8 @@ def card(
     fit = "learner.fit(x, y)                 # points of a new curve"
     if trained.inputs is not None:
         channels, height, width = trained.inputs.shape
-        colours = "grey" if channels == 1 else "colour"
-        takes = f"images of any size, which it sees in {colours}, {height} x {width} pixels"
+        colors = "gray" if channels == 1 else "color"
+        takes = f"images of any size, which it sees in {colors}, {height} x {width} pixels"
         fit = 'learner.fit("folder")             # a folder of images per class\n'
         fit += 'learner.predict(["image.jpg"])'
     parts = [

@@ -33,7 +33,7 @@ from omnitraining.tasks.classification.problem import EMBED_BATCH, Classificatio
 Images: TypeAlias = Any
 """An array or tensor of images, or a list of paths, of Pillow images, or of arrays."""
 
-GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow has it
+GRAY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class ImageInputs:
     """What the network of a training problem takes, and how images become that.
 
     Args:
-        channels: 1 (grey) or 3 (red, green, blue).
+        channels: 1 (gray) or 3 (red, green, blue).
         stored: side in pixels that images are resized to; the aspect is not kept.
-        size: side of the centre that the network sees.
+        size: side of the center that the network sees.
         mean: mean level of each channel, from 0 to 1.
         std: standard deviation of the levels of each channel.
     """
@@ -60,7 +60,7 @@ class ImageInputs:
 
         Raises:
             InputError: its images are not square, or of neither 1 nor 3 channels, or its views do
-                not say how they normalise.
+                not say how they normalize.
         """
         channels, height, width = problem.training[0].images.shape[1:]
         views, size = problem.views, problem.example().shape[-1]
@@ -83,7 +83,7 @@ class ImageInputs:
         return asdict(self)
 
     def levels(self, images: Images) -> Tensor:
-        """Images as the network sees them before they are normalised, uint8 [B, C, H, W].
+        """Images as the network sees them before they are normalized, uint8 [B, C, H, W].
 
         Accepted are
         - an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4;
@@ -96,7 +96,7 @@ class ImageInputs:
 
         Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point
         numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are resized bilinearly
-        with antialiasing, the aspect is not kept; colour becomes grey and grey colour as the
+        with antialiasing, the aspect is not kept; color becomes gray and gray color as the
         network needs it; what is transparent becomes white.
 
         Raises:
@@ -112,12 +112,12 @@ class ImageInputs:
             InputError: as `levels`, when the batch is reached.
         """
         corner = round((self.stored - self.size) / 2)
-        centre = slice(corner, corner + self.size)
+        center = slice(corner, corner + self.size)
         for whole in self._stored(images, size):
-            yield whole[:, :, centre, centre].contiguous()
+            yield whole[:, :, center, center].contiguous()
 
     def _stored(self, images: Images, size: int) -> Iterator[Tensor]:
-        """Batches of images before the centre is cut out."""
+        """Batches of images before the center is cut out."""
         items = given(images)
         if isinstance(items, Rows):
             ones: Iterator[Tensor] = map(self._one, enumerate(items))
@@ -162,10 +162,10 @@ class ImageInputs:
         if isinstance(item, str | Path):
             if "\0" in str(item):
                 raise InputError(f"{name} is no path: {str(item)!r} holds a null character")
-            return self.coloured(torch.from_numpy(decode(Path(item), self.stored)))
+            return self.colored(torch.from_numpy(decode(Path(item), self.stored)))
         if isinstance(item, Image.Image):
             try:
-                return self.coloured(torch.from_numpy(decode(item, self.stored)))
+                return self.colored(torch.from_numpy(decode(item, self.stored)))
             except InputError as error:
                 raise InputError(f"{name} {error}") from error
         if not isinstance(item, Tensor | np.ndarray):
@@ -176,20 +176,20 @@ class ImageInputs:
         return self._square(channels_first(pixels[None], name)[0], name)
 
     def _square(self, pixels: NDArray[np.uint8], name: str) -> Tensor:
-        """One image of bytes [C, H, W], resized and in the network's colours."""
+        """One image of bytes [C, H, W], resized and in the network's colors."""
         if pixels.shape[0] == self.channels and pixels.shape[1:] == (self.stored, self.stored):
             return torch.from_numpy(np.ascontiguousarray(pixels))
         if not pixels.size:
             raise InputError(f"{name}: shape {list(pixels.shape)} has no pixels")
         rows = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
         image = Image.fromarray(np.ascontiguousarray(rows))
-        return self.coloured(torch.from_numpy(decode(image, self.stored)))
+        return self.colored(torch.from_numpy(decode(image, self.stored)))
 
-    def coloured(self, pixels: Tensor) -> Tensor:
+    def colored(self, pixels: Tensor) -> Tensor:
         """Bytes [..., 3, S, S] in as many channels as the network takes."""
         if self.channels == 3:
             return pixels
-        weights = torch.tensor(GREY, dtype=torch.float32).view(3, 1, 1)
+        weights = torch.tensor(GRAY, dtype=torch.float32).view(3, 1, 1)
         return (pixels * weights).sum(-3, keepdim=True).round().to(torch.uint8)
 
 

@@ -10,7 +10,7 @@ modules (no parametrization, nothing left to solve), in evaluation mode, whose w
 
 Column n of the probabilities belongs to class n of the learner that fitted it. Every image is
 judged by itself. The learner turns files and arrays into levels (`learner.levels(X)`); everything
-after that, normalisation too, happens in here.
+after that, normalization too, happens in here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class FlowPredictor(nn.Module):
     """One flow with its heads; their probabilities are averaged.
 
     Args:
-        backbones: from normalised images (or what the trunk makes of them) to features [B, D];
+        backbones: from normalized images (or what the trunk makes of them) to features [B, D];
             where an algorithm adapts the whole network, from them to logits.
         heads: from features [1, B, D] to logits [1, B, N].
         reads: which backbone each head reads.

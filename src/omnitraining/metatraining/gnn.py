@@ -19,7 +19,7 @@ GRAPHS_AT_ONCE = 16  # at test; more would not fit CPU caches
 
 
 class TaskNorm(nn.Module):
-    """Normalises by the statistics of each task's own nodes or edges, as [79] does.
+    """Normalizes by the statistics of each task's own nodes or edges, as [79] does.
 
     Batch norm without running statistics would mix tasks that are computed side by side.
 
@@ -33,12 +33,12 @@ class TaskNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Normalise [T, G, M, C] over G and M, where entry m stands for counts[m] equal ones."""
+        """Normalize [T, G, M, C] over G and M, where entry m stands for counts[m] equal ones."""
         share = x.new_ones(x.shape[2]) if counts is None else counts.to(x.dtype)
         share = share / share.sum() / x.shape[1]
-        centred = x - _mean(x, share)
-        factor = self.weight * torch.rsqrt(_mean(centred.square(), share) + 1e-5)
-        return torch.addcmul(self.bias, centred, factor)
+        centered = x - _mean(x, share)
+        factor = self.weight * torch.rsqrt(_mean(centered.square(), share) + 1e-5)
+        return torch.addcmul(self.bias, centered, factor)
 
 
 def _mean(x: Tensor, share: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class RunningNorm(nn.BatchNorm1d):
     """Ordinary batch norm over nodes or edges, with running statistics for the test."""
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Normalise [T, G, M, C] over all but C, where entry m stands for counts[m] equal ones."""
+        """Normalize [T, G, M, C] over all but C, where entry m stands for counts[m] equal ones."""
         if counts is None or not self.training:
             return super().forward(x.flatten(0, -2)).view_as(x)
         each = x.repeat_interleave(counts, 2)
@@ -57,7 +57,7 @@ class RunningNorm(nn.BatchNorm1d):
 
 
 class Adjacency(nn.Module):
-    """Edge weights: a small network of |x_i - x_j|, softmax over the neighbours j.
+    """Edge weights: a small network of |x_i - x_j|, softmax over the neighbors j.
 
     The network is computed once per unordered pair, and once for all pairs of a node with itself,
     whose difference is zero; that is half the work of all pairs and the same result.

@@ -15,7 +15,7 @@ from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrog
 
 @dataclass(frozen=True)
 class MAML(MetaTraining):
-    """Learns an initialisation from which a few gradient steps on the support set go far.
+    """Learns an initialization from which a few gradient steps on the support set go far.
 
     All parameters of backbone and head adapt; in a flow of an Omni-Net these are its joint and
     its branch weights. Batch norm uses batch statistics, also at test.

@@ -31,7 +31,7 @@ def ridge(gram: Tensor, targets: Tensor, penalty: float) -> Tensor:
 def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int = 300) -> Tensor:
     """Dual weights A [T, S, N] of the multi-class SVM of Crammer & Singer, so that W = X^T A.
 
-    Minimises ||W||^2 / 2 + cost * sum of hinge losses: in the dual, A = cost * targets - B where
+    Minimizes ||W||^2 / 2 + cost * sum of hinge losses: in the dual, A = cost * targets - B where
     every row of B lies on a simplex of size ``cost``. Accelerated projected gradients find which
     entries of B are zero; a linear system then gives the others exactly, and its gradient is that
     of the solution, since small changes of the features do not change which entries are zero.
@@ -108,9 +108,9 @@ class MetaOptNet(MetaTraining):
 
     Args:
         solver: ``"ridge"`` regression onto one-hot labels, or Crammer and Singer's ``"svm"``.
-        penalty: of ridge regression; the authors use 50 on unnormalised features.
+        penalty: of ridge regression; the authors use 50 on unnormalized features.
         cost: of the SVM's hinge losses; the authors use 0.1.
-        normalise: fit on features of length 1.
+        normalize: fit on features of length 1.
         scale: of the logits at the start; it is learned.
         reduction: of ridge regression's squared errors over the samples of the support set:
             ``"sum"``, or ``"mean"`` as in R2-D2 (Bertinetto et al. 2019), whose penalty is 50 too.
@@ -119,7 +119,7 @@ class MetaOptNet(MetaTraining):
     solver: Literal["ridge", "svm"] = "svm"
     penalty: float = 50.0
     cost: float = 0.1
-    normalise: bool = False
+    normalize: bool = False
     scale: float = 1.0
     reduction: Literal["sum", "mean"] = "sum"
 
@@ -137,7 +137,7 @@ class MetaOptNet(MetaTraining):
         return logits
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        if self.normalise:
+        if self.normalize:
             support = F.normalize(support, dim=-1)
         # Solvers take no bfloat16, in which the backbone may compute.
         support = at_least_float32(support)
@@ -149,5 +149,5 @@ class MetaOptNet(MetaTraining):
                 weights = ridge(gram, targets, self.penalty * samples)
             else:
                 weights = support_vectors(gram, targets, self.cost)
-            linear = LinearClassifier((support.mT @ weights).mT, normalise=self.normalise)
+            linear = LinearClassifier((support.mT @ weights).mT, normalize=self.normalize)
         return nn.Sequential(linear, head)

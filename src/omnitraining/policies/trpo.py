@@ -1,4 +1,4 @@
-"""Trust-region policy optimisation (Schulman et al. 2015), as MAML's own code meta-trains."""
+"""Trust-region policy optimization (Schulman et al. 2015), as MAML's own code meta-trains."""
 
 from collections.abc import Callable, Iterable
 
@@ -27,7 +27,7 @@ class TRPO(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
-    # The arguments are this optimiser's own: torch's closure returns a loss alone.
+    # The arguments are this optimizer's own: torch's closure returns a loss alone.
     def step(  # type: ignore[override]
         self, value: Tensor, loss: Callable[[], Tensor], outputs: Callable[[], Outputs]
     ) -> None:

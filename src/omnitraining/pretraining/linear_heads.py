@@ -57,9 +57,9 @@ class CosineLayer(nn.Module):
 
 @dataclass(frozen=True)
 class LogisticHead(LinearHead):
-    """Multinomial logistic regression on L2-normalised features, solved to convergence.
+    """Multinomial logistic regression on L2-normalized features, solved to convergence.
 
-    Minimises cross-entropy + penalty / 2 ||W||^2, without a bias. From a zero start gradient
+    Minimizes cross-entropy + penalty / 2 ||W||^2, without a bias. From a zero start gradient
     descent stays in the span of the support features, W = X^T A, so it runs on A alone, with the
     small Gram matrix in place of the features. Unit features bound the curvature of the mean
     cross-entropy by 1/2, so Nesterov's method needs no step size.
@@ -94,21 +94,21 @@ class LogisticHead(LinearHead):
             following = ahead - slope / curvature
             ahead = following + momentum * (following - weight)
             weight = following
-        return LinearClassifier(weight @ x, normalise=True)
+        return LinearClassifier(weight @ x, normalize=True)
 
 
 @dataclass(frozen=True)
 class SGDHead(LinearHead):
     """The paper's head, as in CloserLookFewShot [13]: a linear layer trained by SGD.
 
-    torch's default initialisation, momentum 0.9, dampening 0.9, mini-batches in random order.
+    torch's default initialization, momentum 0.9, dampening 0.9, mini-batches in random order.
 
     Args:
         lr: learning rate.
         weight_decay: L2 penalty, on the bias too.
         batch: samples per mini-batch.
         passes: passes over the support set.
-        seed: of initialisation and order.
+        seed: of initialization and order.
     """
 
     lr: float = 0.01
@@ -169,7 +169,7 @@ class CosineHead(LinearHead):
             slope = self.scale * residual @ x / x.shape[1]
             along = slope - (slope * weight).sum(-1, keepdim=True) * weight
             weight = F.normalize(weight - self.lr * along, dim=-1)
-        return LinearClassifier(weight, normalise=True, scale=self.scale)
+        return LinearClassifier(weight, normalize=True, scale=self.scale)
 
 
 def _with_bias(features: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
                          needs of that, so that the data may be gone when it is used
     provenance.json      versions, commit, machine; wall time and peak memory when it has ended
     metrics.csv          losses and validation scores by step; TensorBoard files in tensorboard/
-    last.safetensors     weights, teacher, optimiser and step of the latest checkpoint
+    last.safetensors     weights, teacher, optimizer and step of the latest checkpoint
     best.safetensors     the same at the best validation score
     evaluations/*.json   results with the hash of their tasks
     calibration.json     what validation tasks say to learners; measured when training on files
@@ -290,13 +290,17 @@ def _check_facts(facts: Any, wanted: Mapping[str, Callable[[Any], bool]]) -> Non
             raise ValueError(f"{name} is {facts[name]!r:.50}" if name in facts else f"no {name}")
 
 
+OF_OPTIMIZERS = ("optimizer", "optimiser")
+"""Prefix of an optimizer's tensors, and the one that version 0.1 gave them."""
+
+
 def save_checkpoint(
     path: Path,
     modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write modules, optimiser state and plain facts as one safetensors file, atomically.
+    """Write modules, optimizer state and plain facts as one safetensors file, atomically.
 
     Raises:
         InputError: it cannot be written, as on a full disk; the checkpoint before stays.
@@ -305,16 +309,16 @@ def save_checkpoint(
     for prefix, module in modules.items():
         for name, tensor in unique_tensors(module).items():
             tensors[f"{prefix}.{name}"] = tensor.detach().contiguous().cpu().clone()
-    for index, state in optimiser.state_dict()["state"].items():
+    for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, Tensor):
-                tensors[f"optimiser.{index}.{name}"] = value.contiguous().cpu().clone()
+                tensors[f"optimizer.{index}.{name}"] = value.contiguous().cpu().clone()
     with _replaced(path) as part:
         save_file(tensors, part, metadata={"facts": json.dumps(facts)})
 
 
 def load_checkpoint(
-    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer | None = None
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote; returns the facts.
 
@@ -326,7 +330,7 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
-            wanted = modules or optimiser is not None
+            wanted = modules or optimizer is not None
             names = file.keys() if wanted else ()
             tensors = {name: file.get_tensor(name) for name in names}
     except KeyError as error:
@@ -344,30 +348,36 @@ def load_checkpoint(
                 raise InputError(f"checkpoint {path} is damaged: {prefix}.{name} is not finite")
             with torch.no_grad():
                 tensor.copy_(stored)
-    if optimiser is not None:
-        _restore(optimiser, tensors, path)
+    if optimizer is not None:
+        unread = {name.partition(".")[0] for name in tensors} - {*modules, *OF_OPTIMIZERS}
+        if unread:  # a training that went on without them would be another one
+            raise InputError(
+                f"checkpoint {path} holds {', '.join(sorted(unread))}, which a training of this "
+                "version does not have: train it with the version that wrote it"
+            )
+        _restore(optimizer, tensors, path)
     return facts
 
 
-def _restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Give an optimiser the state that a checkpoint holds.
+def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give an optimizer the state that a checkpoint holds.
 
     Raises:
         InputError: it is of another one.
     """
-    groups = optimiser.state_dict()["param_groups"]
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
-        if kind != "optimiser":
+        if kind not in OF_OPTIMIZERS:
             continue
         index, _, key = rest.partition(".")
         known = index.isdecimal() and int(index) < len(parameters)
         if not known or tensor.shape not in (parameters[int(index)].shape, torch.Size(())):
-            raise InputError(f"checkpoint {path} is of another optimiser: {name} differs")
+            raise InputError(f"checkpoint {path} is of another optimizer: {name} differs")
         state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:

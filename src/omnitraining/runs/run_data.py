@@ -1,6 +1,6 @@
 """What a run keeps of its data: enough to use its model without them, and to see them changed.
 
-It is kept in data.json: sizes and normalisation that decide the model and its inputs; and of every
+It is kept in data.json: sizes and normalization that decide the model and its inputs; and of every
 split its classes, each with its number of images and, where they were read from files, a hash of
 these. A run that goes on, or is judged, must have the classes that it was trained on, in the same
 splits. Other files are refused where training would go on with them, and warned of elsewhere.
@@ -14,7 +14,7 @@ from typing import Any
 
 from omnitraining.config.strict import MAX_JSON, read_bytes, read_json_strictly
 from omnitraining.datasets.decoding import first_few
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.runs.run import Run
 from omnitraining.tasks.base import Problem
@@ -37,7 +37,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one part of the data, as `LabelledImages.name` calls it."""
+    """The images of one part of the data, as `LabeledImages.name` calls it."""
 
     name: str
     classes: tuple[Known, ...]
@@ -98,7 +98,7 @@ def data_of(problem: Problem, places: Mapping[str, str]) -> RunData | None:
     return RunData(splits, model, inputs, places)
 
 
-def _split(images: LabelledImages) -> Split:
+def _split(images: LabeledImages) -> Split:
     if images.digests is None:  # nothing is known of files, and test images are not looked at
         return Split(images.name, tuple(Known(str(name)) for name in images.classes))
     counts = images.labels.bincount(minlength=len(images.classes)).tolist()

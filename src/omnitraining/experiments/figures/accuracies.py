@@ -9,7 +9,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from omnitraining.experiments.figures.lines import COLOURS, MARKERS, colour
+from omnitraining.experiments.figures.lines import COLORS, MARKERS, color
 
 
 def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
@@ -29,7 +29,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
     figure, axes = plt.subplots(
         len(shots), 1, figsize=(10, 1.2 + 3.1 * len(shots)), sharex=False, squeeze=False
     )
-    # A row and the same row trained for longer, with a "+", share a colour.
+    # A row and the same row trained for longer, with a "+", share a color.
     kinds = list(dict.fromkeys(row.removesuffix("+") for row in rows))
     for axis, shot in zip(axes[:, 0], shots, strict=True):
         chosen = [cell for cell in cells if cell.endswith(shot)]
@@ -48,17 +48,17 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                         f"\u25be {measured.pop(place)['mean']:.1f}",
                         (place + offset, 0.02),
                         xycoords=("data", "axes fraction"),
-                        color=colour(kind),
+                        color=color(kind),
                         ha="center",
                     )
             axis.errorbar(
                 [place + offset for place in measured],
                 [value["mean"] for value in measured.values()],
                 [value["interval"] for value in measured.values()],
-                fmt=MARKERS[kind // len(COLOURS)],  # colours come again after the eighth
+                fmt=MARKERS[kind // len(COLORS)],  # colors come again after the eighth
                 markersize=8 if row == record["reference"] else 5,
                 capsize=3,
-                color=colour(kind),
+                color=color(kind),
                 mfc="white" if row.endswith("+") else None,
                 label=row,
             )

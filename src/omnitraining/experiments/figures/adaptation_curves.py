@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.experiments.figures.lines import colour, line_with_band
+from omnitraining.experiments.figures.lines import color, line_with_band
 
 FLOWS = {"meta": ":", "joint": "--", "pre": "-."}
 
@@ -43,7 +43,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
                 if flow in found[0]:
                     alone = [heads[flow]["mean"] for heads in found]
                     label = f"{row}, {flow}-flow alone"
-                    axis.plot(steps, alone, line, color=colour(index), lw=1.2, label=label)
+                    axis.plot(steps, alone, line, color=color(index), lw=1.2, label=label)
         shown = [value for line in axis.lines for value in line.get_ydata()]
         if max(shown) < -0.1 and min(shown) < 10 * max(shown):
             # Returns that are costs: good policies differ by far less than bad ones lose.
@@ -56,15 +56,13 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
         axis.set_title(environment)
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("mean return")
-    labelled = {
+    labeled = {
         label: handle
         for axis in axes[0]
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
-        list(labelled.values()), list(labelled), ncol=3, loc="lower center", frameon=False
-    )
-    lines = -(-len(labelled) // 3)
+    figure.legend(list(labeled.values()), list(labeled), ncol=3, loc="lower center", frameon=False)
+    lines = -(-len(labeled) // 3)
     figure.tight_layout(rect=(0, 0.015 + 0.055 * lines, 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)

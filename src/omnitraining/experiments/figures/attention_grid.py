@@ -149,7 +149,7 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
         for column, axis in enumerate(line):
             axis.set(xticks=[], yticks=[])
             pixels = shown.levels[column].permute(1, 2, 0).numpy(force=True)
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)  # grey images are [H, W, 1]
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)  # gray images are [H, W, 1]
             if row is not None:
                 axis.imshow(
                     row.heat[column].numpy(force=True), cmap="turbo", vmin=0, vmax=1, alpha=0.45

@@ -34,7 +34,7 @@ from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
 
 FRAMES = 6
 FRONT, BACK = "#0072B2", "#56B4E9"
-"""Colours of the legs."""
+"""Colors of the legs."""
 
 
 def draw(
@@ -120,12 +120,12 @@ class _Skeleton:
 
     def _outline(self, shape: int) -> Any:
         radius, half, _ = self.model.geom_size[shape]
-        centre = self.data.geom_xpos[shape][[0, 2]]
+        center = self.data.geom_xpos[shape][[0, 2]]
         along = self.data.geom_xmat[shape].reshape(3, 3)[[0, 2], 2]
         heading = math.atan2(along[1], along[0])
         around = heading + np.linspace(-math.pi / 2, math.pi / 2, 9)
         cap = radius * np.stack([np.cos(around), np.sin(around)], 1)
-        return np.concatenate([centre + half * along + cap, centre - half * along - cap])
+        return np.concatenate([center + half * along + cap, center - half * along - cap])
 
 
 class _Frame:
@@ -139,8 +139,8 @@ class _Frame:
         axis.set_yticks([])
         axis.tick_params(labelsize=7)
         self.shapes = [
-            Polygon([(0, 0)], ec="white", lw=0.4, fc=colour, zorder=order)
-            for colour, order in map(_colour, skeleton.names)
+            Polygon([(0, 0)], ec="white", lw=0.4, fc=color, zorder=order)
+            for color, order in map(_color, skeleton.names)
         ]
         for shape in self.shapes:
             axis.add_patch(shape)
@@ -154,8 +154,8 @@ class _Frame:
         self.axis.set_title(caption, fontsize=9)
 
 
-def _colour(name: str) -> tuple[str, int]:
-    """Colour and order of a shape: the front leg is nearer than the back leg."""
+def _color(name: str) -> tuple[str, int]:
+    """Color and order of a shape: the front leg is nearer than the back leg."""
     if name in ("torso", "head"):
         return "0.35", 1
     return (FRONT, 2) if name.startswith("f") else (BACK, 1)

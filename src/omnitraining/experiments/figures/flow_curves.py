@@ -21,8 +21,8 @@ Curve = list[tuple[int, float]]
 
 ALONE = {"pre": "pre-training", "meta": "meta-training"}
 """The method of the counterpart of each flow."""
-COLOURS = {"pre": (0, 1), "meta": (3, 5)}
-"""Of a flow and of its counterpart, as numbers of `lines.COLOURS`."""
+COLORS = {"pre": (0, 1), "meta": (3, 5)}
+"""Of a flow and of its counterpart, as numbers of `lines.COLORS`."""
 ACROSS = 4
 
 
@@ -92,7 +92,7 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
         for (left, right), flow in pairs:
             for index, row in enumerate([omni, *([alone[flow]] if flow in alone else [])]):
                 own = _of_setting(record, runs, row, setting)
-                look = COLOURS[flow][index], _label(row, flow, row == omni)
+                look = COLORS[flow][index], _label(row, flow, row == omni)
                 _between_seeds(left, [training_loss(run, flow) for run in own], *look)
                 _between_seeds(right, [validation(run, flow) for run in own], *look)
             left.set_ylabel("training loss")
@@ -103,7 +103,7 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
     rest = list(grid[len(settings) :].flat)
     for axis, (place, cells) in zip(rest, tuned.items(), strict=False):
         for flow, other in alone.items():
-            for index, row in zip(COLOURS[flow], (omni, other), strict=True):
+            for index, row in zip(COLORS[flow], (omni, other), strict=True):
                 if not all(cell in record["rows"][row]["cells"] for cell in cells.values()):
                     continue
                 heads = [

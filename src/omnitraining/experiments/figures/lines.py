@@ -1,16 +1,16 @@
-"""What curves of several rows share: colours, markers, and a line with its interval."""
+"""What curves of several rows share: colors, markers, and a line with its interval."""
 
 from collections.abc import Sequence
 from typing import Any
 
-COLOURS = ("#D55E00", "#0072B2", "#000000", "#009E73", "#999999", "#CC79A7", "#56B4E9", "#E69F00")
-"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+COLORS = ("#D55E00", "#0072B2", "#000000", "#009E73", "#999999", "#CC79A7", "#56B4E9", "#E69F00")
+"""Told apart by color-blind readers too (Okabe and Ito 2008)."""
 MARKERS = "osv^DP*X"
 
 
-def colour(index: int) -> str:
+def color(index: int) -> str:
     """Of the row of an index."""
-    return COLOURS[index % len(COLOURS)]
+    return COLORS[index % len(COLORS)]
 
 
 def line_with_band(
@@ -22,7 +22,7 @@ def line_with_band(
         axis: of matplotlib.
         x: places of the means.
         values: each with ``mean`` and ``interval``, as records have them.
-        index: of the row, for its colour and marker.
+        index: of the row, for its color and marker.
         label: in the legend.
     """
     means = [value["mean"] for value in values]
@@ -41,5 +41,5 @@ def line_between(
 ) -> None:
     """The means of a row, and a band from the lower to the upper bounds; as `line_with_band`."""
     marker = MARKERS[index % len(MARKERS)]
-    axis.plot(x, means, marker=marker, ms=5, color=colour(index), label=label, zorder=3)
-    axis.fill_between(x, *bounds, color=colour(index), alpha=0.2, linewidth=0)
+    axis.plot(x, means, marker=marker, ms=5, color=color(index), label=label, zorder=3)
+    axis.fill_between(x, *bounds, color=color(index), alpha=0.2, linewidth=0)

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import torch
 from matplotlib import pyplot as plt
 
-from omnitraining.experiments.figures.lines import colour
+from omnitraining.experiments.figures.lines import color
 from omnitraining.model import Model
 from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
 
@@ -19,7 +19,7 @@ TASKS, PATHS = 5, 3
 def draw(
     problem: Reinforcement, model: Model, flow: str, rates: Sequence[float], path: Path
 ) -> Path:
-    """One column per gradient step; a colour per test task (the first ones, not chosen).
+    """One column per gradient step; a color per test task (the first ones, not chosen).
 
     Args:
         problem: on `Navigation`.
@@ -40,8 +40,8 @@ def draw(
                 trajectories.states[task, :PATHS], trajectories.valid[task, :PATHS], strict=True
             ):
                 x, y = states[valid].cpu().T.tolist()
-                axis.plot(x, y, color=colour(task), lw=0.8, alpha=0.7)
-            axis.plot(*goal, "*", color=colour(task), ms=17, mec="white", mew=1.2, zorder=3)
+                axis.plot(x, y, color=color(task), lw=0.8, alpha=0.7)
+            axis.plot(*goal, "*", color=color(task), ms=17, mec="white", mew=1.2, zorder=3)
         axis.plot(0, 0, "o", color="black", ms=5, zorder=3)
         mean = trajectories.returns().mean().item()
         axis.set_title(f"{moment(step)}\nmean return {mean:.3g}", fontsize=10)
@@ -51,7 +51,7 @@ def draw(
     axes[0].set_xticks([-0.5, 0, 0.5])
     axes[0].set_ylim(-0.75, 0.75)
     words = (
-        f"{flow}-flow: {PATHS} paths from the centre in each of {len(goals)} tasks, stars: goals"
+        f"{flow}-flow: {PATHS} paths from the center in each of {len(goals)} tasks, stars: goals"
     )
     figure.suptitle(words, fontsize=11)
     figure.tight_layout()

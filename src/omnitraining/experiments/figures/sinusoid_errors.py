@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.experiments.figures.lines import colour, line_with_band
+from omnitraining.experiments.figures.lines import color, line_with_band
 
 
 def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
@@ -31,7 +31,7 @@ def draw(record: dict[str, Any], runs: Any, path: Path) -> Path:
             line_with_band(axis, steps, [heads[ENSEMBLE] for heads in found], index, row)
             if row == record["reference"]:
                 alone = [heads["meta"]["mean"] for heads in found]
-                axis.plot(steps, alone, ":", color=colour(index), label=f"{row}, meta-flow alone")
+                axis.plot(steps, alone, ":", color=color(index), label=f"{row}, meta-flow alone")
         axis.set_yscale("log")
         axis.set_xlabel("gradient steps")
         axis.set_title(shots)

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from omnitraining.analysis.transfer import STEPS, Transfer
-from omnitraining.experiments.figures.lines import MARKERS, colour
+from omnitraining.experiments.figures.lines import MARKERS, color
 
 
 def draw(found: Transfer, path: Path) -> Path:
@@ -60,7 +60,7 @@ def _points(axis: Any, series: dict[str, list[tuple[float, float]]], names: Sequ
             [mean for mean, _ in values],
             [width for _, width in values],
             fmt=MARKERS[index % len(MARKERS)],
-            color=colour(index),
+            color=color(index),
             capsize=3,
             label=label,
         )

@@ -42,7 +42,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     two = len(next(iter(record["rows"].values()))["varied"]) == 2
     figure = _maps(record) if two else _curves(record)
     seeds = f"{record['seeds']} seed" + "s" * (record["seeds"] > 1)
-    shown = "colours span the 95 % intervals at least" if two else "95 % intervals over tasks"
+    shown = "colors span the 95 % intervals at least" if two else "95 % intervals over tasks"
     words = f"{record['unit']}, {record['tasks']} tasks, {seeds}, {shown}"
     figure.suptitle(f"{record['title']}\n{words}", fontsize=11)
     figure.savefig(path, dpi=130)
@@ -60,7 +60,7 @@ def _curves(record: Record) -> Any:
     markers = "osD^v<>pPX"
     for axis, benchmark in zip(axes, benchmarks, strict=True):
         chosen = [name for name in names if name.split()[0] == benchmark]
-        colours = plt.get_cmap("viridis")([0.85 * i / max(1, len(chosen) - 1) for i in range(20)])
+        colors = plt.get_cmap("viridis")([0.85 * i / max(1, len(chosen) - 1) for i in range(20)])
         for i, name in enumerate(chosen):
             heads = [row["cells"][name]["heads"]["ensemble"] for row in rows]
             axis.errorbar(
@@ -68,7 +68,7 @@ def _curves(record: Record) -> Any:
                 [head["mean"] for head in heads],
                 [head["interval"] for head in heads],
                 marker=markers[i % len(markers)],
-                color=colours[i],
+                color=colors[i],
                 capsize=3,
                 label=name.removeprefix(benchmark).strip() or benchmark,
             )
@@ -84,7 +84,7 @@ def _curves(record: Record) -> Any:
 
 
 def _maps(record: Record) -> Any:
-    """A panel per cell: means in colour and in print, bright is better.
+    """A panel per cell: means in color and in print, bright is better.
 
     Of many cells it is the last of every benchmark, that of most shots or steps.
     """
@@ -95,23 +95,23 @@ def _maps(record: Record) -> Any:
     if len(names) > MOST_MAPS:
         names = [*{name.split()[0]: name for name in names}.values()]
     figure, axes = _grid(len(names), 1.3 + 0.45 * len(down))
-    colours = "cividis" if record["higher_is_better"] else "cividis_r"
+    colors = "cividis" if record["higher_is_better"] else "cividis_r"
     for axis, name in zip(axes, names, strict=True):
         heads = {_values(row): row["cells"][name]["heads"]["ensemble"] for row in rows}
         found = {values: head["mean"] for values, head in heads.items()}
-        # Colours span the intervals at least, so that what is not told apart looks alike.
+        # Colors span the intervals at least, so that what is not told apart looks alike.
         middle = (max(found.values()) + min(found.values())) / 2
         widest = max(head["interval"] for head in heads.values())
         half = max((max(found.values()) - min(found.values())) / 2, widest, 1e-9)
         grid = [[found.get((y, x), float("nan")) for x in across] for y in down]
         shown = axis.imshow(
-            grid, cmap=colours, aspect="auto", vmin=middle - half, vmax=middle + half
+            grid, cmap=colors, aspect="auto", vmin=middle - half, vmax=middle + half
         )
         for (y, x), mean in found.items():
             place = across.index(x), down.index(y)
             dark = shown.norm(mean) < 0.5 if record["higher_is_better"] else shown.norm(mean) > 0.5
-            colour = "white" if dark else "black"
-            axis.text(*place, f"{mean:#.3g}", ha="center", va="center", color=colour, fontsize=8)
+            color = "white" if dark else "black"
+            axis.text(*place, f"{mean:#.3g}", ha="center", va="center", color=color, fontsize=8)
         axis.set_title(name, fontsize=10)
         axis.set_xticks(range(len(across)), [f"{x:g}" for x in across])
         axis.set_yticks(range(len(down)), [f"{y:g}" for y in down])

@@ -13,7 +13,7 @@ SIGNS = {
     "not at equal compute": "≈ not at equal compute",
     "not measured here": "– not measured here",
 }
-"""Signs stand beside words, so that nothing is told by colour alone."""
+"""Signs stand beside words, so that nothing is told by color alone."""
 
 
 def results(record: Record, draw: str, picture: str) -> str:
@@ -355,7 +355,7 @@ def verdicts(record: Record, what: str) -> str:
     return (
         f"Paired over tasks, {record['reference']} has the better {what}, with a 95 % interval "
         "that excludes zero, in:\n\n"
-        + table(["against", "better", "worse", "undecided", "least favourable difference"], lines)
+        + table(["against", "better", "worse", "undecided", "least favorable difference"], lines)
     )
 
 

@@ -6,7 +6,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.views import send
 
@@ -32,7 +32,7 @@ class Domains:
         device: where fetched images lie.
     """
 
-    def __init__(self, parts: Sequence[LabelledImages]) -> None:
+    def __init__(self, parts: Sequence[LabeledImages]) -> None:
         if not parts:
             raise InputError("there is no training domain: give one or more")
         first = parts[0]
@@ -73,5 +73,5 @@ class Domains:
         return sum(images.nbytes for images in self._images) < MOVED
 
 
-def _shape(part: LabelledImages) -> str:
+def _shape(part: LabeledImages) -> str:
     return " x ".join(map(str, part.images.shape[1:]))

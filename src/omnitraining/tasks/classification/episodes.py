@@ -1,11 +1,11 @@
-"""Draws few-shot classification tasks from labelled samples, all tasks at once."""
+"""Draws few-shot classification tasks from labeled samples, all tasks at once."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 
 
@@ -25,7 +25,7 @@ class EpisodeSampler:
     """Draws ways classes, then shots + queries samples of each, without replacement.
 
     Args:
-        images: labelled samples.
+        images: labeled samples.
         ways: classes per task.
         shots: support samples per class.
         queries: query samples per class.
@@ -34,7 +34,7 @@ class EpisodeSampler:
         InputError: there are fewer classes than ways, or a class with too few samples.
     """
 
-    def __init__(self, images: LabelledImages, ways: int, shots: int, queries: int) -> None:
+    def __init__(self, images: LabeledImages, ways: int, shots: int, queries: int) -> None:
         labels, name = images.labels, images.name
         counts = labels.bincount(minlength=len(images.classes))
         if (counts > 0).sum() < ways:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from omnitraining.datasets import digits, glyphs
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.problem import Classification, Protocol
 
@@ -111,7 +111,7 @@ def _overlap(one: str, other: str) -> bool:
     return bool(scripts[0] & scripts[1])
 
 
-def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> LabelledImages:
+def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> LabeledImages:
     """Images of a split of a domain; of all its classes, if it has no splits."""
     load = partial(glyphs.load, size=size, instances=instances, seed=seed)
     if domain == "digits":
@@ -123,7 +123,7 @@ def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> L
     return load(domain, "test")
 
 
-def _split(parts: list[LabelledImages], split: str) -> LabelledImages:
+def _split(parts: list[LabeledImages], split: str) -> LabeledImages:
     """A split of several scripts as one domain; of classes that look alike only the first stays.
 
     CUB's rule: every second class is for training, and of the others every second for validation
@@ -137,10 +137,10 @@ def _split(parts: list[LabelledImages], split: str) -> LabelledImages:
     return _only(_union(parts, f"glyphs-scripts-{split}"), classes[start::step])
 
 
-def _union(parts: list[LabelledImages], name: str) -> LabelledImages:
+def _union(parts: list[LabeledImages], name: str) -> LabeledImages:
     """The classes of one part after those of another."""
     starts = accumulate((len(part.classes) for part in parts), initial=0)
-    return LabelledImages(
+    return LabeledImages(
         torch.cat([part.images for part in parts]),
         torch.cat([part.labels + start for part, start in zip(parts, starts, strict=False)]),
         tuple(chain.from_iterable(part.classes for part in parts)),
@@ -149,13 +149,13 @@ def _union(parts: list[LabelledImages], name: str) -> LabelledImages:
     )
 
 
-def _unlike(images: LabelledImages, unseen: Collection[str]) -> LabelledImages:
+def _unlike(images: LabeledImages, unseen: Collection[str]) -> LabeledImages:
     """Images of classes that look like none of the unseen ones."""
     alike = twins()
     return _only(images, [c for c in images.classes if not alike.get(c, set()) & {*unseen}])
 
 
-def _only(images: LabelledImages, classes: Collection[str]) -> LabelledImages:
+def _only(images: LabeledImages, classes: Collection[str]) -> LabeledImages:
     """Images of some classes, which are numbered anew, in their order."""
     number = {name: label for label, name in enumerate(classes)}
     renumber = torch.tensor([number.get(name, -1) for name in images.classes])

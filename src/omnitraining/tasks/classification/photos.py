@@ -13,7 +13,7 @@ from omnitraining.datasets import DataSet, read
 from omnitraining.datasets.dataset import ALL, SPLITS, restricted
 from omnitraining.datasets.decoding import first_few, load
 from omnitraining.datasets.duplicates import shared
-from omnitraining.datasets.images import LabelledImages, gray, rotated
+from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.datasets.listing import Listing
 from omnitraining.datasets.originals import check_sizes
 from omnitraining.datasets.standards import complaints
@@ -224,7 +224,7 @@ def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part,
 
 def _warn_of_shared(
     listings: Mapping[_Part, Listing],
-    images: Mapping[_Part, LabelledImages],
+    images: Mapping[_Part, LabeledImages],
     seen: _Part,
     unseen: _Part,
 ) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
@@ -30,7 +30,7 @@ TEST_TASKS = 600
 VALIDATION_TASKS = 200
 EMBED_BATCH = 128  # images embedded at a time at test; more would not fit CPU caches
 ADAPT_BATCH = 20  # tasks adapted at a time by algorithms that change the network
-LEVELS_FROM = 10_000  # images, evenly spaced, that grey levels are taken from; of fewer, all
+LEVELS_FROM = 10_000  # images, evenly spaced, that gray levels are taken from; of fewer, all
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Protocol:
 
 
 class Classification(Supervised):
-    """Few-shot classification from labelled images.
+    """Few-shot classification from labeled images.
 
     Test and validation tasks are drawn once, from fixed seeds: every method sees the same ones.
     With several training domains, mini-batches are drawn uniformly from their union and have all
@@ -94,7 +94,7 @@ class Classification(Supervised):
         validation: images of other classes, to choose the checkpoint.
         benchmarks: images of unseen classes by benchmark name.
         protocol: shape of the tasks.
-        views: what a network sees of an image; by default the whole of it, normalised by the
+        views: what a network sees of an image; by default the whole of it, normalized by the
             levels of the training images.
 
     Raises:
@@ -106,13 +106,13 @@ class Classification(Supervised):
 
     def __init__(
         self,
-        training: LabelledImages | Sequence[LabelledImages],
-        validation: LabelledImages,
-        benchmarks: Mapping[str, LabelledImages],
+        training: LabeledImages | Sequence[LabeledImages],
+        validation: LabeledImages,
+        benchmarks: Mapping[str, LabeledImages],
         protocol: Protocol,
         views: Views | None = None,
     ) -> None:
-        self.training = (training,) if isinstance(training, LabelledImages) else tuple(training)
+        self.training = (training,) if isinstance(training, LabeledImages) else tuple(training)
         self.validation, self.benchmarks = validation, dict(benchmarks)
         self.protocol = protocol
         self.domains = Domains(self.training)
@@ -134,7 +134,7 @@ class Classification(Supervised):
 
     @property
     def summary(self) -> str:
-        def counted(images: LabelledImages) -> str:
+        def counted(images: LabeledImages) -> str:
             return f"{len(images.classes)} classes, {len(images.images)} images"
 
         parts = [f"training on {images.name}: {counted(images)}" for images in self.training]
@@ -218,7 +218,7 @@ class Classification(Supervised):
                 evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
         return evaluation
 
-    def fixed_tasks(self, images: LabelledImages, ways: int, shots: int, count: int) -> TaskIndices:
+    def fixed_tasks(self, images: LabeledImages, ways: int, shots: int, count: int) -> TaskIndices:
         """The first tasks of those that every model is judged on.
 
         Args:
@@ -232,20 +232,20 @@ class Classification(Supervised):
         )
         return TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
 
-    def test_episode(self, images: LabelledImages, tasks: TaskIndices) -> Episode:
+    def test_episode(self, images: LabeledImages, tasks: TaskIndices) -> Episode:
         """Tasks with their images, as a network sees them at test."""
         device = self.domains.device
         return _episode(tasks, lambda index: self.views.test(send(images.images[index], device)))
 
-    def ways(self, images: LabelledImages) -> int:
+    def ways(self, images: LabeledImages) -> int:
         """Classes of a test task on some images."""
         return self._ways(images, self.protocol.test_ways)
 
-    def _ways(self, images: LabelledImages, wanted: int) -> int:
+    def _ways(self, images: LabeledImages, wanted: int) -> int:
         """As many ways as wanted, if there are so many classes; two at least."""
         return max(2, min(wanted, len(images.classes)))
 
-    def _sampler(self, images: LabelledImages, ways: int) -> EpisodeSampler:
+    def _sampler(self, images: LabeledImages, ways: int) -> EpisodeSampler:
         """Tasks of fewer shots are the first support samples of tasks of the most shots."""
         most = max(*self.protocol.test_shots, self.protocol.shots)
         return EpisodeSampler(images, ways, most, self.protocol.queries)
@@ -271,7 +271,7 @@ class Classification(Supervised):
         self,
         model: Model,
         inference: Inference,
-        images: LabelledImages,
+        images: LabeledImages,
         ways: int,
         shots: int,
         count: int,
@@ -297,7 +297,7 @@ class Classification(Supervised):
         self,
         model: Model,
         inference: Inference,
-        images: LabelledImages,
+        images: LabeledImages,
         known: dict[nn.Module, Tensor],
     ) -> None:
         """Fill in the features of the backbones that stay as they are, each image seen once."""
@@ -319,7 +319,7 @@ class Classification(Supervised):
         self,
         network: Network,
         algorithm: PreTraining | MetaTraining,
-        images: LabelledImages,
+        images: LabeledImages,
         tasks: TaskIndices,
         known: dict[nn.Module, Tensor],
     ) -> Tensor:
@@ -379,7 +379,7 @@ def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
     return Episode(x[0], y[0], x[1], y[1], ways)
 
 
-def levels_of(parts: Sequence[LabelledImages]) -> tuple[Tensor, Tensor]:
+def levels_of(parts: Sequence[LabeledImages]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the levels of each channel, [C] each, over some images.
 
     Args:

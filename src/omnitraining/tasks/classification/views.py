@@ -19,7 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: red, gr
 TRIES = 10  # crops drawn before the whole image is taken
 SCALE = (0.08, 1.0)  # area of a crop, as part of the image
 RATIO = (3 / 4, 4 / 3)  # width of a crop by its height
-JITTER = 0.4  # brightness, contrast and colour change by up to this factor
+JITTER = 0.4  # brightness, contrast and color change by up to this factor
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
@@ -30,7 +30,7 @@ def send(x: Tensor, device: torch.device) -> Tensor:
 
 
 class Views(ABC):
-    """Turns stored images, uint8 [B, C, S, S], into normalised network inputs, channels last."""
+    """Turns stored images, uint8 [B, C, S, S], into normalized network inputs, channels last."""
 
     @abstractmethod
     def training(self, images: Tensor, random: torch.Generator) -> Tensor:
@@ -42,7 +42,7 @@ class Views(ABC):
 
 
 class PlainViews(Views):
-    """Whole images as they are, normalised.
+    """Whole images as they are, normalized.
 
     Args:
         mean: mean level of each channel, [C], from 0 to 1.
@@ -56,7 +56,7 @@ class PlainViews(Views):
         return self.test(images)
 
     def test(self, images: Tensor) -> Tensor:
-        return _normalise(images / 255, self.mean, self.std)
+        return _normalize(images / 255, self.mean, self.std)
 
 
 class AugmentedViews(Views):
@@ -131,7 +131,7 @@ class AugmentedViews(Views):
         mean, std = self.mean, self.std
         if images.shape[1] == 1 and len(mean) > 1:
             mean, std = mean.mean(0, True), std.mean(0, True)
-        return _normalise(images, mean, std)
+        return _normalize(images, mean, std)
 
     def _check(self, images: Tensor) -> None:
         channels, *sides = images.shape[1:]
@@ -301,33 +301,33 @@ def resized_crops(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Ten
 
 
 def jitter(images: Tensor, factors: Tensor) -> Tensor:
-    """Change brightness, then contrast, then colour, as Pillow's ImageEnhance does.
+    """Change brightness, then contrast, then color, as Pillow's ImageEnhance does.
 
     Args:
-        images: levels in [0, 1], [B, C, H, W]; grey images, C = 1, have no colour to change.
-        factors: of brightness, contrast and colour, [B, 3]; 1 changes nothing.
+        images: levels in [0, 1], [B, C, H, W]; gray images, C = 1, have no color to change.
+        factors: of brightness, contrast and color, [B, 3]; 1 changes nothing.
     """
-    brightness, contrast, colour = factors[:, :, None, None, None].unbind(1)
+    brightness, contrast, color = factors[:, :, None, None, None].unbind(1)
     # In place, since a mini-batch of small images costs as much in memory traffic as in arithmetic.
     images = (images * brightness).clamp_(0, 1)
     # Pillow rounds the mean to a whole level.
-    mean = (_grey(images).mean((1, 2, 3), keepdim=True) * 255 + 0.5).floor() / 255
+    mean = (_gray(images).mean((1, 2, 3), keepdim=True) * 255 + 0.5).floor() / 255
     images = images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
     if images.shape[1] == 1:
         return images
-    grey = _grey(images).mul_(1 - colour)
-    return images.mul_(colour).add_(grey).clamp_(0, 1)
+    gray = _gray(images).mul_(1 - color)
+    return images.mul_(color).add_(gray).clamp_(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
-    """Grey levels [B, 1, H, W] of images in colour, in memory of their own."""
+def _gray(images: Tensor) -> Tensor:
+    """Gray levels [B, 1, H, W] of images in color, in memory of their own."""
     if images.shape[1] == 1:
         return images.clone()
     red, green, blue = images.split(1, 1)
-    grey: Tensor = (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
-    return grey
+    gray: Tensor = (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    return gray
 
 
-def _normalise(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def _normalize(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     mean, scale = (send(x[:, None, None], levels.device) for x in (mean, 1 / std))
     return channels_last(levels).sub(mean).mul_(scale)

@@ -86,7 +86,7 @@ class HalfCheetahDirection(HalfCheetah):
     """Run forwards or backwards: reward task * v - cost, with a task of 1 or -1.
 
     Each is as likely as the other, and as frequent: of tasks drawn one by one, a few would often
-    be of one direction for the most part, and then favour a policy that knows no other.
+    be of one direction for the most part, and then favor a policy that knows no other.
     """
 
     name = "cheetah-direction"

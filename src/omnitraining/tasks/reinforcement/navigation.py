@@ -1,4 +1,4 @@
-"""2D Navigation (paper 6.3): walk from the centre of a square to a goal that is not shown."""
+"""2D Navigation (paper 6.3): walk from the center of a square to a goal that is not shown."""
 
 from typing import Literal
 

@@ -61,7 +61,7 @@ class Reinforcement(Problem):
         tasks: per training step.
         trajectories: per task and policy.
         discount: gamma of returns.
-        trace: lambda of generalised advantages.
+        trace: lambda of generalized advantages.
         test_steps: gradient steps at test; results are reported after each.
         halve_rate: halve the learning rate at test after the first step, as MAML's own
             protocol does; the paper says 0.1 throughout.

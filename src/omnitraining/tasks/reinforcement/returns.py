@@ -49,7 +49,7 @@ def linear_baseline(states: Tensor, returns: Tensor, valid: Tensor, ridge: float
     return values.to(returns.dtype)
 
 
-def generalised_advantages(
+def generalized_advantages(
     rewards: Tensor, values: Tensor, discount: float, trace: float
 ) -> Tensor:
     """GAE (Schulman et al. 2016): discounted sums of r_t + discount V(t + 1) - V(t).
@@ -64,15 +64,15 @@ def generalised_advantages(
     return discounted_sums(rewards + discount * following - values, discount * trace)
 
 
-def standardised(advantages: Tensor, valid: Tensor) -> Tensor:
+def standardized(advantages: Tensor, valid: Tensor) -> Tensor:
     """Mean 0 and deviation 1 over the valid steps of a task; 0 elsewhere, all [T, M, H].
 
     Scaled by the share of valid steps, so that a mean over all steps is one over the valid ones.
     """
     count = valid.sum((1, 2), keepdim=True)
     mean = (advantages * valid).sum((1, 2), keepdim=True) / count
-    centred = (advantages - mean) * valid
-    deviation = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
+    centered = (advantages - mean) * valid
+    deviation = (centered.square().sum((1, 2), keepdim=True) / count).sqrt()
     share = count / valid[0].numel()
-    scaled: Tensor = centred / (deviation + 1e-8) / share
+    scaled: Tensor = centered / (deviation + 1e-8) / share
     return scaled

@@ -11,9 +11,9 @@ from omnitraining.policies.gaussian import log_probability, policy_targets
 from omnitraining.tasks.reinforcement.environment import Environment
 from omnitraining.tasks.reinforcement.returns import (
     discounted_sums,
-    generalised_advantages,
+    generalized_advantages,
     linear_baseline,
-    standardised,
+    standardized,
 )
 
 
@@ -56,8 +56,8 @@ class Trajectories:
         """
         returns = discounted_sums(self.rewards, discount)
         values = linear_baseline(self.states, returns, self.valid)
-        advantages = generalised_advantages(self.rewards, values, discount, trace)
-        advantages = standardised(advantages, self.valid)
+        advantages = generalized_advantages(self.rewards, values, discount, trace)
+        advantages = standardized(advantages, self.valid)
         targets = policy_targets(self.actions, advantages, self.log_probabilities)
         return self.states.flatten(1, 2), targets.flatten(1, 2)
 

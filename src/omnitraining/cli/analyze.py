@@ -1,4 +1,4 @@
-"""``omni analyse``: how far a model carries, and which flow to use on images of one's own."""
+"""``omni analyze``: how far a model carries, and which flow to use on images of one's own."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TUNED, MINUTES = 40, 5.0
 def main(arguments: list[str]) -> int:
     """Judge the flows of a run on the user's images."""
     parser = command_parser(
-        "analyse",
+        "analyze",
         "Tables of accuracy on the classes of training, on new ones, and on your own images, with\n"
         "frozen and with fine-tuned flows; then which flow to use, and why. With --out also a\n"
         "picture, and the numbers beside it as JSON.",
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.config.experiment import load_run
     from omnitraining.datasets import read
     from omnitraining.datasets.decoding import load
-    from omnitraining.datasets.images import LabelledImages
+    from omnitraining.datasets.images import LabeledImages
     from omnitraining.experiments.display import evaluation_table, show
     from omnitraining.experiments.figures import transfer_chart, transfer_report
     from omnitraining.learner.inputs import ImageInputs
@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
     model = experiment.ready(run)
     inputs = ImageInputs.of(problem)
     stored = load(read(options.data).split("all"), inputs.stored)
-    own = LabelledImages(
-        inputs.coloured(stored.images), stored.labels, stored.classes, options.data.resolve().name
+    own = LabeledImages(
+        inputs.colored(stored.images), stored.labels, stored.classes, options.data.resolve().name
     )
     say(
         f"{run.name}: {', '.join(model.trained_flows)} on {len(own.images)} images of "

@@ -14,7 +14,7 @@ from omnitraining.analysis import transfer
 from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer, tuned_name
 from omnitraining.backbones import Conv4
 from omnitraining.cli import main
-from omnitraining.datasets.images import LabelledImages
+from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference
 from omnitraining.experiments.figures import transfer_chart
@@ -136,7 +136,7 @@ def test_images_trained_on_are_counted() -> None:
     own = copy.copy(problem.benchmarks["blobs"])
     images = own.images.clone()
     images[:3] = problem.training[0].images[5:8]
-    mixed = LabelledImages(images, own.labels, own.classes, "mine")
+    mixed = LabeledImages(images, own.labels, own.classes, "mine")
     with pytest.warns(UserWarning, match=r"trained on 3 of the 96 images of mine: results"):
         transfer.measure(problem, model_of(problem, Baseline()), Inference(), mixed, 2, 2)
 
@@ -146,7 +146,7 @@ def test_rates_are_chosen_on_validation_images(monkeypatch: pytest.MonkeyPatch) 
     model, own = model_of(problem, Baseline()), blobs(4, 5, "mine", 9)
     asked: list[tuple[str, float]] = []
 
-    def tuned(_: object, __: object, ___: object, images: LabelledImages, tasks: object,
+    def tuned(_: object, __: object, ___: object, images: LabeledImages, tasks: object,
               rate: float) -> torch.Tensor:  # fmt: skip
         asked.append((images.name, rate))
         best = {"b": 0.1, "mine": 1.0}[images.name]  # elsewhere another rate would be best
@@ -285,7 +285,7 @@ def test_the_command_says_what_to_use(
 ) -> None:
     picture = tmp_path / "new folder" / "report.png"
     few = ["--tasks", "5", "--tuned-tasks", "2"]
-    command = ["analyse", str(run), "--data", str(photos), "--out", str(picture), *few, "--trust"]
+    command = ["analyze", str(run), "--data", str(photos), "--out", str(picture), *few, "--trust"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert f"{photos.name} 4-way 2-shot" in printed
@@ -313,13 +313,13 @@ def test_wrong_options_are_named(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["analyse", str(run), "--data", str(photos), "--trust", *options]) == 2
+    assert main(["analyze", str(run), "--data", str(photos), "--trust", *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_only_classification_is_analysed(
+def test_only_classification_is_analyzed(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_run(config(SINUSOIDS), tmp_path / "waves")
-    assert main(["analyse", str(tmp_path / "waves"), "--data", str(photos)]) == 2
+    assert main(["analyze", str(tmp_path / "waves"), "--data", str(photos)]) == 2
     assert "is of Sinusoids, not of image classification" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Files, options and commands of version 0.1 have names that are spelled otherwise today."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import omnitraining
+from omnitraining import cli
+from omnitraining.config.experiment import experiment_of, parse, read_config
+from omnitraining.config.former_names import NOW, options_with_new_names, with_new_names
+from omnitraining.config.strict import read_yaml_strictly
+from omnitraining.config.values import read_yaml
+from tests.reference.tiny import BLOBS
+
+OLD = {
+    **BLOBS,
+    "training": {"steps": 2, "optimiser": "sgd"},
+    "metatraining": {
+        "class_path": "MetaOptNet",
+        "init_args": {"solver": "ridge", "normalise": True},
+    },
+}
+
+
+def test_configurations_are_read_with_todays_names(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(yaml.safe_dump(OLD))
+    for values in (OLD, read_yaml(path), read_yaml_strictly(path)):
+        config = parse(values)
+        assert config.training.optimizer == "sgd"
+        assert config.metatraining.init_args.normalize is True
+
+
+def test_learners_are_read_with_todays_names() -> None:
+    shape = {"shape": [3, 8, 8], "pre_outputs": 2, "meta_outputs": 2, "one_joint_head": False}
+    kept = {
+        "problem": {"class_path": "omnitraining.learner.trained.Blueprint", "init_args": shape},
+        "backbone": {"class_path": "Conv4", "init_args": {"width": 2, "pooled_blocks": 1}},
+        "metatraining": OLD["metatraining"],
+    }
+    for trust in (False, True):
+        made = experiment_of(kept, "old.learner", trust)
+        assert made.metatraining == omnitraining.MetaOptNet("ridge", normalize=True)
+        assert made.problem.pre_outputs == 2
+
+
+def test_options_of_the_command_line_are_taken_with_a_warning() -> None:
+    options = ["--training.optimiser=sgd", "--seed", "3", "--training.lr", "optimiser"]
+    with pytest.warns(UserWarning, match=r"^--training.optimiser is called --training.optimizer"):
+        found = options_with_new_names(options)
+    assert found == ["--training.optimizer=sgd", *options[1:]]  # values stay as they are
+    with pytest.warns(UserWarning, match="is called"):
+        config = read_config(Path("glyphs.yaml"), ["--training.optimiser", "sgd"])
+    assert config.training.optimizer == "sgd"
+
+
+def test_no_name_of_today_is_a_former_one() -> None:
+    assert not {*NOW} & {*NOW.values()}
+    assert with_new_names([{"a": {"optimiser": 1}}, (2,)]) == [{"a": {"optimizer": 1}}, (2,)]
+
+
+def test_commands_and_classes_have_their_former_names_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["analyse", "--help"])
+    assert "omni analyze" in capsys.readouterr().out
+    assert omnitraining.LabelledImages is omnitraining.LabeledImages
