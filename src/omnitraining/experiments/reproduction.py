@@ -102,6 +102,8 @@ def reproduce(
     path = folder / f"{name}.json"
     command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
     command += f" --budget {budget:g}" * (budget < 1)
+    if seeds and seeds != suite.seeds and not smoke:
+        command += f" --seeds {' '.join(map(str, seeds))}"
     try:
         for job in chosen:
             with TrainingDisplay(job.title) as progress:
