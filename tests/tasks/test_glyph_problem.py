@@ -183,7 +183,7 @@ def test_the_tasks_are_those_of_the_published_record() -> None:
     data = Classification(rest, rest, {"latin": latin}, protocol)
     network = build_model(
         "meta-training",
-        lambda: nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(8)),
+        lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 8)),
         data,
         Baseline(),
         ProtoNet(),
