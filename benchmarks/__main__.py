@@ -89,7 +89,7 @@ def methods() -> list[Row]:
     batch, episode = glyphs.minibatch(0, random), glyphs.episode(0, random)
 
     def stepper(method: Method) -> Step:
-        loss, options = OmniLoss(weight=0), OmniNetOptions(shared_until="8")
+        loss, options = OmniLoss(distill_weight=0), OmniNetOptions(shared_until="8")
         model = build_model(
             method, lambda: Conv4(1, 32), glyphs, Baseline(), ProtoNet(), loss, options
         ).to(memory_format=torch.channels_last)

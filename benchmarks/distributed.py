@@ -71,7 +71,7 @@ def _work(folder: str, config: str) -> None:
 
     training.REPORT_EVERY = WARM
     steps = WARM + MEASURED
-    length = ["--training.steps", str(steps), "--training.epoch", str(steps)]
+    length = ["--training.steps", str(steps), "--training.val_every", str(steps)]
     chosen = read_config(Path(config), [*length, "--training.threads", "1"])
     with joined() as team:
         train_run(chosen, Path(folder) / "run", progress=Watch())

@@ -113,7 +113,7 @@ def step(experiment: Experiment, is_taught: bool) -> tuple[float, float]:
         return tensor
 
     model = experiment.assembled(experiment.assembled() if is_taught else None)
-    teacher = Teacher(model, model.loss.alpha).model
+    teacher = Teacher(model, model.loss.ema_decay).model
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
     counter = Counter()

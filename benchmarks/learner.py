@@ -67,7 +67,7 @@ def _untrained() -> Trained:
             "init_args": sizes,
         },
         "backbone": {"class_path": "ResNet12"},
-        "inference": {"vote": ["pre", "joint", "meta"]},
+        "inference": {"flows": ["pre", "joint", "meta"]},
     }
     model = instantiate(parse(config)).build()
     heads = ("pre", "joint", "meta", "ensemble", "vote")

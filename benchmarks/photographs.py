@@ -53,11 +53,11 @@ class Steps:
 
     def __init__(self, problem: Classification, method: Method, bfloat16: bool) -> None:
         torch.manual_seed(0)
-        parts = problem, Baseline(), ProtoNet(), OmniLoss(weight=0.0), OmniNetOptions()
+        parts = problem, Baseline(), ProtoNet(), OmniLoss(distill_weight=0.0), OmniNetOptions()
         self.problem, self.bfloat16 = problem, bfloat16
         self.model: Model = build_model(method, BACKBONES["Conv4-64"], *parts).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = Teacher(self.model, self.model.loss.alpha)
+        self.teacher = Teacher(self.model, self.model.loss.ema_decay)
         self.optimizer = Training().make_optimizer(self.model)
         self.number = 0
         self.seconds_of_data = 0.0

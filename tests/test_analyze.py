@@ -87,7 +87,7 @@ def test_accuracy_is_that_of_the_logits() -> None:
 def test_runs_are_fine_tuned_flow_by_flow_and_vote() -> None:
     problem = Blobs(PROTOCOL)
     model, images = model_of(problem, Baseline()), problem.benchmarks["blobs"]
-    found = transfer.tuned(problem, model, Inference(vote=("pre", "meta")), 4)
+    found = transfer.tuned(problem, model, Inference(flows=("pre", "meta")), 4)
     names = [f"blobs 3-way {k}-shot, {steps} steps" for k in (1, 2) for steps in STEPS]
     assert [*found.cells] == names
     tasks = problem.fixed_tasks(images, 3, 2, 4)

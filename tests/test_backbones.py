@@ -577,7 +577,7 @@ def test_dropblock_is_off_in_the_teacher() -> None:
 def dropping_run(folder: Path, kill_at: int | None, monkeypatch: pytest.MonkeyPatch) -> Model:
     """Eight steps of Omni-Training with DropBlock, killed in one of them and resumed."""
     monkeypatch.setattr(Blobs, "validation_scores", lambda *_: {ENSEMBLE: 0.0})  # to save time
-    experiment = instantiate(config(BLOBS, training={"steps": 8, "epoch": 4}))
+    experiment = instantiate(config(BLOBS, training={"steps": 8, "val_every": 4}))
     Run(folder, create=True).write_text("config.yaml", "")
 
     def run(resume: bool) -> Model:

@@ -41,7 +41,7 @@ GLYPHS: Values = {
         },
     },
     "backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 8}},
-    "training": {"steps": 2, "epoch": 2, "threads": 1},
+    "training": {"steps": 2, "val_every": 2, "threads": 1},
 }
 FILES = ["best.safetensors", "config.yaml", "last.safetensors", "metrics.csv", "provenance.json"]
 
@@ -194,7 +194,7 @@ def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
 
 def test_train_on_images_with_fields_from_the_command_line(tmp_path: Path, says: Says) -> None:
     config, folder = write(tmp_path / "glyphs.yaml", GLYPHS), tmp_path / "deep" / "run"
-    out = says("train", config, "--out", folder, "--loss.weight", "1.5", "--seed", "4")
+    out = says("train", config, "--out", folder, "--loss.distill_weight", "1.5", "--seed", "4")
     assert "latin 5-way 1-shot" in out and f"omni evaluate {folder}" in out
     assert all(head in out for head in ("pre", "joint", "meta", "ensemble"))
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == sorted([*FILES, "data.json"])
@@ -309,7 +309,7 @@ def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyP
     tiny = {
         "problem": {"init_args": {"test_shots": [5, 9], "test_steps": 2}},
         "backbone": {"init_args": {"hidden": [8, 8]}},
-        "training": {"steps": 2, "epoch": 2},
+        "training": {"steps": 2, "val_every": 2},
     }
     small = dataclasses.replace(suite, rows=rows, smoke=merge(suite.smoke, tiny))
     monkeypatch.setattr(reproduction, "find_suite", lambda name: small)
@@ -339,8 +339,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--method", "magic"], "it must be one of 'omni-training', 'pre-training'"),
     (["--training.steps", "-1"], "training.steps is -1: it must be 0 or more"),
     (["--training.lr", "-1"], "training.lr is -1.0: it must be greater than 0"),
-    (["--loss.alpha", "1"], "loss.alpha is 1.0: it must be at least 0 and less than 1"),
-    (["--loss.weight", "-1"], "loss.weight is -1.0: lambda must be 0 or more"),
+    (["--loss.ema_decay", "1"], "loss.ema_decay is 1.0: it must be at least 0 and less than 1"),
+    (
+        ["--loss.distill_weight", "-1"],
+        "loss.distill_weight is -1.0: lambda must be 0 or more",
+    ),
     (["--omninet.rank", "0"], "rank is 0: it must be 1 or more"),
     (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),
     (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, R2D2Net"),
@@ -360,8 +363,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--backbone", "Conv4"], "does not take inputs of shape [2, 1]"),
     (["--metatraining", "ProtoNet"], "Sinusoids, L2Regression, ProtoNet do not fit together"),
     (
-        ["--method", "pre-training", "--inference.vote", "[meta]"],
-        "inference.vote is ['meta'], but the model has only ['pre']",
+        ["--method", "pre-training", "--inference.flows", "[meta]"],
+        "inference.flows is ['meta'], but the model has only ['pre']",
     ),
     (
         ["--method", "meta-training", "--loss.l_meta", "false"],
@@ -391,7 +394,7 @@ IN_FILES: list[tuple[Values, str]] = [
     ({"backbone": {"class_path": "MLP", "init_args": {"wide": 1}}}, "has no field 'wide'"),
     ({"problem": {"class_path": "Sinusoids", "init_args": {"waves": "x"}}}, "problem.waves is x"),
     ({"problem": 3}, "problem: Not a valid subclass of Problem: choose from Glyphs, Photos"),
-    ({"inference": {"vote": ["post"]}}, "inference.vote is post: it must be one of 'pre'"),
+    ({"inference": {"flows": ["post"]}}, "inference.flows is post: it must be one of 'pre'"),
     ({"problem": {"class_path": "Glyphs", "init_args": {"protocol": {"wayz": 2}}}}, "shots"),
     (
         {"pretraining": {"class_path": "Baseline", "init_args": {"new_head": "Ridge"}}},
@@ -596,7 +599,7 @@ def test_a_record_that_cannot_be_written_is_shown(
         raise OSError(30, "Read-only file system", "record.json")
 
     monkeypatch.setattr(sweeping, "write_record", refuse)
-    (cell, *_) = variation.cells(waves, {"loss.weight": ["3", "4"]})
+    (cell, *_) = variation.cells(waves, {"loss.distill_weight": ["3", "4"]})
     job = Job(cell.label, "", run, {**cell.values, "seed": 0})
     with pytest.raises(OSError, match="Read-only"):
         sweeping.conclude([cell], [job], run.parent, {"title": "T", "command": "c"})
@@ -616,8 +619,8 @@ def test_existing_runs_are_neither_overwritten_nor_mixed(
     assert line == f"{run} already holds a run: add --resume, or choose another --out"
     line = refuses("train", waves, "--out", tmp_path / "new", "--resume")
     assert line == f"nothing to resume at {tmp_path / 'new'}: there is no such folder"
-    line = refuses("train", waves, "--out", run, "--resume", "--loss.weight", "1")
-    assert "was trained with another loss.weight: only training.steps" in line
+    line = refuses("train", waves, "--out", run, "--resume", "--loss.distill_weight", "1")
+    assert "was trained with another loss.distill_weight: only training.steps" in line
     line = refuses("train", waves, "--out", run, "--resume", "--training.steps", "2")
     assert "training.steps is 2, but" in line and "is at step 4" in line
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}

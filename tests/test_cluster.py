@@ -79,7 +79,7 @@ def test_a_search_submits_its_trials(
             yield job, None
 
     monkeypatch.setattr(cluster, "on_cluster", on_cluster)
-    words = ["tune", waves, "--loss.weight", "0,1", "--trials", 3, "--jobs", 2]
+    words = ["tune", waves, "--loss.distill_weight", "0,1", "--trials", 3, "--jobs", 2]
     asked = ["--launcher", "local", "--request", "mem_gb=4", "slurm_partition=gpu"]
     assert omni(*words, *asked, "--out", tmp_path / "tuned") == 0
     request = {"timeout_min": 240, "name": "omni", "mem_gb": 4, "slurm_partition": "gpu"}
@@ -89,7 +89,7 @@ def test_a_search_submits_its_trials(
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the job in /proc")
 def test_a_run_that_reaches_its_time_limit_goes_on(tmp_path: Path) -> None:
     """As one that is preempted: the scheduler warns it, and starts it again."""
-    longer = merge(SINUSOIDS, {"training": {"steps": 300, "epoch": 50}})
+    longer = merge(SINUSOIDS, {"training": {"steps": 300, "val_every": 50}})
     whole = Job("", "", tmp_path / "whole", longer)
     train_only(whole)
     job = Job("", "", tmp_path / "warned", longer)
@@ -181,7 +181,7 @@ def test_what_a_scheduler_cannot_do_is_one_line(
 ) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # where there is no srun
     out = waves.parent / "out"
-    assert omni(command, waves, "--loss.weight", "0,1", *arguments, "--out", out) == 2
+    assert omni(command, waves, "--loss.distill_weight", "0,1", *arguments, "--out", out) == 2
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1 and not out.exists()
 

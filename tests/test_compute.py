@@ -37,8 +37,8 @@ def test_the_count_of_pretraining_is_the_closed_form() -> None:
 
 def test_three_flows_and_a_teacher_cost_what_their_passes_cost() -> None:
     omni = partial(build_model, "omni-training", backbone, problem())
-    plain = multiply_adds(omni(loss=OmniLoss(weight=0.0)), problem())
-    taught = multiply_adds(omni(loss=OmniLoss(weight=3.0)), problem())
+    plain = multiply_adds(omni(loss=OmniLoss(distill_weight=0.0)), problem())
+    taught = multiply_adds(omni(loss=OmniLoss(distill_weight=3.0)), problem())
     joint = multiply_adds(build_model("joint-training", backbone, problem()), problem())
     assert plain is not None and taught is not None and joint is not None
     assert plain == 2 * joint  # pre- and meta-flow together pass what the joint-flow does

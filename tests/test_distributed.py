@@ -56,9 +56,11 @@ WHOLE = ("protonet-plain", "maml-plain", "sinusoids", "two-flows", "navigation")
 
 
 def case(name: str, steps: int) -> Values:
-    exact = {"steps": steps, "epoch": 9, "optimizer": "sgd", "lr": RATE}
+    exact = {"steps": steps, "val_every": 9, "optimizer": "sgd", "lr": RATE}
     judged = {"inference": {"weights": "student"}}
-    return merge(CASES[name], {"training": exact, "loss": {"weight": 1.0}, "seed": 3, **judged})
+    return merge(
+        CASES[name], {"training": exact, "loss": {"distill_weight": 1.0}, "seed": 3, **judged}
+    )
 
 
 def environment() -> dict[str, str]:
@@ -296,7 +298,7 @@ def test_what_several_processes_cannot_do_is_refused(
 @pytest.fixture(scope="module")
 def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "waves.yaml"
-    path.write_text(yaml.safe_dump(merge(SINUSOIDS, {"training": {"epoch": 4}})))
+    path.write_text(yaml.safe_dump(merge(SINUSOIDS, {"training": {"val_every": 4}})))
     return path
 
 
@@ -393,7 +395,7 @@ def test_who_is_one_of_several(
     ],
 )
 def test_a_failure_of_one_ends_all_with_one_line(how: str, line: str, tmp_path: Path) -> None:
-    values = merge(SINUSOIDS, {"training": {"steps": 6, "epoch": 2}})
+    values = merge(SINUSOIDS, {"training": {"steps": 6, "val_every": 2}})
     values["problem"] = {
         "class_path": "tests.reference.together.Failing",
         "init_args": {"how": how},
@@ -419,7 +421,7 @@ def test_a_failure_of_one_ends_all_with_one_line(how: str, line: str, tmp_path: 
 def test_processes_end_with_the_one_that_started_them(
     end: signal.Signals, code: int, lines: list[str], waves: Path, tmp_path: Path
 ) -> None:
-    length = ("--training.steps", 10**6, "--training.epoch", 100)
+    length = ("--training.steps", 10**6, "--training.val_every", 100)
     process = omni("train", waves, "--devices", 2, "--out", tmp_path / "run", *length)
     deadline = time.monotonic() + 200
     while not (tmp_path / "run" / "last.safetensors").is_file() and time.monotonic() < deadline:

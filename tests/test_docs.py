@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md"))
 OUTSIDE = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/README.md"]
-FAST = {r"\bsteps=\d{2,}": "steps=2", r"\bepoch=\d+": "epoch=2", r"\btasks=\d+": "tasks=4",
+FAST = {r"\bsteps=\d{2,}": "steps=2", r"\bepoch=\d+": "val_every=2", r"\btasks=\d+": "tasks=4",
         r"\btrajectories=\d+": "trajectories=4"}  # fmt: skip
 """What tests change in the code of the docs: how long things take."""
 

@@ -133,9 +133,9 @@ def test_the_hash_of_tasks_changes_with_data_samples_order_and_shape() -> None:
 def test_the_flows_that_vote_are_those_asked_for_and_trained(
     vote: tuple[str, ...], trained: tuple[str, ...], voters: tuple[str, ...]
 ) -> None:
-    assert Inference(vote=vote).voters(trained) == voters
+    assert Inference(flows=vote).members(trained) == voters
 
 
 def test_a_vote_of_no_trained_flow_is_refused() -> None:
     with pytest.raises(InputError, match=r"\['pre'\], but the model has only \['joint', 'meta'\]"):
-        Inference(vote=("pre",)).voters(("joint", "meta"))
+        Inference(flows=("pre",)).members(("joint", "meta"))

@@ -16,7 +16,7 @@ from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import Metrics, Run, load_checkpoint
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, metrics
 
-EIGHT: Values = {"training": {"steps": 8, "epoch": 2}}
+EIGHT: Values = {"training": {"steps": 8, "val_every": 2}}
 
 
 @pytest.mark.parametrize("base", [BLOBS, SINUSOIDS, NAVIGATION], ids=["images", "waves", "acting"])

@@ -15,7 +15,9 @@ from tests.reference.tiny import BLOBS
 
 OLD = {
     **BLOBS,
-    "training": {"steps": 2, "optimiser": "sgd"},
+    "training": {"steps": 2, "optimiser": "sgd", "epoch": 2},
+    "loss": {"weight": 0.5, "alpha": 0.9, "distill_on": "probabilities"},
+    "inference": {"vote": ["pre"], "vote_weights": "validation"},
     "metatraining": {
         "class_path": "MetaOptNet",
         "init_args": {"solver": "ridge", "normalise": True},
@@ -28,7 +30,11 @@ def test_configurations_are_read_with_todays_names(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(OLD))
     for values in (OLD, read_yaml(path), read_yaml_strictly(path)):
         config = parse(values)
-        assert config.training.optimizer == "sgd"
+        assert config.training.optimizer == "sgd" and config.training.val_every == 2
+        assert config.loss.distill_weight == 0.5 and config.loss.ema_decay == 0.9
+        assert config.loss.distill_target == "probabilities"
+        assert config.inference.flows == ("pre",)
+        assert config.inference.ensemble_weights == "validation"
         assert config.metatraining.init_args.normalize is True
 
 
@@ -56,8 +62,13 @@ def test_options_of_the_command_line_are_taken_with_a_warning() -> None:
 
 
 def test_no_name_of_today_is_a_former_one() -> None:
-    assert not {*NOW} & {*NOW.values()}
-    assert with_new_names([{"a": {"optimiser": 1}}, (2,)]) == [{"a": {"optimizer": 1}}, (2,)]
+    assert not {name.rpartition(".")[2] for name in NOW} & {*NOW.values()}
+    nested = [{"training": {"optimiser": 1}, "loss.weight": [0, 1], 8: {"weight": 2}}, (2,)]
+    now = [
+        {"training": {"optimizer": 1}, "loss.distill_weight": [0, 1], 8: {"weight": 2}},
+        (2,),
+    ]
+    assert with_new_names(nested) == now
 
 
 def test_commands_and_classes_have_their_former_names_too(

@@ -79,7 +79,7 @@ def test_training_leaves_the_generation_before_as_it_was(first: Run, tmp_path: P
     (previous,) = model._previous
     before, untrained = state(previous), state(model)
     run = Run(tmp_path / "second", create=True)
-    train(model, experiment.problem, Training(steps=4, epoch=2), Inference(), run)
+    train(model, experiment.problem, Training(steps=4, val_every=2), Inference(), run)
     assert same(state(previous), before) and same(before, state(teacher(first)))
     assert not same(state(model), untrained) and not previous.training
 

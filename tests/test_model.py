@@ -60,7 +60,7 @@ def data(regression: bool = False) -> tuple[MiniBatch, Episode]:
 
 def teacher_of(model: Model) -> Teacher:
     """A teacher that is not the student."""
-    teacher = Teacher(model, model.loss.alpha).train()
+    teacher = Teacher(model, model.loss.ema_decay).train()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -157,7 +157,7 @@ def test_a_switch_removes_its_term_and_no_other(switch: str, gone: set[str]) -> 
 
 
 def test_self_distillation_may_compare_probabilities() -> None:
-    model, (batch, episode) = model_of(loss=OmniLoss(distill_on="probabilities")), data()
+    model, (batch, episode) = model_of(loss=OmniLoss(distill_target="probabilities")), data()
     teacher = teacher_of(model)
     found = model(batch, episode, teacher.model)["r_pre"]
     mine, theirs = (m.networks["pre"](batch.x).softmax(-1) for m in (model, teacher.model))
@@ -165,9 +165,9 @@ def test_self_distillation_may_compare_probabilities() -> None:
 
 
 def test_the_weight_of_self_distillation_warms_up_linearly() -> None:
-    loss = OmniLoss(weight=3.0, warmup=100)
+    loss = OmniLoss(distill_weight=3.0, warmup=100)
     assert [loss.weight_at(step) for step in (0, 25, 50, 100, 900)] == [0, 0.75, 1.5, 3, 3]
-    assert OmniLoss(weight=3.0).weight_at(0) == 3.0
+    assert OmniLoss(distill_weight=3.0).weight_at(0) == 3.0
     model, (batch, episode) = model_of(loss=loss), data()
     teacher = teacher_of(model)
     assert not R & set(model(batch, episode, teacher.model, step=0))
@@ -179,9 +179,9 @@ def test_the_weight_of_self_distillation_warms_up_linearly() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weight": -1.0}, "loss.weight is -1.0.*0 or more"),
-        ({"alpha": 1.0}, "loss.alpha is 1.0.*less than 1"),
-        ({"alpha": -0.1}, "loss.alpha is -0.1.*at least 0"),
+        ({"weight": -1.0}, "loss.distill_weight is -1.0.*0 or more"),
+        ({"alpha": 1.0}, "loss.ema_decay is 1.0.*less than 1"),
+        ({"alpha": -0.1}, "loss.ema_decay is -0.1.*at least 0"),
         ({"warmup": -1}, "loss.warmup is -1.*0 or more"),
     ],
 )

@@ -25,7 +25,7 @@ from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, t
 from tests.test_every_algorithm import Algorithm, each_algorithm, toy, training_loss
 
 TERMS = ["l_pre", "r_pre", "l_meta", "r_meta", "l_joint_pre", "l_joint_meta"]
-LONG = {"training": {"steps": 9, "epoch": 3}, "loss": {"weight": 1.0}}
+LONG = {"training": {"steps": 9, "val_every": 3}, "loss": {"distill_weight": 1.0}}
 
 
 def good_checkpoint(folder: Path, steps: int) -> None:

@@ -134,7 +134,7 @@ fields = st.fixed_dictionaries(
             {},
             optional={
                 "steps": st.integers(0, 10**6),
-                "epoch": st.integers(1, 10**6),
+                "val_every": st.integers(1, 10**6),
                 "lr": st.floats(1e-12, 1e6),
                 "weight_decay": st.floats(0, 1e3),
                 "schedule": st.sampled_from(["constant", "linear", "cosine"]),

@@ -22,13 +22,17 @@ def test_the_paper_s_recipe_is_what_the_paper_says() -> None:
     made = instantiate(config)
     assert made.metatraining == ProtoNet(metric="euclidean", scale=1.0)  # eq. 20
     assert made.pretraining.new_head == SGDHead()
-    assert (made.loss.weight, made.loss.alpha, made.loss.distill_on) == (3.0, 0.99, "outputs")
+    assert (made.loss.distill_weight, made.loss.ema_decay, made.loss.distill_target) == (
+        3.0,
+        0.99,
+        "outputs",
+    )
     assert (made.training.optimizer, made.training.lr) == ("adam", 1e-3)
-    assert made.inference.vote == ("pre", "joint", "meta") and made.inference.joint_head == "pre"
+    assert made.inference.flows == ("pre", "joint", "meta") and made.inference.joint_head == "pre"
     assert made.omninet.shared_until is None, "every layer is an Omni-Layer"
     # What it does not name stays: sizes of the file, steps of the command line.
     own = instantiate(read_config(Path("glyphs.yaml"), []))
-    assert made.training.steps == 7 and made.training.epoch == own.training.epoch
+    assert made.training.steps == 7 and made.training.val_every == own.training.val_every
     assert made.backbone().state_dict().keys() == own.backbone().state_dict().keys()
 
 
@@ -37,7 +41,7 @@ def test_it_fits_every_kind_of_problem(name: str) -> None:
     config = read_config(Path(f"{name}.yaml"), ["--recipe=paper"])
     again = parse(yaml.safe_load(dump(config)))
     assert dump(again) == dump(config), "a resolved configuration has fields, and no recipe"
-    assert config.loss.weight == 3.0
+    assert config.loss.distill_weight == 3.0
     if name == "navigation":
         made = instantiate(config)
         assert isinstance(made.problem, Reinforcement)
@@ -48,10 +52,10 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_file(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump({**GLYPHS, "recipe": "paper", "loss": {"weight": 0.5}}))
-    assert read_config(file, []).loss.weight == 3.0
-    assert read_config(file, ["--loss.weight", "2"]).loss.weight == 2.0
-    assert read_config(file, ["--recipe", "own"]).loss.weight == 0.5
+    file.write_text(yaml.safe_dump({**GLYPHS, "recipe": "paper", "loss": {"distill_weight": 0.5}}))
+    assert read_config(file, []).loss.distill_weight == 3.0
+    assert read_config(file, ["--loss.distill_weight", "2"]).loss.distill_weight == 2.0
+    assert read_config(file, ["--recipe", "own"]).loss.distill_weight == 0.5
 
 
 def test_algorithms_keep_options_that_the_recipe_does_not_name() -> None:

@@ -183,7 +183,7 @@ def shrunk(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def find(name: str) -> Suite:
         suite = find_suite(name)
         problem = suite.config["problem"]["class_path"].rpartition(".")[2]
-        steps = {"training": {"steps": 2, "epoch": 2, "threads": 1}}
+        steps = {"training": {"steps": 2, "val_every": 2, "threads": 1}}
         return dataclasses.replace(suite, smoke=merge(suite.smoke, TINY[problem], steps))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -280,9 +280,11 @@ def test_a_run_of_another_configuration_is_not_touched(
     reproduced: tuple[Suite, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite, path = reproduced
-    changed = dataclasses.replace(suite, smoke=merge(suite.smoke, {"loss": {"weight": 7}}))
+    changed = dataclasses.replace(suite, smoke=merge(suite.smoke, {"loss": {"distill_weight": 7}}))
     monkeypatch.setattr(reproduction, "find_suite", lambda name: changed)
-    with pytest.raises(InputError, match=r"holds a run with another loss.weight: choose another"):
+    with pytest.raises(
+        InputError, match=r"holds a run with another loss.distill_weight: choose another"
+    ):
         reproduce(suite.name, path.parent, smoke=True)
 
 
@@ -320,9 +322,9 @@ def test_policies_are_trained_in_a_setting_and_drawn(shrunk: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "budget", "expected"),
     [
-        ("figure8", 0.25, {"steps": 250, "epoch": 25, "tasks": 10, "test_tasks": 500}),
-        ("figure5", 0.1, {"steps": 3000, "epoch": 300}),
-        ("figure8", 1.0, {"steps": 500, "epoch": 50, "tasks": 20}),
+        ("figure8", 0.25, {"steps": 250, "val_every": 25, "tasks": 10, "test_tasks": 500}),
+        ("figure5", 0.1, {"steps": 3000, "val_every": 300}),
+        ("figure8", 1.0, {"steps": 500, "val_every": 50, "tasks": 20}),
     ],
 )
 def test_a_budget_is_a_fraction_of_the_work(

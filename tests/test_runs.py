@@ -250,7 +250,7 @@ PHOTOS: dict[str, Any] = {
         },
     },
     "backbone": {"class_path": "Conv4", "init_args": {"width": 2}},
-    "training": {"steps": 2, "epoch": 2, "threads": 1},
+    "training": {"steps": 2, "val_every": 2, "threads": 1},
 }
 
 

@@ -20,7 +20,7 @@ from omnitraining.experiments.variation import Cell, cells, given_fields, listed
 from omnitraining.runs.run import Run
 from tests.reference.tiny import SINUSOIDS
 
-GRID = ("--loss.weight", "0,1", "--training.lr", "0.01,1e30")
+GRID = ("--loss.distill_weight", "0,1", "--training.lr", "0.01,1e30")
 """Of two by two cells, those with a rate of 1e30 diverge."""
 
 
@@ -81,12 +81,16 @@ def test_fields_are_given_as_two_words_or_one() -> None:
 
 
 def test_the_product_is_in_order_and_one_value_is_the_same_in_all(waves: Path) -> None:
-    fields = {"loss.weight": ["0", "1"], "problem.waves": ["7"], "training.lr": ["0.1", "0.2"]}
+    fields = {
+        "loss.distill_weight": ["0", "1"],
+        "problem.waves": ["7"],
+        "training.lr": ["0.1", "0.2"],
+    }
     found = cells(waves, fields)
     assert [cell.label for cell in found] == [
         f"weight={w}, lr={lr}" for w in (0, 1) for lr in (0.1, 0.2)
     ]
-    assert found[1].varied == {"loss.weight": 0.0, "training.lr": 0.2}
+    assert found[1].varied == {"loss.distill_weight": 0.0, "training.lr": 0.2}
     for cell in found:
         assert cell.values["problem"]["init_args"]["waves"] == 7
         assert cell.values["training"]["lr"] == cell.varied["training.lr"]
@@ -115,12 +119,21 @@ def test_folders_have_harmless_and_different_names() -> None:
     ("arguments", "line"),
     [
         (["--loss.weigt", "0,1"], "loss has no field 'weigt': choose from weight, "),
-        (["--loss.weight", "0,a"], "loss.weight is a: it must be a number"),
+        (
+            ["--loss.distill_weight", "0,a"],
+            "loss.distill_weight is a: it must be a number",
+        ),
         (["--training.lr", "0.1,-1"], "training.lr is -1.0: it must be greater than 0"),
-        (["--loss.weight", "1,1.0"], "weight=1.0 and weight=1 are the same configuration"),
-        (["--loss.weight", "0,,1"], "--loss.weight has 1 empty values"),
-        (["--loss.weight"], "--loss.weight has no value"),
-        (["--loss.weight", "0", "--loss.weight", "1"], "--loss.weight is given twice"),
+        (
+            ["--loss.distill_weight", "1,1.0"],
+            "weight=1.0 and weight=1 are the same configuration",
+        ),
+        (["--loss.distill_weight", "0,,1"], "--loss.distill_weight has 1 empty values"),
+        (["--loss.distill_weight"], "--loss.distill_weight has no value"),
+        (
+            ["--loss.distill_weight", "0", "--loss.distill_weight", "1"],
+            "--loss.distill_weight is given twice",
+        ),
         (["0,1"], "'0,1' is not understood: fields are given as"),
         (["--seed", "0,1"], "--seed is not swept: give --seeds 0,1,2"),
         (["--seeds", "0,x"], "--seeds is 0,x: it must be integers, as in 0,1,2"),
@@ -149,7 +162,9 @@ def test_a_failed_run_leaves_the_others_alone(swept: Path) -> None:
     record = record_of(swept)
     assert [*record["rows"]] == ["weight=0, lr=0.01", "weight=1, lr=0.01"]
     assert record["reference"] == "weight=0, lr=0.01" and record["seeds"] == 2
-    assert record["command"].endswith("--loss.weight 0,1 --training.lr 0.01,1e30 --seeds 0,1")
+    assert record["command"].endswith(
+        "--loss.distill_weight 0,1 --training.lr 0.01,1e30 --seeds 0,1"
+    )
     assert sorted(record["failed"]) == [
         f"weight={w},lr=1e30-{seed}" for w in (0, 1) for seed in (0, 1)
     ]
@@ -169,26 +184,26 @@ def test_the_numbers_are_those_of_the_runs(swept: Path) -> None:
     for name in found:
         experiment = load_run(Run(swept / name))
         assert experiment.seed == int(name[-1]) and experiment.training.lr == 0.01
-        assert experiment.loss.weight == float(name[len("weight=")])
+        assert experiment.loss.distill_weight == float(name[len("weight=")])
 
 
 def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
     swept: Path, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "grid"
-    assert sweep(waves, "--loss.weight", "0,1", "--jobs", 1, "--out", out) == 0
+    assert sweep(waves, "--loss.distill_weight", "0,1", "--jobs", 1, "--out", out) == 0
     runs = scores(out)
     assert runs == {f"weight={w}-0": scores(swept)[f"weight={w},lr=0.01-0"] for w in (0, 1)}
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.safetensors")}
     capsys.readouterr()
-    assert sweep(waves, "--loss.weight", "0,1,3", "--jobs", 1, "--out", out) == 0
+    assert sweep(waves, "--loss.distill_weight", "0,1,3", "--jobs", 1, "--out", out) == 0
     said = capsys.readouterr()
     assert "3 runs, of which 2 are finished" in said.out and "1/1 weight=3-0: finished" in said.out
     assert before == {file: file.stat().st_mtime_ns for file in before}
     assert [*record_of(out)["rows"]] == ["weight=0", "weight=1", "weight=3"]
     assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"holds a run with another training.steps: choose"):
-        main_raises(waves, "--loss.weight", "0,1", "--training.steps", 6, "--out", out)
+        main_raises(waves, "--loss.distill_weight", "0,1", "--training.steps", 6, "--out", out)
 
 
 def main_raises(*arguments: object) -> None:
@@ -199,7 +214,7 @@ def main_raises(*arguments: object) -> None:
 
 def test_a_killed_sweep_goes_on_and_ends_alike(swept: Path, waves: Path, tmp_path: Path) -> None:
     out = tmp_path / "grid"
-    words = ["--loss.weight", "0,1", "--training.lr", "0.01", "--jobs", "1"]
+    words = ["--loss.distill_weight", "0,1", "--training.lr", "0.01", "--jobs", "1"]
     program = [str(Path(sys.executable).parent / "omni"), "sweep", str(waves), *words]
     process = subprocess.Popen(
         [*program, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

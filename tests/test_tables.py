@@ -235,7 +235,7 @@ def test_a_run_of_another_configuration_is_told_before_anything_is_trained(
     copy: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(jobs, "train_run")
-    use(WAVES, config={**WAVES.config, "loss": {"weight": 7.0}})
+    use(WAVES, config={**WAVES.config, "loss": {"distill_weight": 7.0}})
     shutil.rmtree(copy / "few")
     with pytest.raises(InputError, match=r"many/maml-0 holds a run with another loss\.weight"):
         reproduce("waves", copy, seeds=[0], settings=["few"])
@@ -309,7 +309,11 @@ GENERATIONS = Suite(
     title="Two generations",
     paper="nothing",
     time="no time",
-    config={**BLOBS, "method": "pre-training", "training": {"steps": 1, "epoch": 1, "threads": 1}},
+    config={
+        **BLOBS,
+        "method": "pre-training",
+        "training": {"steps": 1, "val_every": 1, "threads": 1},
+    },
     rows={
         "first": {"pretraining": {"class_path": "RFS", "init_args": {"temperature": 2.0}}},
         "second": {"previous": "first"},
@@ -637,7 +641,7 @@ def test_lengths_are_the_epochs_of_the_paper(
     suite = find_suite(name)
     length = merge(suite.config, suite.settings.get(setting, {}))["training"]
     assert length["steps"] == epochs * math.ceil(images / 64)
-    assert length["steps"] % length["epoch"] == 0
+    assert length["steps"] % length["val_every"] == 0
 
 
 def test_an_unseen_domain_is_not_trained_on() -> None:

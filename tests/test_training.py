@@ -23,7 +23,7 @@ from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import Training
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, metrics, same, tensors
 
-EIGHT = {"training": {"steps": 8, "epoch": 4}}
+EIGHT = {"training": {"steps": 8, "val_every": 4}}
 
 
 def facts(run: Run, which: str = "last") -> dict[str, Any]:
@@ -143,7 +143,10 @@ def test_more_steps_are_the_only_other_way_to_go_on(tmp_path: Path) -> None:
     before = (run.path / "config.yaml").read_text()
     for change, words in [
         ({"training": {"steps": 2}}, "training.steps is 2, but .* is at step 6"),
-        ({"loss": {"weight": 1}}, "trained with another loss.weight: only training.steps,"),
+        (
+            {"loss": {"distill_weight": 1}},
+            "trained with another loss.distill_weight: only training.steps,",
+        ),
         ({"backbone": {"init_args": {"hidden": [9]}}}, "another backbone.init_args.hidden"),
     ]:
         with pytest.raises(InputError, match=words):
@@ -160,10 +163,10 @@ def test_a_row_that_continues_another_is_as_if_trained_afresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: dict[str, Values] = {
-        "short": {"loss": {"weight": 1.0}},
+        "short": {"loss": {"distill_weight": 1.0}},
         "long": {"continues": "short", "training": {"steps": 6}},
         "longest": {"continues": "long", "training": {"steps": 8}},
-        "afresh": {"loss": {"weight": 1.0}, "training": {"steps": 8}},
+        "afresh": {"loss": {"distill_weight": 1.0}, "training": {"steps": 8}},
     }
     monkeypatch.setattr(reproduction, "find_suite", lambda name: suite(rows))
     reproduce("toy", tmp_path, only=list(rows))
@@ -237,13 +240,13 @@ def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
 
 
-@pytest.mark.parametrize(("epoch", "at", "good"), [(2, 4, 4), (2, 5, 4), (3, 4, 3)])
+@pytest.mark.parametrize(("val_every", "at", "good"), [(2, 4, 4), (2, 5, 4), (3, 4, 3)])
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
     epoch: int, at: int, good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "REPORT_EVERY", 4)
     poison(monkeypatch, at)
-    chosen = config(SINUSOIDS, training={"steps": 9, "epoch": epoch})
+    chosen = config(SINUSOIDS, training={"steps": 9, "val_every": epoch})
     with pytest.raises(InputError, match=r"loss term l_pre became nan .* training.lr"):
         train_run(chosen, tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -267,7 +270,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     [
         ({}, "l_pre r_pre l_meta r_meta l_joint_pre l_joint_meta"),
         ({"loss": {"r_pre": False, "l_meta": False}}, "l_pre l_joint_pre l_joint_meta"),
-        ({"loss": {"weight": 0}}, "l_pre l_meta l_joint_pre l_joint_meta"),
+        ({"loss": {"distill_weight": 0}}, "l_pre l_meta l_joint_pre l_joint_meta"),
         ({"method": "meta-training"}, "l_meta"),
         ({"method": "joint-training"}, "l_joint_pre l_joint_meta"),
     ],
@@ -306,7 +309,7 @@ def test_a_reported_loss_is_the_mean_since_the_last_report(
 def test_it_learns(tmp_path: Path) -> None:
     """An error of about 4.2 becomes 2.8."""
     size = {"init_args": {"hidden": [32, 32]}}
-    length = {"steps": 400, "epoch": 200, "optimizer": "adam", "lr": 0.01}
+    length = {"steps": 400, "val_every": 200, "optimizer": "adam", "lr": 0.01}
     chosen = config(SINUSOIDS, method="meta-training", backbone=size, training=length)
     untrained = instantiate(chosen)
     before = -untrained.problem.validation_scores(untrained.build().eval(), untrained.inference)[
@@ -346,7 +349,7 @@ def test_the_optimizer_steps_at_the_scheduled_learning_rate(
     ("options", "words"),
     [
         ({"steps": -1}, "training.steps is -1: it must be 0 or more"),
-        ({"epoch": -1}, "training.epoch is -1: it must be 1 or more"),
+        ({"val_every": -1}, "training.val_every is -1: it must be 1 or more"),
         ({"lr": 0.0}, "training.lr is 0.0: it must be greater than 0"),
         ({"lr": math.nan}, "training.lr is nan: it must be greater than 0"),
         ({"weight_decay": -0.1}, "training.weight_decay is -0.1: it must be 0 or more"),
@@ -392,7 +395,7 @@ def test_sgd_has_its_momentum_and_adam_refuses_one() -> None:
 
 
 def test_a_clipped_gradient_has_the_norm_that_is_allowed(tmp_path: Path) -> None:
-    step = {"steps": 1, "epoch": 1, "optimizer": "sgd", "lr": 1.0}
+    step = {"steps": 1, "val_every": 1, "optimizer": "sgd", "lr": 1.0}
     moved = {}
     start = instantiate(config(BLOBS, training=step)).build()
     for clip in (None, 1e-3):
@@ -412,7 +415,7 @@ def test_training_ends_when_patience_is_over_and_resumes_to_the_same(
 ) -> None:
     scores = iter([1.0, 3.0, 2.0, 3.0, 9.0])
     monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: next(scores)})
-    fields = {"steps": 40, "epoch": 2, "patience": 2}
+    fields = {"steps": 40, "val_every": 2, "patience": 2}
     chosen = config(SINUSOIDS, training=fields, inference={"weights": "student"})
     run = train_run(chosen, tmp_path / "run")
     assert (facts(run)["step"], facts(run)["best_step"]) == (8, 4)

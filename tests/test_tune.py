@@ -20,7 +20,7 @@ from omnitraining.tasks.classification.problem import Protocol
 from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, Values
 
 pytest.importorskip("optuna")
-RATES = ("--training.lr", "log:0.001..0.1", "--loss.weight", "0,1,3")
+RATES = ("--training.lr", "log:0.001..0.1", "--loss.distill_weight", "0,1,3")
 
 
 class SealedTests(Blobs):
@@ -117,13 +117,19 @@ def test_the_command_line_has_ranges_choices_and_fixed_values() -> None:
     ("arguments", "line"),
     [
         ([], "nothing to tune: declare ranges in a tune section of"),
-        (["--loss.weight", "3"], "nothing to tune"),
+        (["--loss.distill_weight", "3"], "nothing to tune"),
         (["--loss.weigt", "0,1"], "loss has no field 'weigt'"),
         (["--training.lr", "-1..1"], "training.lr is -1.0: it must be greater than 0"),
-        (["--loss.weight", "0,a"], "loss.weight is a: it must be a number"),
+        (
+            ["--loss.distill_weight", "0,a"],
+            "loss.distill_weight is a: it must be a number",
+        ),
         (["--training.steps", "1.5..4"], "training.steps is 1.5: it must be an integer"),
-        (["--loss.weight", "0,1", "--trials", "0"], "--trials is 0: it must be 1 or more"),
-        (["--loss.weight", "3..1"], "low must be below high"),
+        (
+            ["--loss.distill_weight", "0,1", "--trials", "0"],
+            "--trials is 0: it must be 1 or more",
+        ),
+        (["--loss.distill_weight", "3..1"], "low must be below high"),
     ],
 )
 def test_wrong_input_is_one_line_before_anything_runs(
@@ -140,7 +146,7 @@ def test_without_optuna_there_is_a_hint(
     waves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert tune(waves, "--loss.weight", "0,1", "--out", waves.parent / "out") == 2
+    assert tune(waves, "--loss.distill_weight", "0,1", "--out", waves.parent / "out") == 2
     assert "pip install 'omnitraining[tune]'" in capsys.readouterr().err
 
 
@@ -180,10 +186,10 @@ def test_a_search_writes_its_trials_and_a_configuration_that_trains(
 
 
 def test_ranges_may_be_declared_in_the_configuration(tmp_path: Path) -> None:
-    section = {"training.lr": {"low": 0.01, "high": 0.02}, "loss.weight": [0, 1]}
+    section = {"training.lr": {"low": 0.01, "high": 0.02}, "loss.distill_weight": [0, 1]}
     config = write(tmp_path / "waves.yaml", {**SINUSOIDS, "tune": section})
     assert read_config(config, []).training.lr == 0.01, "other commands read the rest"
-    fixed = ("--loss.weight", "3", "--method", "meta-training")
+    fixed = ("--loss.distill_weight", "3", "--method", "meta-training")
     assert tune(config, *fixed, "--trials", 2, "--out", tmp_path / "out") == 0
     for trial in trials(tmp_path / "out"):
         assert [*trial["fields"]] == ["training.lr"]
@@ -261,10 +267,10 @@ def test_a_journal_that_is_damaged_elsewhere_is_one_line(
     line: bytes, waves: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = waves.parent / "out"
-    Search(waves, {}, {"loss.weight": Range(("0", "1"))}, out)
+    Search(waves, {}, {"loss.distill_weight": Range(("0", "1"))}, out)
     journal = out / "study.log"
     journal.write_bytes(journal.read_bytes() + line)
-    assert tune(waves, "--loss.weight", "0,1", "--trials", 1, "--out", out) == 2
+    assert tune(waves, "--loss.distill_weight", "0,1", "--trials", 1, "--out", out) == 2
     said = capsys.readouterr().err
     assert "study.log is damaged" in said and said.count("\n") == 1
 
@@ -294,23 +300,26 @@ def test_a_search_in_a_folder_that_was_moved_goes_on(
     project.mkdir()
     assert main(["train", str(write(project / "w.yaml", values)), "--out", f"{project}/run"]) == 0
     config = write(project / "waves.yaml", {**values, "method": "joint-training", "start": "run"})
-    ranges = {"loss.weight": Range(("0", "1"))}
+    ranges = {"loss.distill_weight": Range(("0", "1"))}
     Search(config, {}, ranges, project / "out")
     project.rename(tmp_path / "b")
     Search(tmp_path / "b" / "waves.yaml", {}, ranges, tmp_path / "b" / "out")
 
 
 def test_another_search_in_the_folder_is_refused(waves: Path) -> None:
-    ranges = {"loss.weight": Range(("0", "1"))}
+    ranges = {"loss.distill_weight": Range(("0", "1"))}
     Search(waves, {}, ranges, waves.parent / "out")
     Search(waves, {}, ranges, waves.parent / "out")
-    for fixed, other in (({"seed": "1"}, ranges), ({}, {"loss.weight": Range(("0", "3"))})):
+    for fixed, other in (
+        ({"seed": "1"}, ranges),
+        ({}, {"loss.distill_weight": Range(("0", "3"))}),
+    ):
         with pytest.raises(InputError, match="holds a search of something else: choose another"):
             Search(waves, fixed, other, waves.parent / "out")
 
 
 def test_trials_run_in_processes_of_their_own(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = ("--loss.weight", "0,1", "--trials", 2, "--jobs", 2)
+    chosen = ("--loss.distill_weight", "0,1", "--trials", 2, "--jobs", 2)
     assert tune(waves, *chosen, "--out", waves.parent / "here") == 0
     monkeypatch.setattr(cluster, "in_processes", in_processes)
     assert tune(waves, *chosen, "--out", waves.parent / "there") == 0

@@ -209,7 +209,7 @@ PHOTOS: Values = {
         },
     },
     "backbone": {"class_path": "Conv4", "init_args": {"width": 4}},
-    "training": {"steps": 1, "epoch": 1, "threads": 1},
+    "training": {"steps": 1, "val_every": 1, "threads": 1},
 }
 ENVIRONMENT = "problem.init_args.environment"
 
@@ -284,10 +284,10 @@ def two_places(room: Room) -> None:
 def journal(room: Room, line: bytes) -> None:
     """A search with a line in its journal that is none."""
     out = room.new()
-    Search(room.config(), {}, {"loss.weight": Range(("0", "1"))}, out)
+    Search(room.config(), {}, {"loss.distill_weight": Range(("0", "1"))}, out)
     with (out / "study.log").open("ab") as file:
         file.write(line)
-    room.omni("tune", room.config(), "--loss.weight", "0,1", "--out", out)
+    room.omni("tune", room.config(), "--loss.distill_weight", "0,1", "--out", out)
 
 
 def with_facts(room: Room, **changes: Any) -> Path:
@@ -521,8 +521,12 @@ _CASES = [
     Case(CONFIG, "no patience", lambda r: r.train(training(patience=0))),
     Case(CONFIG, "no threads", lambda r: r.train(training(threads=0))),
     Case(CONFIG, "a device that is not there", lambda r: r.train(training(device="tpu9"))),
-    Case(CONFIG, "a negative weight of the loss", lambda r: r.train({"loss": {"weight": -1}})),
-    Case(CONFIG, "a memory of the teacher of one", lambda r: r.train({"loss": {"alpha": 1.0}})),
+    Case(
+        CONFIG,
+        "a negative weight of the loss",
+        lambda r: r.train({"loss": {"distill_weight": -1}}),
+    ),
+    Case(CONFIG, "a memory of the teacher of one", lambda r: r.train({"loss": {"ema_decay": 1.0}})),
     Case(
         CONFIG,
         "no loss at all",
@@ -550,7 +554,7 @@ _CASES = [
     Case(
         CONFIG,
         "a vote of an untrained flow",
-        lambda r: r.train({"method": "meta-training", "inference": {"vote": ["pre"]}}),
+        lambda r: r.train({"method": "meta-training", "inference": {"flows": ["pre"]}}),
     ),
     Case(
         CONFIG,
@@ -1342,7 +1346,9 @@ _CASES = [
         ),
     ),
     Case(PYTHON, "an optimizer's rate below zero", lambda r: Training(lr=-1)),
-    Case(PYTHON, "a vote that names no flow", lambda r: Inference(vote=("all",)).voters(("pre",))),
+    Case(
+        PYTHON, "a vote that names no flow", lambda r: Inference(flows=("all",)).members(("pre",))
+    ),
     Case(PYTHON, "a backbone without layers", lambda r: convert(nn.Sequential(nn.ReLU()))),
     Case(PYTHON, "a layer that is lazy", lambda r: convert(nn.Sequential(nn.LazyLinear(3)))),
     Case(

@@ -33,10 +33,12 @@ def main() -> None:
     accuracies = [float(value) for value in re.findall(r"([\d.]+) ± ", printed.getvalue())]
     assert len(accuracies) == 4 and min(accuracies) > 30, accuracies
 
-    command("train glyphs.yaml --training.steps 20 --training.epoch 10 --out runs/short")
-    command("train glyphs.yaml --training.steps 24 --training.epoch 10 --out runs/short --resume")
+    command("train glyphs.yaml --training.steps 20 --training.val_every 10 --out runs/short")
+    command(
+        "train glyphs.yaml --training.steps 24 --training.val_every 10 --out runs/short --resume"
+    )
     command("evaluate runs/short --tasks 10")
-    command("train sinusoids.yaml --training.steps 20 --training.epoch 10 --out runs/waves")
+    command("train sinusoids.yaml --training.steps 20 --training.val_every 10 --out runs/waves")
     command("doctor")
 
     few = torch.arange(6 * 32 * 32).reshape(6, 32, 32).remainder(251).to(torch.uint8).numpy()

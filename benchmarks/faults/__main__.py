@@ -25,9 +25,12 @@ from omnitraining.runs.run import load_checkpoint, provenance
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values
 
 KINDS: dict[str, tuple[Values, int]] = {
-    "classification": (merge(BLOBS, {"training": {"steps": 24, "epoch": 6}}), 18),
-    "regression": (merge(SINUSOIDS, {"training": {"steps": 60, "epoch": 6}}), 16),
-    "reinforcement learning": (merge(NAVIGATION, {"training": {"steps": 24, "epoch": 4}}), 16),
+    "classification": (merge(BLOBS, {"training": {"steps": 24, "val_every": 6}}), 18),
+    "regression": (merge(SINUSOIDS, {"training": {"steps": 60, "val_every": 6}}), 16),
+    "reinforcement learning": (
+        merge(NAVIGATION, {"training": {"steps": 24, "val_every": 4}}),
+        16,
+    ),
 }
 """Configuration, and how often runs of it are killed."""
 

@@ -207,7 +207,7 @@ def learner_of(config: Any, inputs: Any, votes: Any) -> bytes:
 def _config(shape: list[int], **fields: Any) -> Any:
     options = {"shape": shape, "pre_outputs": 1, "meta_outputs": 1, "one_joint_head": True}
     blueprint = {"class_path": "omnitraining.tasks.blueprint.Blueprint", "init_args": options}
-    return {"problem": blueprint, "inference": {"vote": ["pre", "joint", "meta"]}, **fields}
+    return {"problem": blueprint, "inference": {"flows": ["pre", "joint", "meta"]}, **fields}
 
 
 def _named(name: str, **options: Any) -> Any:

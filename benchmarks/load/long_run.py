@@ -89,7 +89,7 @@ def trained(kind: str, steps: int, epochs: int = EPOCHS) -> dict[str, Any]:
         after half, at the end, and the most of the second half.
     """
     memory = Memory()
-    length = {"training": {"steps": steps, "epoch": steps // epochs}}
+    length = {"training": {"steps": steps, "val_every": steps // epochs}}
     with tempfile.TemporaryDirectory() as folder:
         train_run(parse(merge(KINDS[kind], length)), Path(folder) / "run", progress=memory)
     sizes = [size for _, size in memory.series]

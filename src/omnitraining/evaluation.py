@@ -19,8 +19,8 @@ class Inference:
     """How a trained model predicts (paper 4.3).
 
     Args:
-        vote: flows in the ensemble, as far as the model has them.
-        vote_weights: ``"equal"``: the mean; ``"validation"``: the convex combination that does
+        flows: in the ensemble, as far as the model has them.
+        ensemble_weights: ``"equal"``: the mean; ``"validation"``: the convex combination that does
             best on the validation tasks, chosen per number of shots and steps.
         joint_head: the new head of the joint-flow: ``"pre"`` or ``"meta"``, as the algorithm of
             that training fits it, or ``"both"``, the mean of the two.
@@ -28,19 +28,19 @@ class Inference:
             ``"best"`` of the two, checkpoint by checkpoint, by validation score.
     """
 
-    vote: tuple[Literal["pre", "joint", "meta"], ...] = ("pre", "joint", "meta")
-    vote_weights: Literal["equal", "validation"] = "equal"
+    flows: tuple[Literal["pre", "joint", "meta"], ...] = ("pre", "joint", "meta")
+    ensemble_weights: Literal["equal", "validation"] = "equal"
     joint_head: Literal["pre", "meta", "both"] = "meta"
     weights: Literal["best", "teacher", "student"] = "best"
 
-    def voters(self, trained: tuple[str, ...]) -> tuple[str, ...]:
-        """The flows that vote in a model whose trained flows are given."""
-        voters = tuple(flow for flow in trained if flow in self.vote)
-        if not voters:
+    def members(self, trained: tuple[str, ...]) -> tuple[str, ...]:
+        """The flows of the ensemble in a model whose trained flows are given."""
+        members = tuple(flow for flow in trained if flow in self.flows)
+        if not members:
             raise InputError(
-                f"inference.vote is {list(self.vote)}, but the model has only {list(trained)}"
+                f"inference.flows is {list(self.flows)}, but the model has only {list(trained)}"
             )
-        return voters
+        return members
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,10 @@ class OmniLoss:
     """The terms of the Omni-Loss; every one can be switched off (Table 6).
 
     Args:
-        weight: lambda, the weight of self-distillation in Omni-Training.
+        distill_weight: lambda, the weight of self-distillation in Omni-Training.
         warmup: steps over which lambda rises from 0.
-        alpha: decay of the EMA teacher, in [0, 1).
-        distill_on: ``"outputs"``, as eq. 10 and 13 read, or ``"probabilities"``.
+        ema_decay: alpha of eq. 9, the decay of the EMA teacher, in [0, 1).
+        distill_target: ``"outputs"``, as eq. 10 and 13 read, or ``"probabilities"``.
         l_pre: pre-training of the pre-flow.
         l_meta: meta-training of the meta-flow.
         l_joint: joint-training of the joint-flow.
@@ -83,10 +83,10 @@ class OmniLoss:
         r_meta: self-distillation of the meta-flow.
     """
 
-    weight: float = 3.0
+    distill_weight: float = 3.0
     warmup: int = 0
-    alpha: float = 0.99
-    distill_on: Literal["outputs", "probabilities"] = "outputs"
+    ema_decay: float = 0.99
+    distill_target: Literal["outputs", "probabilities"] = "outputs"
     l_pre: bool = True
     l_meta: bool = True
     l_joint: bool = True
@@ -94,19 +94,24 @@ class OmniLoss:
     r_meta: bool = True
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise InputError(f"loss.weight is {self.weight}: lambda must be 0 or more")
-        if not 0 <= self.alpha < 1:
-            raise InputError(f"loss.alpha is {self.alpha}: it must be at least 0 and less than 1")
+        if self.distill_weight < 0:
+            raise InputError(
+                f"loss.distill_weight is {self.distill_weight}: lambda must be 0 or more"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(
+                f"loss.ema_decay is {self.ema_decay}: it must be at least 0 and less than 1"
+            )
         if self.warmup < 0:
             raise InputError(f"loss.warmup is {self.warmup}: it must be 0 or more steps")
 
     def weight_at(self, step: int) -> float:
         """Lambda at a step, counted from 0."""
-        return self.weight * min(1.0, step / self.warmup) if self.warmup else self.weight
+        part = min(1.0, step / self.warmup) if self.warmup else 1.0
+        return self.distill_weight * part
 
     def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if self.distill_on == "probabilities":
+        if self.distill_target == "probabilities":
             return losses.probability_distillation(student, teacher)
         return losses.distillation(student, teacher)
 
@@ -359,7 +364,7 @@ def _built(
         flows = {flow: backbone() for flow in _PLAIN[method]}
         _check_plain(flows, example)
     if method != "omni-training":
-        loss = replace(loss, weight=0.0)
+        loss = replace(loss, distill_weight=0.0)
     model = Model(flows, problem, pretraining, metatraining, loss, trunk, previous)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError(

@@ -41,7 +41,7 @@ class Training:
     Args:
         steps: optimizer steps; each sees one mini-batch and one episode. 0 leaves the model as
             it was made, to be judged as such.
-        epoch: steps between validations and checkpoints.
+        val_every: steps between validations and checkpoints.
         optimizer: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
         lr: learning rate at the start; of ``"trpo"``, the KL divergence that a step may reach.
         schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0, or ``"step"``: times
@@ -63,7 +63,7 @@ class Training:
     """
 
     steps: int = 3000
-    epoch: int = 250
+    val_every: int = 250
     optimizer: Literal["adam", "sgd", "trpo"] = "adam"
     lr: float = 1e-3
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
@@ -80,7 +80,7 @@ class Training:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("epoch", 1)):
+        for name, least in (("steps", 0), ("val_every", 1)):
             if (value := getattr(self, name)) < least:
                 raise InputError(f"training.{name} is {value}: it must be {least} or more")
         if not self.lr > 0:
@@ -225,7 +225,7 @@ def train(
     if problem.example().dim() == 4:
         # Twice as fast for convolutions on a CPU. torch's own signature lacks the argument.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher, optimizer = Teacher(model, model.loss.alpha), training.make_optimizer(model)
+    teacher, optimizer = Teacher(model, model.loss.ema_decay), training.make_optimizer(model)
     modules: dict[str, nn.Module] = {"student": model, "teacher": teacher.model}
     facts: dict[str, Any] = {
         "step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0, "seconds_of_steps": 0.0
@@ -295,7 +295,7 @@ def train(
             unreported.append({**terms, **samples.report})
             done = step + 1
             progress.moved(done, training.steps)
-            ends_epoch = done % training.epoch == 0 or done == training.steps
+            ends_epoch = done % training.val_every == 0 or done == training.steps
             if done % REPORT_EVERY == 0 or ends_epoch:
                 means = team.means(_means(unreported, done))
                 metrics.write(done, means)
@@ -314,7 +314,7 @@ def _plan(model: Model, problem: Problem, training: Training, device: torch.devi
     """What training will do, in words."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     return (
-        f"{training.steps} steps on {device}, validation every {training.epoch}, "
+        f"{training.steps} steps on {device}, validation every {training.val_every}, "
         f"flows {', '.join(model.trained_flows)} with {weights:,} weights; {problem.summary}"
     )
 
@@ -322,7 +322,7 @@ def _plan(model: Model, problem: Problem, training: Training, device: torch.devi
 def _is_exhausted(training: Training, facts: Mapping[str, Any]) -> bool:
     """Whether the last validations brought no new best score, as many as patience allows."""
     since = facts["step"] - facts["best_step"]
-    return training.patience is not None and since >= training.patience * training.epoch
+    return training.patience is not None and since >= training.patience * training.val_every
 
 
 def _ended_early(training: Training, facts: Mapping[str, Any]) -> str:
@@ -475,7 +475,7 @@ def _first_bad(steps: list[dict[str, Tensor]], done: int) -> InputError:
     )
     samples = {"pre": "mini-batch", "meta": "episode"}.get(name.rpartition("_")[2], "samples")
     what = "the gradient" if name == GRADIENT else f"loss term {name}"
-    weight = "loss.weight" if name == GRADIENT else "the weight of that term"
+    weight = "loss.distill_weight" if name == GRADIENT else "the weight of that term"
     return InputError(
         f"{what} became {value} on the {samples} of training step {step} (counted from 0); the "
         f"last good checkpoint is kept: lower training.lr or {weight}"
@@ -487,5 +487,5 @@ def _check_weights(model: Model, done: int) -> None:
         if not parameter.isfinite().all():
             raise InputError(
                 f"weights {name} are not finite at or shortly before step {done}; the last good "
-                "checkpoint is kept: lower training.lr or loss.weight"
+                "checkpoint is kept: lower training.lr or loss.distill_weight"
             )

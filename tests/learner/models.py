@@ -20,7 +20,7 @@ def untrained(
     resolved = config(base, **changes)
     experiment = instantiate(resolved)
     model = experiment.build().eval()
-    voters = experiment.inference.voters(model.trained_flows)
+    voters = experiment.inference.members(model.trained_flows)
     vote = dict.fromkeys(voters, 1 / len(voters))
     heads = head_weights(model, vote)
     even = [index / 100 for index in range(101)]

@@ -75,7 +75,7 @@ def test_cosines_are_those_of_queries_and_class_means() -> None:
 
 
 def test_every_head_of_a_model_is_calibrated() -> None:
-    experiment, trained = untrained(measured=True, inference={"vote": ["pre", "meta"]})
+    experiment, trained = untrained(measured=True, inference={"flows": ["pre", "meta"]})
     heads = {"pre", "joint", "meta", "ensemble", "vote"}
     found = trained.calibration
     assert found.shots == (1, 2, 5)  # twelve images of a class, three of them queries
@@ -90,7 +90,7 @@ def test_every_head_of_a_model_is_calibrated() -> None:
 
 
 def test_a_vote_can_be_chosen_on_validation_tasks() -> None:
-    _, trained = untrained(measured=True, inference={"vote_weights": "validation"})
+    _, trained = untrained(measured=True, inference={"ensemble_weights": "validation"})
     votes = np.array(list(trained.calibration.votes.values()))
     np.testing.assert_allclose(votes.sum(0), 1)
 

@@ -25,7 +25,7 @@ MAPS = {"class_path": "Conv4", "init_args": {"channels": 1, "width": 4, "pooled_
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "protonet": {},
     "euclidean": {"metatraining": {"class_path": "ProtoNet", "init_args": {"metric": "euclidean"}}},
-    "both heads": {"inference": {"joint_head": "both", "vote": ["pre", "joint"]}},
+    "both heads": {"inference": {"joint_head": "both", "flows": ["pre", "joint"]}},
     "matchingnet": {"metatraining": {"class_path": "MatchingNet"}},
     "svm": {"metatraining": {"class_path": "MetaOptNet", "init_args": {"solver": "svm"}}},
     "ridge": {
@@ -97,7 +97,7 @@ def test_probabilities_are_those_of_the_evaluation(changes: dict[str, Any]) -> N
 def test_a_vote_has_the_weights_of_the_inference(
     tiny: Trained, images: tuple[Tensor, Tensor]
 ) -> None:
-    _, voting = untrained(inference={"vote": ["pre", "meta"]})
+    _, voting = untrained(inference={"flows": ["pre", "meta"]})
     x, y = images
     learner = FewShotClassifier(voting).fit(x[:48], y[:48])
     assert learner.predictor_.weights == {"pre": 0.5, "meta": 0.5}
@@ -210,7 +210,7 @@ def test_maml_adapts_the_network_and_judges_each_image_by_itself(
 ) -> None:
     _, trained = untrained(
         metatraining={"class_path": "MAML", "init_args": {"steps": 3, "lr": 0.1}},
-        inference={"vote": ["meta"]},
+        inference={"flows": ["meta"]},
         problem={"init_args": {"protocol": {"test_ways": 3}}},
     )
     x, y = images

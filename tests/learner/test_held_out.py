@@ -88,7 +88,8 @@ def test_ranks_are_those_of_the_quantiles_that_were_measured() -> None:
 
 def test_networks_that_are_adapted_are_not_judged() -> None:
     _, trained = untrained(
-        metatraining={"class_path": "MAML", "init_args": {"steps": 1}}, inference={"vote": ["meta"]}
+        metatraining={"class_path": "MAML", "init_args": {"steps": 1}},
+        inference={"flows": ["meta"]},
     )
     support = Support({"levels": torch.zeros(4, 1, 16, 16)}, torch.tensor([0, 0, 1, 1]), 2)
     assert held_out(trained, support, None) == FitReport(0)

@@ -18,7 +18,7 @@ VOTES = ["equal", "validation"]
 
 @pytest.mark.parametrize("weights", VOTES)
 def test_curves_are_those_of_the_evaluation(weights: str, tmp_path: Path) -> None:
-    experiment, trained = curves(inference={"vote_weights": weights})
+    experiment, trained = curves(inference={"ensemble_weights": weights})
     problem = experiment.problem
     assert isinstance(problem, Sinusoids)
     expected = problem.curves(trained.model, experiment.inference, 3, 5)

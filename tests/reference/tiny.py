@@ -59,7 +59,7 @@ SINUSOIDS: Values = {
     "backbone": {"class_path": "MLP", "init_args": {"hidden": [8, 8]}},
     "pretraining": {"class_path": "L2Regression"},
     "metatraining": {"class_path": "MAML", "init_args": {"task": "regression"}},
-    "training": {"steps": 4, "epoch": 2, "optimizer": "sgd", "lr": 0.01, "threads": 1},
+    "training": {"steps": 4, "val_every": 2, "optimizer": "sgd", "lr": 0.01, "threads": 1},
 }
 BLOBS: Values = {
     "problem": {
@@ -69,7 +69,7 @@ BLOBS: Values = {
         },
     },
     "backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 4}},
-    "training": {"steps": 4, "epoch": 2, "threads": 1},
+    "training": {"steps": 4, "val_every": 2, "threads": 1},
 }
 NAVIGATION: Values = {
     "problem": {
@@ -86,8 +86,8 @@ NAVIGATION: Values = {
     "backbone": {"class_path": "MLP", "init_args": {"inputs": 2, "hidden": [8, 8]}},
     "pretraining": {"class_path": "REINFORCE"},
     "metatraining": {"class_path": "MAML", "init_args": {"task": "reinforcement", "lr": 0.1}},
-    "loss": {"weight": 1.0},
-    "training": {"steps": 4, "epoch": 2, "lr": 0.01, "threads": 1},
+    "loss": {"distill_weight": 1.0},
+    "training": {"steps": 4, "val_every": 2, "lr": 0.01, "threads": 1},
 }
 
 

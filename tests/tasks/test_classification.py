@@ -490,7 +490,7 @@ def test_chosen_weights_are_the_nearest_to_equal_that_do_best(
     answer = heads, torch.tensor([[0]]), ""
     monkeypatch.setattr(data, "probabilities", lambda *_: answer)
     network = model(data, "ensemble")
-    weights = data._vote_weights(network, Inference(vote_weights="validation"))
+    weights = data._vote_weights(network, Inference(ensemble_weights="validation"))
     for shots in (1, 2):
         assert weights[shots] == pytest.approx({"pre": 0.8, "meta": 0.2})
     equal = data._vote_weights(network, Inference())
@@ -498,7 +498,7 @@ def test_chosen_weights_are_the_nearest_to_equal_that_do_best(
 
 
 def test_chosen_weights_do_best_on_validation_tasks(hard: Classification) -> None:
-    network, inference = model(hard), Inference(vote_weights="validation")
+    network, inference = model(hard), Inference(ensemble_weights="validation")
     weights = hard._vote_weights(network, inference)
     for shots in (1, 2):
         heads, labels, _ = hard.probabilities(
@@ -529,7 +529,7 @@ def test_the_ensemble_is_weighted_as_chosen(
 
 
 def test_only_flows_that_vote_count(hard: Classification) -> None:
-    cells = hard.evaluate(model(hard), Inference(vote=("joint",)), 8).cells
+    cells = hard.evaluate(model(hard), Inference(flows=("joint",)), 8).cells
     assert all(cell.scores[ENSEMBLE] == cell.scores["joint"] for cell in cells.values())
 
 
@@ -541,12 +541,12 @@ def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> N
     vote = sum(heads.values()) / 3
     expected = (vote.argmax(-1) == labels).float().mean().item() * 100
     assert hard.validation_scores(network, Inference())[ENSEMBLE] == pytest.approx(expected)
-    scores = hard.validation_scores(network, Inference(vote=("pre",)))
+    scores = hard.validation_scores(network, Inference(flows=("pre",)))
     assert scores == {
         head: pytest.approx((p.argmax(-1) == labels).float().mean().item() * 100)
         for head, p in {**heads, "ensemble": heads["pre"]}.items()
     }
-    assert hard.validation_scores(network, Inference(vote=("pre",)))[ENSEMBLE] == pytest.approx(
+    assert hard.validation_scores(network, Inference(flows=("pre",)))[ENSEMBLE] == pytest.approx(
         (heads["pre"].argmax(-1) == labels).float().mean().item() * 100
     )
 
@@ -558,7 +558,9 @@ def test_validation_has_fewer_ways_where_there_are_fewer_classes() -> None:
     assert problem.test_outputs == {2, 3, 4} and problem.meta_outputs == 5
     model = build_model("joint-training", lambda: Conv4(1, 4), problem).eval()
     assert (
-        0 <= problem.validation_scores(model, Inference(vote_weights="validation"))[ENSEMBLE] <= 100
+        0
+        <= problem.validation_scores(model, Inference(ensemble_weights="validation"))[ENSEMBLE]
+        <= 100
     )
-    cells = problem.evaluate(model, Inference(vote_weights="validation"), tasks=5).cells
+    cells = problem.evaluate(model, Inference(ensemble_weights="validation"), tasks=5).cells
     assert list(cells) == ["three 3-way 1-shot", "eight 4-way 1-shot"]

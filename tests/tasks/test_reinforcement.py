@@ -383,7 +383,7 @@ def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validat
     flows = [data.chosen_flow(model, Inference(), steps) for steps in range(3)]
     assert flows == ["joint", "joint", "pre"]
     for vote in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
-        inference = Inference(vote=vote) if vote else Inference()
+        inference = Inference(flows=vote) if vote else Inference()
         voters = vote or model.trained_flows
         cells = list(data.evaluate(model, inference, 7).cells.values())
         for steps in range(data.test_steps + 1):
@@ -435,12 +435,12 @@ LEARNS: dict[str, Any] = {
     },
     "pretraining": {"init_args": {"lr": 0.3}},
     "metatraining": {"init_args": {"lr": 0.3}},
-    "loss": {"weight": 0.0},
+    "loss": {"distill_weight": 0.0},
     "inference": {"weights": "student"},
 }
 RECIPES = {
-    "adam": {"optimizer": "adam", "lr": 0.05, "steps": 20, "epoch": 20},
-    "trpo": {"optimizer": "trpo", "lr": 0.06, "steps": 8, "epoch": 8},
+    "adam": {"optimizer": "adam", "lr": 0.05, "steps": 20, "val_every": 20},
+    "trpo": {"optimizer": "trpo", "lr": 0.06, "steps": 8, "val_every": 8},
 }
 
 
@@ -489,7 +489,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TINY = [
     *("--problem.tasks", "2", "--problem.trajectories", "2", "--problem.test_tasks", "4"),
-    *("--problem.validation_tasks", "2", "--training.steps", "1", "--training.epoch", "1"),
+    *(
+        "--problem.validation_tasks",
+        "2",
+        "--training.steps",
+        "1",
+        "--training.val_every",
+        "1",
+    ),
 ]
 
 
@@ -574,7 +581,7 @@ class Dropped(nn.Sequential):
         ({"problem": {"init_args": {"tasks": 0}}}, "problem.tasks is 0: it must be 1 or more"),
         ({"problem": {"init_args": {"discount": 1.5}}}, "problem.discount is 1.5: it must be from"),
         ({"problem": {"init_args": {"trace": -0.1}}}, "problem.trace is -0.1"),
-        ({"inference": {"vote": ["meta"]}, "method": "pre-training"}, "inference.vote is ['meta']"),
+        ({"inference": {"flows": ["meta"]}, "method": "pre-training"}, "inference.flows is"),
         ({"problem": {"init_args": {"environment": {"class_path": "Mars"}}}}, "no class 'Mars'"),
     ],
 )  # fmt: skip

@@ -196,10 +196,10 @@ def test_an_equal_vote_is_the_mean_of_the_flows_predictions() -> None:
 
 
 def test_chosen_vote_weights_are_convex_and_the_best_on_validation_waves() -> None:
-    data, inference = problem(), Inference(vote_weights="validation")
+    data, inference = problem(), Inference(ensemble_weights="validation")
     network = model(data)
     nn.init.normal_(network.networks["pre"].head.weight, std=9.0)  # one flow to mistrust
-    weights = data.vote_weights(network, inference, shots=5)
+    weights = data.ensemble_weights(network, inference, shots=5)
     assert weights.shape == (STEPS + 1, 3) and weights.min() >= 0
     torch.testing.assert_close(weights.sum(1), torch.ones(STEPS + 1))
     waves, grid, truth = fixed_waves(VALIDATION_SEED)
@@ -215,7 +215,7 @@ def test_chosen_vote_weights_are_convex_and_the_best_on_validation_waves() -> No
 
 def test_only_flows_that_vote_count_in_the_vote() -> None:
     data = problem()
-    found = data.evaluate(model(data), Inference(vote=("meta",)), 4)
+    found = data.evaluate(model(data), Inference(flows=("meta",)), 4)
     for name in found.cells:
         assert scores(found, name) == pytest.approx(scores(found, name, "meta"), rel=1e-12)
 

@@ -235,7 +235,7 @@ def tuned(problem: Classification, model: Model, inference: Inference, tasks: in
         InputError: the new heads are not linear.
     """
     evaluation = Evaluation("accuracy %", higher_is_better=True)
-    tunable, voters = _tunable(problem, model, tasks), inference.voters(model.trained_flows)
+    tunable, voters = _tunable(problem, model, tasks), inference.members(model.trained_flows)
     for name, images in problem.benchmarks.items():
         ways = problem.ways(images)
         for shots in problem.protocol.test_shots:

@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     parser = command_parser(
         "sweep",
         "Every field of the configuration takes values separated by commas, as in\n"
-        "  omni sweep glyphs.yaml --loss.weight 0,1,3 --training.lr 0.001,0.003 --out sweep\n"
+        "  omni sweep glyphs.yaml --loss.distill_weight 0,1,3 --seeds 0,1 --out sweep\n"
         "Runs that are there already are kept and broken ones resumed, so a command that was\n"
         "stopped goes on when given again. A run that fails leaves the others alone.",
     )

@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     parser = command_parser(
         "train",
         "Every field of the configuration is an option too, as in\n"
-        "  omni train glyphs.yaml --training.steps 500 --loss.weight 1 --seed 2\n"
+        "  omni train glyphs.yaml --training.steps 500 --loss.distill_weight 1 --seed 2\n"
         "--recipe paper takes over all choices of the paper: lambda, heads, metric, optimizer.\n"
         "Print them all with: omni train CONFIG --fields\n"
         "With other classes, those have other fields: omni train CONFIG --backbone ViT --fields\n"

@@ -13,9 +13,9 @@ def main(arguments: list[str]) -> int:
     parser = command_parser(
         "tune",
         "What is tuned stands in a section of the configuration,\n"
-        "  tune: {training.lr: {low: 0.0001, high: 0.01, log: true}, loss.weight: [0, 1, 3]}\n"
+        "  tune: {training.lr: {low: 0.001, high: 0.01, log: true}, loss.distill_weight: [0, 3]}\n"
         "or on the command line, where one value is a field that stays as it is:\n"
-        "  omni tune glyphs.yaml --training.lr log:0.0001..0.01 --loss.weight 0,1,3 \\\n"
+        "  omni tune glyphs.yaml --training.lr log:0.0001..0.01 --loss.distill_weight 0,1,3 \\\n"
         "    --training.steps 300 --out tuned\n"
         "Trials are judged by validation tasks alone. To give rivals the same care, tune each\n"
         "with as many trials and steps, as with --method pre-training. A search that was stopped\n"

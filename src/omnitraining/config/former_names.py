@@ -3,19 +3,37 @@
 import re
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
-NOW = {"normalise": "normalize", "optimiser": "optimizer"}
-"""Today's name of a field, by its former one; none of these names ever meant anything else."""
+NOW = {
+    "normalise": "normalize",
+    "distill_on": "distill_target",
+    "vote_weights": "ensemble_weights",
+    "training.optimiser": "optimizer",
+    "training.epoch": "val_every",
+    "loss.weight": "distill_weight",
+    "loss.alpha": "ema_decay",
+    "inference.vote": "flows",
+}
+"""Today's name of a field, by its former one, or by its group's name and its former one."""
 
 
-def with_new_names(values: Any) -> Any:
-    """Nested values with today's names of fields."""
+def with_new_names(values: Any, group: str = "") -> Any:
+    """Nested values with today's names of fields.
+
+    Args:
+        values: of a configuration, or of a part of one.
+        group: name of the field that holds them.
+    """
     if isinstance(values, list):
         return [with_new_names(value) for value in values]
     if not isinstance(values, Mapping):
         return values
-    return {NOW.get(key, key): with_new_names(value) for key, value in values.items()}
+    return {
+        _path(key, group): with_new_names(value, key if isinstance(key, str) else "")
+        for key, value in values.items()
+    }
 
 
 def options_with_new_names(options: list[str]) -> list[str]:
@@ -27,9 +45,18 @@ def options_with_new_names(options: list[str]) -> list[str]:
     changed = []
     for option in options:
         name, equals, value = option.partition("=")
-        parts = [NOW.get(part, part) for part in name.split(".")]
-        new = ".".join(parts) if re.fullmatch(r"--[\w.]+", name) else name
+        new = f"--{_path(name[2:])}" if re.fullmatch(r"--[\w.]+", name) else name
         if new != name:
             warnings.warn(f"{name} is called {new} now", stacklevel=2)
         changed.append(f"{new}{equals}{value}")
     return changed
+
+
+def _path(key: Any, group: str = "") -> Any:
+    """Today's name of a key, or of each part of one with dots."""
+    if not isinstance(key, str):
+        return key
+    parts = [group, *key.split(".")]
+    return ".".join(
+        NOW.get(f"{above}.{part}", NOW.get(part, part)) for above, part in pairwise(parts)
+    )

@@ -203,7 +203,7 @@ def within_budget(values: Values, budget: float) -> Values:
     training, problem = values["training"], values["problem"].get("init_args", {})
     acting = "tasks" in problem and values["problem"]["class_path"] == "Reinforcement"
     share = budget**0.5 if acting else budget
-    steps = {name: max(1, round(share * training[name])) for name in ("steps", "epoch")}
+    steps = {name: max(1, round(share * training[name])) for name in ("steps", "val_every")}
     fields: Values = {"training": steps if training["steps"] else {}}
     if acting:
         fewer = {

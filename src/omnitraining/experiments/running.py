@@ -31,7 +31,7 @@ from omnitraining.runs.run import Run, provenance, training_facts
 from omnitraining.tasks.base import Problem
 from omnitraining.training import Progress, find_device, train
 
-RESUMABLE = ("training.steps", "training.epoch", "training.device", "training.threads")
+RESUMABLE = ("training.steps", "training.val_every", "training.device", "training.threads")
 """Fields that may change when a run is resumed: how long and where, not what."""
 
 
@@ -177,7 +177,7 @@ def _try_out(experiment: Experiment, model: Model) -> None:
             f"{experiment.method} has no loss to train with: loss.l_pre, loss.l_joint or "
             "loss.l_meta must be true"
         )
-    experiment.inference.voters(model.trained_flows)
+    experiment.inference.members(model.trained_flows)
     experiment.training.make_optimizer(model)
     problem, random = experiment.problem, torch.Generator().manual_seed(0)
     meta = type(experiment.metatraining)

@@ -115,7 +115,7 @@ class _Steps:
         self.precision: str = self.training.precision
         if self.precision == "auto":
             self.precision = faster_precision(self.model, self.problem, self.device)[0]
-        self.teacher = Teacher(self.model, self.model.loss.alpha)
+        self.teacher = Teacher(self.model, self.model.loss.ema_decay)
         self.optimizer = self.training.make_optimizer(self.model)
         self.steps = self.training.steps
 

@@ -196,7 +196,7 @@ class Search:
         if not ranges:
             raise InputError(
                 f"nothing to tune: declare ranges in a tune section of {path}, or give them as "
-                "--training.lr log:0.001..0.1 --loss.weight 0,1,3"
+                "--training.lr log:0.001..0.1 --loss.distill_weight 0,1,3"
             )
         _check_optuna()
         self.distributions = {}

@@ -47,7 +47,7 @@ def given_fields(options: list[str]) -> Fields:
     """Fields with their texts, from what the command line has beside a command's own options.
 
     Args:
-        options: as in ``--loss.weight 0,1`` or ``--loss.weight=0,1``.
+        options: as in ``--loss.distill_weight 0,1`` or ``--loss.distill_weight=0,1``.
 
     Raises:
         InputError: a field has no value, or is given twice.
@@ -57,7 +57,9 @@ def given_fields(options: list[str]) -> Fields:
     while rest:
         name, equals, text = rest.pop(0).partition("=")
         if not name.startswith("--"):
-            raise InputError(f"{name!r} is not understood: fields are given as --loss.weight 0,1,3")
+            raise InputError(
+                f"{name!r} is not understood: fields are given as --loss.distill_weight 0,1,3"
+            )
         field = name.removeprefix("--")
         if not equals:
             if not rest or rest[0].startswith("--"):

@@ -105,9 +105,9 @@ def calibrate(problem: Classification, model: Model, inference: Inference) -> Ca
         heads, labels, tasks = problem.probabilities(
             model, inference, images, ways, k, VALIDATION_TASKS, known
         )
-        voters = inference.voters(model.trained_flows)
+        voters = inference.members(model.trained_flows)
         vote = dict.fromkeys(voters, 1 / len(voters))
-        if inference.vote_weights == "validation" and len(voters) > 1:
+        if inference.ensemble_weights == "validation" and len(voters) > 1:
             vote = best_weights({flow: heads[flow] for flow in voters}, labels)
         for flow, weight in vote.items():
             votes.setdefault(flow, []).append(weight)

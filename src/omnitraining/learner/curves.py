@@ -35,6 +35,6 @@ class CurveVotes:
 
 def curve_votes(problem: Sinusoids, model: Model, inference: Inference) -> CurveVotes:
     """The votes that the evaluation of a run uses."""
-    voters = inference.voters(model.trained_flows)
-    weights = [problem.vote_weights(model, inference, k).tolist() for k in problem.test_shots]
+    voters = inference.members(model.trained_flows)
+    weights = [problem.ensemble_weights(model, inference, k).tolist() for k in problem.test_shots]
     return CurveVotes(problem.test_shots, voters, weights)

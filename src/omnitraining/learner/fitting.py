@@ -48,7 +48,7 @@ def flows_of(trained: Trained, flow: str | None) -> tuple[str, str, tuple[str, .
     """
     flows = trained.model.trained_flows
     if flow is None:
-        return VOTE, "the run's vote", trained.inference.voters(flows)
+        return VOTE, "the run's vote", trained.inference.members(flows)
     if flow == ENSEMBLE:
         return ENSEMBLE, "the mean of all flows", flows
     if flow not in flows:

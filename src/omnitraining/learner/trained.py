@@ -250,7 +250,7 @@ class Trained:
                 votes = checks.calibration(votes, flows)
             facts, name = {**text["fit"]}, _shown(text["name"])
             checks.choices(facts, flows)
-            experiment.inference.voters(flows)
+            experiment.inference.members(flows)
         except (KeyError, TypeError, AttributeError, checks.DamagedError) as error:
             said = error if isinstance(error, checks.DamagedError) else repr(error)
             raise InputError(f"{source} is damaged: {said}") from error

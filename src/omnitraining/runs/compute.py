@@ -39,7 +39,7 @@ def multiply_adds(
         return None
     problem.to(device)
     tried = copy.deepcopy(model).to(device).train()
-    teacher = Teacher(tried, tried.loss.alpha)
+    teacher = Teacher(tried, tried.loss.ema_decay)
     samples = problem.samples(0, torch.Generator().manual_seed(0), tried)
     late = tried.loss.warmup  # the first step at which lambda has its full weight
     with torch.random.fork_rng(), _Counter() as counter:

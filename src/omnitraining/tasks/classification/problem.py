@@ -191,7 +191,7 @@ class Classification(Supervised):
         heads, labels, _ = self.probabilities(
             model, inference, self.validation, ways, protocol.shots, VALIDATION_TASKS, {}
         )
-        mean = torch.stack([heads[flow] for flow in inference.voters(tuple(heads))]).mean(0)
+        mean = torch.stack([heads[flow] for flow in inference.members(tuple(heads))]).mean(0)
         return {
             head: (p.argmax(-1) == labels).float().mean().item() * 100
             for head, p in {**heads, ENSEMBLE: mean}.items()
@@ -252,10 +252,10 @@ class Classification(Supervised):
 
     def _vote_weights(self, model: Model, inference: Inference) -> dict[int, dict[str, float]]:
         """Weight of each voting flow, by number of shots."""
-        voters = inference.voters(model.trained_flows)
+        voters = inference.members(model.trained_flows)
         equal = dict.fromkeys(voters, 1 / len(voters))
         chosen = dict.fromkeys(self.protocol.test_shots, equal)
-        if inference.vote_weights == "equal" or len(voters) == 1:
+        if inference.ensemble_weights == "equal" or len(voters) == 1:
             return chosen
         known: dict[nn.Module, Tensor] = {}
         for shots in self.protocol.test_shots:

@@ -128,7 +128,7 @@ class Sinusoids(Supervised):
         for shots in self.test_shots:
             episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
             outputs = self._outputs(model, episode)
-            voters = inference.voters(model.trained_flows)
+            voters = inference.members(model.trained_flows)
             outputs[ENSEMBLE] = torch.stack([outputs[flow] for flow in voters]).mean(0)
             for head, y in outputs.items():
                 errors.setdefault(head, []).append((y - episode.query_y).square()[1:].mean())
@@ -140,9 +140,9 @@ class Sinusoids(Supervised):
         for shots in self.test_shots:
             episode = self._tasks(TEST_SEED, tasks, shots)
             outputs = self._outputs(model, episode)
-            weights = self.vote_weights(model, inference, shots)
+            weights = self.ensemble_weights(model, inference, shots)
             identity = tasks_hash("sinusoids", episode.support_x, episode.query_y)
-            voters = inference.voters(model.trained_flows)
+            voters = inference.members(model.trained_flows)
             for step in range(1, self.test_steps + 1):
                 predictions = {flow: part[step] for flow, part in outputs.items()}
                 predictions[ENSEMBLE] = (
@@ -161,8 +161,8 @@ class Sinusoids(Supervised):
         """Predictions [steps + 1, 50] of each flow and the vote for one test wave (Figure 6)."""
         episode = self._tasks(TEST_SEED, wave + 1, shots)[wave:]
         outputs = self._outputs(model, episode)
-        weights = self.vote_weights(model, inference, shots)
-        votes = torch.stack([outputs[f] for f in inference.voters(model.trained_flows)], -1)
+        weights = self.ensemble_weights(model, inference, shots)
+        votes = torch.stack([outputs[f] for f in inference.members(model.trained_flows)], -1)
         outputs[ENSEMBLE] = torch.einsum("stqov,sv->stqo", votes, weights)
         return {head: part[:, 0, :, 0] for head, part in outputs.items()} | {
             "support_x": episode.support_x[0, :, 0],
@@ -197,10 +197,10 @@ class Sinusoids(Supervised):
             ).detach()
         return outputs
 
-    def vote_weights(self, model: Model, inference: Inference, shots: int) -> Tensor:
+    def ensemble_weights(self, model: Model, inference: Inference, shots: int) -> Tensor:
         """Weights of the voting flows after each number of steps [steps + 1, V]."""
-        voters = inference.voters(model.trained_flows)
-        if inference.vote_weights == "equal" or len(voters) == 1:
+        voters = inference.members(model.trained_flows)
+        if inference.ensemble_weights == "equal" or len(voters) == 1:
             weights = torch.full((self.test_steps + 1, len(voters)), 1 / len(voters))
             return weights.to(self.device)
         episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)

@@ -53,7 +53,7 @@ class Reinforcement(Problem):
 
     At test every flow acts, adapts, acts again, and so on; the result after k steps is the mean
     return of the trajectories sampled after the k-th step, from which the next step learns. There
-    is no vote: after k steps the ensemble stands for the flow, among those of ``inference.vote``,
+    is no vote: after k steps the ensemble stands for the flow, among those of ``inference.flows``,
     that has the best return on the validation tasks after as many.
 
     Args:
@@ -168,7 +168,7 @@ class Reinforcement(Problem):
         """Mean returns over the steps on the validation tasks; of the ensemble, as it is judged."""
         tried = {
             flow: torch.tensor(self._tried(model, flow, self.validation_steps)[1][1:])
-            for flow in inference.voters(model.trained_flows)
+            for flow in inference.members(model.trained_flows)
         }
         means = {flow: returns.mean().item() for flow, returns in tried.items()}
         best = torch.stack(list(tried.values())).amax(0)
@@ -179,7 +179,7 @@ class Reinforcement(Problem):
         goals = self.fixed_tests(tasks)
         tried = {flow: self._tried(model, flow, self.test_steps) for flow in _policies(model)}
         returns = {flow: self.returns(model, flow, goals, tried[flow][0]) for flow in tried}
-        voters = inference.voters(model.trained_flows)
+        voters = inference.members(model.trained_flows)
         world = self.environment
         identity = tasks_hash(f"{world.identity()} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
@@ -192,7 +192,7 @@ class Reinforcement(Problem):
 
     def chosen_flow(self, model: Model, inference: Inference, steps: int) -> str:
         """The voting flow with the best return on the validation tasks after gradient steps."""
-        voters = inference.voters(model.trained_flows)
+        voters = inference.members(model.trained_flows)
         after = {flow: self._tried(model, flow, steps)[1][-1] for flow in voters}
         return max(after, key=lambda flow: after[flow])
 
