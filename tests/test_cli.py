@@ -189,7 +189,7 @@ def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
     assert list(cells) == ["K=5 1 steps", "K=5 2 steps"]
     assert len(cells["K=5 1 steps"].scores["ensemble"]) == 600
     resolved = yaml.safe_load((finished / "config.yaml").read_text())
-    assert resolved["loss"]["weight"] == 3.0 and resolved["training"]["steps"] == 4
+    assert resolved["loss"]["distill_weight"] == 3.0 and resolved["training"]["steps"] == 4
 
 
 def test_train_on_images_with_fields_from_the_command_line(tmp_path: Path, says: Says) -> None:
@@ -199,7 +199,7 @@ def test_train_on_images_with_fields_from_the_command_line(tmp_path: Path, says:
     assert all(head in out for head in ("pre", "joint", "meta", "ensemble"))
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == sorted([*FILES, "data.json"])
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
-    assert resolved["loss"]["weight"] == 1.5 and resolved["seed"] == 4
+    assert resolved["loss"]["distill_weight"] == 1.5 and resolved["seed"] == 4
     # The resolved configuration trains the same run.
     says("train", folder / "config.yaml", "--out", tmp_path / "again")
     first, again = (Run(path).load_evaluation() for path in (folder, tmp_path / "again"))
@@ -325,7 +325,7 @@ def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyP
 
 MISTAKES: list[tuple[list[str], str]] = [
     (["--trainin.steps", "1"], "has no field 'trainin.steps': choose from problem, backbone"),
-    (["--training.step", "1"], "training has no field 'step': choose from steps, epoch"),
+    (["--training.step", "1"], "training has no field 'step': choose from steps, val_every"),
     (["--problem.wavs", "1"], "problem has no field 'wavs': choose from waves, support"),
     (["--backbone.widht", "1"], "backbone has no field 'widht': choose from inputs, hidden"),
     (["stray"], "has no field 'stray': choose from problem"),
@@ -385,9 +385,9 @@ def test_a_wrong_field_is_one_line_and_leaves_no_trace(
 
 IN_FILES: list[tuple[Values, str]] = [
     ({"trainin": {"steps": 2}}, "has no field 'trainin.steps': choose from problem, backbone"),
-    ({"training": {"stepz": 2}}, "training has no field 'stepz': choose from steps, epoch"),
+    ({"training": {"stepz": 2}}, "training has no field 'stepz': choose from steps, val_every"),
     ({"training": {"steps": "abc"}}, "training.steps is abc: it must be an integer"),
-    ({"training": 3}, "training is 3: it must hold fields of steps, epoch"),
+    ({"training": 3}, "training is 3: it must hold fields of steps, val_every"),
     ({"training": {"steps": None}}, "training.steps has no value: leave it out for 3000"),
     ({"seed": None}, "seed has no value: leave it out for 0"),
     ({"backbone": {"class_path": "Conv9"}}, "there is no class 'Conv9': choose from MLP, Conv4"),

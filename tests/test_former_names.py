@@ -7,7 +7,7 @@ import yaml
 
 import omnitraining
 from omnitraining import cli
-from omnitraining.config.experiment import experiment_of, parse, read_config
+from omnitraining.config.experiment import experiment_of, of_learner, parse, read_config
 from omnitraining.config.former_names import NOW, options_with_new_names, with_new_names
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.values import read_yaml
@@ -46,7 +46,7 @@ def test_learners_are_read_with_todays_names() -> None:
         "metatraining": OLD["metatraining"],
     }
     for trust in (False, True):
-        made = experiment_of(kept, "old.learner", trust)
+        made = experiment_of(of_learner(kept), "old.learner", trust)
         assert made.metatraining == omnitraining.MetaOptNet("ridge", normalize=True)
         assert made.problem.pre_outputs == 2
 

@@ -179,9 +179,9 @@ def test_the_weight_of_self_distillation_warms_up_linearly() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weight": -1.0}, "loss.distill_weight is -1.0.*0 or more"),
-        ({"alpha": 1.0}, "loss.ema_decay is 1.0.*less than 1"),
-        ({"alpha": -0.1}, "loss.ema_decay is -0.1.*at least 0"),
+        ({"distill_weight": -1.0}, "loss.distill_weight is -1.0.*0 or more"),
+        ({"ema_decay": 1.0}, "loss.ema_decay is 1.0.*less than 1"),
+        ({"ema_decay": -0.1}, "loss.ema_decay is -0.1.*at least 0"),
         ({"warmup": -1}, "loss.warmup is -1.*0 or more"),
     ],
 )

@@ -146,8 +146,8 @@ fields = st.fixed_dictionaries(
         "loss": st.fixed_dictionaries(
             {},
             optional={
-                "weight": st.floats(0, 100),
-                "alpha": st.floats(0, 0.999),
+                "distill_weight": st.floats(0, 100),
+                "ema_decay": st.floats(0, 0.999),
                 "r_pre": st.booleans(),
                 "l_meta": st.booleans(),
             },

@@ -88,7 +88,7 @@ def test_the_product_is_in_order_and_one_value_is_the_same_in_all(waves: Path) -
     }
     found = cells(waves, fields)
     assert [cell.label for cell in found] == [
-        f"weight={w}, lr={lr}" for w in (0, 1) for lr in (0.1, 0.2)
+        f"distill_weight={w}, lr={lr}" for w in (0, 1) for lr in (0.1, 0.2)
     ]
     assert found[1].varied == {"loss.distill_weight": 0.0, "training.lr": 0.2}
     for cell in found:
@@ -118,7 +118,7 @@ def test_folders_have_harmless_and_different_names() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--loss.weigt", "0,1"], "loss has no field 'weigt': choose from weight, "),
+        (["--loss.weigt", "0,1"], "loss has no field 'weigt': choose from distill_weight, "),
         (
             ["--loss.distill_weight", "0,a"],
             "loss.distill_weight is a: it must be a number",
@@ -126,7 +126,7 @@ def test_folders_have_harmless_and_different_names() -> None:
         (["--training.lr", "0.1,-1"], "training.lr is -1.0: it must be greater than 0"),
         (
             ["--loss.distill_weight", "1,1.0"],
-            "weight=1.0 and weight=1 are the same configuration",
+            "distill_weight=1.0 and distill_weight=1 are the same configuration",
         ),
         (["--loss.distill_weight", "0,,1"], "--loss.distill_weight has 1 empty values"),
         (["--loss.distill_weight"], "--loss.distill_weight has no value"),
@@ -160,13 +160,13 @@ def test_wrong_input_is_one_line_before_anything_runs(
 
 def test_a_failed_run_leaves_the_others_alone(swept: Path) -> None:
     record = record_of(swept)
-    assert [*record["rows"]] == ["weight=0, lr=0.01", "weight=1, lr=0.01"]
-    assert record["reference"] == "weight=0, lr=0.01" and record["seeds"] == 2
+    assert [*record["rows"]] == ["distill_weight=0, lr=0.01", "distill_weight=1, lr=0.01"]
+    assert record["reference"] == "distill_weight=0, lr=0.01" and record["seeds"] == 2
     assert record["command"].endswith(
         "--loss.distill_weight 0,1 --training.lr 0.01,1e30 --seeds 0,1"
     )
     assert sorted(record["failed"]) == [
-        f"weight={w},lr=1e30-{seed}" for w in (0, 1) for seed in (0, 1)
+        f"distill_weight={w},lr=1e30-{seed}" for w in (0, 1) for seed in (0, 1)
     ]
     assert all("lower training.lr" in reason for reason in record["failed"].values())
     for row in record["rows"].values():
@@ -176,7 +176,7 @@ def test_a_failed_run_leaves_the_others_alone(swept: Path) -> None:
 
 def test_the_numbers_are_those_of_the_runs(swept: Path) -> None:
     rows, found = record_of(swept)["rows"], scores(swept)
-    for label, folder in (("weight=0, lr=0.01", "weight=0,lr=0.01"),):
+    for label, folder in (("distill_weight=0, lr=0.01", "distill_weight=0,lr=0.01"),):
         for name, cell in rows[label]["cells"].items():
             both = [found[f"{folder}-{seed}"][name]["ensemble"] for seed in (0, 1)]
             mean = sum(map(sum, both)) / sum(map(len, both))
@@ -184,7 +184,7 @@ def test_the_numbers_are_those_of_the_runs(swept: Path) -> None:
     for name in found:
         experiment = load_run(Run(swept / name))
         assert experiment.seed == int(name[-1]) and experiment.training.lr == 0.01
-        assert experiment.loss.distill_weight == float(name[len("weight=")])
+        assert experiment.loss.distill_weight == float(name[len("distill_weight=")])
 
 
 def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
@@ -193,14 +193,19 @@ def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
     out = tmp_path / "grid"
     assert sweep(waves, "--loss.distill_weight", "0,1", "--jobs", 1, "--out", out) == 0
     runs = scores(out)
-    assert runs == {f"weight={w}-0": scores(swept)[f"weight={w},lr=0.01-0"] for w in (0, 1)}
+    assert runs == {
+        f"distill_weight={w}-0": scores(swept)[f"distill_weight={w},lr=0.01-0"] for w in (0, 1)
+    }
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.safetensors")}
     capsys.readouterr()
     assert sweep(waves, "--loss.distill_weight", "0,1,3", "--jobs", 1, "--out", out) == 0
     said = capsys.readouterr()
-    assert "3 runs, of which 2 are finished" in said.out and "1/1 weight=3-0: finished" in said.out
+    assert (
+        "3 runs, of which 2 are finished" in said.out
+        and "1/1 distill_weight=3-0: finished" in said.out
+    )
     assert before == {file: file.stat().st_mtime_ns for file in before}
-    assert [*record_of(out)["rows"]] == ["weight=0", "weight=1", "weight=3"]
+    assert [*record_of(out)["rows"]] == ["distill_weight=0", "distill_weight=1", "distill_weight=3"]
     assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"holds a run with another training.steps: choose"):
         main_raises(waves, "--loss.distill_weight", "0,1", "--training.steps", 6, "--out", out)
@@ -227,7 +232,9 @@ def test_a_killed_sweep_goes_on_and_ends_alike(swept: Path, waves: Path, tmp_pat
     assert len(scores(out)) == 1
     assert sweep(waves, *words, "--out", out) == 0
     whole = scores(swept)
-    assert scores(out) == {f"weight={w}-0": whole[f"weight={w},lr=0.01-0"] for w in (0, 1)}
+    assert scores(out) == {
+        f"distill_weight={w}-0": whole[f"distill_weight={w},lr=0.01-0"] for w in (0, 1)
+    }
 
 
 # --- the figure ---

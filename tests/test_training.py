@@ -224,7 +224,7 @@ def test_student_and_teacher_are_different_weights(tmp_path: Path) -> None:
         tensors(run.checkpoint("last"), prefix) for prefix in ("student.", "teacher.")
     )
     assert student.keys() == teacher.keys() and not same(student, teacher)
-    chosen = config(SINUSOIDS, loss={"alpha": 0.0})
+    chosen = config(SINUSOIDS, loss={"ema_decay": 0.0})
     run = train_run(chosen, tmp_path / "no memory")
     assert same(*(tensors(run.checkpoint("last"), p) for p in ("student.", "teacher.")))
 
@@ -242,11 +242,11 @@ def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 @pytest.mark.parametrize(("val_every", "at", "good"), [(2, 4, 4), (2, 5, 4), (3, 4, 3)])
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
-    epoch: int, at: int, good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    val_every: int, at: int, good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "REPORT_EVERY", 4)
     poison(monkeypatch, at)
-    chosen = config(SINUSOIDS, training={"steps": 9, "val_every": epoch})
+    chosen = config(SINUSOIDS, training={"steps": 9, "val_every": val_every})
     with pytest.raises(InputError, match=r"loss term l_pre became nan .* training.lr"):
         train_run(chosen, tmp_path / "run")
     run = Run(tmp_path / "run")

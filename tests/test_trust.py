@@ -207,7 +207,7 @@ def test_what_is_made_strictly_is_what_the_parser_makes(tmp_path: Path) -> None:
         ({"training": {"threads": 10**6}}, r"training\.threads is 1000000: it must be 1,024 or"),
         ({"seed": 2**70}, "seed is 11805916"),
         ({"seed": True}, "seed is True: it must be an integer"),
-        ({"loss": {"distill_weight": 1e300}}, r"loss\.weight is 1e\+300: it must be less"),
+        ({"loss": {"distill_weight": 1e300}}, r"loss\.distill_weight is 1e\+300: it must be less"),
         ({"loss": {"distill_weight": math.inf}}, "holds inf, which is not a finite number"),
         ({"method": "none"}, "method is 'none': it must be one of 'omni-training', "),
         ({"start": "a\0b"}, "must be a text without control codes"),

@@ -174,7 +174,7 @@ def test_a_search_writes_its_trials_and_a_configuration_that_trains(
         config = yaml.safe_load((run / "config.yaml").read_text())
         assert config["training"]["lr"] == float(trial["fields"]["training.lr"])
         assert 0.001 <= config["training"]["lr"] <= 0.1
-        assert config["loss"]["weight"] in (0, 1, 3)
+        assert config["loss"]["distill_weight"] in (0, 1, 3)
         assert config["training"]["steps"] in (3, 4, 5)
         assert not (run / "evaluations").exists(), "no trial is judged on test tasks"
     best = max(found, key=lambda trial: float(trial["score"]))
@@ -195,7 +195,7 @@ def test_ranges_may_be_declared_in_the_configuration(tmp_path: Path) -> None:
         assert [*trial["fields"]] == ["training.lr"]
         assert 0.01 <= float(trial["fields"]["training.lr"]) <= 0.02
     best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
-    assert best["loss"]["weight"] == 3 and best["method"] == "meta-training"
+    assert best["loss"]["distill_weight"] == 3 and best["method"] == "meta-training"
 
 
 def test_trials_that_fail_are_counted_and_named(

@@ -222,21 +222,26 @@ def load_model(run: Run) -> Model:
     return experiment_of({**values, "problem": problem}, str(path), run.trust).load(run)
 
 
+def of_learner(config: Any) -> Any:
+    """The fields in a learner's file, as this version names them and the class of its problem."""
+    config = with_new_names(config)
+    problem = config.get("problem") if isinstance(config, dict) else None
+    if isinstance(problem, dict) and problem.get("class_path") == FORMERLY:
+        return {**config, "problem": {**problem, "class_path": BLUEPRINT}}
+    return config
+
+
 def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
     """The experiment that a learner's file describes.
 
     Args:
-        config: its fields, with a `Blueprint` for a problem.
+        config: its fields, with a `Blueprint` for a problem, as `of_learner` has them.
         source: where they are from.
         trust: whether classes from outside this library may be run.
 
     Raises:
         InputError: as in `strictly_made` and `parse`.
     """
-    config = with_new_names(config)
-    problem = config.get("problem") if isinstance(config, dict) else None
-    if isinstance(problem, dict) and problem.get("class_path") == FORMERLY:
-        config = {**config, "problem": {**problem, "class_path": BLUEPRINT}}
     if trust:
         return instantiate(parse(config, source))
     try:

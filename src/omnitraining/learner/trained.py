@@ -24,6 +24,7 @@ from omnitraining.config.experiment import (
     experiment_of,
     load_model,
     load_run,
+    of_learner,
 )
 from omnitraining.config.strict import (
     MAX_JSON,
@@ -237,7 +238,7 @@ class Trained:
         """
         text, tensors = _opened(data, source)
         try:
-            config = text["config"]
+            config = of_learner(text["config"])
             experiment = experiment_of(config, source, trust)
             model = experiment.build() if trust else experiment.bounded(len(data), source)
             flows = model.trained_flows
