@@ -462,6 +462,9 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     evaluation = Evaluation("accuracy %", True, cells)
     run.save_evaluation("test", evaluation)
     assert run.load_evaluation() == evaluation
+    searched = Evaluation("accuracy %", True, {})  # judged by validation alone
+    run.save_evaluation("none", searched)
+    assert run.load_evaluation("none") == searched
     with pytest.raises(InputError, match="has no evaluation: run 'omni evaluate"):
         run.load_evaluation("other")
 
@@ -474,7 +477,7 @@ def evaluation_text(cell: dict[str, Any], **others: Any) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{", "{}", "[]", "5", '{"cells": {"a": 1}}', '{"cells": {}}'),
+        *("", "{", "{}", "[]", "5", '{"cells": {"a": 1}}'),
         evaluation_text({"scores": {"ensemble": ["1", "2"]}}),
         evaluation_text({"scores": {"ensemble": [1.0, float("nan")]}}),
         evaluation_text({"scores": {"ensemble": []}}),

@@ -87,7 +87,9 @@ def evaluation_from(record: Any) -> Evaluation:
     if not isinstance(record, dict) or {*record} != {"unit", "higher_is_better", "cells"}:
         raise ValueError("it must have unit, higher_is_better and cells")
     cells = {}
-    for name, values in _mapping(record["cells"], "cells").items():
+    if not isinstance(record["cells"], dict):  # a search has none: it is judged by validation
+        raise ValueError("cells must be a mapping")
+    for name, values in record["cells"].items():
         if {*_mapping(values, name)} != {"tasks_hash", "scores"}:
             raise ValueError(f"{name} must have tasks_hash and scores")
         scores = _mapping(values["scores"], f"scores of {name}")
