@@ -63,7 +63,7 @@ class Team:
         return self.rank == 0
 
     def chance(self, seed: int) -> int:
-        """Seed of what is not of the samples, as dropout; process 0 has that of one alone."""
+        """Per-rank seed for dropout; rank 0 uses the single-process seed."""
         if self.rank == 0:
             return seed
         return int(np.random.SeedSequence([seed % 2**64, self.rank]).generate_state(1)[0])
@@ -78,7 +78,7 @@ class Team:
         return DistributedDataParallel(model, static_graph=True)
 
     def means(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Means over processes of numbers that all have by the same names."""
+        """Average scalar metrics over all ranks."""
         if self.size == 1:
             return dict(values)
         from torch import distributed

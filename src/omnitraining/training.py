@@ -39,8 +39,8 @@ class Training:
     """How long and how to optimize.
 
     Args:
-        steps: optimizer steps; each sees one mini-batch and one episode. 0 leaves the model as
-            it was made, to be judged as such.
+        steps: optimizer steps; each sees one mini-batch and one episode. 0 evaluates the
+            untrained model.
         val_every: steps between validations and checkpoints.
         optimizer: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
         lr: learning rate at the start; of ``"trpo"``, the KL divergence that a step may reach.
@@ -159,7 +159,7 @@ class Scheduled(Protocol):
 
 
 class Progress:
-    """What a caller may want to know while training runs; the default says nothing."""
+    """Callbacks of a training; the default ignores them."""
 
     def begins(self, done: int, steps: int, plan: str) -> None:
         """Before the first step, with those that were done before, and what will be done."""

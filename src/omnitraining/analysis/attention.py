@@ -1,4 +1,4 @@
-"""Attention maps (Figure 11): which places of an image speak for a score.
+"""Attention maps (Figure 11): contribution of image regions to a score.
 
 The score is any number that is computed from the features: the similarity of an image to the
 prototype of a class, the logit of a fitted head. Its evidence at a place of a feature map A is

@@ -1,4 +1,4 @@
-"""Backbones: ordinary modules that have never heard of flows."""
+"""Backbones: ordinary modules, which OmniNet turns into three flows."""
 
 from omnitraining.backbones.conv4 import Conv4
 from omnitraining.backbones.feature_wise import FeatureWise

@@ -15,7 +15,7 @@ BROKEN_PIPE = 141
 
 COMMANDS = {
     "train": "train a model from a configuration file into a run folder",
-    "evaluate": "judge a run on the fixed test tasks",
+    "evaluate": "evaluate a run on the fixed test episodes",
     "compare": "table of several runs, with paired differences from the first",
     "reproduce": "run a whole experiment: train, judge, table, figure",
     "sweep": "train a configuration with all combinations of some values",
@@ -24,7 +24,7 @@ COMMANDS = {
     "adapt": "learn new classes from a few images of each, into a file",
     "predict": "label images with what 'omni adapt' has learned",
     "export": "write a flow or a fitted predictor for use without this library",
-    "demo": "teach a few classes in the browser, ask, and see what each flow thinks",
+    "demo": "interactive few-shot demo in the browser",
     "attention": "draw where the flows of models look",
     "analyze": "judge every flow on your own images: which to use, and why",
     "watch": "draw what a policy does before and after adaptation",

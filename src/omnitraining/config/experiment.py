@@ -46,7 +46,7 @@ CANNOT_BE_MADE = (
     TypeError,
     ValueError,
 )
-"""What classes, numpy and torch say to values that have the right types and still do not fit."""
+"""Errors of classes, numpy and torch for values of the right types that do not fit."""
 
 
 @dataclass(frozen=True)

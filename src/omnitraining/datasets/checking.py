@@ -72,7 +72,7 @@ class _Image:
 
 
 def check_name(name: str | None) -> None:
-    """Standard data sets are few.
+    """Check that it is the name of a standard data set.
 
     Raises:
         InputError: there is none of that name.

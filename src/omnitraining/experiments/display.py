@@ -1,4 +1,4 @@
-"""What a person sees on the terminal: tables of results and the progress of training."""
+"""Output on the terminal: tables of results and the progress of training."""
 
 from collections.abc import Iterable
 from importlib import resources

@@ -218,7 +218,7 @@ def in_processes(
 
 
 def _work(work: Work, job: Job, sender: Connection) -> None:
-    """The life of a process."""
+    """Worker entry point."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Records of experiments: what the runs of every row and setting say, and where it came from."""
+"""Records of experiments: results and provenance of the runs of every row and setting."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What an experiment is: one YAML file in ``experiments/``, and all that it says."""
+"""Experiments: one YAML file each in ``experiments/``."""
 
 import re
 from dataclasses import dataclass, field

@@ -46,7 +46,7 @@ def step_costs(
     make a few steps by turns, so that whatever else the machine does meets all of them alike.
 
     Args:
-        jobs: not yet trained or trained, it makes no difference.
+        jobs: whether they are trained makes no difference.
         rounds: timed steps of each.
         show: called with the number of rounds that are done.
 

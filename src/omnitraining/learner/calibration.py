@@ -1,4 +1,4 @@
-"""What validation tasks say about a trained model: how sure it may be, and who should vote.
+"""Temperatures, ensemble weights and OOD thresholds, fitted on validation episodes.
 
 Probabilities are calibrated by one temperature for each flow and each vote (Guo et al. 2017, "On
 Calibration of Modern Neural Networks"). Temperatures depend on the number of support images per

@@ -1,4 +1,4 @@
-"""Who votes in the regression of curves, from the run's validation waves."""
+"""Ensemble weights for few-shot regression, from the run's validation waves."""
 
 from dataclasses import dataclass
 

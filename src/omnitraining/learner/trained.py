@@ -58,7 +58,7 @@ _NOT_KEPT = ("problem", "training", "seed", "previous", "start")
 
 
 class Trained:
-    """A trained model, what it takes, and what its validation tasks said.
+    """A trained model, its inputs, and what was measured on its validation tasks.
 
     Attributes:
         model: with the weights of the best checkpoint.

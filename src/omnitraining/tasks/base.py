@@ -1,4 +1,4 @@
-"""What a problem is: where batches and episodes come from, and how a model is judged."""
+"""Problems: the source of mini-batches and episodes, and the evaluation of a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class Problem(ABC):
 
     @abstractmethod
     def to(self, device: torch.device) -> None:
-        """Move the data to the device on which batches shall lie."""
+        """Move the data to ``device``."""
 
     @abstractmethod
     def set_test_shots(self, shots: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Few-shot image classification: batches, episodes, and the fixed tasks models are judged on."""
+"""Few-shot image classification: mini-batches, episodes, and the fixed test episodes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""HalfCheetah that shall run at a speed or in a direction it is not told (paper 6.3).
+"""HalfCheetah with an unobserved target velocity or direction (paper 6.3).
 
 The simulation is MuJoCo's own batch engine: bit for bit the dynamics of Gymnasium's
 HalfCheetah-v5, at nearly the speed of the bare physics, without a process per copy.
