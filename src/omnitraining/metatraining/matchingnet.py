@@ -17,7 +17,7 @@ TASKS_AT_ONCE = 50  # at test; more would not fit CPU caches
 
 
 class FullContext(nn.Module):
-    """Full-context embeddings: support and query conditioned on the support set, and each query in view of the support set.
+    """Full-context embeddings: of each support sample and each query, given the support set.
 
     g(x_i) = f(x_i) + both directions of an LSTM over the support set; a query is read by an LSTM
     that attends to all g(x_i) at every step. The LSTM over the support set needs an order, which a
