@@ -23,7 +23,7 @@ from omnitraining.pretraining import Baseline
 from omnitraining.tasks.classification.problem import Classification, Protocol
 from omnitraining.tasks.classification.views import PadCropViews
 from omnitraining.teacher import Teacher
-from omnitraining.training import Training, update
+from omnitraining.training import Training, faster_precision, update
 
 SIDES = (32, 42, 84)
 CLASSES, IMAGES = 20, 100
@@ -76,10 +76,13 @@ class Steps:
 def data_share() -> list[Row]:
     """Drawing and augmenting, as part of a step, in the faster precision of this processor."""
     rows: list[Row] = []
+    small = images(SIDES[0])
+    model = Steps(small, "meta-training", False).model
+    low = faster_precision(model, small, torch.device("cpu"))[0] == "bfloat16"
     for side in SIDES:
         problem = images(side)
         for method in METHODS:
-            step, shares, whole = Steps(problem, method, has_fast_bfloat16()), [], []
+            step, shares, whole = Steps(problem, method, low), [], []
             for number in range(9):
                 start = time.perf_counter()
                 step()
@@ -112,13 +115,6 @@ def bfloat16() -> list[Row]:
         case = f"{name}, 64 images of 84 px"
         rows.append(("bfloat16 / float32", case, value, "< 1 where it pays", times))
     return rows
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether a step of Conv4 takes less time in bfloat16 here."""
-    problem = images(32)
-    low, high = Steps(problem, "meta-training", True), Steps(problem, "meta-training", False)
-    return ratio(low, high, rounds=3)[0] < 1
 
 
 def peers() -> list[Row]:

@@ -334,6 +334,13 @@ def speed(rows: list[Record]) -> str:
     )
 
 
+def _better_and_worse(gaps: list[Record], sign: int) -> tuple[int, int]:
+    """Differences for and against the reference whose intervals exclude zero."""
+    better = sum(sign * gap["mean"] > gap["interval"] for gap in gaps)
+    worse = sum(-sign * gap["mean"] > gap["interval"] for gap in gaps)
+    return better, worse
+
+
 def verdicts(record: Record, what: str) -> str:
     """In how many cells the reference is better, worse, or not told apart, per rival."""
     sign = 1 if record["higher_is_better"] else -1
@@ -345,8 +352,7 @@ def verdicts(record: Record, what: str) -> str:
         gaps = [c["reference_minus_this"] for c in cells if "reference_minus_this" in c]
         if not gaps:  # it was measured elsewhere than the reference
             continue
-        better = sum(sign * gap["mean"] > gap["interval"] for gap in gaps)
-        worse = sum(-sign * gap["mean"] > gap["interval"] for gap in gaps)
+        better, worse = _better_and_worse(gaps, sign)
         smallest = min(gaps, key=lambda gap: sign * gap["mean"])
         lines.append(
             [name, f"{better} of {len(gaps)}", str(worse), str(len(gaps) - better - worse),
@@ -416,8 +422,7 @@ def _against(near: Record, far: Record) -> str:
             for cell in record["rows"][row]["cells"].values()
             if "reference_minus_this" in cell
         ]
-        better = sum(gap["mean"] > gap["interval"] for gap in gaps)
-        worse = sum(-gap["mean"] > gap["interval"] for gap in gaps)
+        better, worse = _better_and_worse(gaps, 1)
         words.append(f"{row} {better} / {worse}")
     cells = sum(len(r["rows"][r["reference"]]["cells"]) for r in (near, far))
     return (
