@@ -38,7 +38,7 @@ BEFORE = 2
 TOGETHER = 2
 
 EVEN = merge(BLOBS, {"problem": {"init_args": {"protocol": {"queries": 4}}}})
-"""Two processes share four queries of each class."""
+"""Two processes split four queries of each class."""
 PLAIN: Values = {"backbone": {"class_path": "tests.reference.together.Plain", "init_args": {}}}
 MAML: Values = {"metatraining": {"class_path": "MAML", "init_args": {"steps": 2, "lr": 0.1}}}
 PROTOCOL: Values = {"problem": {"init_args": {"protocol": {"test_ways": 3}}}}
@@ -52,7 +52,7 @@ CASES: dict[str, Values] = {
     "two-flows": merge(SINUSOIDS, {"loss": {"l_meta": False}}),  # weights without gradients
 }
 WHOLE = ("protonet-plain", "maml-plain", "sinusoids", "two-flows", "navigation")
-"""Without batch norm: there shares together are the step of one process."""
+"""Without batch norm: there the shards together equal the step of one process."""
 
 
 def case(name: str, steps: int) -> Values:
@@ -102,10 +102,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shares(problem: Problem, model: Model, seed: int, step: int) -> list[Samples]:
+def shards(problem: Problem, model: Model, seed: int, step: int) -> list[Samples]:
     drawn = []
     for part in (0, 1):
-        problem.share(part, 2)
+        problem.shard(part, 2)
         drawn.append(problem.samples(step, chance(seed, step), model))
     return drawn
 
@@ -132,7 +132,7 @@ def side_by_side(drawn: list[Samples]) -> Samples:
 
 
 def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
-    """What one process makes of the same samples: of both shares in turn, or of its own step."""
+    """What one process makes of the same samples: of both shards in turn, or of its own step."""
     experiment = instantiate(parse(case(name, BEFORE)))
     model = experiment.build()
     teacher, optimizer = Teacher(model), torch.optim.SGD(model.parameters(), RATE)
@@ -142,9 +142,9 @@ def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:
     teacher.train()
     for step in range(BEFORE, BEFORE + TOGETHER):
         problem = experiment.problem
-        drawn = shares(problem, model, 3, step)
+        drawn = shards(problem, model, 3, step)
         if whole:
-            problem.share(0, 1)
+            problem.shard(0, 1)
             is_acting = drawn[0].joint is not None
             drawn = (
                 [side_by_side(drawn)]
@@ -186,7 +186,7 @@ def test_all_processes_have_the_same_weights(folder: Path, name: str) -> None:
         {
             key: tensor
             for key, tensor in tensors(folder / f"{name}-{rank}.safetensors").items()
-            if "running" not in key  # statistics of a process's own share; those of 0 are kept
+            if "running" not in key  # statistics of a process's own shard; those of rank 0 are kept
         }
         for rank in (0, 1)
     )
@@ -195,13 +195,13 @@ def test_all_processes_have_the_same_weights(folder: Path, name: str) -> None:
 
 def test_what_is_reported_is_the_mean_over_processes(folder: Path) -> None:
     experiment = instantiate(parse(case("navigation", 1)))
-    drawn = shares(experiment.problem, experiment.build(), 3, 0)
+    drawn = shards(experiment.problem, experiment.build(), 3, 0)
     expected = torch.stack([samples.report["return_joint"] for samples in drawn]).mean().item()
     found = {(step, key): value for step, key, value in metrics(folder / "first-step")}
     assert found[1, "return_joint"] == pytest.approx(expected, rel=1e-5)
 
 
-# --- shares ---
+# --- shards ---
 
 
 def test_chance_is_of_the_step_and_the_process() -> None:
@@ -211,11 +211,11 @@ def test_chance_is_of_the_step_and_the_process() -> None:
 
 
 @pytest.mark.parametrize("name", ["protonet", "sinusoids"])
-def test_shares_are_together_what_one_process_sees(name: str) -> None:
+def test_shards_are_together_what_one_process_sees(name: str) -> None:
     experiment = instantiate(parse(case(name, 1)))
     model, problem = experiment.build(), experiment.problem
     whole = problem.samples(4, chance(1, 4), model)
-    first, second = shares(problem, model, 1, 4)
+    first, second = shards(problem, model, 1, 4)
     for side in ("x", "y"):
         parts = [getattr(part.batch, side) for part in (first, second)]
         assert torch.equal(torch.cat(parts), getattr(whole.batch, side))
@@ -228,7 +228,7 @@ def test_shares_are_together_what_one_process_sees(name: str) -> None:
         assert torch.equal(part.episode.support_y, whole.episode.support_y)
 
 
-def test_shares_of_acting_are_other_tasks_of_the_same_step() -> None:
+def test_shards_of_acting_are_other_tasks_of_the_same_step() -> None:
     experiment = instantiate(parse(case("navigation", 1)))
     world, seen = experiment.problem.environment, []  # type: ignore[attr-defined]
     reset = world.reset
@@ -238,7 +238,7 @@ def test_shares_of_acting_are_other_tasks_of_the_same_step() -> None:
         return reset(tasks, random)
 
     world.reset = watched
-    shares(experiment.problem, experiment.build(), 3, 0)
+    shards(experiment.problem, experiment.build(), 3, 0)
     whole = world.sample_tasks(4, chance(3, 0))
     each = len(seen) // 2
     for part, goals in enumerate(whole.chunk(2)):
@@ -248,18 +248,18 @@ def test_shares_of_acting_are_other_tasks_of_the_same_step() -> None:
 @pytest.mark.parametrize(
     ("base", "parts", "line"),
     [
-        (EVEN, 3, "problem.protocol.batch is 8: 3 processes cannot share it equally"),
-        (EVEN, 8, "problem.protocol.queries is 4: 8 processes cannot share it equally"),
-        (SINUSOIDS, 4, "number of points of a mini-batch is 50: 4 processes cannot share it"),
-        (NAVIGATION, 3, "problem.tasks is 4: 3 processes cannot share it equally"),
+        (EVEN, 3, "problem.protocol.batch is 8: 3 processes cannot split it equally"),
+        (EVEN, 8, "problem.protocol.queries is 4: 8 processes cannot split it equally"),
+        (SINUSOIDS, 4, "number of points of a mini-batch is 50: 4 processes cannot split it"),
+        (NAVIGATION, 3, "problem.tasks is 4: 3 processes cannot split it equally"),
     ],
 )
-def test_what_cannot_be_shared_equally_is_refused(base: Values, parts: int, line: str) -> None:
+def test_what_cannot_be_split_equally_is_refused(base: Values, parts: int, line: str) -> None:
     problem = instantiate(parse(base)).problem
     with pytest.raises(InputError, match=line):
-        problem.share(0, parts)
-    problem.share(1, 2)
-    problem.share(0, 2)  # of the whole, not of the share
+        problem.shard(0, parts)
+    problem.shard(1, 2)
+    problem.shard(0, 2)  # of the whole, not of the shard
     model = instantiate(parse(base)).build()
     whole = instantiate(parse(base)).problem
     random = torch.Generator
@@ -267,13 +267,13 @@ def test_what_cannot_be_shared_equally_is_refused(base: Values, parts: int, line
     assert len(one.batch.x) == 2 * len(two.batch.x)
 
 
-def test_a_problem_that_does_not_say_what_is_shared_is_for_one_process() -> None:
+def test_a_problem_that_does_not_say_what_is_split_is_for_one_process() -> None:
     class Own(type(instantiate(parse(SINUSOIDS)).problem)):  # type: ignore[misc]
-        divided: Mapping[str, int] = {}
+        shardable: Mapping[str, int] = {}
 
-    with pytest.raises(InputError, match="Own has no property 'divided'"):
-        Own().share(0, 2)
-    Own().share(0, 1)
+    with pytest.raises(InputError, match="Own has no property 'shardable'"):
+        Own().shard(0, 2)
+    Own().shard(0, 1)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ class MiniBatch:
     x: Tensor
     y: Tensor
 
-    def share(self, part: int, parts: int) -> "MiniBatch":
-        """One of so many equal parts."""
-        return MiniBatch(self.x.chunk(parts)[part], self.y.chunk(parts)[part])
+    def shard(self, index: int, count: int) -> "MiniBatch":
+        """One of ``count`` equal parts."""
+        return MiniBatch(self.x.chunk(count)[index], self.y.chunk(count)[index])
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ class Episode:
         """Mean support sample of each class [T, N, D]; `support_x` must hold features."""
         return class_means(self.support_x, self.support_y, self.ways)
 
-    def share(self, part: int, parts: int) -> "Episode":
-        """One of so many equal parts of the queries of every class, with the whole support set.
+    def shard(self, index: int, count: int) -> "Episode":
+        """One of ``count`` equal parts of the queries of every class, with the whole support set.
 
-        The loss of the whole is the mean of the losses of its parts.
+        The loss of the episode is the mean of the losses of its shards.
         """
 
         def own(queries: Tensor) -> Tensor:
             by_class: Tensor = queries.unflatten(1, (max(1, self.ways), -1))
-            return by_class.chunk(parts, 2)[part].flatten(1, 2)
+            return by_class.chunk(count, 2)[index].flatten(1, 2)
 
         return replace(self, query_x=own(self.query_x), query_y=own(self.query_y))
 

@@ -219,7 +219,7 @@ def train(
             "training.patience and training.precision 'auto' need one process: leave them out, or "
             "state the precision"
         )
-    problem.share(team.rank, team.size)
+    problem.shard(team.rank, team.size)
     problem.to(device)
     model.to(device)
     if problem.example().dim() == 4:

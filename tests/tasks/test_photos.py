@@ -321,7 +321,7 @@ def test_training_may_have_fewer_queries_than_the_test(data: Path) -> None:
     assert problem.episode(0, torch.Generator()).query_y.shape == (1, 2)
     images = problem.validation
     assert problem.fixed_tasks(images, 2, 1, 3).query.shape == (3, 2, 2)
-    assert problem.divided["problem.protocol.training_queries"] == 1
+    assert problem.shardable["problem.protocol.training_queries"] == 1
     with pytest.raises(InputError, match=r"protocol\.training_queries is -1: it must be"):
         replace(PROTOCOL, training_queries=-1)
 

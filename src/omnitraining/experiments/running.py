@@ -106,7 +106,7 @@ def _train(
     experiment = instantiate(config)
     device, team = find_device(experiment.training.device), distributed.team()
     team.check(device, experiment.training.optimizer)
-    experiment.problem.share(team.rank, team.size)
+    experiment.problem.shard(team.rank, team.size)
     model = experiment.build(trust)
     _try_out(experiment, model)
     changes: tuple[str, ...] = ()

@@ -24,16 +24,16 @@ class Problem(ABC):
         one_joint_head: whether both heads answer the same question, so that the joint-flow needs
             only one.
         test_tasks: how many fixed test tasks there are.
-        part: which share of a training step `samples` makes, from 0.
-        parts: how many shares there are.
+        shard_index: the shard of a training step that `samples` returns, from 0.
+        shard_count: number of shards of a step, one per process.
     """
 
     pre_outputs: int
     meta_outputs: int
     one_joint_head: bool
     test_tasks: int = 600
-    part: int = 0
-    parts: int = 1
+    shard_index: int = 0
+    shard_count: int = 1
 
     @property
     def summary(self) -> str:
@@ -41,25 +41,25 @@ class Problem(ABC):
         return type(self).__name__
 
     @property
-    def divided(self) -> Mapping[str, int]:
-        """What processes share in a training step, as numbers by name; nothing if they cannot."""
+    def shardable(self) -> Mapping[str, int]:
+        """Sizes that distributed training splits, by name; empty if a step cannot be split."""
         return {}
 
-    def share(self, part: int, parts: int) -> None:
-        """Make one of so many equal shares of each training step, as each of several processes.
+    def shard(self, index: int, count: int) -> None:
+        """Let `samples` return one of ``count`` equal shards of each training step.
 
         Raises:
-            InputError: a step cannot be divided in that way.
+            InputError: a size in `shardable` is no multiple of ``count``, or there is none.
         """
-        if parts > 1 and not self.divided:
+        if count > 1 and not self.shardable:
             raise InputError(
-                f"{type(self).__name__} has no property 'divided', which says what several "
-                "processes share: train it with one"
+                f"{type(self).__name__} has no property 'shardable', which names the sizes that "
+                "several processes split: train it with one process"
             )
-        for name, whole in self.divided.items():
-            if whole % parts:
-                raise InputError(f"{name} is {whole}: {parts} processes cannot share it equally")
-        self.part, self.parts = part, parts
+        for name, size in self.shardable.items():
+            if size % count:
+                raise InputError(f"{name} is {size}: {count} processes cannot split it equally")
+        self.shard_index, self.shard_count = index, count
 
     @property
     def test_outputs(self) -> frozenset[int]:
@@ -80,11 +80,11 @@ class Problem(ABC):
 
     @abstractmethod
     def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
-        """What the flows of a model learn from in a step, or in a share of one.
+        """What the flows of a model learn from in a step, or in this process's shard of it.
 
         Args:
             step: counted from 0.
-            random: source of all that is drawn, the same for all shares of a step.
+            random: source of all that is drawn, the same for all shards of a step.
             model: whose flows act, where samples come from acting.
         """
 
@@ -103,8 +103,8 @@ class Problem(ABC):
 class Supervised(Problem):
     """A problem whose samples do not depend on the model: all flows learn from the same.
 
-    Where processes share a step, each draws all of it and takes its share, so that what a run sees
-    does not depend on their number.
+    In distributed training each process draws the whole step and takes its shard, so that the
+    samples of a run do not depend on the number of processes.
     """
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Supervised(Problem):
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
         batch, episode = self.minibatch(step, random), self.episode(step, random)
-        if self.parts == 1:
+        if self.shard_count == 1:
             return Samples(batch, episode)
-        own = self.part, self.parts
-        return Samples(batch.share(*own), episode.share(*own))
+        own = self.shard_index, self.shard_count
+        return Samples(batch.shard(*own), episode.shard(*own))

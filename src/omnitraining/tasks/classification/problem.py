@@ -146,7 +146,7 @@ class Classification(Supervised):
         return f"{type(self).__name__} ({'; '.join(parts)})"
 
     @property
-    def divided(self) -> Mapping[str, int]:
+    def shardable(self) -> Mapping[str, int]:
         protocol = self.protocol
         name = "training_queries" if protocol.training_queries else "queries"
         return {

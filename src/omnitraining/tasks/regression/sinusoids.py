@@ -92,7 +92,7 @@ class Sinusoids(Supervised):
         self.device = torch.device("cpu")
 
     @property
-    def divided(self) -> Mapping[str, int]:
+    def shardable(self) -> Mapping[str, int]:
         return {
             "the number of points of a mini-batch": POINTS,
             "problem.queries": self.queries,

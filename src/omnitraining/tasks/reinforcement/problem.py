@@ -114,7 +114,7 @@ class Reinforcement(Problem):
         self.device = torch.device("cpu")
 
     @property
-    def divided(self) -> Mapping[str, int]:
+    def shardable(self) -> Mapping[str, int]:
         return {"problem.tasks": self.tasks}
 
     def example(self) -> Tensor:
@@ -132,13 +132,13 @@ class Reinforcement(Problem):
     def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
         """Trajectories of every flow in the same new tasks; empty for flows that are not there.
 
-        Shares of a step are of other tasks of the same ones, and act by chances of their own.
+        Each shard has a subset of the step's tasks and a seed of its own.
         """
         tasks = checked_tasks(self.environment, self.tasks, random)
-        if self.parts > 1:
-            seeds = torch.randint(2**62, (self.parts,), generator=random)
-            random = torch.Generator().manual_seed(int(seeds[self.part]))
-            tasks = tasks.chunk(self.parts)[self.part]
+        if self.shard_count > 1:
+            seeds = torch.randint(2**62, (self.shard_count,), generator=random)
+            random = torch.Generator().manual_seed(int(seeds[self.shard_index]))
+            tasks = tasks.chunk(self.shard_count)[self.shard_index]
         tasks = tasks.to(self.device)
         empty = torch.empty(0)
         nothing = MiniBatch(empty, empty), Episode(empty, empty, empty, empty)
