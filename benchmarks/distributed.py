@@ -59,7 +59,7 @@ def _step(processes: int, config: str) -> tuple[float, float]:
 def _work(folder: str, config: str) -> None:
     """What each process does; the first one writes how long a step takes."""
     from omnitraining import training
-    from omnitraining.config.experiment import read_config
+    from omnitraining.config.run_config import read_config
     from omnitraining.distributed import joined
     from omnitraining.experiments.running import train_run
 

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.config.experiment import Experiment, instantiate, parse
+from omnitraining.config.run_config import RunConfig, instantiate, parse
 from omnitraining.evaluation import Evaluation, Inference
+from omnitraining.experiments.experiment import experiments
 from omnitraining.experiments.reproduction import plan
-from omnitraining.experiments.suites import suites
 from omnitraining.model import Model
 from omnitraining.runs.run import provenance
 from omnitraining.tasks.base import Supervised
@@ -93,17 +93,19 @@ class Counter(TorchDispatchMode):
         return made
 
 
-def without_data(values: dict[str, Any]) -> tuple[Experiment, bool]:
+def without_data(values: dict[str, Any]) -> tuple[RunConfig, bool]:
     """A planned run, on shapes in place of photographs, and whether another run teaches it."""
     options = values["problem"]["init_args"]
     known = {name: options[name] for name in ("protocol", "size") if name in options}
     shapes = {"domains": len(options["training"]), **known}
     problem = {"class_path": f"{__name__}.Shapes", "init_args": shapes}
-    own = {name: value for name, value in values.items() if name not in ("previous", "start")}
-    return instantiate(parse({**own, "problem": problem})), "previous" in values
+    own = {
+        name: value for name, value in values.items() if name not in ("teacher_run", "start_from")
+    }
+    return instantiate(parse({**own, "problem": problem})), "teacher_run" in values
 
 
-def step(experiment: Experiment, is_taught: bool) -> tuple[float, float]:
+def step(experiment: RunConfig, is_taught: bool) -> tuple[float, float]:
     """Floating-point operations of one training step, and bytes that it needs at least."""
     kept: dict[int, int] = {}
 
@@ -131,14 +133,16 @@ def step(experiment: Experiment, is_taught: bool) -> tuple[float, float]:
 def counted() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each run of each experiment on photographs, counted once however many share it."""
     known: dict[Path, dict[str, Any]] = {}
-    for suite in suites():
-        if suite.config["problem"]["class_path"] != "Photos":
+    for experiment in experiments():
+        if experiment.config["problem"]["class_path"] != "Photos":
             continue
-        for job in plan(suite, Path(suite.folder or suite.name), suite.seeds[:1]):
+        for job in plan(
+            experiment, Path(experiment.folder or experiment.name), experiment.seeds[:1]
+        ):
             if job.folder not in known:
-                experiment, is_taught = without_data(job.values)
-                operations, size = step(experiment, is_taught)
-                steps = experiment.training.steps
+                run_config, is_taught = without_data(job.values)
+                operations, size = step(run_config, is_taught)
+                steps = run_config.training.steps
                 known[job.folder] = {
                     "run": str(job.folder),
                     "steps": steps,
@@ -147,7 +151,7 @@ def counted() -> Iterator[tuple[str, str, dict[str, Any]]]:
                     "GiB": round(size / GIB, 1),
                 }
                 print(job.folder, known[job.folder], flush=True)
-            yield suite.name, f"{job.row}, {job.setting}", known[job.folder]
+            yield experiment.name, f"{job.row}, {job.setting}", known[job.folder]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing import Row, put, ratio
-from omnitraining.config.experiment import instantiate, parse
+from omnitraining.config.run_config import instantiate, parse
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner import FewShotClassifier, Trained
 from omnitraining.learner.calibration import Calibration

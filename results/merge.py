@@ -15,7 +15,7 @@ from typing import Any
 from merging import merged
 
 from omnitraining.errors import InputError
-from omnitraining.experiments.suites import suites
+from omnitraining.experiments.experiment import experiments
 
 HERE = Path(__file__).parent
 
@@ -38,7 +38,7 @@ def main(paths: list[str]) -> int:
                 print(f"{path}: {error}", file=sys.stderr)
                 return 2
         target.write_text(json.dumps(record, indent=1) + "\n")
-        kinds = {suite.name: suite.draw for suite in suites()}
+        kinds = {experiment.name: experiment.draw for experiment in experiments()}
         if kinds.get(record["experiment"]) in ("pairs", "tables", "accuracies"):
             kind = kinds[record["experiment"]]
             drawing = import_module(f"omnitraining.experiments.figures.{kind}")

@@ -26,7 +26,7 @@ from PIL import Image
 import omnitraining
 from omnitraining import datasets
 from omnitraining.cli import main
-from omnitraining.config.experiment import load_run
+from omnitraining.config.run_config import load_run
 from omnitraining.config.values import read_yaml
 from omnitraining.datasets.decoding import decode
 from omnitraining.datasets.pickles import read_pickle

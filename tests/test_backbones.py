@@ -30,7 +30,7 @@ from omnitraining.backbones import (
 from omnitraining.backbones.dropblock import DropBlock
 from omnitraining.backbones.parallel import ParallelResNet18, ThreeConvolutions
 from omnitraining.batches import Episode
-from omnitraining.config.experiment import instantiate
+from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.experiments.running import train_run

@@ -16,13 +16,13 @@ import yaml
 
 from omnitraining.batches import MiniBatch
 from omnitraining.cli import COMMANDS, main
-from omnitraining.config.experiment import Experiment, instantiate, read_config
 from omnitraining.config.fields import described
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import RunConfig, instantiate, read_config
 from omnitraining.errors import InputError
 from omnitraining.experiments import reproduction, sweeping, variation
+from omnitraining.experiments.experiment import find_experiment
 from omnitraining.experiments.jobs import Job
-from omnitraining.experiments.suites import find_suite
 from omnitraining.metatraining import MatchingNet, ProtoNet
 from omnitraining.pretraining import BaselinePP, SGDHead
 from omnitraining.runs.run import Run
@@ -163,12 +163,12 @@ def test_version(says: Says) -> None:
 def test_fields_that_are_listed_can_be_given_as_they_are(name: str) -> None:
     path = Path(f"{name}.yaml")
     given = ["--problem.data", "some where"] if name == "photos" else []
-    before = [*described(Experiment, read_config(path, given).as_dict())]
+    before = [*described(RunConfig, read_config(path, given).as_dict())]
     assert before[0][0] == "problem" and before[1][0].startswith("problem.")
     assert "torch.nn" not in str(before)
     assert all(meaning for _, _, meaning in before)
     options = [f"--{field}={value}" for field, value, _ in before]
-    assert [*described(Experiment, read_config(path, given + options).as_dict())] == before
+    assert [*described(RunConfig, read_config(path, given + options).as_dict())] == before
 
 
 def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> None:
@@ -304,15 +304,15 @@ def test_doctor_finds_this_installation_sound(says: Says) -> None:
 
 
 def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = find_suite("figure5")
-    rows = {row: suite.rows[row] for row in ("omni-training", "maml")}
+    experiment = find_experiment("figure5")
+    rows = {row: experiment.rows[row] for row in ("omni-training", "maml")}
     tiny = {
         "problem": {"init_args": {"test_shots": [5, 9], "test_steps": 2}},
         "backbone": {"init_args": {"hidden": [8, 8]}},
         "training": {"steps": 2, "val_every": 2},
     }
-    small = dataclasses.replace(suite, rows=rows, smoke=merge(suite.smoke, tiny))
-    monkeypatch.setattr(reproduction, "find_suite", lambda name: small)
+    small = dataclasses.replace(experiment, rows=rows, smoke=merge(experiment.smoke, tiny))
+    monkeypatch.setattr(reproduction, "find_experiment", lambda name: small)
     out = says("reproduce", "figure5", "--smoke", "--out", tmp_path)
     assert "Sinusoid regression" in out and "paper: Figure 5" in out
     assert f"record: {tmp_path / 'figure5.json'}" in out

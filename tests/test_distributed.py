@@ -20,8 +20,8 @@ from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, parse
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import instantiate, parse
 from omnitraining.distributed import Team, is_started
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run

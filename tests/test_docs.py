@@ -23,7 +23,7 @@ from omnitraining import cli
 from omnitraining.config import experiment
 from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.experiments import running
-from omnitraining.experiments.suites import suites
+from omnitraining.experiments.experiment import experiments
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, config
 
@@ -100,7 +100,7 @@ def test_my_own_algorithm_is_as_short_as_is_said() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
 def test_yaml_is_of_known_fields(page: str) -> None:
-    known = {field for field in vars(experiment.Experiment)["__dataclass_fields__"]}
+    known = {field for field in vars(experiment.RunConfig)["__dataclass_fields__"]}
     for text in blocks(page, "yaml"):
         assert set(yaml.safe_load(text)) <= known | {"tune"}
 
@@ -134,7 +134,7 @@ def helps() -> dict[str, str]:
 
 
 FIELDS = ("problem", "backbone", "method", "pretraining", "metatraining", "omninet", "loss",
-          "training", "inference", "seed", "previous", "start", "recipe")  # fmt: skip
+          "training", "inference", "seed", "teacher_run", "start_from", "recipe")  # fmt: skip
 
 
 @pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
@@ -198,9 +198,9 @@ def test_every_module_says_what_it_is_for() -> None:
 def test_pages_of_experiments_show_their_records() -> None:
     """A number of a record stands on its page, and all pages are there."""
     made = generated()
-    for suite in suites():
-        assert f"omni reproduce {suite.name}" in made[f"experiments/{suite.name}.md"]
-        assert suite.title == hooks.experiments.experiments()[suite.name].values["title"]
+    for shipped in experiments():
+        assert f"omni reproduce {shipped.name}" in made[f"experiments/{shipped.name}.md"]
+        assert shipped.title == hooks.experiments.experiments()[shipped.name].values["title"]
     record = hooks.experiments.record("glyphs")
     assert record is not None
     cell = record["rows"]["baseline"]["cells"]["digits 5-way 1-shot"]["heads"]["ensemble"]

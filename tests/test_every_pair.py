@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from omnitraining.backbones import Conv4, FeatureWise
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.config.experiment import dump, instantiate, load_run
+from omnitraining.config.run_config import dump, instantiate, load_run
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.metatraining import (
     GNN,

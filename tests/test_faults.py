@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.faults.kills import MANNERS, differences, killed
 from omnitraining.cli import main
-from omnitraining.config.experiment import load_run
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import Metrics, Run, load_checkpoint

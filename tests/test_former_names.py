@@ -7,14 +7,16 @@ import yaml
 
 import omnitraining
 from omnitraining import cli
-from omnitraining.config.experiment import experiment_of, of_learner, parse, read_config
 from omnitraining.config.former_names import NOW, options_with_new_names, with_new_names
+from omnitraining.config.run_config import of_learner, parse, read_config, run_config_of
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.values import read_yaml
 from tests.reference.tiny import BLOBS
 
 OLD = {
     **BLOBS,
+    "start": "runs/first",
+    "previous": "runs/second",
     "training": {"steps": 2, "optimiser": "sgd", "epoch": 2},
     "loss": {"weight": 0.5, "alpha": 0.9, "distill_on": "probabilities"},
     "inference": {"vote": ["pre"], "vote_weights": "validation"},
@@ -36,6 +38,7 @@ def test_configurations_are_read_with_todays_names(tmp_path: Path) -> None:
         assert config.inference.flows == ("pre",)
         assert config.inference.ensemble_weights == "validation"
         assert config.metatraining.init_args.normalize is True
+        assert (config.start_from, config.teacher_run) == (Path("runs/first"), Path("runs/second"))
 
 
 def test_learners_are_read_with_todays_names() -> None:
@@ -46,7 +49,7 @@ def test_learners_are_read_with_todays_names() -> None:
         "metatraining": OLD["metatraining"],
     }
     for trust in (False, True):
-        made = experiment_of(of_learner(kept), "old.learner", trust)
+        made = run_config_of(of_learner(kept), "old.learner", trust)
         assert made.metatraining == omnitraining.MetaOptNet("ridge", normalize=True)
         assert made.problem.pre_outputs == 2
 

@@ -33,7 +33,7 @@ def test_operations_and_memory_are_those_of_the_layers() -> None:
 def test_a_run_that_another_teaches_asks_that_one_too() -> None:
     rfs = {"pretraining": {"class_path": "RFS"}}
     alone, _ = step(*without_data(baseline(**rfs)))
-    taught, _ = step(*without_data(baseline(**rfs, previous="runs/rfs-1-0")))
+    taught, _ = step(*without_data(baseline(**rfs, teacher_run="runs/rfs-1-0")))
     forward = 64 * (sum(2 * s**2 * 64 * p for s, p in CONVOLUTIONS) + 2 * 64 * 25 * 100)
     assert taught - alone == pytest.approx(forward)
 

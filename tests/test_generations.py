@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.config.experiment import Experiment, instantiate, load_run
+from omnitraining.config.run_config import RunConfig, instantiate, load_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.experiments.running import evaluate_run, train_run
@@ -27,10 +27,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train_run(config(BLOBS, **RFS_ALONE), tmp_path_factory.mktemp("runs") / "first")
 
 
-def following(first: Run, **changes: object) -> Experiment:
+def following(first: Run, **changes: object) -> RunConfig:
     """The second generation, from another seed."""
     return instantiate(
-        config(BLOBS, **{**RFS_ALONE, "previous": str(first.path), "seed": 1, **changes})
+        config(BLOBS, **{**RFS_ALONE, "teacher_run": str(first.path), "seed": 1, **changes})
     )
 
 
@@ -38,7 +38,7 @@ def teacher(first: Run) -> Model:
     return load_run(first).load(first)
 
 
-def data(experiment: Experiment) -> tuple[MiniBatch, Episode]:
+def data(experiment: RunConfig) -> tuple[MiniBatch, Episode]:
     random = torch.Generator().manual_seed(0)
     return experiment.problem.minibatch(0, random), experiment.problem.episode(0, random)
 
@@ -85,7 +85,7 @@ def test_training_leaves_the_generation_before_as_it_was(first: Run, tmp_path: P
 
 
 def test_a_generation_starts_afresh_and_is_saved_alone(first: Run, tmp_path: Path) -> None:
-    choice = config(BLOBS, **RFS_ALONE, previous=str(first.path))
+    choice = config(BLOBS, **RFS_ALONE, teacher_run=str(first.path))
     untaught = config(BLOBS, **RFS_ALONE)
     assert same(
         state(instantiate(choice).build(trust=True)), state(instantiate(untaught).build(trust=True))
@@ -101,19 +101,19 @@ def test_a_generation_is_judged_and_taken_on_without_the_one_before(
     moving = tmp_path / "first"
     shutil.copytree(first.path, moving)
     second = train_run(
-        config(BLOBS, **RFS_ALONE, previous=str(moving)), tmp_path / "second", trust=True
+        config(BLOBS, **RFS_ALONE, teacher_run=str(moving)), tmp_path / "second", trust=True
     )
     shutil.rmtree(moving)
     evaluation = evaluate_run(second, tasks=2)
     assert all(list(cell.scores) == ["pre", "ensemble"] for cell in evaluation.cells.values())
     third = train_run(
-        config(BLOBS, **RFS_ALONE, previous=str(second.path)), tmp_path / "third", trust=True
+        config(BLOBS, **RFS_ALONE, teacher_run=str(second.path)), tmp_path / "third", trust=True
     )
     assert third.checkpoint("best").is_file()
 
 
 def test_a_generation_resumes_as_if_it_had_not_stopped(first: Run, tmp_path: Path) -> None:
-    options = {**RFS_ALONE, "previous": str(first.path)}
+    options = {**RFS_ALONE, "teacher_run": str(first.path)}
     through = train_run(config(BLOBS, **options), tmp_path / "through", trust=True)
     shorter = config(BLOBS, **options, training={"steps": 2})
     train_run(shorter, tmp_path / "stopped", trust=True)
@@ -125,7 +125,7 @@ def test_a_generation_resumes_as_if_it_had_not_stopped(first: Run, tmp_path: Pat
     ("previous", "words"),
     [
         (None, "no run at .*nowhere: there is no config.yaml in it"),
-        ({"method": "meta-training"}, "run named as previous has no pre-flow"),
+        ({"method": "meta-training"}, "run of teacher_run has no pre-flow"),
         (
             {"problem": {"init_args": {"classes": 6}}},
             "Blobs, RFS, ProtoNet do not fit together: ",
@@ -143,17 +143,19 @@ def test_a_run_that_cannot_teach_is_refused_in_one_line(
     elif previous is not None:
         train_run(config(BLOBS, **previous, training={"steps": 1}), folder, trust=True)
     with pytest.raises(InputError, match=words) as error:
-        train_run(config(BLOBS, **RFS_ALONE, previous=str(folder)), tmp_path / "second", trust=True)
+        train_run(
+            config(BLOBS, **RFS_ALONE, teacher_run=str(folder)), tmp_path / "second", trust=True
+        )
     assert "\n" not in str(error.value)
     assert not (tmp_path / "second").exists()
 
 
 def test_an_algorithm_without_generations_is_refused(first: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Baseline has no generations: 'previous' is for RFS"):
-        train_run(config(BLOBS, previous=str(first.path)), tmp_path / "second", trust=True)
+    with pytest.raises(InputError, match="Baseline has no generations: 'teacher_run' is for RFS"):
+        train_run(config(BLOBS, teacher_run=str(first.path)), tmp_path / "second", trust=True)
 
 
 def test_meta_training_has_nothing_that_a_previous_run_could_teach(first: Run) -> None:
-    choice = config(BLOBS, method="meta-training", previous=str(first.path))
-    with pytest.raises(InputError, match="meta-training has no pre-training that a previous run"):
+    choice = config(BLOBS, method="meta-training", teacher_run=str(first.path))
+    with pytest.raises(InputError, match="meta-training has no pre-training that a teacher_run"):
         instantiate(choice).build(trust=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from omnitraining import training
 from omnitraining.batches import class_means
-from omnitraining.config.experiment import instantiate
+from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.losses import cross_entropy, distillation, probability_distillation, squared_error

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from omnitraining.experiments.experiment import find_experiment
 from omnitraining.experiments.figures import pairs
-from omnitraining.experiments.suites import find_suite
 
 PROTO, GNN = {"class_path": "ProtoNet"}, {"class_path": "GNN"}
 PLAIN, NOISY = {"class_path": "Conv4"}, {"class_path": "FeatureWise"}
@@ -61,14 +61,14 @@ def test_the_figure_is_drawn_with_cells_missing(record: Any, tmp_path: Path) -> 
 
 
 def test_an_experiment_like_another_has_its_rows_and_its_own() -> None:
-    two, four, five, seven = (find_suite(f"photo-table{number}") for number in (2, 4, 5, 7))
+    two, four, five, seven = (find_experiment(f"photo-table{number}") for number in (2, 4, 5, 7))
     assert four.rows == two.rows and four.config == two.config and four.folder == two.folder
     assert {*five.rows} < {*two.rows} and list(four.settings) == ["mini-imagenet"]
     assert list(seven.rows) == ["omni-proto", "protonet", "protonet, wider"]
 
 
 def test_the_domain_of_the_test_is_not_trained_on() -> None:
-    settings = find_suite("photo-table5").settings
+    settings = find_experiment("photo-table5").settings
     assert len(settings) == 4
     for name, fields in settings.items():
         options = fields["problem"]["init_args"]

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from omnitraining.backbones import Conv4
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate
+from omnitraining.config.run_config import instantiate
 from omnitraining.learner.sources import find
 from tests.reference.tiny import BLOBS, config
 

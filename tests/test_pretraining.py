@@ -132,7 +132,7 @@ def test_a_generation_that_agrees_with_the_one_before_learns_from_labels_alone()
 
 
 def test_algorithms_without_generations_say_so() -> None:
-    with pytest.raises(InputError, match="Baseline has no generations: 'previous' is for RFS"):
+    with pytest.raises(InputError, match="Baseline has no generations: 'teacher_run' is for RFS"):
         Baseline().loss_after(torch.ones(2, 3), torch.ones(2).long(), torch.ones(2, 3))
 
 

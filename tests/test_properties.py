@@ -11,8 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from omnitraining.config.experiment import dump, parse
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import dump, parse
 from omnitraining.datasets.dataset import ALL, SPLITS, DataSet, listing, of_modulo, restricted
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.datasets.own import from_arrays
@@ -155,7 +155,7 @@ fields = st.fixed_dictionaries(
         "omninet": st.fixed_dictionaries(
             {}, optional={"rank": st.none() | st.integers(1, 9), "shared_until": st.text("012.ab")}
         ),
-        "start": st.none() | st.text(string.ascii_letters + "/. ~#:'", min_size=1).map(str),
+        "start_from": st.none() | st.text(string.ascii_letters + "/. ~#:'", min_size=1).map(str),
     },
 )
 
@@ -175,4 +175,4 @@ def test_a_configuration_survives_being_written_and_read(
         given_fields = value if isinstance(value, dict) else {"": value}
         for name, wanted in given_fields.items():
             found = again[f"{group}.{name}".rstrip(".")]
-            assert found == (Path(wanted) if group == "start" and wanted else wanted)
+            assert found == (Path(wanted) if group == "start_from" and wanted else wanted)

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from omnitraining import cli
-from omnitraining.config.experiment import dump, instantiate, parse, read_config
 from omnitraining.config.recipes import recipes, with_recipe
+from omnitraining.config.run_config import dump, instantiate, parse, read_config
 from omnitraining.errors import InputError
-from omnitraining.experiments.suites import find_suite
+from omnitraining.experiments.experiment import find_experiment
 from omnitraining.metatraining import GNN, MatchingNet, ProtoNet
 from omnitraining.pretraining import SGDHead
 from omnitraining.tasks.reinforcement.problem import Reinforcement
@@ -80,5 +80,5 @@ def test_a_recipe_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_rows_of_experiments_have_recipes() -> None:
-    suite = find_suite("photo-table2")
-    assert suite.rows["omni-proto-paper"]["recipe"] in recipes()
+    experiment = find_experiment("photo-table2")
+    assert experiment.rows["omni-proto-paper"]["recipe"] in recipes()

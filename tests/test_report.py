@@ -13,8 +13,8 @@ from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, paired_difference
 from omnitraining.experiments.claims import Claim, differences, judge
+from omnitraining.experiments.experiment import experiments
 from omnitraining.experiments.report import book, markers, origin, page, sections
-from omnitraining.experiments.suites import suites
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -182,11 +182,11 @@ def test_claims_say_one_thing() -> None:
     assert claim.text == "omni, meta-flow alone, above maml on latin"
 
 
-@pytest.mark.parametrize("suite", [s for s in suites() if s.claims], ids=lambda s: s.name)
-def test_claims_of_experiments_are_about_their_rows(suite: Any) -> None:
-    for fields in suite.claims:
+@pytest.mark.parametrize("experiment", [s for s in experiments() if s.claims], ids=lambda s: s.name)
+def test_claims_of_experiments_are_about_their_rows(experiment: Any) -> None:
+    for fields in experiment.claims:
         claim = Claim(**fields)
-        assert {claim.row, claim.rival} <= {*suite.rows} and claim.of
+        assert {claim.row, claim.rival} <= {*experiment.rows} and claim.of
 
 
 # --- the book ---

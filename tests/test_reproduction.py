@@ -12,19 +12,21 @@ import pytest
 import torch
 import yaml
 
-from omnitraining.config.experiment import instantiate, load_run, parse, read_config
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import instantiate, load_run, parse, read_config
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation, half_width
 from omnitraining.experiments import records, reproduction
+from omnitraining.experiments.experiment import Experiment, experiments, find_experiment
 from omnitraining.experiments.records import pool
 from omnitraining.experiments.reproduction import reproduce
-from omnitraining.experiments.suites import Suite, find_suite, suites
 from omnitraining.runs.run import Run
 
-SUITES = [suite.name for suite in suites()]
-PHOTOS = [s.name for s in suites() if s.config["problem"]["class_path"] == "Photos"]
-RUN = [s.name for s in suites() if not s.settings and s.name not in PHOTOS]  # see test_tables.py
+SUITES = [experiment.name for experiment in experiments()]
+PHOTOS = [s.name for s in experiments() if s.config["problem"]["class_path"] == "Photos"]
+RUN = [
+    s.name for s in experiments() if not s.settings and s.name not in PHOTOS
+]  # see test_tables.py
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(reproduction.__file__).parent
 MEASURED = {
@@ -121,20 +123,20 @@ def test_seeds_on_different_tasks_are_not_pooled() -> None:
     ("name", "smoke"), [*((name, False) for name in SUITES), *((name, True) for name in RUN)]
 )
 def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
-    suite = find_suite(name)
-    assert suite.title and suite.paper and suite.time and suite.seeds
-    if suite.draw:  # a search is judged by validation and draws nothing
+    experiment = find_experiment(name)
+    assert experiment.title and experiment.paper and experiment.time and experiment.seeds
+    if experiment.draw:  # a search is judged by validation and draws nothing
         assert callable(
-            importlib.import_module(f"omnitraining.experiments.figures.{suite.draw}").draw
+            importlib.import_module(f"omnitraining.experiments.figures.{experiment.draw}").draw
         )
     photos = {"problem": {"init_args": {"data": "anywhere"}}} if name in PHOTOS else {}
-    jobs = reproduction.plan(suite, Path("runs"), [0], smoke, photos, budget=1.0)
+    jobs = reproduction.plan(experiment, Path("runs"), [0], smoke, photos, budget=1.0)
     known: set[str] = set()
     for job in jobs:  # every row once, and every setting once
         if not {job.row, f"in {job.setting}"} <= known:
             parse(job.values, str(job.folder))
         known |= {job.row, f"in {job.setting}"}
-    assert known == {*suite.rows, *(f"in {s}" for s in suite.settings or [""])}
+    assert known == {*experiment.rows, *(f"in {s}" for s in experiment.settings or [""])}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("configs/*.yaml")), ids=lambda p: p.stem)
@@ -180,35 +182,35 @@ def check_record(record: dict[str, Any]) -> None:
 def shrunk(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Makes the experiments' smoke variants smaller still, with a cache of their own."""
 
-    def find(name: str) -> Suite:
-        suite = find_suite(name)
-        problem = suite.config["problem"]["class_path"].rpartition(".")[2]
+    def find(name: str) -> Experiment:
+        experiment = find_experiment(name)
+        problem = experiment.config["problem"]["class_path"].rpartition(".")[2]
         steps = {"training": {"steps": 2, "val_every": 2, "threads": 1}}
-        return dataclasses.replace(suite, smoke=merge(suite.smoke, TINY[problem], steps))
+        return dataclasses.replace(experiment, smoke=merge(experiment.smoke, TINY[problem], steps))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(reproduction, "find_suite", find)
+        patch.setattr(reproduction, "find_experiment", find)
         yield find
 
 
 @pytest.fixture(scope="module", params=RUN)
 def reproduced(
     request: pytest.FixtureRequest, shrunk: Any, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Suite, Path]:
-    suite = shrunk(request.param)
-    folder = tmp_path_factory.getbasetemp() / (suite.folder or suite.name)
-    return suite, reproduce(request.param, folder, smoke=True)
+) -> tuple[Experiment, Path]:
+    experiment = shrunk(request.param)
+    folder = tmp_path_factory.getbasetemp() / (experiment.folder or experiment.name)
+    return experiment, reproduce(request.param, folder, smoke=True)
 
 
-def test_every_experiment_runs_and_draws_its_figure(reproduced: tuple[Suite, Path]) -> None:
-    suite, path = reproduced
-    assert path.name == f"{suite.name}.json"
+def test_every_experiment_runs_and_draws_its_figure(reproduced: tuple[Experiment, Path]) -> None:
+    experiment, path = reproduced
+    assert path.name == f"{experiment.name}.json"
     record = json.loads(path.read_text())
     check_record(record)
-    assert list(record["rows"]) == list(suite.rows) and record["tasks"] == 20
-    assert record["command"] == f"omni reproduce {suite.name} --smoke"
-    if not suite.draw:
+    assert list(record["rows"]) == list(experiment.rows) and record["tasks"] == 20
+    assert record["command"] == f"omni reproduce {experiment.name} --smoke"
+    if not experiment.draw:
         assert all(len(row["validation"]) == 1 for row in record["rows"].values())
         return
     picture = path.with_suffix(".png").read_bytes()
@@ -217,8 +219,8 @@ def test_every_experiment_runs_and_draws_its_figure(reproduced: tuple[Suite, Pat
     assert width > 400 and height > 300 and len(picture) > 10_000
 
 
-def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Suite, Path]) -> None:
-    suite, path = reproduced
+def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Experiment, Path]) -> None:
+    experiment, path = reproduced
     record = json.loads(path.read_text())
     reference = load(path, record["reference"])
     for row, results in record["rows"].items():
@@ -248,9 +250,11 @@ def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Suite, Path]) 
             gap = cell["reference_minus_this"]
             assert gap["mean"] == pytest.approx(mean, rel=1e-3, abs=1e-5)
             assert gap["interval"] == pytest.approx(interval, rel=1e-3, abs=1e-5)
-        config = yaml.safe_load((path.parent / f"{row}-{suite.seeds[0]}/config.yaml").read_text())
-        if config.get("start"):  # a record names no folder of the machine
-            config["start"] = Path(config["start"]).name
+        config = yaml.safe_load(
+            (path.parent / f"{row}-{experiment.seeds[0]}/config.yaml").read_text()
+        )
+        if config.get("start_from"):  # a record names no folder of the machine
+            config["start_from"] = Path(config["start_from"]).name
         assert results["config"] == config
 
 
@@ -267,34 +271,36 @@ def numbers(scores: list[float]) -> tuple[float, float]:
     return mean, 1.96 * (variance / len(scores)) ** 0.5
 
 
-def test_given_again_it_keeps_its_runs(reproduced: tuple[Suite, Path]) -> None:
-    suite, path = reproduced
+def test_given_again_it_keeps_its_runs(reproduced: tuple[Experiment, Path]) -> None:
+    experiment, path = reproduced
     files = [*path.parent.glob("*/*.safetensors"), *path.parent.glob("*/evaluations/*.json")]
     before = {file: file.stat().st_mtime_ns for file in files}
     record = path.read_text()
-    assert reproduce(suite.name, path.parent, smoke=True).read_text() == record
+    assert reproduce(experiment.name, path.parent, smoke=True).read_text() == record
     assert before == {file: file.stat().st_mtime_ns for file in files}
 
 
 def test_a_run_of_another_configuration_is_not_touched(
-    reproduced: tuple[Suite, Path], monkeypatch: pytest.MonkeyPatch
+    reproduced: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite, path = reproduced
-    changed = dataclasses.replace(suite, smoke=merge(suite.smoke, {"loss": {"distill_weight": 7}}))
-    monkeypatch.setattr(reproduction, "find_suite", lambda name: changed)
+    experiment, path = reproduced
+    changed = dataclasses.replace(
+        experiment, smoke=merge(experiment.smoke, {"loss": {"distill_weight": 7}})
+    )
+    monkeypatch.setattr(reproduction, "find_experiment", lambda name: changed)
     with pytest.raises(
         InputError, match=r"holds a run with another loss.distill_weight: choose another"
     ):
-        reproduce(suite.name, path.parent, smoke=True)
+        reproduce(experiment.name, path.parent, smoke=True)
 
 
 def test_several_seeds_are_pooled(
     shrunk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = shrunk("figure5")
-    rows = {row: suite.rows[row] for row in ("omni-training", "maml")}
-    small = dataclasses.replace(suite, rows=rows)
-    monkeypatch.setattr(reproduction, "find_suite", lambda name: small)
+    experiment = shrunk("figure5")
+    rows = {row: experiment.rows[row] for row in ("omni-training", "maml")}
+    small = dataclasses.replace(experiment, rows=rows)
+    monkeypatch.setattr(reproduction, "find_experiment", lambda name: small)
     path = reproduce("figure5", tmp_path, smoke=True, seeds=[1, 2])
     record = json.loads(path.read_text())
     check_record(record)
@@ -330,7 +336,7 @@ def test_policies_are_trained_in_a_setting_and_drawn(shrunk: Any, tmp_path: Path
 def test_a_budget_is_a_fraction_of_the_work(
     name: str, budget: float, expected: dict[str, int]
 ) -> None:
-    found = reproduction.within_budget(find_suite(name).config, budget)
+    found = reproduction.within_budget(find_experiment(name).config, budget)
     numbers = {**found["training"], **found["problem"].get("init_args", {})}
     assert {key: numbers.get(key) for key in expected} == expected
 
@@ -342,8 +348,12 @@ def test_what_a_setting_says_of_a_row_stands_over_the_row_there_alone() -> None:
         "far": {"training": {"lr": 0.4}},
     }
     rows: dict[str, Any] = {"one": {"training": {"steps": 8}}, "two": {}}
-    suite = dataclasses.replace(find_suite("figure8"), config=config, rows=rows, settings=settings)
-    found = {(job.row, job.setting): job.values for job in reproduction.plan(suite, Path(), [0])}
+    experiment = dataclasses.replace(
+        find_experiment("figure8"), config=config, rows=rows, settings=settings
+    )
+    found = {
+        (job.row, job.setting): job.values for job in reproduction.plan(experiment, Path(), [0])
+    }
     rates = {place: values["training"]["lr"] for place, values in found.items()}
     assert rates == {
         ("one", "near"): 0.3, ("two", "near"): 0.2, ("one", "far"): 0.4, ("two", "far"): 0.4,
@@ -379,7 +389,7 @@ def test_steps_of_all_rows_are_timed_and_the_record_has_their_seconds(
     path = reproduce("demo", tmp_path, smoke=True, cost=True)
     assert [p.name for p in tmp_path.iterdir()] == ["demo.costs.json"]  # nothing was trained
     costs = json.loads(path.read_text())["rows"]
-    assert list(costs) == [*find_suite("demo").rows]
+    assert list(costs) == [*find_experiment("demo").rows]
     one = {row: by[""] for row, by in costs.items()}
     assert all(cost["seconds"] > 0 for cost in one.values())
     record = json.loads(reproduce("demo", tmp_path, smoke=True).read_text())
@@ -393,6 +403,6 @@ def test_steps_of_all_rows_are_timed_and_the_record_has_their_seconds(
 
 
 def test_a_step_is_timed_before_the_run_that_it_starts_from_is_there(tmp_path: Path) -> None:
-    begun = [row for row, own in find_suite("pretrained").rows.items() if "start" in own]
+    begun = [row for row, own in find_experiment("pretrained").rows.items() if "start_from" in own]
     path = reproduce("pretrained", tmp_path, smoke=True, cost=True, only=begun[:1])
     assert list(json.loads(path.read_text())["rows"]) == begun[:1]

@@ -19,7 +19,7 @@ from torch import nn
 
 import omnitraining
 from omnitraining.cli import main
-from omnitraining.config.experiment import load_model
+from omnitraining.config.run_config import load_model
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiments.running import evaluate_run, train_run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnitraining.config.experiment import instantiate, load_run
+from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
@@ -76,13 +76,13 @@ def test_a_started_run_is_loaded_without_the_other(classifier: Run, tmp_path: Pa
     [
         ({"backbone": {"class_path": "Conv4", "init_args": {"channels": 1, "width": 8}}},
          "holds a Conv4 that does not fit this Conv4"),
-        ({"start": "nowhere"}, "no run at .*/nowhere"),
+        ({"start_from": "nowhere"}, "no run at .*/nowhere"),
     ],
 )  # fmt: skip
 def test_a_start_that_does_not_fit_is_one_line(
     classifier: Run, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    values = {"method": "meta-training", "start": str(classifier.path), **changes}
+    values = {"method": "meta-training", "start_from": str(classifier.path), **changes}
     with pytest.raises(InputError, match=message) as raised:
         train_run(config(BLOBS, **values), tmp_path / "run", trust=True)
     assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()

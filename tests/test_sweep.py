@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from omnitraining.cli import main
-from omnitraining.config.experiment import load_run
+from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
 from omnitraining.experiments.figures import varied_fields
 from omnitraining.experiments.variation import Cell, cells, given_fields, listed

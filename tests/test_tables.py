@@ -18,28 +18,32 @@ from torch import Tensor
 from omnitraining.backbones import ResNet18
 from omnitraining.backbones.resnet import Block
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, load_run, parse
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import instantiate, load_run, parse
 from omnitraining.datasets import placeholders, read
 from omnitraining.datasets.standards import STANDARDS
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiments import display, jobs, reproduction
 from omnitraining.experiments.claims import Claim
+from omnitraining.experiments.experiment import Experiment, completed, experiments, find_experiment
 from omnitraining.experiments.figures import tables
 from omnitraining.experiments.records import Shown, evaluations, join, rows_of
 from omnitraining.experiments.report import sections
 from omnitraining.experiments.reproduction import reproduce
-from omnitraining.experiments.suites import Suite, completed, find_suite, suites
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification import photos
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
 TABLES = ["table2", "table3", "table4", "table5"]
 ABLATIONS = ["table6", "table7", "figure3", "figure9", "figure10", "figure11", "figure12"]
-ALL = [suite.name for suite in suites() if suite.settings or suite.name in TABLES]
+ALL = [
+    experiment.name
+    for experiment in experiments()
+    if experiment.settings or experiment.name in TABLES
+]
 SMALL: Values = {"init_args": {"waves": 5, "test_steps": 1}}
-WAVES = Suite(
+WAVES = Experiment(
     name="waves",
     title="Waves of two kinds",
     paper="nothing",
@@ -57,16 +61,16 @@ WAVES = Suite(
     seeds=[0, 1],
     draw="tables",
 )
-Use = Callable[..., Suite]
+Use = Callable[..., Experiment]
 
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """Makes an experiment, with some of it replaced, the one that any name finds."""
 
-    def replace(suite: Suite, **changes: Any) -> Suite:
-        changed = dataclasses.replace(suite, **changes)
-        monkeypatch.setattr(reproduction, "find_suite", lambda name: changed)
+    def replace(experiment: Experiment, **changes: Any) -> Experiment:
+        changed = dataclasses.replace(experiment, **changes)
+        monkeypatch.setattr(reproduction, "find_experiment", lambda name: changed)
         return changed
 
     return replace
@@ -77,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of WAVES, complete; not to be changed."""
     folder = tmp_path_factory.mktemp("waves")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduction, "find_suite", lambda name: WAVES)
+        patch.setattr(reproduction, "find_experiment", lambda name: WAVES)
         assert reproduce("waves", folder, smoke=True, seeds=[0, 1], settings=["few", "many"])
     return folder
 
@@ -304,7 +308,7 @@ def test_a_row_has_results_once_all_its_seeds_are_there(copy: Path) -> None:
 
 # --- generations ---
 
-GENERATIONS = Suite(
+GENERATIONS = Experiment(
     name="generations",
     title="Two generations",
     paper="nothing",
@@ -316,7 +320,7 @@ GENERATIONS = Suite(
     },
     rows={
         "first": {"pretraining": {"class_path": "RFS", "init_args": {"temperature": 2.0}}},
-        "second": {"previous": "first"},
+        "second": {"teacher_run": "first"},
         "second+": {"continues": "second", "training": {"steps": 2}},
     },
     smoke={},
@@ -334,37 +338,37 @@ def test_a_generation_is_taught_by_the_run_of_the_same_seed(tmp_path: Path, use:
     experiments = {
         row: load_run(Run(tmp_path / f"{row}-3", trust=True)) for row in GENERATIONS.rows
     }
-    assert experiments["first"].previous is None
+    assert experiments["first"].teacher_run is None
     for row in ("second", "second+"):
-        assert experiments[row].previous == tmp_path / "first-3"
+        assert experiments[row].teacher_run == tmp_path / "first-3"
         assert experiments[row].pretraining == experiments["first"].pretraining
         assert experiments[row].pretraining.temperature == 2.0  # type: ignore[attr-defined]
     facts = record_of(tmp_path, "generations")["rows"]["second"]
-    assert facts["config"]["previous"] == "first-3", "no folder of this machine"
+    assert facts["config"]["teacher_run"] == "first-3", "no folder of this machine"
 
 
 def test_rows_go_on_from_runs_by_the_names_that_these_have() -> None:
     rows = {
         "first": {"run": "shared"},
-        "second": {"previous": "first"},
-        "third": {"start": "first"},
+        "second": {"teacher_run": "first"},
+        "third": {"start_from": "first"},
         "fourth": {"continues": "first"},
     }
-    suite = dataclasses.replace(WAVES, rows=rows, settings={})
-    first, second, third, fourth = reproduction.plan(suite, Path("x"), [0], False, {}, 1.0)
+    experiment = dataclasses.replace(WAVES, rows=rows, settings={})
+    first, second, third, fourth = reproduction.plan(experiment, Path("x"), [0], False, {}, 1.0)
     shared = Path("x/shared-0")
     assert first.folder == fourth.continues == shared
-    assert second.values["previous"] == third.values["start"] == str(shared.absolute())
+    assert second.values["teacher_run"] == third.values["start_from"] == str(shared.absolute())
 
 
 def test_a_row_goes_where_the_row_goes_that_it_continues() -> None:
     rows = {
         "first": {"settings": ["many"], "smoke": {"seed": 1}},
-        "second": {"previous": "first"},
+        "second": {"teacher_run": "first"},
         "third": {"continues": "second", "settings": ["few"]},
     }
-    suite = dataclasses.replace(WAVES, rows=rows)
-    jobs = reproduction.plan(suite, Path("x"), [0], True, {}, 1.0)
+    experiment = dataclasses.replace(WAVES, rows=rows)
+    jobs = reproduction.plan(experiment, Path("x"), [0], True, {}, 1.0)
     assert [str(job.folder) for job in jobs] == [
         "x/few/third-0",
         "x/many/first-0",
@@ -439,22 +443,24 @@ def test_the_command_line_passes_all_options(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-def small_table(name: str, *rows: str) -> Suite:
+def small_table(name: str, *rows: str) -> Experiment:
     """A shipped table with a small network, and some of its rows."""
-    suite = find_suite(name)
+    experiment = find_experiment(name)
     network = {"class_path": "Conv4", "init_args": {"width": 4}}
-    smoke = {**suite.smoke, "backbone": network}
-    return dataclasses.replace(suite, rows={row: suite.rows[row] for row in rows}, smoke=smoke)
+    smoke = {**experiment.smoke, "backbone": network}
+    return dataclasses.replace(
+        experiment, rows={row: experiment.rows[row] for row in rows}, smoke=smoke
+    )
 
 
 def test_placeholders_stand_in_for_missing_photographs(tmp_path: Path, use: Use) -> None:
-    suite = use(small_table("table5", "protonet"))
+    experiment = use(small_table("table5", "protonet"))
     record = record_of(reproduce("table5", tmp_path, smoke=True).parent, "table5")
     assert record["command"] == "omni reproduce table5 --smoke"
     assert runs_in(tmp_path) == ["cub/protonet-0"]
     results = record["rows"]["protonet"]
     assert list(results["cells"]) == ["cub 5-way 1-shot", "cub 5-way 5-shot"]
-    assert results["paper"] == suite.rows["protonet"]["paper"]
+    assert results["paper"] == experiment.rows["protonet"]["paper"]
     assert results["settings"]["cub"]["config"]["problem"]["init_args"]["data"] == "DIR"
     made = yaml.safe_load((tmp_path / "cub/protonet-0/config.yaml").read_text())
     assert made["problem"]["init_args"]["complete"] is False
@@ -514,39 +520,39 @@ def test_placeholders_have_the_layout_of_a_data_set_and_differ(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", TABLES)
 def test_what_rows_of_shipped_tables_say_fits_together(name: str) -> None:
-    suite = find_suite(name)
+    experiment = find_experiment(name)
     benchmarks = [
         benchmark
-        for setting in (suite.settings or {"": {}}).values()
-        for benchmark in merge(suite.config, setting)["problem"]["init_args"]["benchmarks"]
+        for setting in (experiment.settings or {"": {}}).values()
+        for benchmark in merge(experiment.config, setting)["problem"]["init_args"]["benchmarks"]
     ]
     assert len(benchmarks) == len(set(benchmarks)), "cells of settings would clash"
     before: list[str] = []
-    for row, own in suite.rows.items():
-        assert {own.get("previous"), own.get("continues")} <= {None, *before}
-        assert set(own.get("settings", [])) <= set(suite.settings)
+    for row, own in experiment.rows.items():
+        assert {own.get("teacher_run"), own.get("continues")} <= {None, *before}
+        assert set(own.get("settings", [])) <= set(experiment.settings)
         for cell, (mean, half) in own.get("paper", {}).items():
             benchmark, _, shots = cell.partition(" ")
             assert benchmark in benchmarks and shots in ("1-shot", "5-shot")
             assert 20 < mean < 100 and 0 < half < 2
         before.append(row)
-    with_numbers = [own["paper"] for own in suite.rows.values() if "paper" in own]
+    with_numbers = [own["paper"] for own in experiment.rows.values() if "paper" in own]
     assert len(with_numbers[0]) == 2 * len(benchmarks)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_numbers_of_the_paper_are_those_of_its_cells(name: str) -> None:
     """Cells have the names that settings give to benchmarks; means may lack an interval."""
-    suite, cells = find_suite(name), set()
-    for setting in suite.settings.values():
+    experiment, cells = find_experiment(name), set()
+    for setting in experiment.settings.values():
         for benchmark in setting["problem"]["init_args"]["benchmarks"]:
             shown = setting.get("called", {}).get(benchmark, benchmark)
             assert shown not in cells, "cells of settings would clash"
             cells.add(shown)
-    for own in suite.rows.values():
+    for own in experiment.rows.values():
         for cell, (mean, *half) in own.get("paper", {}).items():
             assert cell.partition(" ")[0] in cells and 20 < mean < 100 and len(half) < 2
-    for claim in (Claim(**fields) for fields in suite.claims):
+    for claim in (Claim(**fields) for fields in experiment.claims):
         assert {cell.partition(" ")[0] for cell in claim.cells} <= cells
 
 
@@ -554,18 +560,22 @@ def test_experiments_that_share_a_folder_have_the_same_runs_in_it() -> None:
     """Or the second of them would refuse the runs of the first."""
     found: dict[Path, tuple[str, Any]] = {}
     data = {"problem": {"init_args": {"data": "anywhere"}}}
-    for suite in suites():
-        photographs = suite.config["problem"]["class_path"] == "Photos"
-        folder = Path(suite.folder or suite.name)
-        for job in reproduction.plan(suite, folder, [0], False, data if photographs else {}, 1.0):
+    for experiment in experiments():
+        photographs = experiment.config["problem"]["class_path"] == "Photos"
+        folder = Path(experiment.folder or experiment.name)
+        for job in reproduction.plan(
+            experiment, folder, [0], False, data if photographs else {}, 1.0
+        ):
             whole = merge(job.values)
-            first, values = found.setdefault(job.folder, (suite.name, whole))
-            assert values == whole or parse(values) == parse(whole), f"{first}, {suite.name}: {job}"
+            first, values = found.setdefault(job.folder, (experiment.name, whole))
+            assert values == whole or parse(values) == parse(whole), (
+                f"{first}, {experiment.name}: {job}"
+            )
 
 
 def test_the_blocks_of_figure_12_are_those_of_a_resnet_18() -> None:
     blocks = [name for name, m in ResNet18().named_modules() if isinstance(m, Block)]
-    rows = find_suite("figure12").rows
+    rows = find_experiment("figure12").rows
     first = [row["omninet"]["shared_until"] for row in rows.values() if "omninet" in row]
     assert first == blocks[1:] and len(blocks) == 8
 
@@ -586,8 +596,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, rows in chosen.items():
         with pytest.MonkeyPatch.context() as patch:
-            suite = small_table(name, *rows)
-            patch.setattr(reproduction, "find_suite", lambda name, suite=suite: suite)
+            experiment = small_table(name, *rows)
+            patch.setattr(
+                reproduction, "find_experiment", lambda name, experiment=experiment: experiment
+            )
             before = {f: f.stat().st_mtime_ns for f in folder.rglob("best.safetensors")}
             reproduce(name, folder, smoke=True)
             after = {f: f.stat().st_mtime_ns for f in folder.rglob("best.safetensors")}
@@ -638,17 +650,17 @@ def test_records_and_the_book_have_fine_tuned_flows(photographs: Path) -> None:
 def test_lengths_are_the_epochs_of_the_paper(
     name: str, setting: str, images: int, epochs: int
 ) -> None:
-    suite = find_suite(name)
-    length = merge(suite.config, suite.settings.get(setting, {}))["training"]
+    experiment = find_experiment(name)
+    length = merge(experiment.config, experiment.settings.get(setting, {}))["training"]
     assert length["steps"] == epochs * math.ceil(images / 64)
     assert length["steps"] % length["val_every"] == 0
 
 
 def test_an_unseen_domain_is_not_trained_on() -> None:
-    suite = find_suite("table5")
+    experiment = find_experiment("table5")
     domains = ["mini-imagenet", "cub", "cars", "places", "plantae"]
-    assert list(suite.settings) == domains[1:]
-    for unseen, fields in suite.settings.items():
+    assert list(experiment.settings) == domains[1:]
+    for unseen, fields in experiment.settings.items():
         parts = fields["problem"]["init_args"]
         assert parts["benchmarks"] == [unseen]
         assert parts["training"] == [name for name in domains if name != unseen]
@@ -659,7 +671,7 @@ def test_an_unseen_domain_is_not_trained_on() -> None:
 def test_the_tiny_variant_of_every_table_runs(name: str, tmp_path: Path) -> None:
     try:
         record = record_of(reproduce(name, tmp_path, smoke=True).parent, name)
-        assert list(record["rows"]) == list(find_suite(name).rows)
+        assert list(record["rows"]) == list(find_experiment(name).rows)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     finally:
         shutil.rmtree(tmp_path)  # some gigabytes
@@ -668,9 +680,11 @@ def test_the_tiny_variant_of_every_table_runs(name: str, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_resnet_18_adapts_by_maml() -> None:
     """The tiny variants have a small network in this row, for the sake of 200 validation tasks."""
-    suite = find_suite("table3")
+    experiment = find_experiment("table3")
     (job,) = (
-        job for job in reproduction.plan(suite, Path("x"), [0], False, {}, 1.0) if job.row == "maml"
+        job
+        for job in reproduction.plan(experiment, Path("x"), [0], False, {}, 1.0)
+        if job.row == "maml"
     )
     protocol = {"protocol": {"shots": 1, "queries": 1, "batch": 4, "test_shots": [1]}}
     glyphs = {"benchmarks": ["latin"], "training_classes": 10, "instances": 4, **protocol}
@@ -679,9 +693,9 @@ def test_a_resnet_18_adapts_by_maml() -> None:
         {"problem": {"class_path": "Glyphs", "init_args": glyphs}},
         {"backbone": {"init_args": {"channels": 1}}},
     )
-    experiment = instantiate(parse(values))
+    run_config = instantiate(parse(values))
     random = torch.Generator().manual_seed(0)
-    model, problem = experiment.build(), experiment.problem
+    model, problem = run_config.build(), run_config.problem
     terms = model(problem.minibatch(0, random), problem.episode(0, random))
     total: Tensor = terms["total"]
     total.backward()
@@ -848,15 +862,17 @@ def test_a_setting_may_keep_the_cells_of_its_own_shots(trained: Path) -> None:
     assert len(kept.cells) > 0
 
 
-@pytest.mark.parametrize("name", [suite.name for suite in suites() if suite.yardstick])
+@pytest.mark.parametrize(
+    "name", [experiment.name for experiment in experiments() if experiment.yardstick]
+)
 def test_every_yardstick_row_trains_and_published_numbers_have_cells(name: str) -> None:
     """A cell without a run of its own could never be reached."""
-    suite = find_suite(name)
-    for row, own in suite.rows.items():
+    experiment = find_experiment(name)
+    for row, own in experiment.rows.items():
         endings = [
             ending
             for setting in own["settings"]
-            for ending in suite.settings[setting].get("cells", ["1-shot", "5-shot"])
+            for ending in experiment.settings[setting].get("cells", ["1-shot", "5-shot"])
         ]
         for cell in own.get("paper", {}):
             assert cell.endswith(tuple(endings)), f"{row}: {cell}"

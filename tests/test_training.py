@@ -10,14 +10,14 @@ import torch
 
 from omnitraining import training
 from omnitraining.batches import MiniBatch
-from omnitraining.config.experiment import instantiate
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiments import reproduction
+from omnitraining.experiments.experiment import Experiment
 from omnitraining.experiments.reproduction import reproduce
 from omnitraining.experiments.running import train_run
-from omnitraining.experiments.suites import Suite
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import Training
@@ -154,9 +154,9 @@ def test_more_steps_are_the_only_other_way_to_go_on(tmp_path: Path) -> None:
     assert (run.path / "config.yaml").read_text() == before
 
 
-def suite(rows: dict[str, Values]) -> Suite:
+def experiment(rows: dict[str, Values]) -> Experiment:
     """An experiment on sinusoids at a constant learning rate."""
-    return Suite("toy", "", "", "", SINUSOIDS, rows, {}, [3], "none")
+    return Experiment("toy", "", "", "", SINUSOIDS, rows, {}, [3], "none")
 
 
 def test_a_row_that_continues_another_is_as_if_trained_afresh(
@@ -168,7 +168,7 @@ def test_a_row_that_continues_another_is_as_if_trained_afresh(
         "longest": {"continues": "long", "training": {"steps": 8}},
         "afresh": {"loss": {"distill_weight": 1.0}, "training": {"steps": 8}},
     }
-    monkeypatch.setattr(reproduction, "find_suite", lambda name: suite(rows))
+    monkeypatch.setattr(reproduction, "find_experiment", lambda name: experiment(rows))
     reproduce("toy", tmp_path, only=list(rows))
     assert_same_runs(Run(tmp_path / "longest-3"), Run(tmp_path / "afresh-3"))
     assert facts(Run(tmp_path / "long-3"))["step"] == 6
@@ -179,7 +179,7 @@ def test_a_row_cannot_continue_one_that_is_not_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: dict[str, Values] = {"short": {}, "long": {"continues": "short"}}
-    monkeypatch.setattr(reproduction, "find_suite", lambda name: suite(rows))
+    monkeypatch.setattr(reproduction, "find_experiment", lambda name: experiment(rows))
     with pytest.raises(InputError, match=r"goes on from .*short-3, which is not trained"):
         reproduce("toy", tmp_path, only=["long"])
     assert not (tmp_path / "long-3").exists()

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 import omnitraining
 from omnitraining.cli import main
-from omnitraining.config.experiment import Experiment, dump, load_run, parse
 from omnitraining.config.fields import known_classes
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import RunConfig, dump, load_run, parse
 from omnitraining.config.trust import Check, own_classes
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import changed_fields, evaluate_run, train_run
@@ -172,7 +172,7 @@ def test_a_foreign_name_is_not_compared_without_trust(tmp_path: Path) -> None:
 
 def test_every_parameter_of_every_class_is_of_a_type_that_is_checked() -> None:
     """Otherwise a new parameter would end in an error of the check itself."""
-    for kind in {*own_classes().values(), Experiment}:
+    for kind in {*own_classes().values(), RunConfig}:
         for name in inspect.signature(kind).parameters:
             with pytest.raises(InputError):
                 Check("x", foreign=frozenset({"y"}))._plan(kind, {name: object()}, "p", "n")
@@ -210,8 +210,8 @@ def test_what_is_made_strictly_is_what_the_parser_makes(tmp_path: Path) -> None:
         ({"loss": {"distill_weight": 1e300}}, r"loss\.distill_weight is 1e\+300: it must be less"),
         ({"loss": {"distill_weight": math.inf}}, "holds inf, which is not a finite number"),
         ({"method": "none"}, "method is 'none': it must be one of 'omni-training', "),
-        ({"start": "a\0b"}, "must be a text without control codes"),
-        ({"start": "\ud800"}, "must be a text without control codes|is not YAML"),
+        ({"start_from": "a\0b"}, "must be a text without control codes"),
+        ({"start_from": "\ud800"}, "must be a text without control codes|is not YAML"),
         ({"backbone": {"class_path": "ViT", "init_args": {"depth": 10**9}}}, "200 or less"),
         ({"backbone": {"class_path": "MLP", "init_args": {"hidden": [1] * 2000}}}, "1,000 or"),
         ({"problem": {"class_path": "Sinusoids", "init_args": {"waves": 10**9}}}, "1,000,000 or"),
@@ -288,7 +288,7 @@ def test_a_run_that_another_starts_from_is_a_strangers(touched: Path, tmp_path: 
     shutil.move(tmp_path / "theirs", tmp_path / "moved")
     sys.modules.pop("stranger")
     touched.unlink()
-    for field in ("start", "previous"):
+    for field in ("start_from", "teacher_run"):
         chosen = config(SINUSOIDS, method="meta-training", **{field: str(tmp_path / "moved")})
         with pytest.raises(InputError, match=r"moved/config\.yaml names stranger\.Mine"):
             train_run(chosen, tmp_path / "run")

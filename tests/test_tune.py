@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from omnitraining.cli import main
-from omnitraining.config.experiment import read_config
+from omnitraining.config.run_config import read_config
 from omnitraining.errors import InputError
 from omnitraining.experiments import cluster
 from omnitraining.experiments.jobs import Job, Work, in_processes
@@ -299,7 +299,9 @@ def test_a_search_in_a_folder_that_was_moved_goes_on(
     project = tmp_path / "a"
     project.mkdir()
     assert main(["train", str(write(project / "w.yaml", values)), "--out", f"{project}/run"]) == 0
-    config = write(project / "waves.yaml", {**values, "method": "joint-training", "start": "run"})
+    config = write(
+        project / "waves.yaml", {**values, "method": "joint-training", "start_from": "run"}
+    )
     ranges = {"loss.distill_weight": Range(("0", "1"))}
     Search(config, {}, ranges, project / "out")
     project.rename(tmp_path / "b")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate
+from omnitraining.config.run_config import instantiate
 from omnitraining.experiments.figures import adaptation_curves, cheetah_strip, navigation_paths
 from omnitraining.experiments.running import train_run
 from omnitraining.tasks.reinforcement.half_cheetah import Physics

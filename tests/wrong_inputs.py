@@ -51,8 +51,8 @@ from omnitraining import (
     datasets,
 )
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, parse, read_config
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import instantiate, parse, read_config
 from omnitraining.datasets import decoding
 from omnitraining.datasets.own import from_arrays, from_dataset
 from omnitraining.experiments.running import train_run
@@ -269,7 +269,7 @@ def removed_image(room: Room) -> None:
 
 def two_places(room: Room) -> None:
     """A relative path that leads to a folder beside the configuration and to one here."""
-    path = room.config({"start": "run"})
+    path = room.config({"start_from": "run"})
     (path.parent / "run").mkdir()
     here = path.parent / "here"
     (here / "run").mkdir(parents=True)
@@ -616,18 +616,22 @@ _CASES = [
         "a file for a run folder",
         lambda r: r.omni("train", r.config(), "--out", r.text("file", "")),
     ),
-    Case(TRAIN, "a start that is not there", lambda r: r.train({"start": str(r.folder / "none")})),
+    Case(
+        TRAIN,
+        "a start that is not there",
+        lambda r: r.train({"start_from": str(r.folder / "none")}),
+    ),
     Case(
         TRAIN,
         "a start of another network",
         lambda r: r.train(
-            {"start": str(r.waves), "method": "pre-training", "backbone": init(hidden=[9])}
+            {"start_from": str(r.waves), "method": "pre-training", "backbone": init(hidden=[9])}
         ),
     ),
     Case(
         TRAIN,
-        "a previous run of another method",
-        lambda r: r.train({"previous": str(r.waves), "method": "meta-training"}),
+        "a teacher of another method",
+        lambda r: r.train({"teacher_run": str(r.waves), "method": "meta-training"}),
     ),
     Case(RUNS, "no run in the folder", lambda r: r.omni("evaluate", r.photos)),
     Case(RUNS, "no folder", lambda r: r.omni("evaluate", r.folder / "none")),

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.kills import MANNERS, differences, killed, seconds_of
-from omnitraining.config.experiment import parse
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import parse
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import load_checkpoint, provenance

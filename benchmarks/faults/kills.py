@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from safetensors.torch import load_file
 
-from omnitraining.config.experiment import parse
+from omnitraining.config.run_config import parse
 from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.runs import run as runs
 from omnitraining.runs.run import Run, load_checkpoint

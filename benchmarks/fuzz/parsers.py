@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from omnitraining.config.experiment import Experiment, experiment_of
+from omnitraining.config.run_config import RunConfig, run_config_of
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.trust import Check, flat
 from omnitraining.config.values import read_yaml
@@ -72,7 +72,7 @@ def pickled(data: bytes) -> object:
 def configuration(data: bytes) -> object:
     """What is read and checked before anything is made of it."""
     values = read_yaml_strictly(written("config.yaml", data))
-    return Check("config.yaml").plan(values, Experiment)
+    return Check("config.yaml").plan(values, RunConfig)
 
 
 def own_configuration(data: bytes) -> object:
@@ -83,7 +83,7 @@ def own_configuration(data: bytes) -> object:
 def changed_configuration(data: bytes) -> object:
     """A whole configuration in which the bytes say what is replaced by what."""
     values = changed(yaml.safe_load(CONFIG), data)
-    plan = Check("config.yaml").plan(values, Experiment)
+    plan = Check("config.yaml").plan(values, RunConfig)
     return configuration(yaml.safe_dump(values).encode()), flat(plan)
 
 
@@ -198,7 +198,7 @@ def bare_learner(config: object) -> bytes:
 
 def learner_of(config: Any, inputs: Any, votes: Any) -> bytes:
     """A learner's file with the weights of a model that was not trained."""
-    model = experiment_of(config, "made", False).build()
+    model = run_config_of(config, "made", False).build()
     text = {"version": 1, "name": "x", "config": config, "inputs": inputs, "votes": votes}
     tensors = {f"model.{name}": one.clone() for name, one in unique_tensors(model).items()}
     return save(tensors, {"learner": json.dumps({**text, "fit": {}})})

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import RESULTS
-from omnitraining.config.experiment import parse
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import parse
 from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import provenance
 from omnitraining.training import Progress

@@ -8,10 +8,11 @@ from typing import Any
 import yaml
 
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
+from omnitraining.experiments.experiment import completed
+from omnitraining.experiments.experiment import experiments as shipped
 from omnitraining.experiments.figures.pairs import configuration
 from omnitraining.experiments.report import book, origin, page, sections
 from omnitraining.experiments.report.markers import outside
-from omnitraining.experiments.suites import completed, suites
 
 Record = dict[str, Any]
 
@@ -47,7 +48,7 @@ class Experiment:
 def experiments() -> dict[str, Experiment]:
     """All shipped experiments by name."""
     folder = PACKAGE / "experiments"
-    texts = {suite.name: (folder / f"{suite.name}.yaml").read_text() for suite in suites()}
+    texts = {one.name: (folder / f"{one.name}.yaml").read_text() for one in shipped()}
     files = {name: yaml.safe_load(text) for name, text in texts.items()}
     return {
         name: Experiment(name, _comment(text), completed(name, files), text, record(name))

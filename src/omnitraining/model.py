@@ -348,9 +348,9 @@ def _built(
     previous: Model | None,
 ) -> Model:
     if previous is not None and "pre" not in previous.networks:
-        raise InputError("the run named as previous has no pre-flow, which is what teaches")
+        raise InputError("the run of teacher_run has no pre-flow, which is what teaches")
     if previous is not None and method == "meta-training":
-        raise InputError("meta-training has no pre-training that a previous run could teach")
+        raise InputError("meta-training has no pre-training that a teacher_run could teach")
     flows: dict[str, nn.Module]
     trunk: nn.Module = nn.Identity()
     if method == "omni-training":

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from omnitraining.config.experiment import Experiment, dump, instantiate
+from omnitraining.config.run_config import RunConfig, dump, instantiate
 from omnitraining.learner import Trained
 from omnitraining.learner.calibration import Calibration, head_weights
 from tests.reference.tiny import BLOBS, SINUSOIDS, config
@@ -12,7 +12,7 @@ from tests.reference.tiny import BLOBS, SINUSOIDS, config
 
 def untrained(
     base: dict[str, Any] = BLOBS, measured: bool = False, **changes: Any
-) -> tuple[Experiment, Trained]:
+) -> tuple[RunConfig, Trained]:
     """An experiment and its model, as it would be loaded from a run.
 
     Unless it is to be measured, which takes a while, its calibration changes nothing.
@@ -34,6 +34,6 @@ def untrained(
     return experiment, Trained.of(experiment, model, values, "tiny", None if measured else flat)
 
 
-def curves(**changes: Any) -> tuple[Experiment, Trained]:
+def curves(**changes: Any) -> tuple[RunConfig, Trained]:
     """The same of sine waves, with the votes of their evaluation."""
     return untrained(SINUSOIDS, **changes)

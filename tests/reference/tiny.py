@@ -9,8 +9,8 @@ from jsonargparse import Namespace
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from omnitraining.config.experiment import parse
 from omnitraining.config.recipes import merge
+from omnitraining.config.run_config import parse
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.tasks.classification.problem import Classification, Protocol
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from omnitraining import training
 from omnitraining.batches import MiniBatch
-from omnitraining.config.experiment import parse
+from omnitraining.config.run_config import parse
 from omnitraining.distributed import joined, team
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from omnitraining.config.experiment import instantiate
+from omnitraining.config.run_config import instantiate
 from omnitraining.datasets.duplicates import shared
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.errors import InputError

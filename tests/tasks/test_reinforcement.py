@@ -17,7 +17,7 @@ from omnitraining.adaptation.inner_loop import descended, moved
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode, MiniBatch, Samples
 from omnitraining.cli import main
-from omnitraining.config.experiment import instantiate, load_run
+from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.experiments.running import evaluate_run, train_run

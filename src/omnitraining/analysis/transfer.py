@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from omnitraining.adaptation.batched import SideBySide, Weights, copies
 from omnitraining.adaptation.inner_loop import descended
 from omnitraining.batches import Episode
-from omnitraining.config.experiment import load_run
+from omnitraining.config.run_config import load_run
 from omnitraining.datasets.duplicates import shared
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
@@ -213,11 +213,11 @@ def tune_run(run: Run, tasks: int) -> Evaluation:
     Raises:
         InputError: the run is not on images, or the new heads are not linear.
     """
-    experiment = load_run(run)
-    problem = experiment.problem
+    run_config = load_run(run)
+    problem = run_config.problem
     if not isinstance(problem, Classification):
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
-    evaluation = tuned(problem, experiment.ready(run), experiment.inference, tasks)
+    evaluation = tuned(problem, run_config.ready(run), run_config.inference, tasks)
     run.save_evaluation("tuned", evaluation)
     return evaluation
 

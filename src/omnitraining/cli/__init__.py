@@ -118,7 +118,7 @@ def add_trust_in_named_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let runs that are named by start or previous name classes from outside omnitraining",
+        help="let the runs of start_from and teacher_run use classes from outside omnitraining",
     )
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"--out is {options.out}: it must end in .png")
 
     from omnitraining.analysis import transfer
-    from omnitraining.config.experiment import load_run
+    from omnitraining.config.run_config import load_run
     from omnitraining.datasets import read
     from omnitraining.datasets.decoding import load
     from omnitraining.datasets.images import LabeledImages
@@ -55,11 +55,11 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.classification.problem import Classification
 
     run = Run(options.run, trust=options.trust)
-    experiment = load_run(run)
-    problem = experiment.problem
+    run_config = load_run(run)
+    problem = run_config.problem
     if not isinstance(problem, Classification):
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
-    model = experiment.ready(run)
+    model = run_config.ready(run)
     inputs = ImageInputs.of(problem)
     stored = load(read(options.data).split("all"), inputs.stored)
     own = LabeledImages(
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     )
     minutes = MINUTES if options.tuned_tasks is None else None
     found = transfer.measure(
-        problem, model, experiment.inference, own, options.tasks, tuned_tasks, minutes
+        problem, model, run_config.inference, own, options.tasks, tuned_tasks, minutes
     )
     show(evaluation_table(f"{run.name}, frozen", found.frozen))
     if found.tuned.cells:

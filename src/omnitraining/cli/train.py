@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"--{name} is {value}: it must be 1 or more")
 
     from omnitraining import distributed
-    from omnitraining.config import experiment
+    from omnitraining.config import run_config
     from omnitraining.config.fields import described
     from omnitraining.experiments import running
     from omnitraining.experiments.display import (
@@ -64,10 +64,10 @@ def main(arguments: list[str]) -> int:
     from omnitraining.training import find_device
 
     folder = known.out or Path("runs") / known.config.stem
-    config = experiment.read_config(known.config, fields)
+    config = run_config.read_config(known.config, fields)
     if known.fields:
         title = f"Fields of {known.config}; each is an option, as --training.steps 500"
-        show(fields_table(title, described(experiment.Experiment, config.as_dict())))
+        show(fields_table(title, described(run_config.RunConfig, config.as_dict())))
         return 0
     if known.devices * known.nodes > 1 and "RANK" not in os.environ:
         device = find_device(config.training.device)

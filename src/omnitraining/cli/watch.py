@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if kind not in (".png", ".gif"):
         raise InputError(f"--out is {options.out}: it must end in .png or .gif")
 
-    from omnitraining.config.experiment import load_run
+    from omnitraining.config.run_config import load_run
     from omnitraining.experiments.figures import cheetah_strip, navigation_paths
     from omnitraining.runs.run import Run
     from omnitraining.tasks.reinforcement.half_cheetah import HalfCheetah
@@ -37,13 +37,13 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.reinforcement.problem import Reinforcement
 
     run = Run(options.run, trust=options.trust)
-    experiment = load_run(run)
-    problem = experiment.problem
+    run_config = load_run(run)
+    problem = run_config.problem
     if not isinstance(problem, Reinforcement) or not isinstance(
         problem.environment, (Navigation, HalfCheetah)
     ):
         raise InputError(f"{run.path} is not a run on Navigation or a HalfCheetah")
-    model = experiment.ready(run)
+    model = run_config.ready(run)
     if options.flow is not None and options.flow not in model.trained_flows:
         raise InputError(
             f"{run.path} has no flow {options.flow!r}: {', '.join(model.trained_flows)}"
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     steps = problem.test_steps if options.steps is None else options.steps
     if not 1 <= steps <= problem.test_steps:
         raise InputError(f"--steps is {steps}: it must be from 1 to {problem.test_steps}")
-    flow = options.flow or problem.chosen_flow(model, experiment.inference, steps)
+    flow = options.flow or problem.chosen_flow(model, run_config.inference, steps)
     what = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
     if isinstance(problem.environment, HalfCheetah):
         made = cheetah_strip.draw(*what, options.task)

@@ -81,12 +81,12 @@ def find_class(name: str) -> type | None:
     return found if inspect.isclass(found) else None
 
 
-def readable(message: str, experiment: type) -> str:
+def readable(message: str, run_config: type) -> str:
     """One line that names the field, what was wrong, and what is allowed.
 
     Args:
         message: of jsonargparse, which may span lines.
-        experiment: the class whose parameters are the fields.
+        run_config: the class whose parameters are the fields.
     """
     message = " ".join(message.split())
     place = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', message)))
@@ -99,9 +99,9 @@ def readable(message: str, experiment: type) -> str:
         name = found[1].rpartition(".")[2]
         return f"{place}: say what {found[1]} returns: def {name}() -> torch.nn.Module"
     if found := re.search(r"unrecognized arguments: -*(?:(\w+)\.)?([^\s=]+)", message):
-        return _unknown("", experiment, *found.groups())
+        return _unknown("", run_config, *found.groups())
     if found := re.search(r"(?:Group '(\w+)' does not accept option|Option) '(\S+)'", message):
-        owner: Any = experiment
+        owner: Any = run_config
         for path in re.findall(r"class_path[ =]'([\w.]+)'", message):
             module, _, name = path.rpartition(".")
             owner = getattr(import_module(module), name)

@@ -15,6 +15,8 @@ NOW = {
     "loss.weight": "distill_weight",
     "loss.alpha": "ema_decay",
     "inference.vote": "flows",
+    ".previous": "teacher_run",
+    ".start": "start_from",
 }
 """Today's name of a field, by its former one, or by its group's name and its former one."""
 

@@ -220,7 +220,7 @@ def fields_table(title: str, fields: Iterable[tuple[str, str, str]]) -> Table:
 def listing_table() -> Table:
     """Experiments and everything a configuration may name, with first lines of their docs."""
     from omnitraining.config.fields import known_classes
-    from omnitraining.experiments.suites import suites
+    from omnitraining.experiments.experiment import experiments
 
     table = Table(show_header=False, box=None, pad_edge=False)
 
@@ -230,7 +230,7 @@ def listing_table() -> Table:
             text = thing if isinstance(thing, str) else (thing.__doc__ or "").splitlines()[0]
             table.add_row(f"  {name}", text)
 
-    section("experiments (omni reproduce NAME)", {s.name: s.title for s in suites()})
+    section("experiments (omni reproduce NAME)", {s.name: s.title for s in experiments()})
     configs = resources.files("omnitraining") / "config" / "configs"
     section(
         "configurations (omni train FILE)",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from omnitraining.config.experiment import parse
+from omnitraining.config.run_config import parse
 from omnitraining.errors import InputError
 from omnitraining.experiments.display import TrainingDisplay
 from omnitraining.experiments.records import Values
@@ -92,7 +92,7 @@ def train(job: Job, progress: Progress) -> None:
     """
     if job.is_trained:
         return
-    for before in (job.continues, job.values.get("previous"), job.values.get("start")):
+    for before in (job.continues, job.values.get("teacher_run"), job.values.get("start_from")):
         if before is not None and not (Path(before) / "provenance.json").is_file():
             raise InputError(
                 f"{job.folder} goes on from {before}, which is not trained: train it first"

@@ -266,7 +266,7 @@ def _without_places(config: Values) -> Values:
     """A configuration without the folders of the machine that it ran on."""
     if "data" in config["problem"].get("init_args", {}):
         config["problem"]["init_args"]["data"] = "DIR"
-    for name in ("previous", "start"):
+    for name in ("teacher_run", "start_from"):
         if config.get(name):
             config[name] = Path(config[name]).name
     return config

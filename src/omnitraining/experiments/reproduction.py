@@ -23,6 +23,7 @@ from omnitraining.experiments.display import (
     show,
     validation_table,
 )
+from omnitraining.experiments.experiment import OF_A_ROW, OF_A_SETTING, Experiment, find_experiment
 from omnitraining.experiments.jobs import Job, check_unchanged, judge, train, tune
 from omnitraining.experiments.records import (
     Results,
@@ -32,7 +33,6 @@ from omnitraining.experiments.records import (
     make_record,
     write_record,
 )
-from omnitraining.experiments.suites import OF_A_ROW, OF_A_SETTING, Suite, find_suite
 from omnitraining.experiments.timing import cost_table, step_costs
 from omnitraining.io.files import locked, write_whole
 from omnitraining.io.terminal import say
@@ -76,17 +76,17 @@ def reproduce(
         InputError: there is no such experiment, row or setting; data sets are missing; or a run
             in the folder has another configuration.
     """
-    suite = find_suite(name)
-    _check_names(name, "row", only, suite.rows)
-    _check_names(name, "setting", settings, suite.settings)
+    experiment = find_experiment(name)
+    _check_names(name, "row", only, experiment.rows)
+    _check_names(name, "setting", settings, experiment.settings)
     if not 0 < budget <= 1:
         raise InputError(f"--budget is {budget}: it must be greater than 0 and at most 1")
     part = f"-budget-{budget:g}" * (budget < 1) + "-smoke" * smoke
-    folder = folder or Path("runs") / ((suite.folder or name) + part)
-    used = seeds or suite.seeds[: 1 if smoke else None]
-    settings = settings or [*suite.settings][: 1 if smoke else None]
-    data_fields = _data_fields(suite, folder, smoke, settings, data)
-    jobs = plan(suite, folder, used, smoke, data_fields, budget)
+    folder = folder or Path("runs") / ((experiment.folder or name) + part)
+    used = seeds or experiment.seeds[: 1 if smoke else None]
+    settings = settings or [*experiment.settings][: 1 if smoke else None]
+    data_fields = _data_fields(experiment, folder, smoke, settings, data)
+    jobs = plan(experiment, folder, used, smoke, data_fields, budget)
     chosen = [
         job
         for job in jobs
@@ -98,28 +98,28 @@ def reproduce(
         return _time_steps(name, folder, chosen)
     for job in jobs:
         check_unchanged(job)
-    say(f"{name}: {suite.title}\n  paper: {suite.paper}\n  time: {suite.time}")
+    say(f"{name}: {experiment.title}\n  paper: {experiment.paper}\n  time: {experiment.time}")
     path = folder / f"{name}.json"
     command = f"omni reproduce {name}" + " --smoke" * smoke + " --data DIR" * (data is not None)
     command += f" --budget {budget:g}" * (budget < 1)
-    if seeds and seeds != suite.seeds and not smoke:
+    if seeds and seeds != experiment.seeds and not smoke:
         command += f" --seeds {' '.join(map(str, seeds))}"
     try:
         for job in chosen:
             with TrainingDisplay(job.title) as progress:
                 train(job, progress)
             judge(job, 20 if smoke else None)
-            if suite.tuned:
-                tune(job, TUNED_IN_SMOKE if smoke else suite.tuned)
+            if experiment.tuned:
+                tune(job, TUNED_IN_SMOKE if smoke else experiment.tuned)
     finally:  # an interrupted experiment shows what is there
         folder.mkdir(parents=True, exist_ok=True)
         # Another program may do other rows; whoever comes last sees what both have finished.
         with locked(folder / ".lock"):
-            results = _finished(suite, jobs)
+            results = _finished(experiment, jobs)
             if results:
-                _write_record(suite, results, command, path)
-    if suite.draw and not only:
-        drawing = importlib.import_module(f"omnitraining.experiments.figures.{suite.draw}")
+                _write_record(experiment, results, command, path)
+    if experiment.draw and not only:
+        drawing = importlib.import_module(f"omnitraining.experiments.figures.{experiment.draw}")
         runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}
         record = json.loads(path.read_text("utf-8"))
         say(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
@@ -145,7 +145,7 @@ def _time_steps(name: str, folder: Path, jobs: list[Job]) -> Path:
 
 
 def plan(
-    suite: Suite,
+    experiment: Experiment,
     folder: Path,
     seeds: list[int],
     smoke: bool = False,
@@ -155,7 +155,7 @@ def plan(
     """All runs of an experiment, in the order in which they are trained.
 
     Args:
-        suite: the experiment.
+        experiment: the experiment.
         folder: of the runs.
         seeds: of weights and samples.
         smoke: the tiny variant.
@@ -164,28 +164,34 @@ def plan(
     """
     jobs = []
     for seed in seeds:
-        for setting in suite.settings or [""]:
+        for setting in experiment.settings or [""]:
             place = folder / setting
-            for row, own in suite.rows.items():
-                if setting not in _option(suite, row, "settings", suite.settings or [""]):
+            for row, own in experiment.rows.items():
+                if setting not in _option(experiment, row, "settings", experiment.settings or [""]):
                     continue
                 values = with_recipe(
-                    merge(suite.config, _setting(suite, setting), _fields(suite, row, setting))
+                    merge(
+                        experiment.config,
+                        _setting(experiment, setting),
+                        _fields(experiment, row, setting),
+                    )
                 )
                 values = merge(
                     values,
-                    merge(suite.smoke, _option(suite, row, "smoke", {})) if smoke else {},
+                    merge(experiment.smoke, _option(experiment, row, "smoke", {})) if smoke else {},
                     data or {},
                     {"seed": seed},
                 )
                 values = within_budget(values, budget)
-                if teacher := _teacher(suite, row):
-                    values["previous"] = str((place / _run(suite, teacher, seed)).absolute())
-                if begun := own.get("start"):
-                    values["start"] = str((place / _run(suite, begun, seed)).absolute())
+                if teacher := _teacher(experiment, row):
+                    values["teacher_run"] = str(
+                        (place / _run(experiment, teacher, seed)).absolute()
+                    )
+                if begun := own.get("start_from"):
+                    values["start_from"] = str((place / _run(experiment, begun, seed)).absolute())
                 before = own.get("continues")
-                continues = place / _run(suite, before, seed) if before else None
-                target = place / _run(suite, row, seed)
+                continues = place / _run(experiment, before, seed) if before else None
+                target = place / _run(experiment, row, seed)
                 # Whatever a row goes on from is another row of the same experiment.
                 jobs.append(Job(row, setting, target, values, continues, trust=True))
     return jobs
@@ -214,134 +220,141 @@ def within_budget(values: Values, budget: float) -> Values:
     return merge(values, fields)
 
 
-def _run(suite: Suite, row: str, seed: int) -> str:
+def _run(experiment: Experiment, row: str, seed: int) -> str:
     """Name of the run of a row."""
-    return f"{suite.rows[row].get('run', row)}-{seed}"
+    return f"{experiment.rows[row].get('run', row)}-{seed}"
 
 
-def _setting(suite: Suite, name: str) -> Values:
+def _setting(experiment: Experiment, name: str) -> Values:
     """Fields of the configuration that differ in a setting."""
-    fields = suite.settings.get(name, {})
+    fields = experiment.settings.get(name, {})
     return {key: value for key, value in fields.items() if key not in OF_A_SETTING}
 
 
-def _origin(suite: Suite, row: str) -> str | None:
+def _origin(experiment: Experiment, row: str) -> str | None:
     """The row whose fields a row has too."""
-    own = suite.rows[row]
-    return own.get("continues") or own.get("previous")
+    own = experiment.rows[row]
+    return own.get("continues") or own.get("teacher_run")
 
 
-def _fields(suite: Suite, row: str, setting: str) -> Values:
+def _fields(experiment: Experiment, row: str, setting: str) -> Values:
     """What differs in a row in a setting, with what differs in the row that it goes on from."""
-    fields = {key: value for key, value in suite.rows[row].items() if key not in OF_A_ROW}
-    there = suite.settings.get(setting, {}).get("rows", {}).get(row, {})
-    before = _origin(suite, row)
-    return merge(_fields(suite, before, setting) if before else {}, fields, there)
+    fields = {key: value for key, value in experiment.rows[row].items() if key not in OF_A_ROW}
+    there = experiment.settings.get(setting, {}).get("rows", {}).get(row, {})
+    before = _origin(experiment, row)
+    return merge(_fields(experiment, before, setting) if before else {}, fields, there)
 
 
-def _option(suite: Suite, row: str, name: str, default: Any) -> Any:
+def _option(experiment: Experiment, row: str, name: str, default: Any) -> Any:
     """What a row says beside its fields, or else the row that it goes on from."""
-    before = _origin(suite, row)
-    inherited = _option(suite, before, name, default) if before else default
-    return suite.rows[row].get(name, inherited)
+    before = _origin(experiment, row)
+    inherited = _option(experiment, before, name, default) if before else default
+    return experiment.rows[row].get(name, inherited)
 
 
-def _teacher(suite: Suite, row: str) -> str | None:
+def _teacher(experiment: Experiment, row: str) -> str | None:
     """The row that teaches a row."""
-    own = suite.rows[row]
-    return _teacher(suite, own["continues"]) if "continues" in own else own.get("previous")
+    own = experiment.rows[row]
+    return _teacher(experiment, own["continues"]) if "continues" in own else own.get("teacher_run")
 
 
 def _data_fields(
-    suite: Suite, folder: Path, smoke: bool, settings: list[str], data: Path | None
+    experiment: Experiment, folder: Path, smoke: bool, settings: list[str], data: Path | None
 ) -> Values:
     """Where the photographs are, if an experiment needs any; made up for the tiny variant."""
-    if suite.config["problem"]["class_path"] != "Photos":
+    if experiment.config["problem"]["class_path"] != "Photos":
         if data is not None:
-            raise InputError(f"{suite.name} takes no --data: it makes its own samples")
+            raise InputError(f"{experiment.name} takes no --data: it makes its own samples")
         return {}
-    names = _data_sets(suite, settings)
+    names = _data_sets(experiment, settings)
     if data is None and smoke:
         made = placeholders.write(folder / "placeholders", names).absolute()
         return {"problem": {"init_args": {"data": str(made), "complete": False}}}
     if data is None:
         raise InputError(
-            f"{suite.name} needs photographs: give --data DIR, a folder that holds "
+            f"{experiment.name} needs photographs: give --data DIR, a folder that holds "
             f"{', '.join(names)}; or try it with --smoke, which makes up a few"
         )
     # Before the first training, not after it, is the time to hear that the second lacks its data.
     for name in names:
         if not (data / name).exists():
             raise InputError(
-                f"there is no data set {name!r} in {data}: {suite.name} needs {', '.join(names)}"
+                f"there is no data set {name!r} in {data}: {experiment.name} needs "
+                f"{', '.join(names)}"
             )
         if wrong := complaints(name, read(data / name)):
             raise InputError(wrong[0])
     return {"problem": {"init_args": {"data": str(data.absolute())}}}
 
 
-def _data_sets(suite: Suite, settings: list[str]) -> list[str]:
+def _data_sets(experiment: Experiment, settings: list[str]) -> list[str]:
     """Names of the data sets that an experiment on photographs reads."""
     names: dict[str, None] = {}
     for setting in settings or [""]:
-        values = merge(suite.config, _setting(suite, setting))["problem"]["init_args"]
+        values = merge(experiment.config, _setting(experiment, setting))["problem"]["init_args"]
         for part in (*values["training"], values["validation"], *values["benchmarks"]):
             names[part.partition(":")[0]] = None
     return list(names)
 
 
-def _check_names(suite: str, what: str, given: list[str] | None, known: Mapping[str, Any]) -> None:
+def _check_names(
+    experiment: str, what: str, given: list[str] | None, known: Mapping[str, Any]
+) -> None:
     for name in given or []:
         if name not in known:
             choice = f"choose from {', '.join(known)}" if known else "it has none"
-            raise InputError(f"{suite} has no {what} {name!r}: {choice}")
+            raise InputError(f"{experiment} has no {what} {name!r}: {choice}")
 
 
-def _finished(suite: Suite, jobs: list[Job]) -> Results:
+def _finished(experiment: Experiment, jobs: list[Job]) -> Results:
     """Runs by row and setting, as far as those of all seeds are trained and judged."""
     results: Results = {}
-    for row in suite.rows:
-        for setting in suite.settings or [""]:
+    for row in experiment.rows:
+        for setting in experiment.settings or [""]:
             those = [job for job in jobs if (job.row, job.setting) == (row, setting)]
-            judged = [job.is_judged and (job.is_tuned or not suite.tuned) for job in those]
+            judged = [job.is_judged and (job.is_tuned or not experiment.tuned) for job in those]
             if those and all(job.is_trained for job in those) and all(judged):
                 results.setdefault(row, {})[setting] = [Run(job.folder) for job in those]
     return results
 
 
-def _write_record(suite: Suite, results: Results, command: str, path: Path) -> None:
+def _write_record(experiment: Experiment, results: Results, command: str, path: Path) -> None:
     """Write and show everything a table or figure needs, and where it came from."""
     facts = {
-        "experiment": suite.name,
-        "title": suite.title,
-        "paper": suite.paper,
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "paper": experiment.paper,
         "command": command,
-        **({"yardstick": True} if suite.yardstick else {}),
+        **({"yardstick": True} if experiment.yardstick else {}),
     }
     beside: dict[str, Values] = {
-        row: {"paper": own["paper"]} for row, own in suite.rows.items() if "paper" in own
+        row: {"paper": own["paper"]} for row, own in experiment.rows.items() if "paper" in own
     }
-    timed = path.with_name(f"{suite.name}.costs.json")
+    timed = path.with_name(f"{experiment.name}.costs.json")
     if timed.is_file():
         for row, by in json.loads(timed.read_text("utf-8"))["rows"].items():
             seconds = {setting: float(f"{one['seconds']:.4g}") for setting, one in by.items()}
             beside.setdefault(row, {})["seconds_per_step"] = seconds
-    claims = [Claim(**claim) for claim in suite.claims]
-    called = {name: fields.get("called", {}) for name, fields in suite.settings.items()}
-    cells = {name: own["cells"] for name, own in suite.settings.items() if "cells" in own}
-    parts = ("test", "tuned") if suite.tuned else ("test",)
-    shown = Shown(suite.show, called, cells, parts)
+    claims = [Claim(**claim) for claim in experiment.claims]
+    called = {name: fields.get("called", {}) for name, fields in experiment.settings.items()}
+    cells = {name: own["cells"] for name, own in experiment.settings.items() if "cells" in own}
+    parts = ("test", "tuned") if experiment.tuned else ("test",)
+    shown = Shown(experiment.show, called, cells, parts)
     record, pooled = make_record(facts, results, shown, beside, claims)
-    if suite.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
+    if experiment.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
         from omnitraining.experiments.figures import (
             tables,  # matplotlib is not for 'omni list' to wait for
         )
 
         show(tables.table(record))
-    elif suite.draw:
+    elif experiment.draw:
         show(comparison_table(pooled))
     else:
-        show(validation_table(suite.name, {r: v["validation"] for r, v in record["rows"].items()}))
+        show(
+            validation_table(
+                experiment.name, {r: v["validation"] for r, v in record["rows"].items()}
+            )
+        )
     for row, texts in costs(record).items():
         say(f"training of {row}: {'; '.join(texts)}")
     write_record(path, record)

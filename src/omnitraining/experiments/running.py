@@ -10,8 +10,8 @@ import yaml
 from jsonargparse import Namespace
 
 from omnitraining import distributed
-from omnitraining.config.experiment import (
-    Experiment,
+from omnitraining.config.run_config import (
+    RunConfig,
     config_of,
     dump,
     instantiate,
@@ -103,12 +103,12 @@ def _train(
 ) -> Run:
     """Train into a folder that no other process writes to."""
     config = settled(config, Path())
-    experiment = instantiate(config)
-    device, team = find_device(experiment.training.device), distributed.team()
-    team.check(device, experiment.training.optimizer)
-    experiment.problem.shard(team.rank, team.size)
-    model = experiment.build(trust)
-    _try_out(experiment, model)
+    run_config = instantiate(config)
+    device, team = find_device(run_config.training.device), distributed.team()
+    team.check(device, run_config.training.optimizer)
+    run_config.problem.shard(team.rank, team.size)
+    model = run_config.build(trust)
+    _try_out(run_config, model)
     changes: tuple[str, ...] = ()
     run = Run(folder, create=True)
     if (folder / "config.yaml").is_file():
@@ -116,30 +116,30 @@ def _train(
     started = resume and run.checkpoint("last").is_file()
     if started:
         done = training_facts(run.checkpoint("last"))["step"]
-        if done > experiment.training.steps:
+        if done > run_config.training.steps:
             raise InputError(
-                f"training.steps is {experiment.training.steps}, but {folder} is at step {done}: "
+                f"training.steps is {run_config.training.steps}, but {folder} is at step {done}: "
                 "it must be that or more"
             )
-        found = run_data.check(run, experiment.problem, goes_on=True, accept=changed_data)
+        found = run_data.check(run, run_config.problem, goes_on=True, accept=changed_data)
         changes = tuple(f"before step {done + 1}: {change}" for change in found)
-    cost = multiply_adds(model, experiment.problem, device) if team.leads else None
+    cost = multiply_adds(model, run_config.problem, device) if team.leads else None
     team.wait()  # so that none has read what process 0 writes now
     if team.leads:
-        _write_origin(run, config, experiment.problem, changes)
+        _write_origin(run, config, run_config.problem, changes)
     facts = train(
         model,
-        experiment.problem,
-        experiment.training,
-        experiment.inference,
+        run_config.problem,
+        run_config.training,
+        run_config.inference,
         run,
-        experiment.seed,
+        run_config.seed,
         started,
         progress,
     )
     if team.leads:
         run.write_json("provenance.json", provenance() | facts | {"multiply_adds": cost})
-        _calibrate(run, experiment)
+        _calibrate(run, run_config)
     return run
 
 
@@ -156,7 +156,7 @@ def _write_origin(run: Run, config: Namespace, problem: Problem, changes: tuple[
     run.write_text("config.yaml", dump(relative(config, run.path)))
 
 
-def _calibrate(run: Run, experiment: Experiment) -> None:
+def _calibrate(run: Run, run_config: RunConfig) -> None:
     """Measure on its validation tasks what learners of a run need, if its data are in files.
 
     These may be gone when a learner is wanted. Whatever else a problem has, it can make again.
@@ -165,22 +165,22 @@ def _calibrate(run: Run, experiment: Experiment) -> None:
     if not run.checkpoint("best").is_file():  # no validation had a score
         return
     if data is not None and data.inputs is not None and data.is_of_files:
-        experiment.problem.to(torch.device("cpu"))
-        calibrated(run, experiment, experiment.load(run).cpu())
+        run_config.problem.to(torch.device("cpu"))
+        calibrated(run, run_config, run_config.load(run).cpu())
 
 
 @torch.no_grad()
-def _try_out(experiment: Experiment, model: Model) -> None:
+def _try_out(run_config: RunConfig, model: Model) -> None:
     """The losses of one step, to find out before training whether the parts fit together."""
     if not model.trained_flows:
         raise InputError(
-            f"{experiment.method} has no loss to train with: loss.l_pre, loss.l_joint or "
+            f"{run_config.method} has no loss to train with: loss.l_pre, loss.l_joint or "
             "loss.l_meta must be true"
         )
-    experiment.inference.members(model.trained_flows)
-    experiment.training.make_optimizer(model)
-    problem, random = experiment.problem, torch.Generator().manual_seed(0)
-    meta = type(experiment.metatraining)
+    run_config.inference.members(model.trained_flows)
+    run_config.training.make_optimizer(model)
+    problem, random = run_config.problem, torch.Generator().manual_seed(0)
+    meta = type(run_config.metatraining)
     other = sorted(problem.test_outputs - {problem.meta_outputs})
     if meta.fixed_ways and other and {"meta", "joint_meta"} & {*model.networks}:
         raise InputError(
@@ -192,7 +192,7 @@ def _try_out(experiment: Experiment, model: Model) -> None:
         samples = problem.samples(0, random, model.eval())
         model(samples.batch, samples.episode, joint=samples.joint)
     except RuntimeError as error:
-        parts = (problem, experiment.pretraining, experiment.metatraining)
+        parts = (problem, run_config.pretraining, run_config.metatraining)
         raise InputError(
             f"{', '.join(type(part).__name__ for part in parts)} do not fit together: "
             f"{str(error).splitlines()[0]}"
@@ -213,7 +213,7 @@ def changed_fields(run: Run, config: Namespace) -> list[str]:
         old, new = (dict(one.items()) for one in (config_of(run), parse(given)))
     else:
         asked = Check("configuration", foreign=None)
-        new = flat(asked.plan(given, Experiment))
+        new = flat(asked.plan(given, RunConfig))
         old = flat(plan_of(run, frozenset({*asked.named, ""})))  # never empty: nothing is limited
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
@@ -248,11 +248,11 @@ def evaluate_run(
 
 def judged(run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()) -> Evaluation:
     """The same without keeping the result, as of a run that may only be read."""
-    experiment = load_run(run)
-    problem = experiment.problem
+    run_config = load_run(run)
+    problem = run_config.problem
     tasks = problem.test_tasks if tasks is None else tasks
     if not 2 <= tasks <= problem.test_tasks:
         raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
     if shots:
         problem.set_test_shots(shots)
-    return problem.evaluate(experiment.ready(run), experiment.inference, tasks)
+    return problem.evaluate(run_config.ready(run), run_config.inference, tasks)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from rich.table import Table
 
-from omnitraining.config.experiment import instantiate
+from omnitraining.config.run_config import instantiate
 from omnitraining.experiments.jobs import Job
 from omnitraining.runs.compute import multiply_adds
 from omnitraining.tasks.base import Problem
@@ -101,14 +101,14 @@ class _Steps:
 
     def __init__(self, job: Job, problem: Problem | None) -> None:
         # What a network starts from changes its weights, not its cost, and may not be trained yet.
-        experiment = replace(instantiate(job.config), start=None)
-        self.training = experiment.training
+        run_config = replace(instantiate(job.config), start_from=None)
+        self.training = run_config.training
         if self.training.threads:
             torch.set_num_threads(self.training.threads)
         self.device = find_device(self.training.device)
-        self.problem = problem or experiment.problem
+        self.problem = problem or run_config.problem
         self.problem.to(self.device)
-        self.model = experiment.build(job.trust).to(self.device).train()
+        self.model = run_config.build(job.trust).to(self.device).train()
         if self.problem.example().dim() == 4:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.multiply_adds = multiply_adds(self.model, self.problem, self.device)

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import Namespace
 from rich.table import Table
 
-from omnitraining.config.experiment import dump, parse
+from omnitraining.config.run_config import dump, parse
 from omnitraining.config.values import read_values
 from omnitraining.errors import InputError
 from omnitraining.experiments.jobs import Job, Launch, train_only

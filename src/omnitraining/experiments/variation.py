@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import Namespace
 
 from omnitraining.config import recipes
-from omnitraining.config.experiment import dump, instantiate, read_config
+from omnitraining.config.run_config import dump, instantiate, read_config
 from omnitraining.errors import InputError
 from omnitraining.experiments.records import Values
 from omnitraining.training import find_device

@@ -21,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from omnitraining.backbones import FeatureWise
-from omnitraining.config.experiment import experiment_of
+from omnitraining.config.run_config import run_config_of
 from omnitraining.datasets.caching import written_whole
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, Predictor, Trained
@@ -63,7 +63,7 @@ def plain_flow(trained: Trained, flow: str) -> nn.Module:
 
 def _backbone(trained: Trained) -> nn.Module:
     """A new backbone of a model."""
-    return experiment_of(trained.config, trained.name, trained.trust).backbone()
+    return run_config_of(trained.config, trained.name, trained.trust).backbone()
 
 
 def save_torch(module: nn.Module, path: Path) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from omnitraining.config import bounds
 from omnitraining.config.bounds import Bounds, BoundsError
-from omnitraining.config.experiment import CANNOT_BE_MADE
+from omnitraining.config.run_config import CANNOT_BE_MADE
 from omnitraining.config.strict import read_bytes
 from omnitraining.errors import InputError
 from omnitraining.learner import checks

@@ -18,13 +18,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from omnitraining.config.experiment import (
+from omnitraining.config.run_config import (
     CANNOT_BE_MADE,
-    Experiment,
-    experiment_of,
+    RunConfig,
     load_model,
     load_run,
     of_learner,
+    run_config_of,
 )
 from omnitraining.config.strict import (
     MAX_JSON,
@@ -54,7 +54,7 @@ from omnitraining.training import find_device
 VERSION = 1
 """Of the files below; raise it with any change that older versions cannot read."""
 
-_NOT_KEPT = ("problem", "training", "seed", "previous", "start")
+_NOT_KEPT = ("problem", "training", "seed", "teacher_run", "start_from")
 
 
 class Trained:
@@ -62,7 +62,7 @@ class Trained:
 
     Attributes:
         model: with the weights of the best checkpoint.
-        config: fields of `Experiment`, with a `Blueprint` for a problem.
+        config: fields of `RunConfig`, with a `Blueprint` for a problem.
         inputs: what it takes, of images; None in regression.
         votes: calibration of a classifier, or the votes of a regression.
         name: of the run or file.
@@ -135,13 +135,13 @@ class Trained:
         config = read_yaml(path) if run.trust else read_yaml_strictly(path)
         if (found := cls._without_data(run, config)) is not None:
             return found
-        experiment = load_run(run)
-        run_data.check(run, experiment.problem)
-        model = experiment.load(run).cpu()
-        if not isinstance(experiment.problem, Classification):
-            return cls.of(experiment, model, config, run.name, trust=run.trust)
-        measured = calibrated(run, experiment, model)
-        return cls.of(experiment, model, config, run.name, measured, run.trust)
+        run_config = load_run(run)
+        run_data.check(run, run_config.problem)
+        model = run_config.load(run).cpu()
+        if not isinstance(run_config.problem, Classification):
+            return cls.of(run_config, model, config, run.name, trust=run.trust)
+        measured = calibrated(run, run_config, model)
+        return cls.of(run_config, model, config, run.name, measured, run.trust)
 
     @classmethod
     def _without_data(cls, run: Run, config: Mapping[str, Any]) -> "Trained | None":
@@ -163,19 +163,19 @@ class Trained:
     @classmethod
     def of(
         cls,
-        experiment: Experiment,
+        run_config: RunConfig,
         model: Model,
         config: Mapping[str, Any],
         name: str,
         calibration: Calibration | None = None,
         trust: bool = True,
     ) -> "Trained":
-        """A trained model of an experiment, without its data.
+        """A trained model, without its data.
 
         Args:
-            experiment: its problem has the validation tasks.
+            run_config: its problem has the validation tasks.
             model: what was trained, on the CPU.
-            config: the fields of the experiment.
+            config: the fields of the configuration.
             name: of the model.
             calibration: measured before; it is measured now if not given.
             trust: whether the fields may name classes from outside this library.
@@ -183,13 +183,13 @@ class Trained:
         Raises:
             InputError: the problem is neither of images nor of curves.
         """
-        problem = experiment.problem
+        problem = run_config.problem
         votes: Calibration | CurveVotes
         if isinstance(problem, Classification):
             inputs = ImageInputs.of(problem)
-            votes = calibration or calibrate(problem, model, experiment.inference)
+            votes = calibration or calibrate(problem, model, run_config.inference)
         elif isinstance(problem, Sinusoids):
-            inputs, votes = None, curve_votes(problem, model, experiment.inference)
+            inputs, votes = None, curve_votes(problem, model, run_config.inference)
         else:
             raise InputError(
                 f"{name} is of {type(problem).__name__}: learners classify images or fit curves"
@@ -239,8 +239,8 @@ class Trained:
         text, tensors = _opened(data, source)
         try:
             config = of_learner(text["config"])
-            experiment = experiment_of(config, source, trust)
-            model = experiment.build() if trust else experiment.bounded(len(data), source)
+            run_config = run_config_of(config, source, trust)
+            model = run_config.build() if trust else run_config.bounded(len(data), source)
             flows = model.trained_flows
             inputs, votes = None, text["votes"]
             if text["inputs"] is None:
@@ -251,7 +251,7 @@ class Trained:
                 votes = checks.calibration(votes, flows)
             facts, name = {**text["fit"]}, _shown(text["name"])
             checks.choices(facts, flows)
-            experiment.inference.members(flows)
+            run_config.inference.members(flows)
         except (KeyError, TypeError, AttributeError, checks.DamagedError) as error:
             said = error if isinstance(error, checks.DamagedError) else repr(error)
             raise InputError(f"{source} is damaged: {said}") from error
@@ -319,12 +319,12 @@ def _tuples(values: Mapping[str, Any], *only: str) -> dict[str, Any]:
     }
 
 
-def calibrated(run: Run, experiment: Experiment, model: Model) -> Calibration:
+def calibrated(run: Run, run_config: RunConfig, model: Model) -> Calibration:
     """The calibration of a run, from its folder, where it is kept for its best checkpoint."""
     if (kept := _kept_calibration(run, model)) is not None:
         return kept
-    problem = cast(Classification, experiment.problem)
-    measured = calibrate(problem, model, experiment.inference)
+    problem = cast(Classification, run_config.problem)
+    measured = calibrate(problem, model, run_config.inference)
     with suppress(OSError, InputError):  # a run that may only be read is measured anew each time
         run.write_json("calibration.json", {"of": _best(run), **measured.as_json()})
     return measured

@@ -30,7 +30,7 @@ class PreTraining(Algorithm):
         Raises:
             InputError: the algorithm has no generations.
         """
-        raise InputError(f"{type(self).__name__} has no generations: 'previous' is for RFS")
+        raise InputError(f"{type(self).__name__} has no generations: 'teacher_run' is for RFS")
 
     @abstractmethod
     def predict(self, network: Network, episode: Episode) -> Tensor:

@@ -17,7 +17,7 @@ class RFS(PreTraining):
     """A classifier that also learns the answers of the generation before it.
 
     The first generation is a plain classifier. Each later one starts afresh and names the run of
-    the one before it as ``previous`` of its configuration; that run's frozen pre-flow teaches it.
+    the one before it as ``teacher_run`` of its configuration; its frozen pre-flow is the teacher.
     At test, logistic regression on features of length 1.
 
     Args:

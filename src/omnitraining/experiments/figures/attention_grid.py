@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from omnitraining.analysis.attention import attention_maps, heat, predictor_maps
 from omnitraining.batches import channels_last
-from omnitraining.config.experiment import load_run
+from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, Trained
 from omnitraining.learner.inputs import Images

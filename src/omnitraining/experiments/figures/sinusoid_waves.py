@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from omnitraining.config.experiment import load_run
+from omnitraining.config.run_config import load_run
 from omnitraining.runs.run import Run
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 
@@ -36,12 +36,12 @@ def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path
         squeeze=False,
     )
     for column, row in enumerate(rows):
-        experiment = load_run(runs[row][0])
-        problem, model = experiment.problem, experiment.load(runs[row][0])
+        run_config = load_run(runs[row][0])
+        problem, model = run_config.problem, run_config.load(runs[row][0])
         if not isinstance(problem, Sinusoids):
             raise TypeError("Figure 6 is drawn from runs on Sinusoids")
         for line, wave in enumerate(WAVES):
-            curves = problem.curves(model, experiment.inference, wave, SHOTS)
+            curves = problem.curves(model, run_config.inference, wave, SHOTS)
             axis = axes[line, column]
             x, vote = curves["query_x"], curves["ensemble"]
             axis.plot(x, curves["query_y"], color="0.4", lw=1.5, label="ground truth")

@@ -10,8 +10,8 @@ from typing import Any
 
 from omnitraining.errors import InputError
 from omnitraining.experiments.claims import Claim, Verdict, judge
+from omnitraining.experiments.experiment import Experiment, experiments
 from omnitraining.experiments.report import markers, origin, sections
-from omnitraining.experiments.suites import Suite, suites
 
 Record = dict[str, Any]
 
@@ -112,13 +112,13 @@ def chapters(folder: Path) -> list[Chapter]:
         InputError: there are no records, or one is damaged.
     """
     records = read_records(folder)
-    known = {suite.name: suite for suite in suites()}
+    known = {experiment.name: experiment for experiment in experiments()}
     counted = folder / "full-size.json"
     whole = _read(counted) if counted.is_file() else {}
     found = []
-    for suite in known.values():
-        with _whole(suite.name):
-            found.append(_chapter(suite, records, folder, whole))
+    for experiment in known.values():
+        with _whole(experiment.name):
+            found.append(_chapter(experiment, records, folder, whole))
     for stem, record in records.items():
         with _whole(stem):
             if record["experiment"] not in known:
@@ -128,31 +128,35 @@ def chapters(folder: Path) -> list[Chapter]:
     return [*found, *([_notes(readme)] if readme.is_file() else [])]
 
 
-def claims_of(suite: Suite, records: dict[str, Record]) -> list[tuple[Claim, Verdict]]:
+def claims_of(experiment: Experiment, records: dict[str, Record]) -> list[tuple[Claim, Verdict]]:
     """The claims of an experiment, each with its verdict by all records of it."""
-    own = [record for record in records.values() if record["experiment"] == suite.name]
-    return [(claim, judge(claim, own)) for claim in (Claim(**fields) for fields in suite.claims)]
+    own = [record for record in records.values() if record["experiment"] == experiment.name]
+    return [
+        (claim, judge(claim, own)) for claim in (Claim(**fields) for fields in experiment.claims)
+    ]
 
 
-def _chapter(suite: Suite, records: dict[str, Record], folder: Path, whole: Record) -> Chapter:
-    own = {s: record for s, record in records.items() if record["experiment"] == suite.name}
-    judged = claims_of(suite, records)
-    parts = [f"In the paper: {suite.paper}.\n"]
+def _chapter(
+    experiment: Experiment, records: dict[str, Record], folder: Path, whole: Record
+) -> Chapter:
+    own = {s: record for s, record in records.items() if record["experiment"] == experiment.name}
+    judged = claims_of(experiment, records)
+    parts = [f"In the paper: {experiment.paper}.\n"]
     if judged:
         parts += [sections.claims(judged)]
-    if table := sections.printed(suite.rows):
+    if table := sections.printed(experiment.rows):
         parts += ["What the paper prints:\n", table]
     for stem, record in own.items():
         picture = f"{stem}.png" if (folder / f"{stem}.png").is_file() else ""
-        parts += [sections.results(record, suite.draw, picture), origin.origin(record)]
-    picture = f"{suite.name}.png"
+        parts += [sections.results(record, experiment.draw, picture), origin.origin(record)]
+    picture = f"{experiment.name}.png"
     if not own and (folder / picture).is_file():
-        parts += [f"![{suite.title}]({picture})\n", _drawn_from(suite, records)]
+        parts += [f"![{experiment.title}]({picture})\n", _drawn_from(experiment, records)]
     elif not own:
-        parts += [_missing(suite)]
-    if counted := origin.full_size(whole, suite.name):
+        parts += [_missing(experiment)]
+    if counted := origin.full_size(whole, experiment.name):
         parts += [counted]
-    return Chapter(suite.name, suite.title, judged, "\n".join(parts), bool(own))
+    return Chapter(experiment.name, experiment.title, judged, "\n".join(parts), bool(own))
 
 
 def _foreign(stem: str, record: Record, folder: Path) -> Chapter:
@@ -168,16 +172,18 @@ def _notes(readme: Path) -> Chapter:
     return Chapter("notes", title.removeprefix("# "), [], text.replace("\n## ", "\n### "), True)
 
 
-def _drawn_from(suite: Suite, records: dict[str, Record]) -> str:
-    siblings = {s.name for s in suites() if s.folder and s.folder == suite.folder} & {*records}
+def _drawn_from(experiment: Experiment, records: dict[str, Record]) -> str:
+    siblings = {s.name for s in experiments() if s.folder and s.folder == experiment.folder} & {
+        *records
+    }
     return f"Drawn from the runs of {', '.join(sorted(siblings)) or 'other experiments'}.\n"
 
 
-def _missing(suite: Suite) -> str:
-    data = " --data DIR" if suite.config["problem"]["class_path"] == "Photos" else ""
+def _missing(experiment: Experiment) -> str:
+    data = " --data DIR" if experiment.config["problem"]["class_path"] == "Photos" else ""
     return (
-        f"Not measured here. The command is `omni reproduce {suite.name}{data}`; time: "
-        f"{' '.join(suite.time.split())}.\n"
+        f"Not measured here. The command is `omni reproduce {experiment.name}{data}`; time: "
+        f"{' '.join(experiment.time.split())}.\n"
     )
 
 

@@ -9,7 +9,7 @@ import yaml
 from omnitraining.errors import InputError
 from omnitraining.experiments.records import Values
 
-OF_A_ROW = ("run", "continues", "previous", "start", "settings", "paper", "smoke")
+OF_A_ROW = ("run", "continues", "teacher_run", "start_from", "settings", "paper", "smoke")
 """What a row may say beside fields of the configuration."""
 
 OF_A_SETTING = ("called", "cells", "rows")
@@ -17,7 +17,7 @@ OF_A_SETTING = ("called", "cells", "rows")
 
 
 @dataclass(frozen=True)
-class Suite:
+class Experiment:
     """An experiment of several rows.
 
     A file may say ``like: NAME``: it has what the experiment of that name has, except for what it
@@ -31,15 +31,15 @@ class Suite:
       in the same folder has the same ones;
     - ``continues: ROW``: it is that row trained on for more steps, which with a constant learning
       rate gives the same weights as training it afresh, at less cost;
-    - ``previous: ROW``: it is that row again, taught by its run of the same setting and seed;
-    - ``start: ROW``: it starts from the backbone of that row's run of the same setting and seed;
+    - ``teacher_run: ROW``: it is that row again, taught by its run of the same setting and seed;
+    - ``start_from: ROW``: it starts from the weights of that row's run, same setting and seed;
     - ``settings: [NAME, ...]``: it is trained in these settings only;
     - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints, or
       the mean alone;
     - ``recipe: NAME``: fields of a recipe stand over those of the row (`recipes`);
     - ``smoke: FIELDS``: its own fields of the tiny variant.
 
-    A row that continues another or names a previous one has its fields and its settings.
+    A row that continues another or has a teacher has its fields and its settings.
 
     A setting may say ``called: {BENCHMARK: NAME}``: what a benchmark is called in the record, for
     settings that share one; ``cells: [ENDING, ...]``: only cells whose names end so go into the
@@ -86,7 +86,7 @@ class Suite:
     yardstick: bool = False
 
 
-def suites() -> list[Suite]:
+def experiments() -> list[Experiment]:
     """All shipped experiments, by name; Figure 10 comes after Figure 9."""
     folder = resources.files("omnitraining") / "experiments"
     files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
@@ -96,7 +96,7 @@ def suites() -> list[Suite]:
         parts = re.split(r"(\d+)", name)
         return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
-    return [Suite(name, **completed(name, values)) for name in sorted(values, key=place)]
+    return [Experiment(name, **completed(name, values)) for name in sorted(values, key=place)]
 
 
 def completed(name: str, values: dict[str, Values]) -> Values:
@@ -126,13 +126,13 @@ def _rows_of(claim: Values) -> set[str]:
     return {claim[key] for key in ("row", "above", "level") if key in claim}
 
 
-def find_suite(name: str) -> Suite:
+def find_experiment(name: str) -> Experiment:
     """The experiment of a name.
 
     Raises:
         InputError: there is none.
     """
-    found = {suite.name: suite for suite in suites()}
+    found = {experiment.name: experiment for experiment in experiments()}
     if name not in found:
         raise InputError(f"no experiment {name!r}: choose from {', '.join(found)}")
     return found[name]

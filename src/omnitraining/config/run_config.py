@@ -1,4 +1,4 @@
-"""An experiment is a typed configuration: problem, backbone, method, and how to train them."""
+"""The typed configuration of a run: problem, backbone, method, and how to train them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ CANNOT_BE_MADE = (
 
 
 @dataclass(frozen=True)
-class Experiment:
+class RunConfig:
     """Everything that decides the weights and the scores of a run.
 
     Args:
@@ -64,9 +64,9 @@ class Experiment:
         training: length and optimization.
         inference: how to predict.
         seed: of weights and samples.
-        previous: run folder of the generation before this one, whose pre-flow teaches it (RFS).
-        start: run folder of one backbone of the same kind whose weights this one starts from, as
-            the GNN and FT rows of [79] start from a Baseline.
+        teacher_run: run folder of the generation before this one, whose pre-flow teaches it (RFS).
+        start_from: run folder of one backbone of the same kind whose weights initialize this one,
+            as the GNN and FT rows of [79] start from a Baseline.
     """
 
     problem: Problem
@@ -79,8 +79,8 @@ class Experiment:
     training: Training = field(default_factory=Training)
     inference: Inference = field(default_factory=Inference)
     seed: int = 0
-    previous: Path | None = None
-    start: Path | None = None
+    teacher_run: Path | None = None
+    start_from: Path | None = None
 
     def build(self, trust: bool = False) -> Model:
         """The model before training; the same for the same seed.
@@ -92,11 +92,13 @@ class Experiment:
             InputError: the parts do not fit together, or another run that is named cannot be
                 loaded.
         """
-        previous = _trained(self.previous, trust).requires_grad_(False) if self.previous else None
-        start = _trained(self.start, trust) if self.start else None
-        return self.assembled(previous, start)
+        teacher = (
+            _trained(self.teacher_run, trust).requires_grad_(False) if self.teacher_run else None
+        )
+        source = _trained(self.start_from, trust) if self.start_from else None
+        return self.assembled(teacher, source)
 
-    def assembled(self, previous: Model | None = None, start: Model | None = None) -> Model:
+    def assembled(self, teacher: Model | None = None, source: Model | None = None) -> Model:
         """The model before training, with those of other runs that it needs at hand.
 
         Raises:
@@ -106,13 +108,13 @@ class Experiment:
         try:
             return build_model(
                 self.method,
-                partial(_started, self.backbone, start) if start else self.backbone,
+                partial(_started, self.backbone, source) if source else self.backbone,
                 self.problem,
                 self.pretraining,
                 self.metatraining,
                 self.loss,
                 self.omninet,
-                previous,
+                teacher,
             )
         except RuntimeError as error:  # of torch, as for want of memory
             raise InputError(f"the model cannot be made: {str(error).splitlines()[0]}") from error
@@ -127,7 +129,7 @@ class Experiment:
         facts = training_facts(run.checkpoint("best"))
         if "best_weights" not in facts:
             raise InputError(f"checkpoint {run.checkpoint('best')} is damaged: no best_weights")
-        alone = replace(self, previous=None, start=None)
+        alone = replace(self, teacher_run=None, start_from=None)
         model = alone.build() if run.trust else alone.bounded(run.checkpoint("best"))
         load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
@@ -178,20 +180,20 @@ def _started(backbone: Callable[[], nn.Module], model: Model) -> nn.Module:
         bare.load_state_dict(source.state_dict())
     except (RuntimeError, KeyError) as error:
         raise InputError(
-            f"the run named as start holds a {type(source).__name__} that does not fit this "
+            f"the run of start_from holds a {type(source).__name__} that does not fit this "
             f"{type(bare).__name__}: it must be a run of one plain backbone of the same kind"
         ) from error
     return made
 
 
 def parser(**options: Any) -> ArgumentParser:
-    """A parser whose options are the fields of `Experiment`."""
+    """A parser whose options are the fields of `RunConfig`."""
     made = ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
-    made.add_class_arguments(Experiment)
+    made.add_class_arguments(RunConfig)
     return made
 
 
-def load_run(run: Run) -> Experiment:
+def load_run(run: Run) -> RunConfig:
     """The experiment of a run folder, with its data.
 
     Raises:
@@ -217,9 +219,9 @@ def load_model(run: Run) -> Model:
     path = run.path / "config.yaml"
     values = read_yaml(path) if run.trust else read_yaml_strictly(path)
     if not run.trust:
-        Check(str(path)).plan(values, Experiment)  # its problem too, of which nothing is made
+        Check(str(path)).plan(values, RunConfig)  # its problem too, of which nothing is made
     problem = {"class_path": BLUEPRINT, "init_args": dict(data.model)}
-    return experiment_of({**values, "problem": problem}, str(path), run.trust).load(run)
+    return run_config_of({**values, "problem": problem}, str(path), run.trust).load(run)
 
 
 def of_learner(config: Any) -> Any:
@@ -231,7 +233,7 @@ def of_learner(config: Any) -> Any:
     return config
 
 
-def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
+def run_config_of(config: Any, source: str, trust: bool) -> RunConfig:
     """The experiment that a learner's file describes.
 
     Args:
@@ -252,7 +254,7 @@ def experiment_of(config: Any, source: str, trust: bool) -> Experiment:
         raise InputError(f"{source} is damaged: {error}") from error  # of an option's own class
 
 
-def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] = ()) -> Experiment:
+def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] = ()) -> RunConfig:
     """The experiment that someone else describes, made of this library's classes alone.
 
     Nothing is imported, opened or made before all of it has been checked, and no text is parsed.
@@ -266,12 +268,12 @@ def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] 
         InputError: a field is unknown, has a wrong value or one that is out of bounds, or names
             what is not this library's; the message names the source.
     """
-    return _made_of(Check(source, problems).plan(values, Experiment), source)
+    return _made_of(Check(source, problems).plan(values, RunConfig), source)
 
 
-def _made_of(plan: Plan, source: str) -> Experiment:
+def _made_of(plan: Plan, source: str) -> RunConfig:
     try:
-        made: Experiment = plan.made()
+        made: RunConfig = plan.made()
     except InputError:
         raise
     except CANNOT_BE_MADE as error:
@@ -289,12 +291,12 @@ def config_of(run: Run) -> Namespace:
 def plan_of(run: Run, foreign: frozenset[str] = frozenset()) -> Plan:
     """The same of a run that is not trusted, which names no more than is given."""
     path, data = run.path / "config.yaml", run_data.read(run)
-    plan = Check(str(path), foreign=foreign).plan(read_yaml_strictly(path), Experiment)
+    plan = Check(str(path), foreign=foreign).plan(read_yaml_strictly(path), RunConfig)
     return settled_plan(plan, run.path, data.places if data else None)
 
 
 def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
-    """Check a nested dictionary of the caller's own against the fields of `Experiment`.
+    """Check a nested dictionary of the caller's own against the fields of `RunConfig`.
 
     The modules of the classes that it names are run. For values of someone else there is
     `strictly_made`.
@@ -365,17 +367,17 @@ def _one_line_errors(source: str) -> Iterator[None]:
     try:
         yield
     except ArgumentError as error:
-        raise InputError(f"{source}: {readable(str(error), Experiment)}") from error
+        raise InputError(f"{source}: {readable(str(error), RunConfig)}") from error
 
 
-def instantiate(config: Namespace) -> Experiment:
+def instantiate(config: Namespace) -> RunConfig:
     """The objects that a configuration names.
 
     Raises:
         InputError: a class does not take its options.
     """
     try:
-        return Experiment(**vars(parser().instantiate(config)))
+        return RunConfig(**vars(parser().instantiate(config)))
     except InputError:
         raise
     except (TypeError, ValueError) as error:
