@@ -21,7 +21,7 @@ from omnitraining.network import Network
 from omnitraining.pretraining import Baseline
 from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.photos import Photos
-from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tasks.classification.problem import EpisodeConfig
 
 SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 16
 
@@ -83,7 +83,7 @@ def loading() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         data = Path(name)
         photographs(data / "birds", classes=6, images=SHOTS + QUERIES)
-        problem = Photos(data, ("birds",), "birds", ("birds",), Protocol(batch=64), SIDE)
+        problem = Photos(data, ("birds",), "birds", ("birds",), EpisodeConfig(batch=64), SIDE)
         keys = EpisodeKeys(FilePerImage(data / "birds" / "train"))
         loader = iter(DataLoader(keys.data, batch_sampler=keys))  # type: ignore[arg-type]
         draws = torch.Generator().manual_seed(0)
@@ -125,7 +125,7 @@ def test_tasks() -> list[Row]:
     @torch.no_grad()
     def embed() -> None:
         for part in images.split(128):
-            x = glyphs.views.test(part)
+            x = glyphs.augmentation.eval(part)
             for flow in ("pre", "meta", "joint_pre"):
                 model.network(flow).backbone(x)
 

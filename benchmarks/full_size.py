@@ -28,7 +28,7 @@ from omnitraining.experiments.reproduction import plan
 from omnitraining.model import Model
 from omnitraining.runs.run import provenance
 from omnitraining.tasks.base import Supervised
-from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tasks.classification.problem import EpisodeConfig
 from omnitraining.teacher import Teacher
 
 RECORD = Path(__file__).parents[1] / "results" / "full-size.json"
@@ -50,7 +50,12 @@ class Shapes(Supervised):
 
     one_joint_head = False
 
-    def __init__(self, domains: int, protocol: Protocol = Protocol(), size: int = 84) -> None:  # noqa: B008
+    def __init__(
+        self,
+        domains: int,
+        protocol: EpisodeConfig = EpisodeConfig(),  # noqa: B008
+        size: int = 84,
+    ) -> None:
         self.protocol, self.image = protocol, (3, size, size)
         self.pre_outputs, self.meta_outputs = domains * CLASSES, protocol.ways
 

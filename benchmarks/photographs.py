@@ -20,14 +20,14 @@ from omnitraining.datasets.images import LabeledImages
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
-from omnitraining.tasks.classification.problem import Classification, Protocol
-from omnitraining.tasks.classification.views import PadCropViews
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
+from omnitraining.tasks.classification.transforms import PadCropAugmentation
 from omnitraining.teacher import Teacher
 from omnitraining.training import Training, faster_precision, update
 
 SIDES = (32, 42, 84)
 CLASSES, IMAGES = 20, 100
-PROTOCOL = Protocol(queries=15)
+PROTOCOL = EpisodeConfig(queries=15)
 METHODS: tuple[Method, ...] = ("pre-training", "meta-training", "omni-training")
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "Conv4-64": partial(Conv4, width=64),
@@ -45,7 +45,7 @@ def images(side: int) -> Classification:
     shape = (CLASSES * IMAGES, 3, side, side)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
     made = LabeledImages(pixels, labels, tuple(map(str, range(CLASSES))), "random")
-    return Classification(made, made, {"random": made}, PROTOCOL, PadCropViews(side))
+    return Classification(made, made, {"random": made}, PROTOCOL, PadCropAugmentation(side))
 
 
 class Steps:

@@ -26,7 +26,7 @@ from omnitraining.backbones import Conv4
 from omnitraining.metatraining import ProtoNet
 from omnitraining.network import Network
 from omnitraining.tasks.classification.photos import Photos
-from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 
 WHAT = "steps per second, mapped from the cache / in memory"
 SIDE, CLASSES, IMAGES, ROUNDS = 84, 12, 60, 9
@@ -40,7 +40,7 @@ def streaming() -> list[Row]:
         before = os.environ.get("OMNITRAINING_CACHE")
         os.environ["OMNITRAINING_CACHE"] = str(cache)
         try:
-            mapped = Photos(data, ("birds",), "birds", ("birds",), Protocol(batch=64), SIDE)
+            mapped = Photos(data, ("birds",), "birds", ("birds",), EpisodeConfig(batch=64), SIDE)
         finally:
             if before is None:
                 del os.environ["OMNITRAINING_CACHE"]
@@ -61,7 +61,7 @@ def rows(mapped: Photos, file: Path, backbone: nn.Module, rounds: int) -> list[R
     """
     copies = [replace(part, images=part.images.clone()) for part in mapped.training]
     memory = Classification(
-        copies, mapped.validation, mapped.benchmarks, mapped.protocol, mapped.views
+        copies, mapped.validation, mapped.benchmarks, mapped.protocol, mapped.augmentation
     )
     network = Network(backbone, nn.Identity()).to(memory_format=torch.channels_last)
     share = forget(mapped.training[0].images, file)

@@ -25,10 +25,10 @@ from omnitraining.io import terminal
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Model, build_model
 from omnitraining.pretraining import Baseline, BaselinePP
-from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, blobs, config
 
-PROTOCOL = Protocol(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
+PROTOCOL = EpisodeConfig(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
 
 
 def model_of(problem: Blobs, pretraining: Baseline | BaselinePP) -> Model:

@@ -12,7 +12,7 @@ from omnitraining import datasets
 from omnitraining.cli import main
 from omnitraining.datasets import decoding, standards
 from omnitraining.tasks.classification.photos import Photos, with_split
-from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference import layouts
 
 SPLITS = {"train": 6, "val": 5, "test": 5}
@@ -236,7 +236,7 @@ def test_what_is_prepared_is_not_decoded_again_for_training(
     layouts.write_layout("class-folders", tmp_path / "own", classes=10, images=4)
     assert omni("prepare", tmp_path / "own", "--size", 16)[0] == 0
     monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
-    protocol = Protocol(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
+    protocol = EpisodeConfig(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
     Photos(tmp_path, ("own",), "own", ("own",), protocol, size=16)
 
 

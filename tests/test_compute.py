@@ -10,7 +10,7 @@ from omnitraining.datasets.images import LabeledImages
 from omnitraining.model import OmniLoss, build_model
 from omnitraining.pretraining import Baseline
 from omnitraining.runs.compute import multiply_adds
-from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from omnitraining.training import Training
 
 WIDTH = 5
@@ -19,7 +19,7 @@ WIDTH = 5
 def problem() -> Classification:
     images = torch.randint(256, (120, 1, 8, 8), dtype=torch.uint8)
     data = LabeledImages(images, torch.arange(120) % 6, tuple("abcdef"), "noise")
-    return Classification(data, data, {"x": data}, Protocol(shots=2, queries=3, batch=7))
+    return Classification(data, data, {"x": data}, EpisodeConfig(shots=2, queries=3, batch=7))
 
 
 def backbone() -> nn.Module:

@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.cli import main
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, parse
@@ -102,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shards(problem: Problem, model: Model, seed: int, step: int) -> list[Samples]:
+def shards(problem: Problem, model: Model, seed: int, step: int) -> list[StepData]:
     drawn = []
     for part in (0, 1):
         problem.shard(part, 2)
@@ -114,7 +114,7 @@ def chance(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def side_by_side(drawn: list[Samples]) -> Samples:
+def side_by_side(drawn: list[StepData]) -> StepData:
     """Shares of the tasks of reinforcement learning as one step."""
 
     def batch(parts: list[MiniBatch]) -> MiniBatch:
@@ -128,7 +128,7 @@ def side_by_side(drawn: list[Samples]) -> Samples:
     joint = None
     if pairs := [s.joint for s in drawn if s.joint is not None]:
         joint = batch([b for b, _ in pairs]), episode([e for _, e in pairs])
-    return Samples(batch([s.batch for s in drawn]), episode([s.episode for s in drawn]), joint)
+    return StepData(batch([s.batch for s in drawn]), episode([s.episode for s in drawn]), joint)
 
 
 def weights_of_one(folder: Path, name: str, whole: bool) -> dict[str, Tensor]:

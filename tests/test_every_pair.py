@@ -23,7 +23,7 @@ from omnitraining.metatraining import (
 from omnitraining.model import Method, Model, OmniLoss, build_model
 from omnitraining.pretraining import RFS, Baseline, BaselinePP, NegMargin, PreTraining
 from omnitraining.runs.run import Run
-from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from omnitraining.teacher import Teacher
 from omnitraining.training import train
 from tests.reference.tiny import BLOBS, Blobs, config, same
@@ -65,7 +65,7 @@ def backbone() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def problem() -> Classification:
-    return Blobs(Protocol(ways=3, shots=2, queries=2, batch=8, test_ways=3, test_shots=(1, 2)))
+    return Blobs(EpisodeConfig(ways=3, shots=2, queries=2, batch=8, test_ways=3, test_shots=(1, 2)))
 
 
 def samples(problem: Classification, random: torch.Generator) -> tuple[MiniBatch, Episode]:

@@ -16,7 +16,7 @@ from omnitraining.errors import InputError
 from omnitraining.experiments import cluster
 from omnitraining.experiments.jobs import Job, Work, in_processes
 from omnitraining.experiments.tuning import Range, Search, read_range, split_fields
-from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, Values
 
 pytest.importorskip("optuna")
@@ -26,7 +26,7 @@ RATES = ("--training.lr", "log:0.001..0.1", "--loss.distill_weight", "0,1,3")
 class SealedTests(Blobs):
     """Blobs whose test images and their labels are gone as soon as it is made."""
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: EpisodeConfig) -> None:
         super().__init__(protocol)
         for images in self.benchmarks.values():
             object.__setattr__(images, "images", None)

@@ -35,6 +35,7 @@ from omnitraining import (
     MLP,
     Baseline,
     Classification,
+    EpisodeConfig,
     FewShotClassifier,
     FewShotRegressor,
     Inference,
@@ -43,7 +44,6 @@ from omnitraining import (
     Navigation,
     OmniLoss,
     OmniNet,
-    Protocol,
     ProtoNet,
     Reinforcement,
     Training,
@@ -385,7 +385,7 @@ def gym(*choices: str, copies: int = 1) -> None:
 
 def small(**protocol: int) -> Classification:
     parts = [blobs(4, 6, name) for name in "abc"]
-    return Classification(parts[0], parts[1], {"c": parts[2]}, Protocol(**protocol))
+    return Classification(parts[0], parts[1], {"c": parts[2]}, EpisodeConfig(**protocol))
 
 
 def convert(backbone: nn.Module, **options: Any) -> OmniNet:
@@ -1336,7 +1336,7 @@ _CASES = [
     Case(ENVIRONMENTS, "observations that are choices", lambda r: gym("observation")),
     Case(ENVIRONMENTS, "copies of another number", lambda r: gym(copies=3)),
     Case(ENVIRONMENTS, "copies that cannot be told their tasks", lambda r: gym()),
-    Case(PYTHON, "one class of images", lambda r: Protocol(ways=1)),
+    Case(PYTHON, "one class of images", lambda r: EpisodeConfig(ways=1)),
     Case(PYTHON, "more ways than classes", lambda r: small(ways=9)),
     Case(PYTHON, "more shots than images", lambda r: small(ways=2, shots=9)),
     Case(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ViT,
         WideResNet,
     )
-    from omnitraining.batches import Episode, MiniBatch, Samples
+    from omnitraining.batches import Episode, MiniBatch, StepData
     from omnitraining.datasets.images import LabeledImages
     from omnitraining.errors import CalibrationWarning, InputError
     from omnitraining.evaluation import Evaluation, Inference, paired_difference
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from omnitraining.tasks.base import Problem, Supervised
     from omnitraining.tasks.classification.glyph_problem import Glyphs
     from omnitraining.tasks.classification.photos import Photos
-    from omnitraining.tasks.classification.problem import Classification, Protocol
+    from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
     from omnitraining.tasks.regression.sinusoids import Sinusoids
     from omnitraining.tasks.reinforcement.environment import Environment
     from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "backbones": "MLP Conv4 FeatureWise R2D2Net ResNet10 ResNet12 ResNet18 ViT WideResNet",
-    "batches": "Episode MiniBatch Samples",
+    "batches": "Episode MiniBatch StepData",
     "errors": "CalibrationWarning InputError",
     "evaluation": "Evaluation Inference paired_difference",
     "learner": "FewShotClassifier FewShotRegressor load",
@@ -79,7 +79,7 @@ _PLACES = {
     "tasks.classification.glyph_problem": "Glyphs",
     "datasets.images": "LabeledImages",
     "tasks.classification.photos": "Photos",
-    "tasks.classification.problem": "Classification Protocol",
+    "tasks.classification.problem": "Classification EpisodeConfig",
     "tasks.regression.sinusoids": "Sinusoids",
     "tasks.reinforcement.environment": "Environment",
     "tasks.reinforcement.gymnasium_tasks": "GymnasiumTasks",
@@ -125,6 +125,7 @@ __all__ = [
     "CosineHead",
     "Environment",
     "Episode",
+    "EpisodeConfig",
     "Evaluation",
     "FeatureWise",
     "FewShotClassifier",
@@ -152,7 +153,6 @@ __all__ = [
     "PreTraining",
     "Problem",
     "ProtoNet",
-    "Protocol",
     "R2D2Net",
     "Reinforcement",
     "RelationNet",
@@ -161,8 +161,8 @@ __all__ = [
     "ResNet18",
     "Run",
     "SGDHead",
-    "Samples",
     "Sinusoids",
+    "StepData",
     "Supervised",
     "Teacher",
     "Training",

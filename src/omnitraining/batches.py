@@ -21,6 +21,13 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; copies to a GPU are asynchronous, from pinned memory."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 @in_full_precision
 def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     """Mean feature of each class [T, N, D] of features [T, S, D] with labels [T, S]."""
@@ -109,7 +116,7 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class Samples:
+class StepData:
     """What the flows learn from in one step.
 
     Attributes:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from omnitraining import distributed
-from omnitraining.batches import Samples
+from omnitraining.batches import StepData
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
@@ -371,7 +371,7 @@ def faster_precision(model: Model, problem: Problem, device: torch.device) -> tu
     return ("bfloat16" if ratio >= PAYS else "float32"), reason
 
 
-def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> Samples:
+def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> StepData:
     try:
         return problem.samples(step, random, model)
     except InputError as error:
@@ -385,7 +385,7 @@ def update(
     model: Model,
     teacher: Teacher[Model],
     optimizer: torch.optim.Optimizer,
-    samples: Samples,
+    samples: StepData,
     step: int,
     autocast: torch.autocast,
     clip: float | None = None,

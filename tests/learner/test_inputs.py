@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from omnitraining import Classification, InputError, Protocol
+from omnitraining import Classification, EpisodeConfig, InputError
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.learner.inputs import ImageInputs, class_folders, listed
-from omnitraining.tasks.classification.views import CloserLookViews, PlainViews
+from omnitraining.tasks.classification.transforms import CloserLookAugmentation, NoAugmentation
 
 GRAY = ImageInputs(1, 16, 16, (0.5,), (0.25,))
 COLOR = ImageInputs(3, 23, 20, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
@@ -87,20 +87,24 @@ def test_images_of_a_list_may_differ_in_size_and_kind(tmp_path: Path) -> None:
     assert GRAY.levels(mixed).shape == (4, 1, 16, 16)
 
 
-def test_the_inputs_of_a_problem_are_what_its_views_show() -> None:
+def test_the_inputs_of_a_problem_are_what_its_augmentation_returns() -> None:
     pixels = torch.from_numpy(picture(channels=3)).permute(2, 0, 1).expand(40, -1, -1, -1)
     labels = torch.arange(4).repeat_interleave(10)
     for channels in (1, 3):
-        for views in (None, CloserLookViews(14)):
+        for augmentation in (None, CloserLookAugmentation(14)):
             data = LabeledImages(pixels[:, :channels].contiguous(), labels, tuple("abcd"), "data")
-            protocol = Protocol(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
-            problem = Classification(data, data, {"data": data}, protocol, views)
+            protocol = EpisodeConfig(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
+            problem = Classification(data, data, {"data": data}, protocol, augmentation)
             inputs = ImageInputs.of(problem)
             found = inputs.levels(data.images[:2]) / 255
             mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (inputs.mean, inputs.std))
-            torch.testing.assert_close((found - mean) / std, problem.views.test(data.images[:2]))
+            torch.testing.assert_close(
+                (found - mean) / std, problem.augmentation.eval(data.images[:2])
+            )
     wide = LabeledImages(torch.zeros(40, 1, 8, 16, dtype=torch.uint8), labels, ("a",) * 4, "wide")
-    problem = Classification(wide, wide, {}, protocol, PlainViews(torch.zeros(1), torch.ones(1)))
+    problem = Classification(
+        wide, wide, {}, protocol, NoAugmentation(torch.zeros(1), torch.ones(1))
+    )
     with pytest.raises(InputError, match=r"takes square images of 1 or 3 channels.* 1 x 8 x 16"):
         ImageInputs.of(problem)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import parse
 from omnitraining.datasets.images import LabeledImages
-from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 
 Values = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Blobs(Classification):
 
     def __init__(
         self,
-        protocol: Protocol = Protocol(),  # noqa: B008
+        protocol: EpisodeConfig = EpisodeConfig(),  # noqa: B008
         noise: float = 20.0,
         classes: int = 8,
     ) -> None:

@@ -21,11 +21,11 @@ from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.tasks.classification import domains as domain_module
 from omnitraining.tasks.classification import problem as module
 from omnitraining.tasks.classification.episodes import EpisodeSampler
-from omnitraining.tasks.classification.problem import Classification, Protocol
-from omnitraining.tasks.classification.views import PlainViews, Views
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
+from omnitraining.tasks.classification.transforms import Augmentation, NoAugmentation
 from tests.reference.tiny import blobs
 
-PROTOCOL = Protocol(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
+PROTOCOL = EpisodeConfig(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
 NAMES = ("blobs 3-way 1-shot", "blobs 3-way 2-shot")
 
 
@@ -90,7 +90,7 @@ def slow(
     for support, query in zip(tasks.support[:8], tasks.query[:8], strict=True):
         parts = []
         for rows in (support[:, :shots], query):
-            parts.append(torch.stack([data.views.test(images.images[row]) for row in rows]))
+            parts.append(torch.stack([data.augmentation.eval(images.images[row]) for row in rows]))
             parts.append(torch.arange(3)[:, None].expand(rows.shape))
         x, y, query_x, query_y = (part.flatten(0, 1)[None] for part in parts)
         with torch.no_grad():
@@ -227,7 +227,7 @@ def test_fewer_shots_see_the_first_images_of_more_and_the_same_queries(
 
 
 def test_ways_are_capped_at_the_classes_of_a_benchmark() -> None:
-    wide = Protocol(ways=3, shots=1, queries=3, test_ways=7, test_shots=(1,))
+    wide = EpisodeConfig(ways=3, shots=1, queries=3, test_ways=7, test_shots=(1,))
     data = Classification(blobs(8, 9, "a"), blobs(7, 9, "b"), {"few": blobs(4, 9, "c")}, wide)
     assert list(data.evaluate(model(data), Inference(), 2).cells) == ["few 4-way 1-shot"]
 
@@ -253,25 +253,25 @@ def test_shots_may_be_chosen_later_but_must_fit(data: Classification) -> None:
 )
 def test_impossible_protocols_are_refused(options: dict[str, int], words: str) -> None:
     with pytest.raises(InputError) as caught:
-        Protocol(**options)  # type: ignore[arg-type]
+        EpisodeConfig(**options)  # type: ignore[arg-type]
     assert str(caught.value) == words
 
 
 def test_more_ways_than_training_classes_are_refused() -> None:
     with pytest.raises(InputError, match="9 ways asked of a, which has 8 classes"):
-        Classification(blobs(8, 12, "a"), blobs(8, 12, "b"), {}, Protocol(ways=9, queries=3))
+        Classification(blobs(8, 12, "a"), blobs(8, 12, "b"), {}, EpisodeConfig(ways=9, queries=3))
 
 
 # --- training data ---
 
 
 def seen_as(data: Classification) -> dict[tuple[float, ...], int]:
-    """The label among those of all domains of every training image, as plain views show it."""
+    """The label, over all domains, of every training image without augmentation."""
     labels = iter(range(1000))
     table = {}
     for domain in data.training:
         own = [next(labels) for _ in domain.classes]
-        for image, label in zip(data.views.test(domain.images), domain.labels, strict=True):
+        for image, label in zip(data.augmentation.eval(domain.images), domain.labels, strict=True):
             table[tuple(image.flatten().tolist())] = own[label]
     return table
 
@@ -282,12 +282,12 @@ def test_gray_levels_are_those_of_the_training_images_alone() -> None:
     datas = [
         Classification(first, second, {"x": images}, PROTOCOL) for images in (second, brighter)
     ]
-    training = datas[0].views.test(first.images)
+    training = datas[0].augmentation.eval(first.images)
     assert training.mean().abs() < 1e-5 and (training.std() - 1).abs() < 1e-4
     levels = first.images.double() / 255
     expected = (second.images.double() / 255 - levels.mean()) / levels.std()
     for data in datas:
-        torch.testing.assert_close(data.views.test(second.images).double(), expected)
+        torch.testing.assert_close(data.augmentation.eval(second.images).double(), expected)
 
 
 def test_batches_and_episodes_are_labeled_training_images(data: Classification) -> None:
@@ -415,52 +415,54 @@ def test_domains_that_do_not_go_together_are_refused() -> None:
         Classification([blobs(8, 12, "a"), blobs(2, 12, "d")], *rest)
 
 
-# --- views ---
+# --- augmentation ---
 
 
-class Marked(Views):
-    """Training views are above 100; keeps which views were asked for."""
+class Marked(Augmentation):
+    """Training inputs are above 100; lists the methods that were called."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.calls: list[str] = []
 
-    def training(self, images: Tensor, random: torch.Generator) -> Tensor:
-        self.asked.append("training")
+    def train(self, images: Tensor, random: torch.Generator) -> Tensor:
+        self.calls.append("train")
         return images / 255 + 100 + torch.rand(len(images), 1, 1, 1, generator=random)
 
-    def test(self, images: Tensor) -> Tensor:
-        self.asked.append("test")
+    def eval(self, images: Tensor) -> Tensor:
+        self.calls.append("eval")
         return images / 255
 
 
 @pytest.mark.parametrize("metatraining", [ProtoNet(), MAML(steps=1, lr=0.1)])
-def test_training_and_test_have_views_of_their_own(metatraining: MetaTraining) -> None:
-    views, random = Marked(), torch.Generator().manual_seed(0)
+def test_only_training_images_are_augmented(metatraining: MetaTraining) -> None:
+    augmentation, random = Marked(), torch.Generator().manual_seed(0)
     parts = blobs(8, 12, "a"), blobs(7, 9, "b", 1), {"blobs": blobs(6, 9, "c", 2)}
-    data = Classification(*parts, PROTOCOL, views)
+    data = Classification(*parts, PROTOCOL, augmentation)
     batch, episode = data.minibatch(0, random), data.episode(0, random)
     for x in (batch.x, episode.support_x, episode.query_x):
         assert x.min() > 100
-    # support and query are seen at once, and each image has a view of its own
-    assert views.asked == ["training", "training"]
+    # support and query are seen at once, and each image is augmented by itself
+    assert augmentation.calls == ["train", "train"]
     assert len(set(episode.inputs().flatten(1).min(1).values.tolist())) == 15
     assert torch.equal(data.example(), data.training[0].images[:2] / 255)
     network = model(data, "meta-training", metatraining=metatraining, backbone=pixels)
-    for judge in (data.validation_scores, data.evaluate):
-        views.asked.clear()
-        judge(network, Inference())
-        assert set(views.asked) == {"test"}
+    for evaluate in (data.validation_scores, data.evaluate):
+        augmentation.calls.clear()
+        evaluate(network, Inference())
+        assert set(augmentation.calls) == {"eval"}
 
 
-def test_levels_of_many_images_are_taken_from_some_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_many_images_come_from_a_sample_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The second half is brighter: images from the start alone would not tell."""
     first, second = blobs(8, 30, "a"), blobs(8, 30, "d", 1)
     second = replace(second, images=second.images // 2 + 120)
     rest = blobs(7, 9, "b"), {"x": blobs(6, 9, "c")}, PROTOCOL
-    exact = Classification([first, second], *rest).views
-    monkeypatch.setattr(module, "LEVELS_FROM", 60)
-    some = Classification([first, second], *rest).views
-    assert isinstance(exact, PlainViews) and isinstance(some, PlainViews)
+    exact = Classification([first, second], *rest).augmentation
+    monkeypatch.setattr(module, "STATISTICS_IMAGES", 60)
+    some = Classification([first, second], *rest).augmentation
+    assert isinstance(exact, NoAugmentation) and isinstance(some, NoAugmentation)
     levels = torch.cat([first.images, second.images]).double() / 255
     torch.testing.assert_close(exact.mean, levels.mean((0, 2, 3)).float())
     torch.testing.assert_close(exact.std, levels.std((0, 2, 3)).float())
@@ -469,14 +471,14 @@ def test_levels_of_many_images_are_taken_from_some_of_all(monkeypatch: pytest.Mo
     torch.testing.assert_close(some.std, exact.std, atol=0.01, rtol=0)
 
 
-def test_channels_have_levels_of_their_own() -> None:
+def test_each_channel_is_normalized_by_its_own_statistics() -> None:
     gray = blobs(8, 12, "a")
     color = replace(gray, images=torch.cat([gray.images, gray.images // 2], 1))
-    views = Classification(color, color, {"x": color}, PROTOCOL).views
+    augmentation = Classification(color, color, {"x": color}, PROTOCOL).augmentation
     levels = color.images.double() / 255
-    assert isinstance(views, PlainViews)
-    torch.testing.assert_close(views.mean, levels.mean((0, 2, 3)).float())
-    torch.testing.assert_close(views.std, levels.std((0, 2, 3)).float())
+    assert isinstance(augmentation, NoAugmentation)
+    torch.testing.assert_close(augmentation.mean, levels.mean((0, 2, 3)).float())
+    torch.testing.assert_close(augmentation.std, levels.std((0, 2, 3)).float())
 
 
 # --- the vote ---
@@ -552,7 +554,7 @@ def test_validation_is_the_accuracy_of_the_equal_vote(hard: Classification) -> N
 
 
 def test_validation_has_fewer_ways_where_there_are_fewer_classes() -> None:
-    wide = Protocol(ways=5, shots=2, queries=3, batch=8, test_ways=4, test_shots=(1,))
+    wide = EpisodeConfig(ways=5, shots=2, queries=3, batch=8, test_ways=4, test_shots=(1,))
     tests = {"three": blobs(3, 12, "d"), "eight": blobs(8, 12, "e")}
     problem = Classification(blobs(8, 12, "a"), blobs(2, 12, "b"), tests, wide)
     assert problem.test_outputs == {2, 3, 4} and problem.meta_outputs == 5

@@ -16,13 +16,13 @@ from omnitraining.metatraining import ProtoNet
 from omnitraining.model import OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
 from omnitraining.tasks.classification.glyph_problem import SCRIPTS, Glyphs, twins
-from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from tests.reference.tiny import blobs
 from tools import glyph_classes
 
 RECORD = Path(__file__).parents[2] / "results" / "glyphs.json"
 RENDER = glyphs.render
-PROTOCOL = Protocol(ways=3, shots=1, queries=1, batch=8, test_ways=3, test_shots=(1,))
+PROTOCOL = EpisodeConfig(ways=3, shots=1, queries=1, batch=8, test_ways=3, test_shots=(1,))
 
 
 def plain(character: str, size: int, instances: int, seed: int) -> Tensor:
@@ -178,7 +178,10 @@ def test_the_tasks_are_those_of_the_published_record() -> None:
     row = json.loads(RECORD.read_text())["rows"]["omni-training"]
     options = row["config"]["problem"]["init_args"]
     latin = glyphs.load("latin", "test", size=options["size"], instances=options["instances"])
-    protocol, rest = Protocol(**options["protocol"] | {"test_shots": (1, 5)}), blobs(8, 30, "rest")
+    protocol, rest = (
+        EpisodeConfig(**options["protocol"] | {"test_shots": (1, 5)}),
+        blobs(8, 30, "rest"),
+    )
     # Neither training nor the model has a part in the tasks.
     data = Classification(rest, rest, {"latin": latin}, protocol)
     network = build_model(

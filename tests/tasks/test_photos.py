@@ -16,11 +16,11 @@ from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.tasks.classification.photos import Photos
-from omnitraining.tasks.classification.problem import Protocol
+from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference.layouts import PLANTS, SYNSETS, nearest, write_layout
 from tests.reference.tiny import BLOBS, config
 
-PROTOCOL = Protocol(ways=2, shots=1, queries=2, batch=8, test_ways=2, test_shots=(1, 2))
+PROTOCOL = EpisodeConfig(ways=2, shots=1, queries=2, batch=8, test_ways=2, test_shots=(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_class_in_train_and_test_folders_is_an_error(changing: Path) -> None:
         ({"held_out": (-0.1, 0.5)}, "problem.held_out is (-0.1, 0.5): give two shares"),
         ({"validation": "own", "held_out": (0.0, 0.2)}, "own has no split 'validation'"),
         ({"complete": True}, "{data}/mini-imagenet holds 8 classes: mini-imagenet has 100"),
-        ({"protocol": Protocol()}, "5 ways asked of mini-imagenet-train, which has 4 classes"),
+        ({"protocol": EpisodeConfig()}, "5 ways asked of mini-imagenet-train, which has 4 classes"),
     ],
 )
 def test_wrong_options_are_reported(changes: dict[str, Any], wrong: str, data: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_problem_in_gray_with_rotations(changing: Path) -> None:
     )
     assert problem.pre_outputs == 16 and problem.example().shape == (2, 1, 16, 16)
     assert len(problem.validation.classes) == 8
-    seen = problem.views.test(problem.training[0].images)
+    seen = problem.augmentation.eval(problem.training[0].images)
     torch.testing.assert_close(seen.mean(), torch.tensor(0.0), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen.std(), torch.tensor(1.0), atol=1e-3, rtol=0)
 
@@ -356,6 +356,6 @@ def test_a_configuration_names_an_augmentation_of_one_s_own(data: Path) -> None:
     made = instantiate(
         config(BLOBS, problem={"class_path": "Photos", "init_args": options})
     ).problem
-    assert made.views.augmentation.least == 0.25
+    assert made.augmentation.function.least == 0.25
     first, again = (made.minibatch(3, torch.Generator().manual_seed(1)).x for _ in range(2))
     assert torch.equal(first, again)

@@ -15,7 +15,7 @@ from torch.distributions import Independent, Normal
 from omnitraining.adaptation.batched import copies
 from omnitraining.adaptation.inner_loop import descended, moved
 from omnitraining.backbones import MLP
-from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.cli import main
 from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.errors import InputError
@@ -140,7 +140,7 @@ def test_samples_depend_on_the_seed_and_the_weights_alone() -> None:
 # --- losses and their gradients ---
 
 
-def fixed_samples() -> Samples:
+def fixed_samples() -> StepData:
     """Trajectories of nobody in particular: two tasks, ratios that are not 1."""
 
     def some(*shape: int) -> tuple[Tensor, Tensor]:
@@ -150,10 +150,10 @@ def fixed_samples() -> Samples:
     def both() -> tuple[MiniBatch, Episode]:
         return MiniBatch(*some(9)), Episode(*some(2, 5), *some(2, 6))
 
-    return Samples(*both(), joint=both())
+    return StepData(*both(), joint=both())
 
 
-def terms_by_hand(model: Model, drawn: Samples, lr: float) -> dict[str, Tensor]:
+def terms_by_hand(model: Model, drawn: StepData, lr: float) -> dict[str, Tensor]:
     """The terms with loops over tasks and torch's own distributions."""
 
     def chances(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -59,20 +59,18 @@ class ImageInputs:
         """The inputs of a training problem.
 
         Raises:
-            InputError: its images are not square, or of neither 1 nor 3 channels, or its views do
-                not say how they normalize.
+            InputError: its images are not square, or of neither 1 nor 3 channels.
         """
         channels, height, width = problem.training[0].images.shape[1:]
-        views, size = problem.views, problem.example().shape[-1]
-        mean, std = (getattr(views, name, None) for name in ("mean", "std"))
-        if height != width or channels not in (1, 3) or mean is None or std is None:
+        size = problem.example().shape[-1]
+        if height != width or channels not in (1, 3):
             raise InputError(
-                f"a learner takes square images of 1 or 3 channels, from views with a mean and a "
-                f"std: {type(problem).__name__} has {channels} x {height} x {width} and "
-                f"{type(views).__name__}"
+                f"a learner takes square images of 1 or 3 channels: {type(problem).__name__} has "
+                f"{channels} x {height} x {width}"
             )
-        levels = (x if len(x) == channels else x.mean(0, True) for x in (mean, std))
-        return cls(channels, height, size, *(tuple(map(float, x)) for x in levels))
+        statistics = problem.augmentation.mean, problem.augmentation.std
+        per_channel = (x if len(x) == channels else x.mean(0, True) for x in statistics)
+        return cls(channels, height, size, *(tuple(map(float, x)) for x in per_channel))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Problem(ABC):
         """Choose the support samples (per class) of the test tasks."""
 
     @abstractmethod
-    def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
+    def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
         """What the flows of a model learn from in a step, or in this process's shard of it.
 
         Args:
@@ -115,9 +115,9 @@ class Supervised(Problem):
     def episode(self, step: int, random: torch.Generator) -> Episode:
         """A task drawn from the training set, for a step counted from 0."""
 
-    def samples(self, step: int, random: torch.Generator, model: "Model") -> Samples:
+    def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
         batch, episode = self.minibatch(step, random), self.episode(step, random)
         if self.shard_count == 1:
-            return Samples(batch, episode)
+            return StepData(batch, episode)
         own = self.shard_index, self.shard_count
-        return Samples(batch.shard(*own), episode.shard(*own))
+        return StepData(batch.shard(*own), episode.shard(*own))

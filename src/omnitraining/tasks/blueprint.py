@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from omnitraining.batches import Samples
+from omnitraining.batches import StepData
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.model import Model
@@ -36,7 +36,7 @@ class Blueprint(Problem):
     def set_test_shots(self, shots: tuple[int, ...]) -> None:
         raise self._no_data()
 
-    def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
+    def samples(self, step: int, random: torch.Generator, model: Model) -> StepData:
         raise self._no_data()
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:

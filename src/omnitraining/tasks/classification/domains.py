@@ -6,9 +6,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from omnitraining.batches import to_device
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.views import send
 
 MOVED = 2 * 1024**3  # bytes; larger sets stay where they are, perhaps in a file
 
@@ -61,12 +61,12 @@ class Domains:
         """Images [B, C, H, W] by their numbers [B], which are on the CPU."""
         if len(self._images) == 1:
             (images,) = self._images
-            return send(images.index_select(0, send(index, images.device)), self.device)
+            return to_device(images.index_select(0, to_device(index, images.device)), self.device)
         rows = torch.empty(len(index), *self._images[0].shape[1:], dtype=torch.uint8)
         for start, images in zip(self.starts, self._images, strict=True):
             inside = (index >= start) & (index < start + len(images))
             rows[inside] = images[index[inside] - start]
-        return send(rows, self.device)
+        return to_device(rows, self.device)
 
     @property
     def _small(self) -> bool:

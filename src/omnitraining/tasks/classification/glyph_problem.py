@@ -12,7 +12,7 @@ import torch
 from omnitraining.datasets import digits, glyphs
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.problem import Classification, Protocol
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 
 SCRIPTS = ("greek", "cyrillic", "georgian", "armenian")
 SPLIT = ("latin", "scripts")  # domains that have training, validation and test classes
@@ -46,7 +46,7 @@ class Glyphs(Classification):
 
     def __init__(
         self,
-        protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
+        protocol: EpisodeConfig = EpisodeConfig(),  # noqa: B008 (frozen)
         benchmarks: tuple[str, ...] = BENCHMARKS,
         size: int = 32,
         instances: int = 30,

@@ -18,21 +18,25 @@ from omnitraining.datasets.listing import Listing
 from omnitraining.datasets.originals import check_sizes
 from omnitraining.datasets.standards import complaints
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.problem import Classification, Protocol, levels_of
-from omnitraining.tasks.classification.views import (
-    AugmentedViews,
-    CloserLookViews,
-    OwnViews,
-    PadCropViews,
-    UncroppedViews,
+from omnitraining.tasks.classification.problem import (
+    Classification,
+    EpisodeConfig,
+    channel_statistics,
+)
+from omnitraining.tasks.classification.transforms import (
+    CloserLookAugmentation,
+    CustomAugmentation,
+    PadCropAugmentation,
+    PhotoAugmentation,
+    UncroppedAugmentation,
 )
 
 HELD_OUT = (0.2, 0.2)
 
-AUGMENTATIONS: Mapping[str, type[AugmentedViews]] = {
-    "closer-look": CloserLookViews,
-    "pad-crop": PadCropViews,
-    "none": UncroppedViews,
+AUGMENTATIONS: Mapping[str, type[PhotoAugmentation]] = {
+    "closer-look": CloserLookAugmentation,
+    "pad-crop": PadCropAugmentation,
+    "none": UncroppedAugmentation,
 }
 
 
@@ -59,7 +63,7 @@ class Photos(Classification):
         augmentation: of training images. ``"closer-look"``: crops of 8 to 100 % of the area, for
             84 pixels and more; ``"pad-crop"``: crops of the padded image, which small images need;
             ``"none"``: no crops; or a callable of one's own, as of torchvision's transforms v2 or
-            of kornia, by its class path: see `OwnViews`.
+            of kornia, by its class path: see `CustomAugmentation`.
         flip: mirror half of the training images; not where left and right differ, as in characters.
             A callable of one's own takes the place of this and of ``jitter``.
         jitter: brightness, contrast and saturation change by up to this factor in training.
@@ -79,7 +83,7 @@ class Photos(Classification):
         training: tuple[str, ...],
         validation: str,
         benchmarks: tuple[str, ...],
-        protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
+        protocol: EpisodeConfig = EpisodeConfig(),  # noqa: B008 (frozen)
         size: int = 84,
         held_out: tuple[float, float] = HELD_OUT,
         complete: bool = True,
@@ -114,19 +118,19 @@ class Photos(Classification):
             part: sets[part.name].split(part.split) for parts in roles.values() for part in parts
         }
         _check_unseen(roles, listings)
-        views: AugmentedViews
+        transform: PhotoAugmentation
         if isinstance(augmentation, str):
             if augmentation not in AUGMENTATIONS:
                 raise InputError(
                     f"problem.augmentation is {augmentation!r}: choose from "
                     f"{', '.join(AUGMENTATIONS)}, or give package.module.Class of your own"
                 )
-            views = AUGMENTATIONS[augmentation](size, flip, jitter)
+            transform = AUGMENTATIONS[augmentation](size, flip, jitter)
         else:
-            views = OwnViews(size, augmentation)
+            transform = CustomAugmentation(size, augmentation)
         check_sizes(listings.values(), size, must_be_square=rotations)
         images = {
-            part: load(found, views.stored, skip_damaged=skip_damaged)
+            part: load(found, transform.stored, skip_damaged=skip_damaged)
             for part, found in listings.items()
         }
         for seen in roles["training"]:
@@ -138,13 +142,13 @@ class Photos(Classification):
             images = {part: rotated(found) for part, found in images.items()}
         learned = [images[part] for part in roles["training"]]
         if normalize == "training":
-            views.mean, views.std = levels_of(learned)
+            transform.mean, transform.std = channel_statistics(learned)
         super().__init__(
             learned,
             images[roles["validation"][0]],
             {part.title: images[part] for part in roles["benchmarks"]},
             protocol,
-            views,
+            transform,
         )
 
 

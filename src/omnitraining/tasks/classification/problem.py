@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from omnitraining.batches import Episode, MiniBatch
+from omnitraining.batches import Episode, MiniBatch, to_device
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
@@ -24,17 +24,17 @@ from omnitraining.pretraining import PreTraining
 from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.domains import Domains
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
-from omnitraining.tasks.classification.views import PlainViews, Views, send
+from omnitraining.tasks.classification.transforms import Augmentation, NoAugmentation
 
 TEST_TASKS = 600
 VALIDATION_TASKS = 200
 EMBED_BATCH = 128  # images embedded at a time at test; more would not fit CPU caches
 ADAPT_BATCH = 20  # tasks adapted at a time by algorithms that change the network
-LEVELS_FROM = 10_000  # images, evenly spaced, that gray levels are taken from; of fewer, all
+STATISTICS_IMAGES = 10_000  # images, evenly spaced, that gray levels are taken from; of fewer, all
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EpisodeConfig:
     """Shape of the tasks (paper 6.1).
 
     Args:
@@ -94,8 +94,8 @@ class Classification(Supervised):
         validation: images of other classes, to choose the checkpoint.
         benchmarks: images of unseen classes by benchmark name.
         protocol: shape of the tasks.
-        views: what a network sees of an image; by default the whole of it, normalized by the
-            levels of the training images.
+        augmentation: how stored images become network inputs; by default they are normalized by
+            the mean and standard deviation of the training images, and nothing else.
 
     Raises:
         InputError: a class has too few images for the protocol, there are too few classes, or
@@ -109,8 +109,8 @@ class Classification(Supervised):
         training: LabeledImages | Sequence[LabeledImages],
         validation: LabeledImages,
         benchmarks: Mapping[str, LabeledImages],
-        protocol: Protocol,
-        views: Views | None = None,
+        protocol: EpisodeConfig,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.training = (training,) if isinstance(training, LabeledImages) else tuple(training)
         self.validation, self.benchmarks = validation, dict(benchmarks)
@@ -130,7 +130,7 @@ class Classification(Supervised):
         self._sampler(validation, self._ways(validation, protocol.ways))
         for images in self.benchmarks.values():
             self._sampler(images, self._ways(images, protocol.test_ways))
-        self.views = views or PlainViews(*levels_of(self.training))
+        self.augmentation = augmentation or NoAugmentation(*channel_statistics(self.training))
 
     @property
     def summary(self) -> str:
@@ -160,7 +160,7 @@ class Classification(Supervised):
         return frozenset({*tests, self._ways(self.validation, self.protocol.ways)})
 
     def example(self) -> Tensor:
-        return self.views.test(self.training[0].images[:2])
+        return self.augmentation.eval(self.training[0].images[:2])
 
     def to(self, device: torch.device) -> None:
         self.domains.to(device)
@@ -171,8 +171,8 @@ class Classification(Supervised):
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         labels = self.domains.labels
         chosen = torch.randint(len(labels), (self.protocol.batch,), generator=random)
-        x = self.views.training(self.domains.fetch(chosen), random)
-        return MiniBatch(x, send(labels[chosen], x.device))
+        x = self.augmentation.train(self.domains.fetch(chosen), random)
+        return MiniBatch(x, to_device(labels[chosen], x.device))
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
         domain = step % len(self.samplers)
@@ -181,7 +181,7 @@ class Classification(Supervised):
             tasks = tasks.with_shots(shots[int(torch.randint(len(shots), (), generator=random))])
         start = self.domains.starts[domain]
         return _episode(
-            tasks, lambda index: self.views.training(self.domains.fetch(start + index), random)
+            tasks, lambda index: self.augmentation.train(self.domains.fetch(start + index), random)
         )
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
@@ -235,7 +235,9 @@ class Classification(Supervised):
     def test_episode(self, images: LabeledImages, tasks: TaskIndices) -> Episode:
         """Tasks with their images, as a network sees them at test."""
         device = self.domains.device
-        return _episode(tasks, lambda index: self.views.test(send(images.images[index], device)))
+        return _episode(
+            tasks, lambda index: self.augmentation.eval(to_device(images.images[index], device))
+        )
 
     def ways(self, images: LabeledImages) -> int:
         """Classes of a test task on some images."""
@@ -310,7 +312,7 @@ class Classification(Supervised):
         } - known.keys()
         features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
         for part in images.images.split(EMBED_BATCH) if backbones else ():
-            common = model.trunk(self.views.test(send(part, self.domains.device)))
+            common = model.trunk(self.augmentation.eval(to_device(part, self.domains.device)))
             for backbone in backbones:
                 features[backbone].append(backbone(common))
         known.update((backbone, torch.cat(parts)) for backbone, parts in features.items())
@@ -327,7 +329,7 @@ class Classification(Supervised):
         device = self.domains.device
         if algorithm.needs_only_features:
             lookup = Network(KnownFeatures(known[network.backbone]), network.head)
-            episode = _episode(tasks, lambda index: send(index, device))
+            episode = _episode(tasks, lambda index: to_device(index, device))
             return algorithm.predict(lookup, episode).float().cpu()
         outputs = []
         for support, query in zip(
@@ -379,14 +381,14 @@ def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
     return Episode(x[0], y[0], x[1], y[1], ways)
 
 
-def levels_of(parts: Sequence[LabeledImages]) -> tuple[Tensor, Tensor]:
+def channel_statistics(parts: Sequence[LabeledImages]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the levels of each channel, [C] each, over some images.
 
     Args:
-        parts: the images; of many, `LEVELS_FROM` that are evenly spaced are taken.
+        parts: the images; of many, `STATISTICS_IMAGES` that are evenly spaced are taken.
     """
     domains = Domains(parts)
-    count = min(len(domains.labels), LEVELS_FROM)
+    count = min(len(domains.labels), STATISTICS_IMAGES)
     chosen = torch.linspace(0, len(domains.labels) - 1, count, dtype=torch.float64).round().long()
     pixels, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
     for index in chosen.split(EMBED_BATCH):

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from omnitraining.adaptation.batched import Weights, copies
 from omnitraining.adaptation.inner_loop import descended, moved, slopes
-from omnitraining.batches import Episode, MiniBatch, Samples
+from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference, tasks_hash
 from omnitraining.metatraining import MAML
@@ -129,7 +129,7 @@ class Reinforcement(Problem):
             raise InputError(f"--shots is {shots}: give one number of trajectories, 1 or more")
         (self.trajectories,) = shots
 
-    def samples(self, step: int, random: torch.Generator, model: Model) -> Samples:
+    def samples(self, step: int, random: torch.Generator, model: Model) -> StepData:
         """Trajectories of every flow in the same new tasks; empty for flows that are not there.
 
         Each shard has a subset of the step's tasks and a seed of its own.
@@ -157,7 +157,7 @@ class Reinforcement(Problem):
                 report[f"return_{flow}_adapted"] = after.returns().mean()
                 episode = Episode(x, y, *after.samples(self.discount, self.trace))
             drawn[flow] = batch, episode
-        return Samples(
+        return StepData(
             drawn.get("pre", nothing)[0],
             drawn.get("meta", nothing)[1],
             drawn.get("joint"),

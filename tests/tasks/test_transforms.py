@@ -1,4 +1,4 @@
-"""Views of stored images: torchvision's crops, Pillow's jitter, ImageNet's normalization."""
+"""Augmentation of stored images: torchvision's crops, Pillow's jitter, ImageNet's normalization."""
 
 import math
 from typing import Any
@@ -10,15 +10,15 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.tasks.classification.views import (
+from omnitraining.tasks.classification.transforms import (
     MEAN,
     STD,
-    AugmentedViews,
-    CloserLookViews,
-    OwnViews,
-    PadCropViews,
-    PlainViews,
-    UncroppedViews,
+    CloserLookAugmentation,
+    CustomAugmentation,
+    NoAugmentation,
+    PadCropAugmentation,
+    PhotoAugmentation,
+    UncroppedAugmentation,
     crop_boxes,
     jitter,
     resized_crops,
@@ -180,20 +180,20 @@ def test_the_steps_of_the_jitter_come_in_the_order_of_pillow_image_by_image() ->
     assert (other - expected).abs().mean() > 8 / 255
 
 
-# --- views ---
+# --- augmentation ---
 
 
 def test_sizes_are_those_of_the_protocol() -> None:
-    assert [CloserLookViews(size).stored for size in (84, 224)] == [96, 257]
+    assert [CloserLookAugmentation(size).stored for size in (84, 224)] == [96, 257]
 
 
-def test_test_views_are_the_center_by_imagenet_statistics() -> None:
+def test_test_inputs_are_the_center_by_imagenet_statistics() -> None:
     images = photos(3, side=23)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     for size, stored, start in ((20, 23, 2), (18, 20, 1)):  # torchvision rounds 1.5 to 2
-        views = CloserLookViews(size)
-        assert views.stored == stored
-        seen = views.test(images[:, :, :stored, :stored])
+        augmentation = CloserLookAugmentation(size)
+        assert augmentation.stored == stored
+        seen = augmentation.eval(images[:, :, :stored, :stored])
         part = images[:, :, start : start + size, start : start + size].numpy() / 255
         expected = (part - mean[:, None, None]) / std[:, None, None]
         torch.testing.assert_close(seen.double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
@@ -202,65 +202,69 @@ def test_test_views_are_the_center_by_imagenet_statistics() -> None:
 def test_gray_images_are_normalized_by_the_mean_over_channels() -> None:
     images = photos(2, 1, side=23)
     expected = (images[:, :, 2:22, 2:22] / 255 - 0.449) / 0.226
-    torch.testing.assert_close(CloserLookViews(20).test(images), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        CloserLookAugmentation(20).eval(images), expected, atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_training_views_follow_from_the_generator(channels: int) -> None:
-    views, images = CloserLookViews(20), photos(6, channels, side=23)
-    first, again, other = (views.training(images, seeded(seed)) for seed in (1, 1, 2))
+def test_training_inputs_follow_from_the_generator(channels: int) -> None:
+    augmentation, images = CloserLookAugmentation(20), photos(6, channels, side=23)
+    first, again, other = (augmentation.train(images, seeded(seed)) for seed in (1, 1, 2))
     assert first.shape == (6, channels, 20, 20) and first.dtype == torch.float32
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_images_of_a_batch_have_views_of_their_own() -> None:
-    seen = CloserLookViews(20).training(photos(1, side=23).expand(6, -1, -1, -1), seeded())
+def test_each_image_of_a_batch_is_augmented_by_itself() -> None:
+    seen = CloserLookAugmentation(20).train(photos(1, side=23).expand(6, -1, -1, -1), seeded())
     assert min((a - b).abs().mean() for i, a in enumerate(seen) for b in seen[:i]) > 0.01
 
 
-def test_half_of_the_training_views_are_mirrored_and_the_jitter_fills_its_range() -> None:
+def test_half_of_the_training_images_are_mirrored_and_the_jitter_fills_its_range() -> None:
     """A ramp from left to right tells by its slope; its brightness in the middle by the rest."""
     ramp = torch.linspace(64, 128, 23).expand(2000, 1, 23, 23).to(torch.uint8)
-    views = CloserLookViews(20)
-    seen = views.training(ramp, seeded()) * views.std.mean() + views.mean.mean()
+    augmentation = CloserLookAugmentation(20)
+    seen = augmentation.train(ramp, seeded()) * augmentation.std.mean() + augmentation.mean.mean()
     mirrored = (seen[..., 0] > seen[..., -1]).double().mean()
     assert abs(mirrored - 0.5) < 5 * 0.5 / math.sqrt(2000)
     level = seen.mean((1, 2, 3)) * 255
     assert 37 < level.min() < 50 and 140 < level.max() < 180
 
 
-@pytest.mark.parametrize("views", [PlainViews(torch.zeros(3), torch.ones(3)), CloserLookViews(20)])
-def test_views_lie_channels_last(views: PlainViews | CloserLookViews) -> None:
+@pytest.mark.parametrize(
+    "augmentation", [NoAugmentation(torch.zeros(3), torch.ones(3)), CloserLookAugmentation(20)]
+)
+def test_inputs_lie_channels_last(augmentation: NoAugmentation | CloserLookAugmentation) -> None:
     images = photos(2, side=23)
-    for seen in (views.test(images), views.training(images, seeded())):
+    for seen in (augmentation.eval(images), augmentation.train(images, seeded())):
         assert seen.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_plain_views_are_normalized_alone() -> None:
+def test_without_augmentation_images_are_only_normalized() -> None:
     images = photos(2)
-    views = PlainViews(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 2.0, 4.0]))
+    augmentation = NoAugmentation(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 2.0, 4.0]))
     expected = images.double() / 255
     for channel, (mean, std) in enumerate(((0.1, 1), (0.2, 2), (0.3, 4))):
         expected[:, channel] = (expected[:, channel] - mean) / std
-    torch.testing.assert_close(views.test(images).double(), expected, atol=1e-6, rtol=0)
-    assert torch.equal(views.training(images, seeded()), views.test(images))
+    torch.testing.assert_close(augmentation.eval(images).double(), expected, atol=1e-6, rtol=0)
+    assert torch.equal(augmentation.train(images, seeded()), augmentation.eval(images))
 
 
 def test_images_of_another_size_are_refused() -> None:
-    views = CloserLookViews(84)
+    augmentation = CloserLookAugmentation(84)
     for images in (photos(1, side=84), photos(1, 2, side=96)):
-        for call in (views.test, lambda x: views.training(x, seeded())):
+        for call in (augmentation.eval, lambda x: augmentation.train(x, seeded())):
             with pytest.raises(InputError, match=r"of 1 or 3 channels and 96 x 96 pixels: these"):
                 call(images)
-    with pytest.raises(InputError, match="views have a size of 0: it must be 1 or more"):
-        CloserLookViews(0)
+    with pytest.raises(InputError, match="size of the augmentation is 0: it must be 1 or more"):
+        CloserLookAugmentation(0)
 
 
 # --- augmentation to choose ---
 
 
-def as_levels(seen: torch.Tensor) -> torch.Tensor:
-    """Views before they were normalized by ImageNet's levels, as whole levels."""
+def as_bytes(seen: torch.Tensor) -> torch.Tensor:
+    """Pixels from 0 to 255 of inputs that are normalized by ImageNet's statistics."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
     return ((seen * std + mean) * 255).round()
 
@@ -268,8 +272,8 @@ def as_levels(seen: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("size", "padding"), [(32, 4), (84, 8), (24, 3), (42, 4), (224, 21)])
 def test_a_padded_crop_is_a_window_of_the_image_in_black(size: int, padding: int) -> None:
     image = photos(1, side=size)
-    views = PadCropViews(size, jitter=0.0)
-    seen = as_levels(views.training(image.expand(300, -1, -1, -1), seeded()))
+    augmentation = PadCropAugmentation(size, jitter=0.0)
+    seen = as_bytes(augmentation.train(image.expand(300, -1, -1, -1), seeded()))
     padded = torch.nn.functional.pad(image[0].float(), [padding] * 4)
     windows = {}
     for flip in (False, True):
@@ -286,32 +290,38 @@ def test_a_padded_crop_is_a_window_of_the_image_in_black(size: int, padding: int
         assert abs(shifts.mean() - padding) < 5 * padding / (3 * 300) ** 0.5
 
 
-@pytest.mark.parametrize("kind", [CloserLookViews, PadCropViews, UncroppedViews])
-def test_flips_and_colors_can_be_switched_off(kind: type[AugmentedViews]) -> None:
-    views = kind(20, flip=False, jitter=0.0)
-    ramp = torch.linspace(64, 128, views.stored).expand(200, 3, views.stored, -1).to(torch.uint8)
-    seen = views.training(ramp, seeded())
+@pytest.mark.parametrize(
+    "kind", [CloserLookAugmentation, PadCropAugmentation, UncroppedAugmentation]
+)
+def test_flips_and_colors_can_be_switched_off(kind: type[PhotoAugmentation]) -> None:
+    augmentation = kind(20, flip=False, jitter=0.0)
+    ramp = (
+        torch.linspace(64, 128, augmentation.stored)
+        .expand(200, 3, augmentation.stored, -1)
+        .to(torch.uint8)
+    )
+    seen = augmentation.train(ramp, seeded())
     middle = seen[:, :, 8:12]
     assert (middle[..., 16] > middle[..., 3]).all()
-    assert as_levels(seen).max() <= 128
-    if kind is UncroppedViews:
-        assert torch.equal(seen, views.test(ramp))
+    assert as_bytes(seen).max() <= 128
+    if kind is UncroppedAugmentation:
+        assert torch.equal(seen, augmentation.eval(ramp))
 
 
 def test_whole_images_are_mirrored_half_of_the_time() -> None:
     image = photos(1, side=20)
-    seen = as_levels(
-        UncroppedViews(20, jitter=0.0).training(image.expand(200, -1, -1, -1), seeded())
+    seen = as_bytes(
+        UncroppedAugmentation(20, jitter=0.0).train(image.expand(200, -1, -1, -1), seeded())
     )
     mirrored = (seen == image.flip(3)).flatten(1).all(1)
     assert ((seen == image).flatten(1).all(1) | mirrored).all()
     assert 0.38 < mirrored.float().mean() < 0.62
 
 
-def test_levels_of_one_s_own_replace_those_of_imagenet() -> None:
-    levels = torch.tensor([0.5]), torch.tensor([0.25])
+def test_given_statistics_replace_those_of_imagenet() -> None:
+    normalization = torch.tensor([0.5]), torch.tensor([0.25])
     images = photos(2, 1, side=20)
-    seen = UncroppedViews(20, levels=levels).test(images)
+    seen = UncroppedAugmentation(20, normalization=normalization).eval(images)
     torch.testing.assert_close(seen, (images / 255 - 0.5) / 0.25)
 
 
@@ -324,44 +334,44 @@ class Batched:
 
 
 @pytest.mark.parametrize(
-    "augmentation", [Batched(), lambda image: (image * torch.rand(()))[None], torch.nn.Identity()]
+    "function", [Batched(), lambda image: (image * torch.rand(()))[None], torch.nn.Identity()]
 )
-def test_a_callable_of_one_s_own_follows_from_the_generator(augmentation: Any) -> None:
-    views, images = OwnViews(20, augmentation), photos(4, side=20)
+def test_a_custom_augmentation_follows_from_the_generator(function: Any) -> None:
+    augmentation, images = CustomAugmentation(20, function), photos(4, side=20)
     state = torch.get_rng_state()
-    first, again = (views.training(images, seeded(1)) for _ in range(2))
+    first, again = (augmentation.train(images, seeded(1)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again) and first.shape == (4, 3, 20, 20)
-    assert torch.equal(views.test(images), UncroppedViews(20).test(images))
-    ratios = as_levels(first).mean((1, 2, 3)) / images.float().mean((1, 2, 3))
-    if not isinstance(augmentation, torch.nn.Identity):
+    assert torch.equal(augmentation.eval(images), UncroppedAugmentation(20).eval(images))
+    ratios = as_bytes(first).mean((1, 2, 3)) / images.float().mean((1, 2, 3))
+    if not isinstance(function, torch.nn.Identity):
         assert len(ratios.mul(100).round().unique()) == 4, "each image has a draw of its own"
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "words"),
+    ("function", "words"),
     [
-        (lambda x: x[:, 1:], r"returns \[3, 19, 20\] for levels of shape \[3, 20, 20\]"),
-        (lambda x: x.numpy(), "returns ndarray for levels"),
+        (lambda x: x[:, 1:], r"returns \[3, 19, 20\] for pixels of shape \[3, 20, 20\]"),
+        (lambda x: x.numpy(), "returns ndarray for pixels"),
         (lambda x: (x * 255).byte(), "returns torch.uint8 or values that are not finite"),
         (lambda x: x / 0, "returns torch.float32 or values that are not finite"),
         (lambda x: x * 255, "they must stay between 0 and 1"),
         (lambda x: (x - 0.5) / 0.1, "they must stay between 0 and 1"),
     ],
 )
-def test_a_callable_that_returns_something_else_is_refused(augmentation: Any, words: str) -> None:
+def test_a_function_that_returns_something_else_is_refused(function: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        OwnViews(20, augmentation).training(photos(2, side=20), seeded())
+        CustomAugmentation(20, function).train(photos(2, side=20), seeded())
 
 
 def test_a_jitter_out_of_range_is_refused() -> None:
     with pytest.raises(InputError, match=r"jitter is 1\.5: it must be at least 0 and"):
-        PadCropViews(20, jitter=1.5)
+        PadCropAugmentation(20, jitter=1.5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_views_do_not_depend_on_the_device() -> None:
-    images, views = photos(6, side=96), CloserLookViews(84)
-    here = views.training(images, seeded())
-    there = views.training(images.cuda(), seeded())
+def test_inputs_do_not_depend_on_the_device() -> None:
+    images, augmentation = photos(6, side=96), CloserLookAugmentation(84)
+    here = augmentation.train(images, seeded())
+    there = augmentation.train(images.cuda(), seeded())
     torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=0)
