@@ -30,7 +30,6 @@ from omnitraining.learner.predictor import tempered
 from omnitraining.learner.sources import find
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
 from omnitraining.tasks.classification.glyph_problem import Glyphs
-from omnitraining.tasks.classification.problem import new_heads
 
 SHOTS, WAYS, TASKS, ACCEPTED = (1, 3, 5), 5, 600, 0.95
 IMAGES = 24  # of each training class, for the scores that need some
@@ -97,12 +96,9 @@ def recognition(
     familiarity = []
     for part in (tasks.query[:, :WAYS], tasks.query[:, WAYS:]):
         mixed = [
-            weight
-            * cosines(
-                known[trained.model.network(network).backbone], TaskIndices(support, part)
-            ).amax(-1)
+            weight * cosines(known[head.network.backbone], TaskIndices(support, part)).amax(-1)
             for flow, weight in trained.calibration.vote(shots).items()
-            for network, _ in new_heads(trained.model, flow, trained.inference)[:1]
+            for head in trained.model.heads_of(flow, trained.inference.joint_head)[:1]
         ]
         familiarity.append(torch.stack(mixed).sum(0).flatten())
     mine, strange = familiarity
@@ -127,8 +123,8 @@ def training_scores(trained: Trained, problem: Glyphs) -> dict[str, dict[str, Sc
 
 def features(trained: Trained, flow: str, known: Mapping[nn.Module, Tensor]) -> Tensor:
     """Features of length 1 [M, D], as familiarity has them."""
-    network, _ = new_heads(trained.model, flow, trained.inference)[0]
-    return nn.functional.normalize(known[trained.model.network(network).backbone].double(), dim=-1)
+    head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
+    return nn.functional.normalize(known[head.network.backbone].double(), dim=-1)
 
 
 def comparison(

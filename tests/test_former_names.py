@@ -41,6 +41,14 @@ def test_configurations_are_read_with_todays_names(tmp_path: Path) -> None:
         assert (config.start_from, config.teacher_run) == (Path("runs/first"), Path("runs/second"))
 
 
+@pytest.mark.parametrize("name", ["RFS", "omnitraining.RFS"])
+def test_options_of_a_class_are_read_with_todays_names(name: str) -> None:
+    old = {"class_path": name, "init_args": {"share": 0.25}}
+    assert parse({**BLOBS, "pretraining": old}).pretraining.init_args.kd_weight == 0.25
+    other = {"class_path": "mine.RFS", "init_args": {"share": 0.25}}
+    assert with_new_names(other) == other
+
+
 def test_learners_are_read_with_todays_names() -> None:
     shape = {"shape": [3, 8, 8], "pre_outputs": 2, "meta_outputs": 2, "one_joint_head": False}
     kept = {

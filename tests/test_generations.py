@@ -38,6 +38,11 @@ def teacher(first: Run) -> Model:
     return load_run(first).load(first)
 
 
+def pre_flow(first: Run) -> nn.Module:
+    model = teacher(first)
+    return nn.Sequential(model.trunk, model.network("pre"))
+
+
 def data(experiment: RunConfig) -> tuple[MiniBatch, Episode]:
     random = torch.Generator().manual_seed(0)
     return experiment.problem.minibatch(0, random), experiment.problem.episode(0, random)
@@ -56,7 +61,7 @@ def test_a_generation_learns_the_answers_of_the_one_before(method: str, first: R
         answers = teacher(first).network("pre")(batch.x)
     for name in {"pre", "joint_pre"} & model.networks.keys():
         outputs = model.network(name)(batch.x)
-        expected = RFS().loss_after(outputs, batch.y, answers)
+        expected = RFS().distillation_loss(outputs, batch.y, answers)
         torch.testing.assert_close(terms[f"l_{name}"], expected)
         assert not torch.isclose(expected, RFS().loss(outputs, batch.y))
 
@@ -64,7 +69,8 @@ def test_a_generation_learns_the_answers_of_the_one_before(method: str, first: R
 def test_the_gradient_reaches_the_new_generation_alone(first: Run) -> None:
     experiment = following(first)
     model = experiment.build(trust=True)
-    (previous,) = model._previous
+    assert model.teacher_run is not None
+    previous = model.teacher_run.network
     model(*data(experiment))["total"].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -76,11 +82,12 @@ def test_the_gradient_reaches_the_new_generation_alone(first: Run) -> None:
 def test_training_leaves_the_generation_before_as_it_was(first: Run, tmp_path: Path) -> None:
     experiment = following(first)
     model = experiment.build(trust=True)
-    (previous,) = model._previous
+    assert model.teacher_run is not None
+    previous = model.teacher_run.network
     before, untrained = state(previous), state(model)
     run = Run(tmp_path / "second", create=True)
     train(model, experiment.problem, Training(steps=4, val_every=2), Inference(), run)
-    assert same(state(previous), before) and same(before, state(teacher(first)))
+    assert same(state(previous), before) and same(before, state(pre_flow(first)))
     assert not same(state(model), untrained) and not previous.training
 
 

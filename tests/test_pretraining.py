@@ -106,34 +106,34 @@ def test_without_a_margin_neg_margin_is_baseline_and_baseline_plus_plus() -> Non
     assert torch.equal(ours(x), BaselinePP(scale=10.0).head(8, 5)(x))
 
 
-@pytest.mark.parametrize(("temperature", "share"), [(4.0, 0.5), (1.0, 1.0), (2.0, 0.2)])
+@pytest.mark.parametrize(("temperature", "kd_weight"), [(4.0, 0.5), (1.0, 1.0), (2.0, 0.2)])
 def test_rfs_learns_labels_and_the_answers_of_the_generation_before(
-    temperature: float, share: float
+    temperature: float, kd_weight: float
 ) -> None:
-    """share T^2 KL(teacher || student), both at temperature T, and the rest cross-entropy."""
-    outputs, previous = torch.randn(6, 5) * 3, torch.randn(6, 5) * 3
+    """kd_weight T^2 KL(teacher || student), both at temperature T, and the rest cross-entropy."""
+    outputs, teacher_logits = torch.randn(6, 5) * 3, torch.randn(6, 5) * 3
     labels = torch.randint(5, (6,))
     divergence = 0.0
-    for ours, theirs in zip(outputs.tolist(), previous.tolist(), strict=True):
+    for ours, theirs in zip(outputs.tolist(), teacher_logits.tolist(), strict=True):
         q = equations.softmax([value / temperature for value in ours])
         p = equations.softmax([value / temperature for value in theirs])
         divergence += sum(b * (math.log(b) - math.log(a)) for a, b in zip(q, p, strict=True)) / 6
     labeled = equations.cross_entropy(outputs, labels)
-    expected = share * temperature**2 * divergence + (1 - share) * labeled
-    found = RFS(temperature, share).loss_after(outputs, labels, previous)
+    expected = kd_weight * temperature**2 * divergence + (1 - kd_weight) * labeled
+    found = RFS(temperature, kd_weight).distillation_loss(outputs, labels, teacher_logits)
     assert found.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_generation_that_agrees_with_the_one_before_learns_from_labels_alone() -> None:
     outputs, labels = torch.randn(6, 5), torch.randint(5, (6,))
-    found = RFS().loss_after(outputs, labels, outputs + 3)  # a softmax does not see the 3
+    found = RFS().distillation_loss(outputs, labels, outputs + 3)  # a softmax does not see the 3
     torch.testing.assert_close(found, 0.5 * Baseline().loss(outputs, labels))
     torch.testing.assert_close(RFS().loss(outputs, labels), Baseline().loss(outputs, labels))
 
 
 def test_algorithms_without_generations_say_so() -> None:
     with pytest.raises(InputError, match="Baseline has no generations: 'teacher_run' is for RFS"):
-        Baseline().loss_after(torch.ones(2, 3), torch.ones(2).long(), torch.ones(2, 3))
+        Baseline().distillation_loss(torch.ones(2, 3), torch.ones(2).long(), torch.ones(2, 3))
 
 
 # --- new linear heads ---

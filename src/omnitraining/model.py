@@ -8,7 +8,7 @@ and Omni-Training the three flows of an Omni-Net. The loss of a flow does not de
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,8 @@ from omnitraining.conversion import check_copies
 from omnitraining.errors import InputError, described
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
-from omnitraining.omninet import BranchInit, OmniNet, copied
+from omnitraining.omninet import FLOWS, BranchInit, OmniNet, copied
 from omnitraining.pretraining import Baseline, PreTraining
-
-FLOWS = ("pre", "meta", "joint")
 
 Method = Literal["omni-training", "pre-training", "meta-training", "joint-training", "ensemble"]
 _PLAIN = {
@@ -116,6 +114,20 @@ class OmniLoss:
         return losses.distillation(student, teacher)
 
 
+class FlowHead(NamedTuple):
+    """A head of a flow.
+
+    Attributes:
+        name: of its network in `Model.networks`.
+        network: the backbone of the flow with this head.
+        algorithm: it trains the head, and fits a new one to a new task.
+    """
+
+    name: str
+    network: Network
+    algorithm: PreTraining | MetaTraining
+
+
 class Model(nn.Module):
     """The networks of a method; called with a batch and an episode it returns the loss terms.
 
@@ -135,12 +147,11 @@ class Model(nn.Module):
         metatraining: MetaTraining,
         loss: OmniLoss,
         trunk: nn.Module | None = None,
-        previous: "Model | None" = None,
+        teacher_run: "Model | None" = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk or nn.Identity()
-        # In a tuple, so that its weights are neither trained nor saved with this model's.
-        self._previous = (previous,)
+        self.teacher_run = TeacherRun(teacher_run) if teacher_run is not None else None
         self.pretraining, self.metatraining, self.loss = pretraining, metatraining, loss
 
         def pre_head(features: int) -> nn.Module:
@@ -191,10 +202,10 @@ class Model(nn.Module):
             distilled = [f for f, on in (("pre", options.r_pre), ("meta", options.r_meta)) if on]
             with torch.no_grad():
                 targets = teacher.outputs(batch, episode, flows=distilled)
-        answers = self._previous_answers(batch)
+        taught = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
         j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
         if "pre" in outputs:
-            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, answers)  # eq. 8
+            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, taught)  # eq. 8
             if "pre" in targets:
                 terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
                 j_pre = losses.regularized_loss(j_pre, terms["r_pre"], weight)  # eq. 11
@@ -207,7 +218,7 @@ class Model(nn.Module):
                 j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
             batch, episode = joint or (batch, episode)
-            terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], batch, answers)
+            terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], batch, taught)
             terms["l_joint_meta"] = self.metatraining.loss(outputs["joint_meta"], episode.query_y)
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
@@ -242,20 +253,10 @@ class Model(nn.Module):
             outputs["joint_meta"] = self.metatraining.predict(networks["joint_meta"], episode)
         return outputs
 
-    def _pre_loss(self, outputs: Tensor, batch: MiniBatch, answers: Tensor | None) -> Tensor:
-        if answers is None:
+    def _pre_loss(self, outputs: Tensor, batch: MiniBatch, taught: Tensor | None) -> Tensor:
+        if taught is None:
             return self.pretraining.loss(outputs, batch.y)
-        return self.pretraining.loss_after(outputs, batch.y, answers)
-
-    @torch.no_grad()
-    def _previous_answers(self, batch: MiniBatch) -> Tensor | None:
-        """Outputs of the pre-flow of the previous generation, where there is one."""
-        (previous,) = self._previous
-        if previous is None:
-            return None
-        previous.to(batch.x.device)
-        answers: Tensor = previous.network("pre")(previous.trunk(batch.x))
-        return answers
+        return self.pretraining.distillation_loss(outputs, batch.y, taught)
 
     def _through_trunk(self, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
         """The batch and the episode with trunk features in place of inputs."""
@@ -267,16 +268,62 @@ class Model(nn.Module):
             episode.with_inputs(self.trunk(episode.inputs())),
         )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Model":
+        """Move the teacher run along with the model, to a device or a type of numbers."""
+        if self.teacher_run is not None:
+            self.teacher_run.network._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def network(self, name: str) -> Network:
         """A network by its name in `networks`."""
         return cast(Network, self.networks[name])
 
+    def heads_of(
+        self, flow: str, joint_head: Literal["pre", "meta", "both"] = "meta"
+    ) -> list[FlowHead]:
+        """The heads that a flow predicts with: one, or both of the joint-flow.
+
+        Args:
+            flow: one of `trained_flows`.
+            joint_head: of the joint-flow: the head of pre-training, of meta-training, or both.
+        """
+        algorithms: dict[str, PreTraining | MetaTraining]
+        algorithms = {"pre": self.pretraining, "meta": self.metatraining}
+        names = {flow: flow}
+        if flow == "joint":
+            heads = ("pre", "meta") if joint_head == "both" else (joint_head,)
+            names = {head: f"joint_{head}" for head in heads}
+        return [FlowHead(n, self.network(n), algorithms[head]) for head, n in names.items()]
+
     @property
     def trained_flows(self) -> tuple[str, ...]:
         """Flows that exist and whose loss is on: the only ones to predict with (Table 6)."""
-        present = {name.partition("_")[0] for name in self.networks}
         on = {"pre": self.loss.l_pre, "joint": self.loss.l_joint, "meta": self.loss.l_meta}
-        return tuple(flow for flow in on if flow in present and on[flow])
+        return tuple(flow for flow in FLOWS if flow in self.feature_sizes and on[flow])
+
+
+class TeacherRun:
+    """The frozen pre-flow of an earlier run, whose logits teach a model (RFS).
+
+    It is no module, so that its weights are neither trained nor saved with those of the model; a
+    copy of the model, as the EMA teacher, shares it.
+
+    Args:
+        model: the model of that run; its modules are put in evaluation mode.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.network = nn.Sequential(model.trunk, model.network("pre")).eval()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "TeacherRun":
+        return self
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Outputs [B, O] of inputs [B, ...]."""
+        logits: Tensor = self.network(x)
+        return logits
 
 
 def build_model(
@@ -287,7 +334,7 @@ def build_model(
     metatraining: MetaTraining = ProtoNet(),  # noqa: B008
     loss: OmniLoss = OmniLoss(),
     omninet: OmniNetOptions = OmniNetOptions(),
-    previous: Model | None = None,
+    teacher_run: Model | None = None,
 ) -> Model:
     """A method as its flows.
 
@@ -302,15 +349,15 @@ def build_model(
         metatraining: the meta-training algorithm.
         loss: terms of the Omni-Loss.
         omninet: how the backbone becomes an Omni-Net.
-        previous: trained model whose pre-flow teaches this one (RFS).
+        teacher_run: trained model of an earlier run, whose pre-flow teaches this one (RFS).
 
     Raises:
         InputError: the backbone cannot become an Omni-Net or does not return [B, D], or the
-            previous model has no pre-flow.
+            teacher run has no pre-flow.
     """
     example = _example(problem)
     with _made_for(example):
-        parts = pretraining, metatraining, loss, omninet, previous
+        parts = pretraining, metatraining, loss, omninet, teacher_run
         return _built(method, backbone, problem, example, *parts)
 
 
@@ -345,11 +392,11 @@ def _built(
     metatraining: MetaTraining,
     loss: OmniLoss,
     omninet: OmniNetOptions,
-    previous: Model | None,
+    teacher_run: Model | None,
 ) -> Model:
-    if previous is not None and "pre" not in previous.networks:
+    if teacher_run is not None and "pre" not in teacher_run.networks:
         raise InputError("the run of teacher_run has no pre-flow, which is what teaches")
-    if previous is not None and method == "meta-training":
+    if teacher_run is not None and method == "meta-training":
         raise InputError("meta-training has no pre-training that a teacher_run could teach")
     flows: dict[str, nn.Module]
     trunk: nn.Module = nn.Identity()
@@ -365,7 +412,7 @@ def _built(
         _check_plain(flows, example)
     if method != "omni-training":
         loss = replace(loss, distill_weight=0.0)
-    model = Model(flows, problem, pretraining, metatraining, loss, trunk, previous)
+    model = Model(flows, problem, pretraining, metatraining, loss, trunk, teacher_run)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError(
             "every weight of the model is frozen (requires_grad is False), so that there is "

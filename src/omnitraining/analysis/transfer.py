@@ -392,5 +392,4 @@ class _OneTask(nn.Module):
 
 
 def _backbone(model: Model, flow: str) -> nn.Module:
-    network = model.network({"joint": "joint_pre"}.get(flow, flow))
-    return nn.Sequential(model.trunk, network.backbone)
+    return nn.Sequential(model.trunk, model.heads_of(flow)[0].network.backbone)

@@ -20,6 +20,9 @@ NOW = {
 }
 """Today's name of a field, by its former one, or by its group's name and its former one."""
 
+NOW_OF_CLASS = {"RFS": {"share": "kd_weight"}}
+"""Today's names of the options of a class, by their former ones."""
+
 
 def with_new_names(values: Any, group: str = "") -> Any:
     """Nested values with today's names of fields.
@@ -32,10 +35,15 @@ def with_new_names(values: Any, group: str = "") -> Any:
         return [with_new_names(value) for value in values]
     if not isinstance(values, Mapping):
         return values
-    return {
+    new = {
         _path(key, group): with_new_names(value, key if isinstance(key, str) else "")
         for key, value in values.items()
     }
+    options = new.get("init_args")
+    if isinstance(options, dict):
+        names = NOW_OF_CLASS.get(str(new.get("class_path")).removeprefix("omnitraining."), {})
+        new["init_args"] = {names.get(name, name): value for name, value in options.items()}
+    return new
 
 
 def options_with_new_names(options: list[str]) -> list[str]:

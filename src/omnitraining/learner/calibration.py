@@ -24,7 +24,6 @@ from omnitraining.tasks.classification.problem import (
     VALIDATION_TASKS,
     Classification,
     best_weights,
-    new_heads,
 )
 
 VOTE = "vote"  # as the run's inference has it, beside "ensemble", the mean of all trained flows
@@ -175,8 +174,8 @@ def _familiarity(
     """Familiarity [T, Q] of the queries of tasks, as a fitted predictor would give it."""
     found = []
     for flow, weight in weights.items():
-        network, _ = new_heads(model, flow, inference)[0]
-        features = known.get(model.network(network).backbone)
+        network = model.heads_of(flow, inference.joint_head)[0].network
+        features = known.get(network.backbone)
         if features is None:
             return None
         found.append(weight * cosines(features, tasks).amax(-1))

@@ -25,7 +25,6 @@ from omnitraining.config.run_config import run_config_of
 from omnitraining.datasets.caching import written_whole
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, Predictor, Trained
-from omnitraining.tasks.classification.problem import new_heads
 
 TOLERANCE = 1e-4
 """Largest difference between an ONNX file and PyTorch that is let pass."""
@@ -48,9 +47,9 @@ def plain_flow(trained: Trained, flow: str) -> nn.Module:
     flows = trained.model.trained_flows
     if flow not in flows:
         raise InputError(f"flow is {flow!r}: {trained.name} has {', '.join(flows)}")
-    network, _ = new_heads(trained.model, flow, trained.inference)[0]
+    head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
     made, source = _backbone(trained), trained.model
-    rest = trained.plain_backbone(network)
+    rest = trained.plain_backbone(head.name)
     if isinstance(source.trunk, nn.Identity):
         made.load_state_dict(rest.state_dict())
     else:  # a sequential backbone, whose first layers are the same for all flows

@@ -14,7 +14,6 @@ from omnitraining.learner.predictor import FlowPredictor, Predictor
 from omnitraining.learner.trained import Trained
 from omnitraining.metatraining import MetaTraining
 from omnitraining.omninet import plain
-from omnitraining.tasks.classification.problem import new_heads
 
 LEVELS = "levels"  # what is kept of the support set where an algorithm adapts the whole network
 
@@ -78,15 +77,15 @@ def embed(trained: Trained, batches: Iterable[Tensor], flow: str | None) -> dict
     """
     parts: dict[str, list[Tensor]] = {}
     _, _, flows = flows_of(trained, flow)
-    keep_levels = not _only_features(trained, flows)
+    keep_levels = not only_features(trained, flows)
     for part in batches:
         if keep_levels:
             parts.setdefault(LEVELS, []).append(part)
         x = trained.model.trunk(_normalized(trained, part))
         for name in flows:
-            heads = new_heads(trained.model, name, trained.inference)
-            for network in [n for n, algorithm in heads if algorithm.needs_only_features][:1]:
-                parts.setdefault(name, []).append(trained.plain_backbone(network)(x))
+            heads = trained.model.heads_of(name, trained.inference.joint_head)
+            for head in [head for head in heads if head.algorithm.needs_only_features][:1]:
+                parts.setdefault(name, []).append(trained.plain_backbone(head.name)(x))
     return {name: torch.cat(features) for name, features in parts.items()}
 
 
@@ -124,8 +123,7 @@ def _flow(trained: Trained, support: Support, flow: str) -> FlowPredictor:
     reads: list[int] = []
     means: list[Tensor] = []
     ways, labels = support.ways, support.labels.to(trained.device)
-    for name, algorithm in new_heads(trained.model, flow, trained.inference):
-        network = trained.model.network(name)
+    for name, network, algorithm in trained.model.heads_of(flow, trained.inference.joint_head):
         _check_ways(trained, algorithm, ways)
         if algorithm.needs_only_features:
             backbone, features = trained.plain_backbone(name), support.kept[flow]
@@ -153,11 +151,12 @@ def _normalized(trained: Trained, levels: Tensor) -> Tensor:
     return channels_last((levels.to(trained.device) / 255 - mean) / std)
 
 
-def _only_features(trained: Trained, flows: tuple[str, ...]) -> bool:
+def only_features(trained: Trained, flows: Iterable[str]) -> bool:
+    """Whether all heads of some flows need nothing but features."""
     return all(
-        algorithm.needs_only_features
+        head.algorithm.needs_only_features
         for flow in flows
-        for _, algorithm in new_heads(trained.model, flow, trained.inference)
+        for head in trained.model.heads_of(flow, trained.inference.joint_head)
     )
 
 

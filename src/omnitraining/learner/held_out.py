@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omnitraining.batches import class_means
-from omnitraining.learner.fitting import Support, flows_of, votes_of
+from omnitraining.learner.fitting import Support, flows_of, only_features, votes_of
 from omnitraining.learner.predictor import tempered
 from omnitraining.learner.trained import Trained
 from omnitraining.metatraining import MetaTraining
 from omnitraining.pretraining import LogisticHead, PreTraining
-from omnitraining.tasks.classification.problem import new_heads
 
 FOLDS = 5
 STEPS = 25  # of a logistic head; 100 change the mean confidence by less than a hundredth
@@ -91,8 +90,7 @@ def held_out(trained: Trained, support: Support, flow: str | None) -> FitReport:
         return FitReport(0)
     shots = kept.shape[1] / support.ways
     weights = votes_of(trained, flow, shots)
-    algorithms = [a for f in weights for _, a in new_heads(trained.model, f, trained.inference)]
-    if not all(algorithm.needs_only_features for algorithm in algorithms):
+    if not only_features(trained, weights):
         return FitReport(0)
     head = flows_of(trained, flow)[0]
     size = max(
@@ -145,8 +143,8 @@ def _judged(
         features = support.kept[flow]
         x, query = features[kept], features[left]
         logits = [
-            _sooner(algorithm).fit(trained.model.network(name).head, x, labels, support.ways)(query)
-            for name, algorithm in new_heads(trained.model, flow, trained.inference)
+            _sooner(algorithm).fit(network.head, x, labels, support.ways)(query)
+            for _, network, algorithm in trained.model.heads_of(flow, trained.inference.joint_head)
         ]
         votes.append(weight * torch.stack([part.softmax(-1) for part in logits]).mean(0))
         means = F.normalize(class_means(x, labels, support.ways), dim=-1)

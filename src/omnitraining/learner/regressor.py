@@ -23,7 +23,6 @@ from omnitraining.learner.trained import Trained, save_file
 from omnitraining.metatraining import MAML
 from omnitraining.precision import float32_on_cpu
 from omnitraining.pretraining import L2Regression
-from omnitraining.tasks.classification.problem import new_heads
 
 
 class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -164,11 +163,11 @@ def _adapted(
     weights = equal if head in (*flows, ENSEMBLE) else votes.vote(len(x), count)
     networks: dict[str, nn.Module] = {}
     for name in weights:
-        network, algorithm = new_heads(trained.model, name, trained.inference)[-1]
+        _, network, algorithm = trained.model.heads_of(name)[0]
         if not isinstance(algorithm, L2Regression | MAML):
             raise InputError(f"{type(algorithm).__name__} does not adapt to curves")
         sets = x.to(trained.device), y.to(trained.device)
-        made = replace(algorithm, steps=count).adapt(trained.model.network(network), *sets)
+        made = replace(algorithm, steps=count).adapt(network, *sets)
         networks[name] = made
     return _Adapted(trained, flow, steps, x, y, flat, networks, weights)
 

@@ -1,4 +1,4 @@
-"""What a pre-training algorithm is."""
+"""Base classes of pre-training algorithms."""
 
 from abc import abstractmethod
 
@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from omnitraining.algorithm import Algorithm
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
+from omnitraining.losses import cross_entropy
 from omnitraining.network import Network
+from omnitraining.pretraining.linear_heads import LinearHead
 
 
 class PreTraining(Algorithm):
@@ -24,8 +26,13 @@ class PreTraining(Algorithm):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """l_pre, the mean over samples."""
 
-    def loss_after(self, outputs: Tensor, targets: Tensor, previous: Tensor) -> Tensor:
-        """l_pre of a generation that learns from the outputs of the one before it.
+    def distillation_loss(self, outputs: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
+        """l_pre of a generation that is taught by the generation before it.
+
+        Args:
+            outputs: of this generation [B, O].
+            targets: class indices [B].
+            teacher_logits: outputs [B, O] of the generation before, for the same inputs.
 
         Raises:
             InputError: the algorithm has no generations.
@@ -40,3 +47,25 @@ class PreTraining(Algorithm):
             network: backbone and the head of training.
             episode: T new tasks.
         """
+
+
+class LinearPreTraining(PreTraining):
+    """Pre-training of a classifier; at test a new linear head on frozen features.
+
+    Attributes:
+        new_head: how H_new is fitted; an option of each algorithm, with its own default.
+    """
+
+    new_head: LinearHead
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of logits [B, N] against class indices [B] (eq. 16)."""
+        return cross_entropy(outputs, targets)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        """Logits [T, Q, N] of the queries, by heads fitted on frozen features."""
+        return self.new_head.predict(network.backbone, episode)
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """New linear heads, one per task; the head of training is not used."""
+        return self.new_head.fit(support, labels, ways)

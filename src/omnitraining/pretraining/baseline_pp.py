@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
-from omnitraining.batches import Episode
-from omnitraining.losses import cross_entropy
-from omnitraining.network import Network
-from omnitraining.pretraining.base import PreTraining
+from omnitraining.pretraining.base import LinearPreTraining
 from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, LinearHead
 
 
 @dataclass(frozen=True)
-class BaselinePP(PreTraining):
+class BaselinePP(LinearPreTraining):
     """Baseline whose logits are scaled cosines of features and class weights.
 
     Class weights have length 1, as [79] computes them; [13] learns their lengths.
@@ -27,12 +24,3 @@ class BaselinePP(PreTraining):
 
     def head(self, features: int, outputs: int) -> nn.Module:
         return CosineLayer(features, outputs, self.scale)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(outputs, targets)
-
-    def predict(self, network: Network, episode: Episode) -> Tensor:
-        return self.new_head.predict(network.backbone, episode)
-
-    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        return self.new_head.fit(support, labels, ways)

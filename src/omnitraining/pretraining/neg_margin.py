@@ -6,15 +6,13 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy
-from omnitraining.network import Network
-from omnitraining.pretraining.base import PreTraining
+from omnitraining.pretraining.base import LinearPreTraining
 from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, LinearHead
 
 
 @dataclass(frozen=True)
-class NegMargin(PreTraining):
+class NegMargin(LinearPreTraining):
     """Cross-entropy in which the true class's similarity is raised by a margin below zero.
 
     Features that need not be told apart so sharply on the training classes do better on new ones.
@@ -42,9 +40,3 @@ class NegMargin(PreTraining):
         factor = self.scale if self.similarity == "cosine" else 1.0
         margins = factor * self.margin * F.one_hot(targets, outputs.shape[-1])
         return cross_entropy(outputs - margins, targets)
-
-    def predict(self, network: Network, episode: Episode) -> Tensor:
-        return self.new_head.predict(network.backbone, episode)
-
-    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        return self.new_head.fit(support, labels, ways)

@@ -21,7 +21,7 @@ from omnitraining.learner.sources import Source
 from omnitraining.runs import run_data
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.episodes import EpisodeSampler
-from omnitraining.tasks.classification.problem import Classification, new_heads
+from omnitraining.tasks.classification.problem import Classification
 
 SHOTS = 5
 
@@ -85,8 +85,8 @@ def rows_of_images(trained: Trained, images: Images) -> list[Row]:
     mean, std = (torch.tensor(v).view(-1, 1, 1).to(levels) for v in (inputs.mean, inputs.std))
     rows = []
     for flow in trained.model.trained_flows:
-        network, _ = new_heads(trained.model, flow, trained.inference)[0]
-        backbone = nn.Sequential(trained.model.trunk, trained.plain_backbone(network)).eval()
+        head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
+        backbone = nn.Sequential(trained.model.trunk, trained.plain_backbone(head.name)).eval()
         evidence = attention_maps(backbone, channels_last((levels - mean) / std))
         rows.append(
             Row(

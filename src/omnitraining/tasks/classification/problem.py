@@ -288,8 +288,8 @@ class Classification(Supervised):
         heads = {}
         for flow in model.trained_flows:
             logits = [
-                self._logits(model.network(name), by, images, tasks, known)
-                for name, by in new_heads(model, flow, inference)
+                self._logits(head.network, head.algorithm, images, tasks, known)
+                for head in model.heads_of(flow, inference.joint_head)
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
         labels = torch.arange(ways).repeat_interleave(self.protocol.queries).expand(count, -1)
@@ -305,10 +305,10 @@ class Classification(Supervised):
         """Fill in the features of the backbones that stay as they are, each image seen once."""
         model.eval()
         backbones = {
-            model.network(name).backbone
+            head.network.backbone
             for flow in model.trained_flows
-            for name, algorithm in new_heads(model, flow, inference)
-            if algorithm.needs_only_features
+            for head in model.heads_of(flow, inference.joint_head)
+            if head.algorithm.needs_only_features
         } - known.keys()
         features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
         for part in images.images.split(EMBED_BATCH) if backbones else ():
@@ -353,19 +353,6 @@ def best_weights(heads: Mapping[str, Tensor], labels: Tensor) -> dict[str, float
     best = grid[hits == hits.max()]
     nearest = best[(best - 1 / len(heads)).square().sum(1).argmin()]
     return dict(zip(heads, nearest.tolist(), strict=True))
-
-
-def new_heads(
-    model: Model, flow: str, inference: Inference
-) -> list[tuple[str, PreTraining | MetaTraining]]:
-    """The new heads of a flow: which network each stands on and which algorithm fits it."""
-    pre: tuple[str, PreTraining | MetaTraining] = ("joint_pre", model.pretraining)
-    meta: tuple[str, PreTraining | MetaTraining] = ("joint_meta", model.metatraining)
-    if flow == "pre":
-        return [("pre", model.pretraining)]
-    if flow == "meta":
-        return [("meta", model.metatraining)]
-    return {"pre": [pre], "meta": [meta], "both": [pre, meta]}[inference.joint_head]
 
 
 def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:

@@ -187,11 +187,10 @@ class Sinusoids(Supervised):
         pre, meta = model.pretraining, model.metatraining
         if not isinstance(pre, L2Regression) or not isinstance(meta, MAML):
             raise InputError("Sinusoids needs pretraining L2Regression and metatraining MAML")
-        ways = {"pre": ("pre", pre.lr), "joint": ("joint_meta", meta.lr), "meta": ("meta", meta.lr)}
         outputs = {}
         for flow in model.trained_flows:
-            name, lr = ways[flow]
-            network = model.network(name)
+            _, network, algorithm = model.heads_of(flow)[0]
+            lr = pre.lr if algorithm is pre else meta.lr
             outputs[flow] = adapted_outputs(
                 network, episode, pre.loss, range(self.test_steps + 1), lr, second_order=False
             ).detach()

@@ -291,8 +291,7 @@ class Reinforcement(Problem):
 
 def _policies(model: Model) -> dict[str, Network]:
     """The networks of the trained flows."""
-    names = {"pre": "pre", "joint": "joint_meta", "meta": "meta"}
-    return {flow: model.network(names[flow]) for flow in model.trained_flows}
+    return {flow: model.heads_of(flow)[0].network for flow in model.trained_flows}
 
 
 def _algorithms(model: Model) -> tuple[REINFORCE, MAML]:
