@@ -23,7 +23,7 @@ from omnitraining.metatraining import (
     RelationNet,
 )
 from omnitraining.metatraining.gnn import GraphNetwork
-from omnitraining.network import KnownFeatures, Network
+from omnitraining.network import Network, PrecomputedFeatures
 from omnitraining.pretraining import (
     REINFORCE,
     BaselinePP,
@@ -227,7 +227,7 @@ def test_known_features_predict_what_inputs_predict(algorithm: Algorithm) -> Non
     episode = problem.episode(0, torch.Generator().manual_seed(0), tasks=3)
     x = torch.cat([episode.support_x, episode.query_x], 1)
     indices = torch.arange(x[..., 0].numel()).view(3, -1)
-    lookup = Network(KnownFeatures(network.backbone(x.flatten(0, 1))), network.head)
+    lookup = Network(PrecomputedFeatures(network.backbone(x.flatten(0, 1))), network.head)
     by_index = dataclasses.replace(episode, support_x=indices[:, :9], query_x=indices[:, 9:])
     torch.testing.assert_close(
         algorithm.predict(lookup.eval(), by_index), algorithm.predict(network.eval(), episode)

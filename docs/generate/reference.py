@@ -61,7 +61,7 @@ def public_names() -> dict[str, str]:
     package = import_module("omnitraining")
     holders = {}
     for name in package.__all__:
-        place = f"omnitraining.{package._MODULES[name]}"
+        place = package._MODULES[name]
         holders[name] = next(m for m in modules() if f"{m}.".startswith(f"{place}.")
                              and _defines(m, name))  # fmt: skip
     return holders

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
-from omnitraining.heads import SupportSets
+from omnitraining.heads import SupportConditionedHead
 from omnitraining.network import Network
 
 
@@ -36,7 +36,7 @@ class Algorithm(ABC):
         Raises:
             InputError: the algorithm cannot predict queries of unknown classes.
         """
-        return SupportSets(self, head, support, labels, ways)
+        return SupportConditionedHead(self, head, support, labels, ways)
 
     def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
         """A copy of a network adapted to one task; for algorithms that change the features.

@@ -40,14 +40,14 @@ class LinearClassifier(nn.Module):
         return logits if self.bias is None else logits + self.bias.unsqueeze(1)
 
 
-class Predicts(Protocol):
+class PredictsQueries(Protocol):
     """An algorithm that predicts a query set given a support set."""
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         """Query outputs [T, Q, O]."""
 
 
-class SupportSets(nn.Module):
+class SupportConditionedHead(nn.Module):
     """Support features that an algorithm reads anew with every query set.
 
     Args:
@@ -59,7 +59,12 @@ class SupportSets(nn.Module):
     """
 
     def __init__(
-        self, algorithm: Predicts, head: nn.Module, support: Tensor, labels: Tensor, ways: int
+        self,
+        algorithm: PredictsQueries,
+        head: nn.Module,
+        support: Tensor,
+        labels: Tensor,
+        ways: int,
     ) -> None:
         super().__init__()
         self.algorithm, self.ways = algorithm, ways

@@ -21,7 +21,7 @@ class Network(nn.Module):
         return outputs
 
 
-class KnownFeatures(nn.Module):
+class PrecomputedFeatures(nn.Module):
     """Stands in for a backbone whose features are already computed: indices to features.
 
     Args:

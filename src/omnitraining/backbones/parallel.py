@@ -1,5 +1,7 @@
 """ResNet-18*: as many parameters as the Omni-Net of ResNet-18, but one flow (Table 7)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class ThreeConvolutions(nn.Module):
     Shape: as the convolution.
     """
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
         super().__init__()
         self.parts = nn.ModuleList([nn.Sequential(convolution, norm)])
         for _ in range(2):
@@ -52,7 +54,6 @@ class ParallelResNet18(ResNet18):
 
 def _widen(module: nn.Module, convolution: str, norm: str) -> None:
     """Put three convolutions with their norms in the place of one and its norm."""
-    old = module.get_submodule(convolution), module.get_submodule(norm)
-    assert isinstance(old[0], nn.Conv2d) and isinstance(old[1], nn.BatchNorm2d)
-    module.register_module(convolution, ThreeConvolutions(old[0], old[1]))
+    layer = cast(nn.Conv2d, module.get_submodule(convolution))
+    module.register_module(convolution, ThreeConvolutions(layer, module.get_submodule(norm)))
     module.register_module(norm, nn.Identity())

@@ -19,7 +19,7 @@ from omnitraining.evaluation import (
 )
 from omnitraining.metatraining import MetaTraining
 from omnitraining.model import Model
-from omnitraining.network import KnownFeatures, Network
+from omnitraining.network import Network, PrecomputedFeatures
 from omnitraining.pretraining import PreTraining
 from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.domains import Domains
@@ -328,7 +328,7 @@ class Classification(Supervised):
         """Logits [T, Q, N] of one head; features are computed once and all heads fitted at once."""
         device = self.domains.device
         if algorithm.needs_only_features:
-            lookup = Network(KnownFeatures(known[network.backbone]), network.head)
+            lookup = Network(PrecomputedFeatures(known[network.backbone]), network.head)
             episode = _episode(tasks, lambda index: to_device(index, device))
             return algorithm.predict(lookup, episode).float().cpu()
         outputs = []
