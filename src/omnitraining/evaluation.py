@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,6 +41,20 @@ class Inference:
                 f"inference.flows is {list(self.flows)}, but the model has only {list(trained)}"
             )
         return members
+
+
+def ensemble_mean(
+    outputs: Mapping[str, Tensor], members: Collection[str] | Mapping[str, float]
+) -> Tensor:
+    """Mean of the outputs of the members of an ensemble, in the shape of each.
+
+    Args:
+        outputs: by name, of members and of others.
+        members: their names, for an equal mean; or their weights by name, which sum to 1.
+    """
+    if isinstance(members, Mapping):
+        return torch.stack([weight * outputs[name] for name, weight in members.items()]).sum(0)
+    return torch.stack([outputs[name] for name in members]).mean(0)
 
 
 @dataclass(frozen=True)

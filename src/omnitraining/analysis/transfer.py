@@ -26,6 +26,7 @@ from omnitraining.evaluation import (
     Difference,
     Evaluation,
     Inference,
+    ensemble_mean,
     paired_difference,
     tasks_hash,
 )
@@ -245,7 +246,7 @@ def tuned(problem: Classification, model: Model, inference: Inference, tasks: in
                 flow: tuned_probabilities(problem, model, backbone, images, drawn, rate)
                 for flow, (backbone, rate) in tunable.items()
             }
-            found[ENSEMBLE] = torch.stack([found[flow] for flow in voters]).mean(0)
+            found[ENSEMBLE] = ensemble_mean(found, voters)
             hits = {head: _accuracy(part) for head, part in found.items()}
             for place, steps in enumerate(STEPS):
                 scores = {head: part[place].tolist() for head, part in hits.items()}

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import class_means
 from omnitraining.datasets.images import LabeledImages
-from omnitraining.evaluation import ENSEMBLE, Inference
+from omnitraining.evaluation import ENSEMBLE, Inference, ensemble_mean
 from omnitraining.model import Model
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.problem import (
@@ -111,7 +111,7 @@ def calibrate(problem: Classification, model: Model, inference: Inference) -> Ca
         for flow, weight in vote.items():
             votes.setdefault(flow, []).append(weight)
         for head, weights in head_weights(model, vote).items():
-            mixed = torch.stack([w * heads[flow] for flow, w in weights.items()]).sum(0)
+            mixed = ensemble_mean(heads, weights)
             temperatures.setdefault(head, []).append(fit_temperature(mixed, labels))
             familiar = _familiarity(model, inference, known, tasks, weights)
             if familiar is not None:

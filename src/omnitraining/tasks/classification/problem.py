@@ -14,6 +14,7 @@ from omnitraining.evaluation import (
     Cell,
     Evaluation,
     Inference,
+    ensemble_mean,
     simplex_grid,
     tasks_hash,
 )
@@ -191,7 +192,7 @@ class Classification(Supervised):
         heads, labels, _ = self.probabilities(
             model, inference, self.validation, ways, protocol.shots, VALIDATION_TASKS, {}
         )
-        mean = torch.stack([heads[flow] for flow in inference.members(tuple(heads))]).mean(0)
+        mean = ensemble_mean(heads, inference.members(tuple(heads)))
         return {
             head: (p.argmax(-1) == labels).float().mean().item() * 100
             for head, p in {**heads, ENSEMBLE: mean}.items()
@@ -208,8 +209,7 @@ class Classification(Supervised):
                 heads, labels, drawn = self.probabilities(
                     model, inference, images, ways, shots, tasks, known
                 )
-                vote = [weight * heads[flow] for flow, weight in weights[shots].items()]
-                heads[ENSEMBLE] = torch.stack(vote).sum(0)
+                heads[ENSEMBLE] = ensemble_mean(heads, weights[shots])
                 scores = {
                     head: ((p.argmax(-1) == labels).float().mean(1) * 100).tolist()
                     for head, p in heads.items()

@@ -14,6 +14,7 @@ from omnitraining.evaluation import (
     Cell,
     Evaluation,
     Inference,
+    ensemble_mean,
     simplex_grid,
     tasks_hash,
 )
@@ -129,7 +130,7 @@ class Sinusoids(Supervised):
             episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
             outputs = self._outputs(model, episode)
             voters = inference.members(model.trained_flows)
-            outputs[ENSEMBLE] = torch.stack([outputs[flow] for flow in voters]).mean(0)
+            outputs[ENSEMBLE] = ensemble_mean(outputs, voters)
             for head, y in outputs.items():
                 errors.setdefault(head, []).append((y - episode.query_y).square()[1:].mean())
         return {head: -torch.stack(each).mean().item() for head, each in errors.items()}
