@@ -24,7 +24,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import Cell, Evaluation
 from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.io import files
-from omnitraining.io.files import locked, replaced, write_whole
+from omnitraining.io.files import atomic_path, locked, write_atomic
 from omnitraining.omninet import OmniNet
 from omnitraining.runs import run as runs
 from omnitraining.runs import run_data
@@ -160,7 +160,7 @@ def test_checkpoints_have_the_modes_of_other_files(mask: int, mode: int, tmp_pat
     try:
         net, optimizer = stepped("SGD")
         save_checkpoint(tmp_path / "last.safetensors", {"": net}, optimizer, FACTS)
-        write_whole(tmp_path / "text", "x")
+        write_atomic(tmp_path / "text", "x")
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}
@@ -168,7 +168,7 @@ def test_checkpoints_have_the_modes_of_other_files(mask: int, mode: int, tmp_pat
 
 def test_writers_of_one_file_do_not_share_a_part(tmp_path: Path) -> None:
     target = tmp_path / "file"
-    with replaced(target) as first, replaced(target) as second:
+    with atomic_path(target) as first, atomic_path(target) as second:
         assert first != second
         first.write_text("1")
         second.write_text("2")

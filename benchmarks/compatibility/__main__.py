@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compatibility.standins import stand_in
-from omnitraining.datasets.caching import written_whole
+from omnitraining.io.files import open_atomic
 from omnitraining.runs.run import provenance
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def main() -> None:
                 "rows": {name: rows[name] for name in sorted(rows, key=order)},
                 "provenance": provenance(),
             }
-            with written_whole(RECORD) as file:
+            with open_atomic(RECORD) as file:
                 file.write((json.dumps(record, indent=1) + "\n").encode())
     sys.exit(any(row["result"] == "failed" for row in rows.values()))
 

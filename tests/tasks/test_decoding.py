@@ -24,6 +24,7 @@ from omnitraining.datasets import pixels as of_pixels
 from omnitraining.datasets.decoding import decode, load
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
+from omnitraining.io import threads
 
 SIDE = 8
 NAMED = (("red", (255, 0, 0)), ("gray", (128, 128, 128)), ("teal", (0, 128, 128)))
@@ -204,19 +205,8 @@ def test_broken_metadata_spoil_no_pixels(tmp_path: Path) -> None:
     for exif in (b"Exif\0\0", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"\0" * 9):
         path = saved(tmp_path, photograph(), "a.jpg", exif=exif, quality=100, subsampling=0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow may warn, as `load` lets it not
+            warnings.simplefilter("ignore")  # Pillow may warn of them
             assert differ(decode(path, SIDE), pixels_of(photograph())) <= 4
-
-
-def test_loading_is_silent_about_broken_metadata(tmp_path: Path) -> None:
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0"
-    path = saved(tmp_path, photograph(), "a.jpg", exif=exif)
-    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
-        decode(path, SIDE)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        load(Listing("a", ("a",), [path], [0]), SIDE)
-    assert caught == []
 
 
 # --- resizing ---
@@ -397,8 +387,8 @@ def test_load_gives_every_image_its_label_in_the_order_of_the_listing(listing: L
         assert (pixels.numpy() == decode(item, SIDE)).all()
 
 
-def test_more_images_than_are_under_way_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_UNDER_WAY", 3)
+def test_more_images_than_threads_read_ahead_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "AHEAD", 3)
     items = [np.full((9, 9), level, np.uint8) for level in range(100)]
     data = load(Listing("gray", ("all",), items, [0] * 100), SIDE)
     assert data.images[:, 0, 0, 0].tolist() == list(range(100))

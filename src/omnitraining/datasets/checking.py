@@ -11,9 +11,11 @@ import numpy as np
 from rich.table import Table
 
 from omnitraining.datasets import DataSet, standards
-from omnitraining.datasets.decoding import decode, first_few, in_threads, opened
+from omnitraining.datasets.decoding import decode, opened
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
+from omnitraining.io.threads import map_in_threads
 
 WAYS, SHOTS, QUERIES = 5, 5, 16  # of the episodes of the paper, sec. 6.1
 
@@ -101,7 +103,7 @@ def check(data_set: DataSet, name: str | None = None) -> Report:
         return _examine(split, position, data_set.splits[split])
 
     images: dict[str, list[_Image]] = {split: [] for split in data_set.splits}
-    for image in in_threads(examine, jobs, f"checking {data_set.name}"):
+    for image in map_in_threads(examine, jobs, f"checking {data_set.name}"):
         images[image.split].append(image)
     summaries, warnings = {}, [*data_set.notes, *_leaks(images)]
     for split, found in data_set.splits.items():

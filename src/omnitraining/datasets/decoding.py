@@ -14,16 +14,13 @@ import shutil
 import sys
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache as remember
-from itertools import islice
 from pathlib import Path
-from threading import Condition, Lock
-from typing import IO, Any, TypeVar
+from threading import Condition
+from typing import IO
 
 import numpy as np
 import PIL
@@ -32,12 +29,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from omnitraining.datasets.caching import cache_folder, written_once, written_whole
+from omnitraining.datasets.caching import cache_folder, cache_lock
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.datasets.pixels import eight_bit
 from omnitraining.errors import InputError
-from omnitraining.io.terminal import tracked
+from omnitraining.io.files import open_atomic
+from omnitraining.io.terminal import first_few
+from omnitraining.io.threads import map_in_threads
 
 DECODING = 2
 """Version of the decoding below; raise it with any change to the pixels."""
@@ -52,15 +51,9 @@ FORMATS = (
 )
 """Kinds of files that are opened, where Pillow knows them: pixels, and nothing that is run."""
 
-_UNDER_WAY = 256  # images decoded ahead of the writer, which bounds the memory
+_MAP_NORESERVE = 0x4000  # of Linux, which Python names from version 3.13 on
 _SETTLED = 2.0  # seconds: a file that is younger may change again within one tick of the clock
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-
-_PILLOW = r"PIL\."  # modules whose warnings are silenced
-_silencing, _silencers = Lock(), 0
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class _Budget:
@@ -203,7 +196,7 @@ def load(
     count = len(listing.items)
     damaged = None if anew else _recorded(path, count, side)
     if damaged is None:
-        with written_once(path):
+        with cache_lock(path):
             damaged = None if anew else _recorded(path, count, side)
             if damaged is None:
                 damaged = _decoded(listing, side, path, skip_damaged)
@@ -268,7 +261,7 @@ def _contents(listing: Listing, cache: Path | None, anew: bool = False) -> _Cont
     known = None if anew else _known_contents(path, len(listing.classes))
     if known is not None and known.seen == seen:
         return known
-    digests = [*in_threads(_digest, listing.items, f"reading {listing.name}")]
+    digests = [*map_in_threads(_digest, listing.items, f"reading {listing.name}")]
     whole = hashlib.sha256()
     classes = [hashlib.sha256() for _ in listing.classes]
     for item, label, digest in zip(listing.items, listing.labels, digests, strict=True):
@@ -279,7 +272,7 @@ def _contents(listing: Listing, cache: Path | None, anew: bool = False) -> _Cont
     youngest = max((state[-1] for state in states if state), default=0)
     if places and all(digests) and youngest < time.time_ns() - _SETTLED * 1e9:
         # A cache that may only be read serves all the same: files are read again the next time.
-        with suppress(InputError), written_whole(path) as file:
+        with suppress(InputError), open_atomic(path) as file:
             file.write(json.dumps(asdict(found)).encode())
     return found
 
@@ -329,12 +322,12 @@ def _decoded(listing: Listing, side: int, path: Path, skip_damaged: bool) -> dic
     Errors of a moment, as of a disk or for lack of memory, are not kept: the record that makes the
     file one of the cache is written only if all others are complaints about contents.
     """
-    with written_whole(path) as file:
+    with open_atomic(path) as file:
         damaged, momentary = _write_decoded(listing, side, file)
         _refuse(listing, damaged, skip_damaged)
         _record(path).unlink(missing_ok=True)
     if not momentary:
-        with written_whole(_record(path)) as record:
+        with open_atomic(_record(path)) as record:
             record.write(json.dumps({"damaged": damaged}).encode())
     return damaged
 
@@ -360,8 +353,8 @@ def _write_decoded(listing: Listing, side: int, file: IO[bytes]) -> tuple[dict[i
             return str(error) if isinstance(item, Path) else f"image {position} is {error}"
 
     damaged = {}
-    positions = range(len(listing.items))
-    for position, pixels in enumerate(in_threads(attempt, positions, f"decoding {listing.name}")):
+    decoded = map_in_threads(attempt, range(len(listing.items)), f"decoding {listing.name}")
+    for position, pixels in enumerate(decoded):
         if isinstance(pixels, str):
             damaged[position] = pixels
         else:
@@ -415,68 +408,9 @@ def _recorded(path: Path, count: int, side: int) -> dict[int, str] | None:
 def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
     """A tensor over a file; writing to it changes a private copy of the page, not the file."""
     with path.open("rb") as file:
-        if sys.platform == "win32":
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if sys.platform == "linux":
+            # Without MAP_NORESERVE, Linux refuses private maps that are larger than its memory.
+            pages = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | _MAP_NORESERVE)
         else:
-            # Linux refuses private maps larger than its memory unless told to reserve none for
-            # them, as torch.from_file and np.memmap do not. Python has the name from 3.13 on.
-            reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-            access = mmap.PROT_READ | mmap.PROT_WRITE
-            pages = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE | reserve, access)
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     return torch.frombuffer(pages, dtype=torch.uint8).view(shape)
-
-
-def in_threads(work: Callable[[T], R], jobs: Sequence[T], title: str) -> Iterator[R]:
-    """Results in the order of the jobs, with progress on stderr.
-
-    Few jobs are under way at a time, so that results do not pile up. Pillow's warnings are
-    silenced: they are about metadata, and about sizes that :func:`decode` refuses by itself.
-    """
-
-    def results() -> Iterator[R]:
-        under_way: deque[Future[R]] = deque()
-        for job in jobs:
-            under_way.append(pool.submit(work, job))
-            if len(under_way) >= _UNDER_WAY:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-
-    pool = ThreadPoolExecutor()
-    try:
-        with _pillow_silenced():
-            yield from tracked(results(), len(jobs), title)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _pillow_silenced() -> Iterator[None]:
-    """Pillow's warnings are not shown while anyone is in here.
-
-    Python's own `catch_warnings` puts back the filters that it found, also those of another thread
-    that has left in between: Pillow would stay silent for the rest of the program, or worse.
-    """
-    global _silencers
-    with _silencing:
-        _silencers += 1
-        if _silencers == 1:
-            warnings.filterwarnings("ignore", module=_PILLOW)
-    try:
-        yield
-    finally:
-        with _silencing:
-            _silencers -= 1
-            own = [entry for entry in warnings.filters if _is_own(entry)]
-            for entry in own if _silencers == 0 else ():
-                warnings.filters.remove(entry)  # type: ignore[attr-defined]
-
-
-def _is_own(entry: tuple[Any, ...]) -> bool:
-    return bool(getattr(entry[3], "pattern", entry[3]) == _PILLOW)
-
-
-def first_few(texts: Collection[str], most: int = 5) -> str:
-    """The first texts, and how many more there are."""
-    rest = [f"and {len(texts) - most} more"] if len(texts) > most else []
-    return "; ".join([*islice(texts, most), *rest])

@@ -6,8 +6,8 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple, TypeAlias
 
 from omnitraining.datasets.dataset import SPLITS, WORDS
-from omnitraining.datasets.decoding import first_few
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
 
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omnitraining.datasets.dataset import ALL, WORDS, Found, of_modulo
-from omnitraining.datasets.decoding import first_few
 from omnitraining.datasets.files import (
     beside,
     by_split,
@@ -19,6 +18,7 @@ from omnitraining.datasets.files import (
     merged,
 )
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
 
 PLACES_IMAGES = 200  # per class, the first by name (Tseng et al., 2020)
 PLANTAE_CLASSES, PLANTAE_IMAGES = 200, 600  # the largest classes, and most images of one

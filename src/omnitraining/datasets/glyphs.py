@@ -28,8 +28,9 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from omnitraining.datasets.caching import cache_folder, written_whole
+from omnitraining.datasets.caching import cache_folder
 from omnitraining.datasets.images import LabeledImages
+from omnitraining.io.files import open_atomic
 from omnitraining.io.terminal import tracked
 
 RENDERING = 2
@@ -90,7 +91,7 @@ def load(
     if images is None:
         shown = tracked(characters, len(characters), f"rendering {script} {split}")
         images = torch.cat([render(character, size, instances, seed) for character in shown])
-        with written_whole(path) as file:
+        with open_atomic(path) as file:
             np.savez(file, images=images.numpy())
     labels = torch.arange(len(characters)).repeat_interleave(instances)
     name = f"glyphs-{script}-{split}"

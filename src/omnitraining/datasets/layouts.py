@@ -8,13 +8,13 @@ from typing import TypeAlias
 
 from omnitraining.datasets.cars import cars
 from omnitraining.datasets.dataset import DataSet, Found, check_disjoint, listing
-from omnitraining.datasets.decoding import first_few
 from omnitraining.datasets.files import beside, folder_names, in_words
 from omnitraining.datasets.folders import class_folders, cub, places, plantae, split_folders
 from omnitraining.datasets.lists import json_lists
 from omnitraining.datasets.pickles import pickles
 from omnitraining.datasets.tables import one_table, split_tables, tables
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
 
 Reader: TypeAlias = Callable[[Path], Found | None]
 

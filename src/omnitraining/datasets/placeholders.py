@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from omnitraining.io.files import replaced
+from omnitraining.io.files import atomic_path
 
 CLASSES, IMAGES, SIDE = 5, 8, 40  # classes of a split, images of a class, pixels
 WRITTEN = 1_000_000_000  # time of every file: those that are there are not written again
@@ -44,6 +44,6 @@ def _write_class(folder: Path) -> None:
         path = folder / f"{number}.jpg"
         if path.is_file() and path.stat().st_mtime == WRITTEN:
             continue  # another program may be reading it
-        with replaced(path) as part:
+        with atomic_path(path) as part:
             image.save(part, "JPEG", quality=95)
             os.utime(part, (WRITTEN, WRITTEN))

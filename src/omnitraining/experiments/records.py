@@ -1,6 +1,5 @@
 """Records of experiments: results and provenance of the runs of every row and setting."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, half_width, paired_difference
 from omnitraining.experiments.claims import Claim, differences, training_cost
-from omnitraining.io.files import write_whole
+from omnitraining.io.files import write_json
 from omnitraining.runs.run import Run
 
 Values: TypeAlias = dict[str, Any]
@@ -91,7 +90,7 @@ def make_record(
 
 def write_record(path: Path, record: Values) -> None:
     """Write a record, so that the file is either old or new, never half."""
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
 
 
 def evaluations(results: Results, shown: Shown) -> dict[str, list[Evaluation]]:

@@ -34,7 +34,7 @@ from omnitraining.experiments.records import (
     write_record,
 )
 from omnitraining.experiments.timing import cost_table, step_costs
-from omnitraining.io.files import locked, write_whole
+from omnitraining.io.files import locked, write_json
 from omnitraining.io.terminal import say
 from omnitraining.runs.run import Run, provenance
 
@@ -138,7 +138,7 @@ def _time_steps(name: str, folder: Path, jobs: list[Job]) -> Path:
     # Written whole, never added to: seconds of different runs do not compare.
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.costs.json"
-    write_whole(path, json.dumps({"provenance": provenance(), "rows": rows}, indent=1) + "\n")
+    write_json(path, {"provenance": provenance(), "rows": rows})
     names = ["/".join(filter(None, (job.setting, job.row))) for job in chosen]
     show(cost_table(name, dict(zip(names, timed, strict=True))))
     return path

@@ -23,7 +23,7 @@ from omnitraining.errors import InputError
 from omnitraining.experiments.jobs import Job, Launch, train_only
 from omnitraining.experiments.records import Values
 from omnitraining.experiments.variation import Fields, checked, listed, value_of
-from omnitraining.io.files import locked, write_whole
+from omnitraining.io.files import locked, write_atomic, write_json
 from omnitraining.io.terminal import say
 from omnitraining.runs.places import relative, settled
 from omnitraining.runs.run import Run
@@ -263,12 +263,12 @@ class Search:
         """
         found = self.trials()
         record = {"command": command, "method": self.method, "trials": [asdict(t) for t in found]}
-        write_whole(self.folder / "trials.json", json.dumps(record, indent=1) + "\n")
+        write_json(self.folder / "trials.json", record)
         if found and found[0].score is not None:
             best = found[0]
             head = f"# Trial {best.number} of {len(found)}, validation score {best.score:.6g}: "
             text = yaml.safe_dump(self.values(best), sort_keys=False)
-            write_whole(self.folder / "best.yaml", f"{head}{command}\n{text}")
+            write_atomic(self.folder / "best.yaml", f"{head}{command}\n{text}")
         return found
 
     def _ask(self) -> int:

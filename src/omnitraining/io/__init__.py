@@ -1,1 +1,1 @@
-"""Files that are never half written, and the terminal."""
+"""Atomic writes and locks of files, text for the terminal, and work in threads."""

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import IO, Any, TypeVar
 
 from omnitraining.errors import InputError
@@ -78,6 +79,12 @@ def shows_progress() -> bool:
     """Whether stderr is a terminal that can show a moving bar."""
     can_move = os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return sys.stderr is not None and sys.stderr.isatty() and can_move
+
+
+def first_few(texts: Collection[str], most: int = 5) -> str:
+    """The first texts, and how many more there are."""
+    rest = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return "; ".join([*islice(texts, most), *rest])
 
 
 T = TypeVar("T")

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from omnitraining.backbones import FeatureWise
 from omnitraining.config.run_config import run_config_of
-from omnitraining.datasets.caching import written_whole
 from omnitraining.errors import InputError
+from omnitraining.io.files import open_atomic
 from omnitraining.learner import FewShotClassifier, Predictor, Trained
 
 TOLERANCE = 1e-4
@@ -68,7 +68,7 @@ def _backbone(trained: Trained) -> nn.Module:
 def save_torch(module: nn.Module, path: Path) -> None:
     """Write a state dict as `torch.save` does; read it with ``torch.load(path)``."""
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with written_whole(path) as file:
+    with open_atomic(path) as file:
         torch.save(state, file)
 
 
@@ -81,7 +81,7 @@ def save_safetensors(module: nn.Module, path: Path, facts: Mapping[str, str]) ->
         facts: texts to go with it.
     """
     state = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
-    with written_whole(path) as file:
+    with open_atomic(path) as file:
         file.write(save_tensors(state, metadata={"format": "pt", **facts}))
 
 
@@ -189,7 +189,7 @@ def _save_onnx(
             f"{path} is not written: as ONNX the model differs from PyTorch by {largest:.1e}, more "
             f"than {TOLERANCE:.0e}"
         )
-    with written_whole(path) as file:
+    with open_atomic(path) as file:
         file.write(written)
     return largest
 

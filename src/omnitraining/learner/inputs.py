@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from omnitraining.datasets.dataset import WORDS
-from omnitraining.datasets.decoding import decode, first_few, in_threads, undecodable
+from omnitraining.datasets.decoding import decode, undecodable
 from omnitraining.datasets.files import (
     class_paths,
     contents,
@@ -27,6 +27,8 @@ from omnitraining.datasets.files import (
 from omnitraining.datasets.folders import named_as_splits
 from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
+from omnitraining.io.threads import map_in_threads
 from omnitraining.learner.given import Rows, given
 from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
 
@@ -125,7 +127,7 @@ class ImageInputs:
                 yield from self._of_array(items, size)
                 return
             _load_repeated(items)
-            ones = in_threads(self._one, [*enumerate(items)], "reading images")
+            ones = map_in_threads(self._one, [*enumerate(items)], "reading images")
         none = True
         while part := [*islice(ones, size)]:
             none = False

@@ -34,9 +34,9 @@ from omnitraining.config.strict import (
     read_yaml_strictly,
 )
 from omnitraining.config.values import read_yaml
-from omnitraining.datasets.caching import written_whole
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
+from omnitraining.io.files import open_atomic
 from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration, calibrate
 from omnitraining.learner.curves import CurveVotes, curve_votes
@@ -269,7 +269,7 @@ class Trained:
 
 def save_file(path: Path, data: bytes) -> None:
     """Write a learner's file, whole or not at all."""
-    with written_whole(path) as file:
+    with open_atomic(path) as file:
         file.write(data)
 
 

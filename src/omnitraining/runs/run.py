@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from omnitraining.distributed import team
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation, evaluation_from
-from omnitraining.io.files import locked, remove_parts, replaced
+from omnitraining.io.files import atomic_path, locked, remove_parts
 
 
 class Run:
@@ -100,7 +100,7 @@ class Run:
             raise InputError(f"cannot write {target}: {target.parent} is a link out of the run")
         with _named(target):
             target.parent.mkdir(exist_ok=True)
-            with replaced(target) as part:
+            with atomic_path(target) as part:
                 part.write_text(text, "utf-8")
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
@@ -220,7 +220,7 @@ def _replaced(path: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written, as on a full disk.
     """
-    with _named(path), replaced(path) as part:
+    with _named(path), atomic_path(path) as part:
         yield part
 
 

@@ -13,9 +13,9 @@ from math import prod
 from typing import Any
 
 from omnitraining.config.strict import MAX_JSON, read_bytes, read_json_strictly
-from omnitraining.datasets.decoding import first_few
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
 from omnitraining.runs.run import Run
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.classification.problem import Classification

@@ -1,13 +1,12 @@
 """What a transferability report says: which flow to use on the user's images, and why."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer
 from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, paired_difference
-from omnitraining.io.files import write_whole
+from omnitraining.io.files import write_json
 
 
 def advice(found: Transfer) -> list[str]:
@@ -84,5 +83,5 @@ def write(found: Transfer, path: Path) -> Path:
         "fine_tuned": cells(found.tuned),
         "advice": advice(found),
     }
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
     return path

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from omnitraining.datasets import DataSet, read
 from omnitraining.datasets.dataset import ALL, SPLITS, restricted
-from omnitraining.datasets.decoding import first_few, load
+from omnitraining.datasets.decoding import load
 from omnitraining.datasets.duplicates import shared
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.datasets.listing import Listing
 from omnitraining.datasets.originals import check_sizes
 from omnitraining.datasets.standards import complaints
 from omnitraining.errors import InputError
+from omnitraining.io.terminal import first_few
 from omnitraining.tasks.classification.problem import (
     Classification,
     EpisodeConfig,
