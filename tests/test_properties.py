@@ -13,9 +13,16 @@ from hypothesis import strategies as st
 
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import dump, parse
-from omnitraining.datasets.dataset import ALL, SPLITS, DataSet, listing, of_modulo, restricted
+from omnitraining.datasets.arrays import from_arrays
+from omnitraining.datasets.dataset import (
+    SPLITS,
+    UNSPLIT,
+    DataSet,
+    closerlook_split,
+    list_images,
+    subset,
+)
 from omnitraining.datasets.images import LabeledImages
-from omnitraining.datasets.own import from_arrays
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.episodes import EpisodeSampler
 from omnitraining.tasks.classification.photos import with_split
@@ -76,7 +83,7 @@ def test_fewer_tasks_are_the_first_of_more_classes(per_class: list[int], seed: i
 def test_a_split_takes_every_class_once(
     images: dict[str, list[Path]], validation: float, test: float
 ) -> None:
-    whole = DataSet("x", "made up", {ALL: listing("x-all", images)}, Path("x"))
+    whole = DataSet("x", "made up", {UNSPLIT: list_images("x-all", images)}, Path("x"))
     held_out = validation, test
     split = with_split(whole, held_out)
     parts = [split.splits[name] for name in SPLITS if name in split.splits]
@@ -94,7 +101,7 @@ def test_a_split_takes_every_class_once(
 @FEW
 @given(st.lists(names, unique=True, max_size=20))
 def test_the_modulo_rule_takes_every_class_once_and_half_for_training(known: list[str]) -> None:
-    splits = of_modulo((number, name, [Path(name)]) for number, name in enumerate(known))
+    splits = closerlook_split((number, name, [Path(name)]) for number, name in enumerate(known))
     found = [name for split in splits.values() for name in split]
     assert sorted(found) == sorted(known) and len(set(found)) == len(found)
     assert len(splits.get("train", {})) == -(-len(known) // 2)
@@ -105,9 +112,9 @@ def test_the_modulo_rule_takes_every_class_once_and_half_for_training(known: lis
 def test_a_restriction_numbers_the_kept_classes_anew(
     images: dict[str, list[Path]], data: st.DataObject
 ) -> None:
-    whole = listing("x", images)
+    whole = list_images("x", images)
     kept = data.draw(st.sets(st.sampled_from([*images] or ["none"])))
-    part = restricted(whole, "y", kept)
+    part = subset(whole, "y", kept)
     assert set(part.classes) == kept & {*images}
     assert sorted(set(part.labels)) == [*range(len(part.classes))]
     found = [(part.classes[at], item) for at, item in zip(part.labels, part.items, strict=True)]

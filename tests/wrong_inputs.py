@@ -54,7 +54,7 @@ from omnitraining.cli import main
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, parse, read_config
 from omnitraining.datasets import decoding
-from omnitraining.datasets.own import from_arrays, from_dataset
+from omnitraining.datasets.arrays import from_arrays, from_dataset
 from omnitraining.experiments.running import train_run
 from omnitraining.experiments.tuning import Range, Search
 from omnitraining.learner import Trained

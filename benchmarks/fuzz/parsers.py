@@ -23,7 +23,7 @@ from omnitraining.config.trust import Check, flat
 from omnitraining.config.values import read_yaml
 from omnitraining.datasets.cars import _read as read_matlab
 from omnitraining.datasets.decoding import decode
-from omnitraining.datasets.lists import json_lists
+from omnitraining.datasets.json_lists import json_lists
 from omnitraining.datasets.pickles import pickles, read_pickle
 from omnitraining.datasets.tables import one_table
 from omnitraining.evaluation import Cell, Evaluation

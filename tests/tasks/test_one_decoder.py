@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining.datasets import read
+from omnitraining.datasets.arrays import from_arrays, from_dataset
 from omnitraining.datasets.decoding import decode, load
-from omnitraining.datasets.own import from_arrays, from_dataset
 from omnitraining.errors import InputError
 from omnitraining.learner.inputs import ImageInputs
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from omnitraining.datasets.dataset import Found, of_modulo
-from omnitraining.datasets.files import first_missing, inside
+from omnitraining.datasets.dataset import LayoutMatch, closerlook_split
+from omnitraining.datasets.files import check_inside, first_missing
 from omnitraining.errors import InputError
 
 
-def cars(path: Path) -> Found | None:
+def cars(path: Path) -> LayoutMatch | None:
     """The images of ``cars_train``, split by the modulo rule in the order of the class ids.
 
     ``cars_test`` is left out, as Tseng et al. (2020) do.
@@ -30,7 +30,7 @@ def cars(path: Path) -> Found | None:
     if (folder / "cars_train").is_dir():  # as some copies have it
         folder /= "cars_train"
     paths = [folder / name for _, name in rows]
-    missing = first_missing(inside(path, paths, source))
+    missing = first_missing(check_inside(path, paths, source))
     if missing is not None:
         name = names[rows[missing][0]]
         raise InputError(f"{source}: class {name!r}: there is no file {paths[missing]}")
@@ -38,7 +38,7 @@ def cars(path: Path) -> Found | None:
     for (number, _), image in zip(rows, paths, strict=True):
         images[number].append(image)
     classes = ((number - 1, names[number], some) for number, some in images.items())
-    return Found("Stanford Cars as published", of_modulo(classes))
+    return LayoutMatch("Stanford Cars as published", closerlook_split(classes))
 
 
 def _class_names(path: Path, numbers: list[int]) -> dict[int, str]:

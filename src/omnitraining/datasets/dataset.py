@@ -10,8 +10,8 @@ from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
 
 SPLITS = ("train", "validation", "test")
-ALL = "all"
-WORDS = {
+UNSPLIT = "all"
+SPLIT_ALIASES = {
     "train": "train",
     "base": "train",
     "val": "validation",
@@ -26,7 +26,7 @@ Images: TypeAlias = Mapping[str, Sequence[Item]]
 """Images by the name of their class."""
 
 
-class Found(NamedTuple):
+class LayoutMatch(NamedTuple):
     """What a reader returns.
 
     Attributes:
@@ -66,24 +66,24 @@ class DataSet:
         """
         if name in self.splits:
             return self.splits[name]
-        if name == ALL:
-            return _union(f"{self.name}-{ALL}", list(self.splits.values()))
+        if name == UNSPLIT:
+            return _union(f"{self.name}-{UNSPLIT}", list(self.splits.values()))
         raise InputError(f"{self.path} has no split {name!r}: choose from {', '.join(self.names)}")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names that `split` takes."""
-        return (*(name for name in self.splits if name != ALL), ALL)
+        return (*(name for name in self.splits if name != UNSPLIT), UNSPLIT)
 
 
-def listing(name: str, images: Images) -> Listing:
+def list_images(name: str, images: Images) -> Listing:
     """Images numbered by class, in the order given."""
     items = [item for some in images.values() for item in some]
     labels = [label for label, some in enumerate(images.values()) for _ in some]
     return Listing(name, tuple(images), items, labels)
 
 
-def restricted(whole: Listing, name: str, classes: Collection[str]) -> Listing:
+def subset(whole: Listing, name: str, classes: Collection[str]) -> Listing:
     """The images of some classes, numbered anew."""
     kept = tuple(known for known in whole.classes if known in classes)
     number = {whole.classes.index(known): label for label, known in enumerate(kept)}
@@ -92,7 +92,7 @@ def restricted(whole: Listing, name: str, classes: Collection[str]) -> Listing:
     return Listing(name, kept, [item for item, _ in chosen], [label for _, label in chosen])
 
 
-def of_modulo(
+def closerlook_split(
     classes: Iterable[tuple[int, str, Sequence[Item]]],
 ) -> dict[str, dict[str, Sequence[Item]]]:
     """The splits of CloserLook (Chen et al., 2019) for data sets that come without one.

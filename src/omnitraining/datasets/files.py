@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple, TypeAlias
 
-from omnitraining.datasets.dataset import SPLITS, WORDS
+from omnitraining.datasets.dataset import SPLIT_ALIASES, SPLITS
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
 
@@ -93,7 +93,7 @@ def by_split(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        split = WORDS.get(path.name.lower().removesuffix(suffix))
+        split = SPLIT_ALIASES.get(path.name.lower().removesuffix(suffix))
         if split in found:
             raise InputError(f"{found[split]} and {path.name} are both for {split}: keep one")
         if split:
@@ -182,7 +182,7 @@ def in_words(folder: Path, left_out: LeftOut) -> tuple[str, ...]:
     return (f"left out of {folder}: {', '.join(parts)}",) if parts else ()
 
 
-def inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
+def check_inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
     """The paths, none of which leads out of the folder: a list may be a stranger's.
 
     Links are followed: whoever sets them in a folder says what belongs to it.
@@ -228,7 +228,7 @@ def placed(
     """
     names = [name for name, _ in rows]
     if Path(names[0]).is_absolute() and Path(names[0]).is_file():
-        return inside(folder, [Path(name) for name in names], source)
+        return check_inside(folder, [Path(name) for name in names], source)
     kinds = (Path, PureWindowsPath) if any("\\" in name for name in names) else (Path,)
     for kind in kinds:
         parts = [kind(name).parts for name in names]
@@ -247,7 +247,7 @@ def placed(
             for root in roots:
                 for form in forms:
                     if root.joinpath(*form[0]).is_file():
-                        return inside(folder, [root.joinpath(*some) for some in form], source)
+                        return check_inside(folder, [root.joinpath(*some) for some in form], source)
     return None
 
 

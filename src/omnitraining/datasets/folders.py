@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from omnitraining.datasets.dataset import ALL, WORDS, Found, of_modulo
+from omnitraining.datasets.dataset import SPLIT_ALIASES, UNSPLIT, LayoutMatch, closerlook_split
 from omnitraining.datasets.files import (
     beside,
     by_split,
@@ -24,14 +24,14 @@ PLACES_IMAGES = 200  # per class, the first by name (Tseng et al., 2020)
 PLANTAE_CLASSES, PLANTAE_IMAGES = 200, 600  # the largest classes, and most images of one
 
 
-def split_folders(path: Path) -> Found | None:
+def split_folders(path: Path) -> LayoutMatch | None:
     """``train/``, ``val/`` and ``test/``, or ``base/`` and ``novel/``, with a folder per class.
 
     Raises:
         InputError: folders beside them hold images, so that all may be classes; or one is empty.
     """
     names = folder_names(path)
-    words = [name for name in names if name.lower() in WORDS]
+    words = [name for name in names if name.lower() in SPLIT_ALIASES]
     splits = [name for name in words if _is_split(path / name)]
     if not splits:
         return None
@@ -51,28 +51,28 @@ def split_folders(path: Path) -> Found | None:
     elsewhere = {"elsewhere": [path / name for name in others]}
     left_out = merged([*(rest for _, rest in found.values()), beside(path), elsewhere])
     words_of_all = "a folder per split, and in it one per class"
-    return Found(
+    return LayoutMatch(
         words_of_all, {s: some for s, (some, _) in found.items()}, in_words(path, left_out)
     )
 
 
-def class_folders(path: Path) -> Found | None:
+def class_folders(path: Path) -> LayoutMatch | None:
     """One folder per class, without a split."""
     if not _holds_classes(path):
         return None
     found, left_out = class_paths(path)
     notes = (*in_words(path, left_out), *named_as_splits(path, found))
-    return Found("a folder per class, without a split", {ALL: found}, notes)
+    return LayoutMatch("a folder per class, without a split", {UNSPLIT: found}, notes)
 
 
 def named_as_splits(path: Path, classes: Iterable[str]) -> tuple[str, ...]:
     """What is said of classes that are called as splits are."""
-    words = [name for name in classes if name.lower() in WORDS]
+    words = [name for name in classes if name.lower() in SPLIT_ALIASES]
     what = "is a class, as the folders beside it are: it is also the name of a split"
     return (f"{path / words[0]} {what}",) if words else ()
 
 
-def cub(path: Path) -> Found | None:
+def cub(path: Path) -> LayoutMatch | None:
     """CUB-200-2011 as published: whole images, split by the modulo rule of CloserLook."""
     for folder in (path / "images", path / "CUB_200_2011" / "images"):
         names = folder_names(folder)
@@ -80,17 +80,19 @@ def cub(path: Path) -> Found | None:
             found, left_out = class_paths(folder)
             classes = ((number, name, found[name]) for number, name in enumerate(names))
             notes = in_words(folder, left_out)
-            return Found("CUB_200_2011 as published", of_modulo(classes), notes)
+            return LayoutMatch("CUB_200_2011 as published", closerlook_split(classes), notes)
     return None
 
 
-def places(path: Path) -> Found | None:
+def places(path: Path) -> LayoutMatch | None:
     """Places365-standard as published: its training images, split by the modulo rule.
 
     Its own ``val/`` holds other images of the same classes, unlike that of a few-shot split.
     """
     folder, names = path / "train", folder_names(path / "train")
-    others = {name for word in WORDS if word != "train" for name in folder_names(path / word)}
+    others = {
+        name for word in SPLIT_ALIASES if word != "train" for name in folder_names(path / word)
+    }
     of_few_shot_split = others and others.isdisjoint(names)
     if not path.name.lower().startswith("places") or not names or of_few_shot_split:
         return None
@@ -100,10 +102,10 @@ def places(path: Path) -> Found | None:
         return [folder / name / image for image in images[:PLACES_IMAGES]]
 
     classes = ((number, name, first(name)) for number, name in enumerate(names))
-    return Found("Places365-standard as published", of_modulo(classes))
+    return LayoutMatch("Places365-standard as published", closerlook_split(classes))
 
 
-def plantae(path: Path) -> Found | None:
+def plantae(path: Path) -> LayoutMatch | None:
     """Plantae of iNaturalist: the largest classes, by size, split by the modulo rule.
 
     Tseng et al. (2020) draw the images of a class without a seed. Here the seed is its name.
@@ -119,12 +121,12 @@ def plantae(path: Path) -> Found | None:
 
     classes = ((number, name, drawn(name)) for number, name in enumerate(largest))
     words, notes = "Plantae of iNaturalist, a folder per class", in_words(path, left_out)
-    return Found(words, of_modulo(classes), notes)
+    return LayoutMatch(words, closerlook_split(classes), notes)
 
 
 def _holds_classes(path: Path) -> bool:
     names = folder_names(path)
-    split = all(name.lower() in WORDS for name in names)  # images of no class
+    split = all(name.lower() in SPLIT_ALIASES for name in names)  # images of no class
     return len(names) > 1 and not split and any(image_names(path / name) for name in names)
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from omnitraining.datasets.cars import cars
-from omnitraining.datasets.dataset import DataSet, Found, check_disjoint, listing
+from omnitraining.datasets.dataset import DataSet, LayoutMatch, check_disjoint, list_images
 from omnitraining.datasets.files import beside, folder_names, in_words
 from omnitraining.datasets.folders import class_folders, cub, places, plantae, split_folders
-from omnitraining.datasets.lists import json_lists
+from omnitraining.datasets.json_lists import json_lists
 from omnitraining.datasets.pickles import pickles
 from omnitraining.datasets.tables import one_table, split_tables, tables
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
 
-Reader: TypeAlias = Callable[[Path], Found | None]
+Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
 
 _FILES: tuple[Reader, ...] = (json_lists, one_table, pickles)
 _LISTS: tuple[Reader, ...] = (json_lists, split_tables, pickles)
@@ -73,11 +73,11 @@ def find(path: Path) -> DataSet:
         )
     check_disjoint(path, found.splits)
     name = path.absolute().name if path.is_dir() else path.stem  # of "." too
-    splits = {split: listing(f"{name}-{split}", some) for split, some in found.splits.items()}
+    splits = {split: list_images(f"{name}-{split}", some) for split, some in found.splits.items()}
     return DataSet(name, found.layout, splits, path, found.notes)
 
 
-def _recognize(path: Path) -> Found | None:
+def _recognize(path: Path) -> LayoutMatch | None:
     if path.is_file():
         return _first(path, _FILES)
     listed = _first(path, _LISTS)
@@ -92,7 +92,9 @@ def _recognize(path: Path) -> Found | None:
     return folders and _with_notes(folders, unusable)
 
 
-def _folders_or_table(path: Path, usable: Sequence[Path], unusable: Sequence[str]) -> Found | None:
+def _folders_or_table(
+    path: Path, usable: Sequence[Path], unusable: Sequence[str]
+) -> LayoutMatch | None:
     """A data set in which tables name images, which may be those of class folders too.
 
     Args:
@@ -125,7 +127,7 @@ def _folders_or_table(path: Path, usable: Sequence[Path], unusable: Sequence[str
     return _chosen(folders, listed, table)
 
 
-def _chosen(folders: Found, listed: Found, source: Path) -> Found:
+def _chosen(folders: LayoutMatch, listed: LayoutMatch, source: Path) -> LayoutMatch:
     """The class folders, or the list if it says the same of all their images, or more.
 
     Raises:
@@ -151,7 +153,7 @@ def _chosen(folders: Found, listed: Found, source: Path) -> Found:
     )
 
 
-def _classes(found: Found) -> dict[Path, str]:
+def _classes(found: LayoutMatch) -> dict[Path, str]:
     """The class of each file."""
     return {
         Path(os.path.normpath(image)): label
@@ -162,17 +164,17 @@ def _classes(found: Found) -> dict[Path, str]:
     }
 
 
-def _with_notes(folders: Found, reasons: Iterable[str]) -> Found:
+def _with_notes(folders: LayoutMatch, reasons: Iterable[str]) -> LayoutMatch:
     """The folders, with the reasons why lists beside them were not read."""
     notes = (f"{reason}; the folders were read, and not it" for reason in reasons)
     return folders._replace(notes=(*folders.notes, *notes))
 
 
-def _first(path: Path, readers: Sequence[Reader]) -> Found | None:
+def _first(path: Path, readers: Sequence[Reader]) -> LayoutMatch | None:
     return next((found for reader in readers if (found := reader(path)) is not None), None)
 
 
-def _folders(path: Path) -> Found | None:
+def _folders(path: Path) -> LayoutMatch | None:
     """What the folders say, without regard to lists."""
     found = _first(path, _FOLDERS)
     inside = folder_names(path)

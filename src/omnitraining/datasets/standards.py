@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnitraining.datasets.dataset import SPLITS, WORDS, DataSet, of_modulo
+from omnitraining.datasets.dataset import SPLIT_ALIASES, SPLITS, DataSet, closerlook_split
 
 MINI = "mini-imagenet"
 
@@ -41,7 +41,7 @@ def mini_imagenet() -> dict[str, str]:
     """Split of each class of mini-ImageNet, by synset (Ravi & Larochelle, 2017)."""
     text = (Path(__file__).parent / "splits" / "mini-imagenet.txt").read_text("utf-8")
     rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    return {synset: WORDS[word] for word, synset in rows}
+    return {synset: SPLIT_ALIASES[word] for word, synset in rows}
 
 
 def complaints(name: str, data_set: DataSet) -> list[str]:
@@ -89,7 +89,7 @@ def _misplaced(name: str, data_set: DataSet) -> list[str]:
         classes = sorted(data_set.split("all").classes)
         if not all(re.match(r"\d{3}\.", known) for known in classes):
             return []  # names without numbers do not tell
-        splits = of_modulo((number, known, ()) for number, known in enumerate(classes))
+        splits = closerlook_split((number, known, ()) for number, known in enumerate(classes))
         places = {known: split for split, some in splits.items() for known in some}
     else:
         return []

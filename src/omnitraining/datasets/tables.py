@@ -7,8 +7,14 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from omnitraining.datasets.dataset import ALL, SPLITS, WORDS, Found
-from omnitraining.datasets.files import by_split, first_missing, image_names, inside, placed
+from omnitraining.datasets.dataset import SPLIT_ALIASES, SPLITS, UNSPLIT, LayoutMatch
+from omnitraining.datasets.files import (
+    by_split,
+    check_inside,
+    first_missing,
+    image_names,
+    placed,
+)
 from omnitraining.errors import InputError
 
 _FILE = ("filename", "file_name", "file", "image_name", "image", "filepath", "path")
@@ -44,7 +50,7 @@ def tables(path: Path) -> Tables:
     return found
 
 
-def split_tables(path: Path) -> Found | None:
+def split_tables(path: Path) -> LayoutMatch | None:
     """``train.csv``, ``val.csv`` and ``test.csv``, as for mini-ImageNet.
 
     There are two or more; of tables that fit ImageNet's own folders one is enough.
@@ -55,10 +61,10 @@ def split_tables(path: Path) -> Found | None:
         return None
     words = "CSV tables for ImageNet's training folders" if ranks else "CSV tables"
     place = _by_rank if ranks else _by_name
-    return Found(words, {s: place(path, table, _rows(table)) for s, table in found.items()})
+    return LayoutMatch(words, {s: place(path, table, _rows(table)) for s, table in found.items()})
 
 
-def one_table(path: Path, folder: Path | None = None) -> Found | None:
+def one_table(path: Path, folder: Path | None = None) -> LayoutMatch | None:
     """A CSV file; its name, or a column for each row, may tell the split.
 
     Args:
@@ -70,9 +76,9 @@ def one_table(path: Path, folder: Path | None = None) -> Found | None:
     splits: dict[str, list[_Row]] = {}
     for row in _rows(path):
         splits.setdefault(row.split, []).append(row)
-    order = [split for split in (*SPLITS, ALL) if split in splits]
+    order = [split for split in (*SPLITS, UNSPLIT) if split in splits]
     found = {split: _by_name(folder or path.parent, path, splits[split]) for split in order}
-    return Found("one CSV table", found)
+    return LayoutMatch("one CSV table", found)
 
 
 _Lines: TypeAlias = list[tuple[int, list[str]]]
@@ -117,14 +123,14 @@ def _first_row(table: Path) -> _Row:
     lines = _lines(table)
     at, (number, cells) = _columns(table, lines), lines[1]
     cells = [cell.strip() for cell in cells] + [""] * len(lines[0][1])
-    return _Row(number, cells[at.file], cells[at.label], ALL)
+    return _Row(number, cells[at.file], cells[at.label], UNSPLIT)
 
 
 def _rows(table: Path) -> list[_Row]:
     """The rows of a table, each of the split that its column or the name of the file tells."""
     lines = _lines(table)
     at = _columns(table, lines)
-    of_all = WORDS.get(table.stem.lower())
+    of_all = SPLIT_ALIASES.get(table.stem.lower())
 
     def row(number: int, cells: list[str]) -> _Row:
         cells = [cell.strip() for cell in cells] + [""] * len(lines[0][1])
@@ -136,10 +142,10 @@ def _rows(table: Path) -> list[_Row]:
                 else f"{table}, row {number}: class {label!r} has no file"
             )
         if at.split is None:
-            return _Row(number, file, label, of_all or ALL)
-        split = WORDS.get(cells[at.split].lower())
+            return _Row(number, file, label, of_all or UNSPLIT)
+        split = SPLIT_ALIASES.get(cells[at.split].lower())
         if split is None or split != (of_all or split):
-            allowed = f"of {table.name}" if of_all else f"one of {', '.join(WORDS)}"
+            allowed = f"of {table.name}" if of_all else f"one of {', '.join(SPLIT_ALIASES)}"
             raise InputError(
                 f"{table}, row {number}: file {file!r} has the split {cells[at.split]!r}: it "
                 f"must be {allowed}"
@@ -151,7 +157,7 @@ def _rows(table: Path) -> list[_Row]:
 
 def _roots(folder: Path, split: str = "train") -> list[Path]:
     """Where the images of a table may lie, or their class folders."""
-    words = [word for word, known in WORDS.items() if known == split]
+    words = [word for word, known in SPLIT_ALIASES.items() if known == split]
     inside = [folder / name for name in ("images", *words, "train", "Data/CLS-LOC/train")]
     imagenet = [
         sorted(folder.glob(f"ILSVRC*{end}")) for end in ("/Data/CLS-LOC/train", "/train", "")
@@ -216,7 +222,7 @@ def _by_rank(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[
     ranked: dict[str, list[str]] = {}
     paths = []
     for row in rows:
-        (place,) = inside(folder, [root / row.label], table)
+        (place,) = check_inside(folder, [root / row.label], table)
         if row.label not in ranked:
             if not place.is_dir():
                 raise InputError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from omnitraining.datasets.dataset import WORDS
+from omnitraining.datasets.dataset import SPLIT_ALIASES
 from omnitraining.datasets.decoding import decode, undecodable
 from omnitraining.datasets.files import (
     class_paths,
@@ -232,7 +232,7 @@ def class_folders(folder: Path | str) -> tuple[list[Path], list[str]]:
     names = folder_names(folder)
     if not names:
         raise InputError(f"folder {folder} holds no classes: give a folder of images per class")
-    if len(names) > 1 and all(name.lower() in WORDS for name in names):
+    if len(names) > 1 and all(name.lower() in SPLIT_ALIASES for name in names):
         raise InputError(
             f"{folder} holds splits ({', '.join(names)}), not classes: give one of them, as "
             f"{folder / names[0]}, if it holds a folder of images per class"

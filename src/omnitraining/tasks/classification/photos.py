@@ -10,12 +10,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from omnitraining.datasets import DataSet, read
-from omnitraining.datasets.dataset import ALL, SPLITS, restricted
+from omnitraining.datasets.dataset import SPLITS, UNSPLIT, subset
 from omnitraining.datasets.decoding import load
 from omnitraining.datasets.duplicates import shared
+from omnitraining.datasets.image_sizes import check_sizes
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.datasets.listing import Listing
-from omnitraining.datasets.originals import check_sizes
 from omnitraining.datasets.standards import complaints
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
@@ -192,19 +192,19 @@ def with_split(data_set: DataSet, held_out: tuple[float, float] = HELD_OUT) -> D
         data_set: as it was read.
         held_out: shares of the classes for validation and for test.
     """
-    if list(data_set.splits) != [ALL]:
+    if list(data_set.splits) != [UNSPLIT]:
         return data_set
-    whole = data_set.splits[ALL]
+    whole = data_set.splits[UNSPLIT]
     names = sorted(whole.classes)
     random.Random(0).shuffle(names)
     validation, test = (round(share * len(names)) for share in held_out)
     chosen = (names[validation + test :], names[:validation], names[validation : validation + test])
     splits = {
-        split: restricted(whole, f"{data_set.name}-{split}", classes)
+        split: subset(whole, f"{data_set.name}-{split}", classes)
         for split, classes in zip(SPLITS, chosen, strict=True)
         if classes
     }
-    return replace(data_set, splits={**splits, ALL: whole})
+    return replace(data_set, splits={**splits, UNSPLIT: whole})
 
 
 def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part, Listing]) -> None:

@@ -4,19 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omnitraining.datasets.dataset import ALL, Found
+from omnitraining.datasets.dataset import UNSPLIT, LayoutMatch
 from omnitraining.datasets.files import by_split, check_text, first_missing, placed
 from omnitraining.errors import InputError
 
 _KEYS = ("label_names", "image_names", "image_labels")
 
 
-def json_lists(path: Path) -> Found | None:
+def json_lists(path: Path) -> LayoutMatch | None:
     """``base.json``, ``val.json`` and ``novel.json``; ``all.json`` only if it is alone."""
     if path.is_file():
-        files = {ALL: path} if path.suffix.lower() == ".json" else {}
+        files = {UNSPLIT: path} if path.suffix.lower() == ".json" else {}
     else:
-        files = by_split(sorted(path.glob("*.json")), ".json") or {ALL: path / "all.json"}
+        files = by_split(sorted(path.glob("*.json")), ".json") or {UNSPLIT: path / "all.json"}
     read = {split: _read(file) for split, file in files.items() if file.is_file()}
     for split, content in read.items():
         if "class_roots" in content:
@@ -32,7 +32,9 @@ def json_lists(path: Path) -> Found | None:
             f"{files[split]} is no list of images, as {files[lists[0]].name} is: it must hold "
             f"{', '.join(_KEYS)}"
         )
-    return Found("JSON file lists", {s: _images(files[s], content) for s, content in read.items()})
+    return LayoutMatch(
+        "JSON file lists", {s: _images(files[s], content) for s, content in read.items()}
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:
