@@ -20,7 +20,7 @@ from benchmarks.learner import learner
 from benchmarks.reinforcement import reinforcement
 from benchmarks.streaming import streaming
 from benchmarks.timing import Row, ratio
-from omnitraining.adaptation.inner_loop import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.backbones import MLP, Conv4
 from omnitraining.batches import Episode
 from omnitraining.losses import squared_error
@@ -151,7 +151,7 @@ def batched_maml() -> list[Row]:
 
         def together(episode: Episode = episode, second: bool = second_order) -> None:
             with torch.set_grad_enabled(second):
-                out = adapted_outputs(network, episode, squared_error, (1,), 0.02, second)
+                out = adapt_and_predict(network, episode, squared_error, (1,), 0.02, second)
                 if second:
                     out.sum().backward()
 

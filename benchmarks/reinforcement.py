@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from benchmarks.timing import Row, put, ratio
-from omnitraining.adaptation.batched import copies
-from omnitraining.adaptation.inner_loop import adapted_outputs
+from omnitraining.adaptation.batched import expand_weights
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode
 from omnitraining.network import Network
-from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrogate
-from omnitraining.tasks.reinforcement.acting import policies
+from omnitraining.policies.gaussian import GaussianHead
+from omnitraining.pretraining import REINFORCE
 from omnitraining.tasks.reinforcement.environment import Environment
 from omnitraining.tasks.reinforcement.half_cheetah import FRAME_SKIP, HalfCheetahVelocity
 from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.policies import per_task_policy
 from omnitraining.tasks.reinforcement.trajectories import Trajectories, rollout
 
 TASKS, TRAJECTORIES = 40, 20
@@ -41,25 +41,25 @@ def _network(states: int, actions: int) -> Network:
     return Network(MLP(states), GaussianHead(64, actions))
 
 
-def _closed_loop(world: Environment, tasks: int) -> Trajectories:
+def _closed_loop(env: Environment, tasks: int) -> Trajectories:
     random = torch.Generator().manual_seed(0)
-    network = _network(world.states, world.actions)
-    acting = policies(network, copies(network, tasks))
-    return rollout(world, world.sample_tasks(tasks, random), acting, TRAJECTORIES, random)
+    network = _network(env.state_dim, env.action_dim)
+    policy = per_task_policy(network, expand_weights(network, tasks))
+    return rollout(env, env.sample_tasks(tasks, random), policy, TRAJECTORIES, random)
 
 
 def cheetah(steps: int = 50) -> list[Row]:
     """A policy per task in the loop, against the physics alone and against Gymnasium's vectors."""
-    world = HalfCheetahVelocity(horizon=steps)
-    closed = partial(_closed_loop, world, TASKS)
+    env = HalfCheetahVelocity(horizon=steps)
+    closed = partial(_closed_loop, env, TASKS)
     actions = closed().actions.flatten(0, 1).clamp(-1, 1).double().numpy()
     controls = np.repeat(actions, FRAME_SKIP, axis=1)
-    still = np.zeros((len(controls), len(world.physics.rest)))
+    still = np.zeros((len(controls), len(env.physics.rest)))
 
     def physics_alone() -> None:
-        world.physics.start(world.physics.rest + still, still)
+        env.physics.reset(env.physics.rest + still, still)
         control = import_module("mujoco").mjtState.mjSTATE_CTRL
-        world.physics._batch.rollout(FRAME_SKIP * steps, controls, int(control))
+        env.physics._batch.rollout(FRAME_SKIP * steps, controls, int(control))
 
     value, raw, ours = ratio(physics_alone, closed, rounds=5, clock=CPU)
     count = TASKS * TRAJECTORIES
@@ -114,18 +114,19 @@ def _sync_vector(copies: int) -> Any:
 
 def navigation() -> list[Row]:
     """Million steps per CPU-second, and the share of the policies' own networks in their time."""
-    world, network = Navigation(), _network(2, 2)
-    count = TASKS * TRAJECTORIES * world.horizon
-    acting, states = policies(network, copies(network, TASKS)), torch.randn(TASKS, TRAJECTORIES, 2)
+    env, network = Navigation(), _network(2, 2)
+    count = TASKS * TRAJECTORIES * env.horizon
+    policy = per_task_policy(network, expand_weights(network, TASKS))
+    states = torch.randn(TASKS, TRAJECTORIES, 2)
 
     @torch.no_grad()
     def networks_alone() -> None:
-        for _ in range(world.horizon):
-            acting(states)
+        for _ in range(env.horizon):
+            policy(states)
 
-    closed = partial(_closed_loop, world, TASKS)
+    closed = partial(_closed_loop, env, TASKS)
     share, alone, whole = ratio(networks_alone, closed, rounds=9, clock=CPU)
-    case = f"navigation, {TASKS} x {TRAJECTORIES} x {world.horizon}"
+    case = f"navigation, {TASKS} x {TRAJECTORIES} x {env.horizon}"
     return [
         ("million steps per CPU-second", case, count / whole / 1e6, ">= 3", _ms(whole, alone)),
         ("networks alone / closed loop", case, share, "", _ms(alone, whole)),
@@ -135,22 +136,21 @@ def navigation() -> list[Row]:
 def meta_gradient() -> list[Row]:
     """A second-order MAML update of policies: a loop over tasks against all at once."""
     rows: list[Row] = []
-    network = _network(2, 2)
+    network, algorithm = _network(2, 2), REINFORCE(lr=0.1)
     for trajectories, horizon, rounds in ((20, 100, 3), (2, 10, 7)):
         shape = 20, trajectories * horizon
         sets = [torch.randn(*shape, 2), torch.randn(*shape, 4)] * 2
         episode = Episode(*sets)
 
-        def together(episode: Episode = episode) -> None:
+        def batched(episode: Episode = episode) -> None:
             network.zero_grad()
-            outputs = adapted_outputs(network, episode, policy_gradient, (1,), 0.1)[0]
-            surrogate(outputs, episode.query_y).backward()
+            algorithm.loss(algorithm.predict(network, episode), episode.query_y).backward()
 
         def loop(episode: Episode = episode) -> None:
             for task in range(len(episode.support_x)):
-                together(episode[task : task + 1])
+                batched(episode[task : task + 1])
 
-        value, a, b = ratio(loop, together, rounds, CPU)
+        value, a, b = ratio(loop, batched, rounds, CPU)
         case = f"policies, 20 tasks x {trajectories} x {horizon} steps"
         rows.append(("MAML update, loop / batched", case, value, ">= 10", _ms(a, b)))
     return rows

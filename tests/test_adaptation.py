@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnitraining.adaptation.batched import SideBySide, Weights
-from omnitraining.adaptation.inner_loop import adapted_outputs
+from omnitraining.adaptation.batched import BatchedModules, Weights
+from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.backbones import MLP, Conv4, ResNet10
 from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy, squared_error
@@ -58,7 +58,7 @@ def test_outputs_and_outer_gradients_equal_those_unrolled_by_hand(
     kind: str, tasks: int, steps: int, second_order: bool
 ) -> None:
     network, data, loss = perceptron(), episode(tasks, kind), LOSSES[kind]
-    outputs = adapted_outputs(network, data, loss, (steps,), 0.3, second_order)[0]
+    outputs = adapt_and_predict(network, data, loss, (steps,), 0.3, second_order)[0]
     expected = torch.stack([
         maml.adapted(
             list(network.parameters()), (data.support_x[t], data.support_y[t]),
@@ -76,26 +76,26 @@ def test_outputs_and_outer_gradients_equal_those_unrolled_by_hand(
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_the_second_order_gradient_is_not_the_first_order_one(tasks: int) -> None:
     network, data = perceptron(), episode(tasks)
-    slopes = [
+    gradients = [
         outer_gradients(
             squared_error(
-                adapted_outputs(network, data, squared_error, (1,), 0.3, order)[0], data.query_y
+                adapt_and_predict(network, data, squared_error, (1,), 0.3, order)[0], data.query_y
             ),
             network,
         )
         for order in (True, False)
     ]
-    assert all((a - b).abs().max() > 1e-4 for a, b in zip(*slopes, strict=True))
+    assert all((a - b).abs().max() > 1e-4 for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_several_numbers_of_steps_are_reported_in_one_pass(tasks: int) -> None:
     network, data = perceptron(), episode(tasks)
-    outputs = adapted_outputs(network, data, squared_error, (0, 1, 4), 0.3)
+    outputs = adapt_and_predict(network, data, squared_error, (0, 1, 4), 0.3)
     assert outputs.shape == (3, tasks, 4, 3)
     torch.testing.assert_close(outputs[0], network(data.query_x), **CLOSE)
     for index, steps in enumerate((0, 1, 4)):
-        alone = adapted_outputs(network, data, squared_error, (steps,), 0.3)[0]
+        alone = adapt_and_predict(network, data, squared_error, (steps,), 0.3)[0]
         torch.testing.assert_close(outputs[index], alone, **CLOSE)
 
 
@@ -167,7 +167,7 @@ NETWORKS = {
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("second_order", [True, False])
-def test_tasks_side_by_side_equal_tasks_one_by_one(
+def test_tasks_in_a_batch_equal_tasks_one_by_one(
     name: str, chunk: int | None, second_order: bool
 ) -> None:
     """Gradients too: under vmap, torch differentiates norms wrongly the second time."""
@@ -175,12 +175,12 @@ def test_tasks_side_by_side_equal_tasks_one_by_one(
     network, data = make(), episode(3, "classification", shape)
 
     def outputs(part: Episode) -> Tensor:
-        return adapted_outputs(network, part, cross_entropy, (0, 2), 0.1, second_order, chunk)
+        return adapt_and_predict(network, part, cross_entropy, (0, 2), 0.1, second_order, chunk)
 
-    together, alone = outputs(data), torch.cat([outputs(single(data, t)) for t in range(3)], 1)
-    torch.testing.assert_close(together, alone, rtol=1e-8, atol=1e-8)
-    found = outer_gradients(cross_entropy(together[1], data.query_y), network)
-    wanted = outer_gradients(cross_entropy(alone[1], data.query_y), network)
+    batched, looped = outputs(data), torch.cat([outputs(single(data, t)) for t in range(3)], 1)
+    torch.testing.assert_close(batched, looped, rtol=1e-8, atol=1e-8)
+    found = outer_gradients(cross_entropy(batched[1], data.query_y), network)
+    wanted = outer_gradients(cross_entropy(looped[1], data.query_y), network)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
     assert all(slope.abs().sum() > 0 for slope in found)
@@ -192,7 +192,7 @@ def test_a_flow_of_a_residual_omni_net_adapts_its_joint_and_its_branch_weights()
     data = episode(1, "classification", (1, 8, 8))
     x = data.support_x.float(), data.query_x.float()
     data = Episode(x[0], data.support_y, x[1], data.query_y, 3)
-    outputs = adapted_outputs(network, data, cross_entropy, (0, 1), 0.01)
+    outputs = adapt_and_predict(network, data, cross_entropy, (0, 1), 0.01)
     assert (outputs[1] - outputs[0]).abs().max() > 1e-4
     cross_entropy(outputs[1], data.query_y).backward()
     assert net.joint.conv1.weight.grad is not None
@@ -209,7 +209,7 @@ def test_batch_norm_uses_the_batch_and_leaves_running_statistics_and_modes_alone
     modes = [m.training for m in network.modules()]
     buffers = {name: b.clone() for name, b in network.named_buffers()}
     data = episode(tasks, "classification", (1, 16, 16))
-    outputs = adapted_outputs(network, data, cross_entropy, (0, 1), 0.1)
+    outputs = adapt_and_predict(network, data, cross_entropy, (0, 1), 0.1)
     assert [m.training for m in network.modules()] == modes
     for name, buffer in network.named_buffers():
         assert torch.equal(buffer, buffers[name])
@@ -222,9 +222,9 @@ def test_batch_norm_uses_the_batch_and_leaves_running_statistics_and_modes_alone
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_adaptation_works_without_outer_gradients(tasks: int) -> None:
     network, data = conv4(), episode(tasks, "classification", (1, 16, 16))
-    expected = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    expected = adapt_and_predict(network, data, cross_entropy, (0, 2), 0.1)
     with torch.no_grad():
-        outputs = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+        outputs = adapt_and_predict(network, data, cross_entropy, (0, 2), 0.1)
     assert not outputs.requires_grad
     torch.testing.assert_close(outputs, expected, **CLOSE)
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
@@ -240,22 +240,22 @@ class Failing(nn.Linear):
 def test_errors_of_a_network_are_its_own() -> None:
     """What vmap says of them is not what is wrong."""
     with pytest.raises(RuntimeError, match="no such layer"):
-        adapted_outputs(Failing(2, 3), episode(3), squared_error, (1,), 0.1)
+        adapt_and_predict(Failing(2, 3), episode(3), squared_error, (1,), 0.1)
 
 
 def test_what_vmap_cannot_do_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
-    mapped = SideBySide._mapped
+    mapped = BatchedModules._vmapped
 
-    def counted(self: SideBySide, weights: Weights, x: Tensor) -> Tensor:
+    def counted(self: BatchedModules, weights: Weights, x: Tensor) -> Tensor:
         tried.append(1)
         return mapped(self, weights, x)
 
-    monkeypatch.setattr(SideBySide, "_mapped", counted)
+    monkeypatch.setattr(BatchedModules, "_vmapped", counted)
     network = nn.Sequential(Doubling(), nn.Linear(2, 3))
-    adapted_outputs(network, episode(3), squared_error, (0, 2), 0.1)
+    adapt_and_predict(network, episode(3), squared_error, (0, 2), 0.1)
     assert len(tried) == 1
-    adapted_outputs(
+    adapt_and_predict(
         Network(Recurrent(nn.LSTM), nn.Linear(4, 3)), episode(3), squared_error, (1,), 1
     )
     assert len(tried) == 1
@@ -272,9 +272,9 @@ class Doubling(nn.Module):
 def test_a_frozen_network_adapts_and_stays_frozen(tasks: int) -> None:
     """The teacher, or a backbone of which the user froze a part."""
     network, data = conv4(), episode(tasks, "classification", (1, 16, 16))
-    expected = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    expected = adapt_and_predict(network, data, cross_entropy, (0, 2), 0.1)
     teacher = Teacher(network).model
-    outputs = adapted_outputs(teacher, data, cross_entropy, (0, 2), 0.1)
+    outputs = adapt_and_predict(teacher, data, cross_entropy, (0, 2), 0.1)
     torch.testing.assert_close(outputs, expected, **CLOSE)
     assert not any(p.requires_grad for p in teacher.parameters())
 
@@ -282,9 +282,9 @@ def test_a_frozen_network_adapts_and_stays_frozen(tasks: int) -> None:
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_a_parameter_that_the_forward_pass_does_not_use_stays_as_it_is(tasks: int) -> None:
     network, data = perceptron(), episode(tasks)
-    expected = adapted_outputs(network, data, squared_error, (0, 2), 0.1)
+    expected = adapt_and_predict(network, data, squared_error, (0, 2), 0.1)
     network.spare = nn.Linear(2, 2)
-    outputs = adapted_outputs(network, data, squared_error, (0, 2), 0.1)
+    outputs = adapt_and_predict(network, data, squared_error, (0, 2), 0.1)
     torch.testing.assert_close(outputs, expected, **CLOSE)
 
 
@@ -295,11 +295,11 @@ def test_transformers_adapt_with_and_without_outer_gradients(tasks: int, trainin
     network = Network(OmniNet(TinyViT(), branch_init="random").meta, nn.Linear(8, 3))
     data = episode(tasks, "classification", (3, 8, 8))
     network.train(training)
-    outputs = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+    outputs = adapt_and_predict(network, data, cross_entropy, (0, 2), 0.1)
     cross_entropy(outputs[1], data.query_y).backward()
     assert all(p.grad.abs().sum() > 0 for p in network.parameters())
     with torch.no_grad():
-        again = adapted_outputs(network, data, cross_entropy, (0, 2), 0.1)
+        again = adapt_and_predict(network, data, cross_entropy, (0, 2), 0.1)
     torch.testing.assert_close(again, outputs, **CLOSE)
 
 
@@ -320,7 +320,7 @@ def test_tied_weights_adapt_as_one(tasks: int) -> None:
     network = Tied()
     data = episode(tasks)
     data = Episode(data.support_x, data.support_y[..., :2], data.query_x, data.query_y[..., :2])
-    outputs = adapted_outputs(network, data, squared_error, (1,), 0.1)[0]
+    outputs = adapt_and_predict(network, data, squared_error, (1,), 0.1)[0]
     for t in range(tasks):
         by_hand = copy.deepcopy(network)
         squared_error(by_hand(data.support_x[t]), data.support_y[t]).backward()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from omnitraining.adaptation.inner_loop import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.backbones import (
     MLP,
     Conv4,
@@ -404,7 +404,7 @@ def test_a_flow_of_every_backbone_adapts_by_maml(
     x = torch.randn(2, tasks, 6, 1, 8, 8)
     episode = Episode(x[0], labels, x[1], labels, ways=2)
     with torch.set_grad_enabled(second_order is not None):
-        outputs = adapted_outputs(
+        outputs = adapt_and_predict(
             network, episode, cross_entropy, (0, 1), 0.1, second_order or False
         )
     assert outputs.shape == (2, tasks, 6, 2) and outputs.isfinite().all()
@@ -803,7 +803,7 @@ def test_adaptation_at_test_has_no_noise(tasks: int) -> None:
     episode = Episode(x[0], labels, x[1], labels, ways=2)
     with torch.no_grad():
         first, second = (
-            adapted_outputs(n, episode, cross_entropy, (0, 2), 0.1) for n in (network, plain)
+            adapt_and_predict(n, episode, cross_entropy, (0, 2), 0.1) for n in (network, plain)
         )
     torch.testing.assert_close(first, second)
 

@@ -11,7 +11,7 @@ from omnitraining.config.former_names import NOW, options_with_new_names, with_n
 from omnitraining.config.run_config import of_learner, parse, read_config, run_config_of
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.values import read_yaml
-from tests.reference.tiny import BLOBS
+from tests.reference.tiny import BLOBS, NAVIGATION
 
 OLD = {
     **BLOBS,
@@ -47,6 +47,10 @@ def test_options_of_a_class_are_read_with_todays_names(name: str) -> None:
     assert parse({**BLOBS, "pretraining": old}).pretraining.init_args.kd_weight == 0.25
     other = {"class_path": "mine.RFS", "init_args": {"share": 0.25}}
     assert with_new_names(other) == other
+
+    old = {"class_path": "Reinforcement", "init_args": {"environment": "Navigation", "trace": 0.9}}
+    config = parse({**NAVIGATION, "problem": old})
+    assert config.problem.init_args.gae_lambda == 0.9
 
 
 def test_learners_are_read_with_todays_names() -> None:

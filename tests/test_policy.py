@@ -4,16 +4,16 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-from torch.distributions import Independent, Normal, kl_divergence
+from torch import Tensor, distributions
+from torch.distributions import Independent, Normal
 
 from omnitraining.policies.gaussian import (
     LOG_STD_FLOOR,
     GaussianHead,
-    divergence,
-    log_probability,
+    PolicyTargets,
+    kl_divergence,
+    log_prob,
     policy_gradient,
-    policy_targets,
     surrogate,
 )
 from omnitraining.tasks.reinforcement.environment import Environment
@@ -42,28 +42,25 @@ def test_the_deviation_has_a_floor() -> None:
 
 def test_log_probabilities_are_those_of_a_diagonal_normal_distribution() -> None:
     outputs, actions = torch.randn(4, 5, 6), torch.randn(4, 5, 3)
-    torch.testing.assert_close(
-        log_probability(outputs, actions), distribution(outputs).log_prob(actions)
-    )
+    torch.testing.assert_close(log_prob(outputs, actions), distribution(outputs).log_prob(actions))
 
 
 def test_the_divergence_is_that_of_diagonal_normal_distributions() -> None:
     old, new = torch.randn(4, 5, 6), torch.randn(4, 5, 6)
-    expected = kl_divergence(distribution(old), distribution(new)).mean()
-    torch.testing.assert_close(divergence(old, new), expected)
-    assert divergence(old, old) == 0
+    expected = distributions.kl_divergence(distribution(old), distribution(new)).mean()
+    torch.testing.assert_close(kl_divergence(old, new), expected)
+    assert kl_divergence(old, old) == 0
 
 
 def test_the_surrogate_has_the_gradient_of_the_policy_that_acted() -> None:
     outputs, actions = torch.randn(3, 4, 4, requires_grad=True), torch.randn(3, 4, 2)
-    old = log_probability(outputs, actions).detach()
-    targets = policy_targets(actions, torch.randn(3, 4), old)
-    assert targets.shape == (3, 4, 4)
-    slopes = [
+    old = log_prob(outputs, actions).detach()
+    targets = PolicyTargets(actions, torch.randn(3, 4), old)
+    gradients = [
         torch.autograd.grad(loss(outputs, targets), outputs)[0]
         for loss in (policy_gradient, surrogate)
     ]
-    torch.testing.assert_close(*slopes)
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_surrogate_weighs_the_actions_of_an_older_policy() -> None:
@@ -71,18 +68,26 @@ def test_the_surrogate_weighs_the_actions_of_an_older_policy() -> None:
     actions = torch.linspace(-12, 12, 4001).unsqueeze(-1)
     width = 24 / 4000
     old, new = (torch.tensor([m, s]).expand(4001, 2) for m, s in ((0.3, 0.2), (-0.5, -0.1)))
-    chance = log_probability(old, actions).exp() * width
+    density = log_prob(old, actions).exp() * width
     gains = -(actions.squeeze(-1) - 1).square()  # E_new of it is -((mean - 1)^2 + std^2)
     # The mean over the grid stands for the integral over actions of the old policy.
-    targets = policy_targets(actions, gains * chance * 4001, log_probability(old, actions))
+    targets = PolicyTargets(actions, gains * density * 4001, log_prob(old, actions))
     expected = 1.5**2 + math.exp(-0.1) ** 2
     assert surrogate(new, targets).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_targets_are_packed_into_one_tensor_and_unpacked_again() -> None:
+    targets = PolicyTargets(torch.randn(3, 4, 2), torch.randn(3, 4), torch.randn(3, 4))
+    packed = targets.pack()
+    assert packed.shape == (3, 4, 4)
+    for part, again in zip(targets, PolicyTargets.unpack(packed), strict=True):
+        assert torch.equal(part, again)
 
 
 class Bandit(Environment):
     """One step, no state to speak of; the reward of an action a is -(a - task)^2."""
 
-    states, actions, horizon, name = 1, 1, 1, "bandit"
+    state_dim, action_dim, horizon, name = 1, 1, 1, "bandit"
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
         return torch.full((count,), 0.7)
@@ -106,13 +111,13 @@ def test_the_policy_gradient_of_a_bandit_is_its_closed_form() -> None:
     policy = torch.tensor([mean, log_std], requires_grad=True)
     random = torch.Generator().manual_seed(0)
     tasks = torch.full((1,), arm)
-    acted = rollout(
+    trajectories = rollout(
         Bandit(), tasks, lambda s: policy.detach().expand(*s.shape[:2], 2), 400_000, random
     )
-    _, y = acted.samples(0.99, 1.0)
-    loss = policy_gradient(policy.expand(1, 400_000, 2), y)
+    _, y = trajectories.samples(0.99, 1.0)
+    loss = policy_gradient(policy.expand(1, 400_000, 2), PolicyTargets.unpack(y))
     (slope,) = torch.autograd.grad(loss, policy)
     d, variance = mean - arm, math.exp(2 * log_std)
     deviation = math.sqrt(4 * d**2 * variance + 2 * variance**2)
-    assert acted.returns().item() == pytest.approx(-(d**2 + variance), rel=0.01)
+    assert trajectories.returns().item() == pytest.approx(-(d**2 + variance), rel=0.01)
     assert slope.tolist() == pytest.approx([2 * d / deviation, 2 * variance / deviation], rel=0.02)

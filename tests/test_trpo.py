@@ -11,9 +11,9 @@ from omnitraining.errors import InputError
 from omnitraining.network import Network
 from omnitraining.policies.gaussian import (
     GaussianHead,
-    divergence,
-    log_probability,
-    policy_targets,
+    PolicyTargets,
+    kl_divergence,
+    log_prob,
     surrogate,
 )
 from omnitraining.policies.trpo import TRPO, conjugate_gradients
@@ -45,7 +45,7 @@ class Task:
             actions = mean + log_std.exp() * torch.randn_like(mean)
         self.before = before
         gains = actions[:, 0] * self.x[:, 0]
-        self.y = policy_targets(actions, gains - gains.mean(), log_probability(before, actions))
+        self.y = PolicyTargets(actions, gains - gains.mean(), log_prob(before, actions))
 
     def loss(self) -> Tensor:
         return surrogate(self.network(self.x), self.y)
@@ -53,8 +53,8 @@ class Task:
     def outputs(self) -> dict[str, Tensor]:
         return {"policy": self.network(self.x)}
 
-    def moved(self) -> float:
-        return divergence(self.before, self.network(self.x)).item()
+    def change(self) -> float:
+        return kl_divergence(self.before, self.network(self.x)).item()
 
 
 def weights_of(network: nn.Module) -> Tensor:
@@ -68,7 +68,7 @@ def test_a_step_lowers_the_loss_as_far_as_the_bound_allows(bound: float) -> None
     TRPO(task.network.parameters(), bound).step(task.loss(), task.loss, task.outputs)
     assert task.loss().item() < before
     # The step is as long as a quadratic model of the divergence says, or shortened a little.
-    assert 0.5 * bound < task.moved() <= bound
+    assert 0.5 * bound < task.change() <= bound
 
 
 def test_the_first_step_tried_is_the_natural_gradient() -> None:
@@ -77,25 +77,25 @@ def test_the_first_step_tried_is_the_natural_gradient() -> None:
     x, actions = torch.randn(300, 2), torch.randn(300, 1)
     gains = torch.randn(300)
     old = torch.cat([layer(x).detach(), torch.zeros(300, 1)], -1)
-    y = policy_targets(actions, gains, log_probability(old, actions))
+    y = PolicyTargets(actions, gains, log_prob(old, actions))
 
     def outputs() -> Tensor:
         return torch.cat([layer(x), torch.zeros(300, 1)], -1)
 
-    slope = torch.autograd.grad(surrogate(outputs(), y), layer.weight)[0].flatten()
-    natural = torch.linalg.solve(x.T @ x / 300 + TRPO.damping * torch.eye(2), slope)
+    gradient = torch.autograd.grad(surrogate(outputs(), y), layer.weight)[0].flatten()
+    natural = torch.linalg.solve(x.T @ x / 300 + TRPO.damping * torch.eye(2), gradient)
     bound, before = 1e-4, layer.weight.detach().flatten().clone()
     TRPO(layer.parameters(), bound).step(
         surrogate(outputs(), y), lambda: surrogate(outputs(), y), lambda: {"policy": outputs()}
     )
     moved = before - layer.weight.detach().flatten()
-    length = (2 * bound / (natural @ slope)).sqrt()
-    shortenings = torch.log((moved @ moved).sqrt() / (length * natural.norm())) / torch.log(
-        torch.tensor(TRPO.factor)
+    length = (2 * bound / (natural @ gradient)).sqrt()
+    backtracks = torch.log((moved @ moved).sqrt() / (length * natural.norm())) / torch.log(
+        torch.tensor(TRPO.backtrack_ratio)
     )
     torch.testing.assert_close(moved / moved.norm(), natural / natural.norm())
-    assert shortenings.item() == pytest.approx(round(shortenings.item()), abs=1e-4)
-    assert 0 <= round(shortenings.item()) <= 2
+    assert backtracks.item() == pytest.approx(round(backtracks.item()), abs=1e-4)
+    assert 0 <= round(backtracks.item()) <= 2
 
 
 def test_weights_stay_where_nothing_helps() -> None:
@@ -109,13 +109,13 @@ def test_weights_stay_where_nothing_helps() -> None:
         return task.loss() + 10
 
     TRPO(task.network.parameters(), 0.01).step(task.loss(), loss, task.outputs)
-    assert calls == TRPO.shortenings
+    assert calls == TRPO.max_backtracks
     assert torch.equal(weights_of(task.network), before)
 
 
 def test_weights_stay_where_the_loss_is_flat() -> None:
     task = Task()
-    task.y[:, -2] = 0  # no advantage in anything
+    task.y.advantages.zero_()  # no advantage in anything
     before = weights_of(task.network)
     TRPO(task.network.parameters(), 0.01).step(task.loss(), task.loss, task.outputs)
     assert torch.equal(weights_of(task.network), before)
@@ -133,7 +133,7 @@ def test_the_bound_is_on_the_mean_over_policies() -> None:
         lambda: both(Task.loss),
         lambda: {"first": first.outputs()["policy"], "second": second.outputs()["policy"]},
     )
-    assert 0.005 < (first.moved() + second.moved()) / 2 <= 0.01
+    assert 0.005 < (first.change() + second.change()) / 2 <= 0.01
 
 
 def test_only_policies_are_trained_by_it() -> None:

@@ -90,20 +90,20 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
     assert not Path(arguments[1]).exists()
 
 
-def test_the_film_shows_the_trajectories_of_the_adaptation() -> None:
+def test_the_recorded_positions_are_those_of_the_adaptation() -> None:
     experiment = instantiate(config(NAVIGATION, **CHEETAH))
     problem, model = experiment.problem, experiment.build()
     assert isinstance(problem, Reinforcement)
-    film = cheetah_strip._Film(problem.environment)  # type: ignore[arg-type]
+    recorder = cheetah_strip._Recorder(problem.environment)  # type: ignore[arg-type]
     goal = problem.fixed_tests(1)
     (plain, _), _ = problem.adaptation(model, "meta", goal, [0.1], torch.Generator())
-    problem.environment = film
-    (filmed, _), *_ = problem.adaptation(model, "meta", goal, [], torch.Generator())
-    assert torch.equal(plain.states, filmed.states)
+    problem.environment = recorder
+    (recorded, _), *_ = problem.adaptation(model, "meta", goal, [], torch.Generator())
+    assert torch.equal(plain.states, recorded.states)
     # States are all positions but that along the ground, before velocities.
-    positions = np.stack(film.positions)
+    positions = np.stack(recorder.positions)
     assert positions.shape == (7, 9)
-    np.testing.assert_allclose(positions[:-1, 1:], filmed.states[0, 0, :, :8], rtol=1e-6)
+    np.testing.assert_allclose(positions[:-1, 1:], recorded.states[0, 0, :, :8], rtol=1e-6)
 
 
 def test_outlines_are_those_of_the_body() -> None:
@@ -133,7 +133,7 @@ def record(environments: int, rows: int) -> dict[str, Any]:
         "rows": {
             f"row {row}": {
                 "cells": {
-                    f"world-{e} {step} steps": cell(row, step)
+                    f"env-{e} {step} steps": cell(row, step)
                     for e in range(environments - (row == rows - 1 > 0))
                     for step in range(5)
                 }

@@ -12,8 +12,8 @@ import yaml
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from omnitraining.adaptation.batched import copies
-from omnitraining.adaptation.inner_loop import descended, moved
+from omnitraining.adaptation.batched import expand_weights
+from omnitraining.adaptation.inner_loop import sgd_step, sgd_update
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.cli import main
@@ -24,12 +24,12 @@ from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.network import Network
-from omnitraining.policies.gaussian import GaussianHead, policy_gradient, policy_targets
+from omnitraining.policies.gaussian import GaussianHead, PolicyTargets
 from omnitraining.pretraining import REINFORCE, L2Regression
 from omnitraining.runs.run import Run
 from omnitraining.tasks.reinforcement import problem as module
-from omnitraining.tasks.reinforcement.acting import one_policy, policies
 from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.policies import per_task_policy, shared_policy
 from omnitraining.tasks.reinforcement.problem import TEST_SEED, VALIDATION_SEED, Reinforcement
 from omnitraining.tasks.reinforcement.trajectories import Trajectories, rollout
 from omnitraining.teacher import Teacher
@@ -124,8 +124,8 @@ def test_the_old_policy_is_the_one_that_learns() -> None:
     for name, found in outputs.items():
         mean, log_std = found.chunk(2, -1)
         y = targets[name]
-        chances = Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
-        torch.testing.assert_close(chances, y[..., -1], rtol=1e-4, atol=1e-4)
+        log_probs = Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
+        torch.testing.assert_close(log_probs, y[..., -1], rtol=1e-4, atol=1e-4)
 
 
 def test_samples_depend_on_the_seed_and_the_weights_alone() -> None:
@@ -145,7 +145,8 @@ def fixed_samples() -> StepData:
 
     def some(*shape: int) -> tuple[Tensor, Tensor]:
         actions, advantages = torch.randn(*shape, 2), torch.randn(*shape)
-        return torch.randn(*shape, 2), policy_targets(actions, advantages, torch.randn(*shape) - 3)
+        targets = PolicyTargets(actions, advantages, torch.randn(*shape) - 3)
+        return torch.randn(*shape, 2), targets.pack()
 
     def both() -> tuple[MiniBatch, Episode]:
         return MiniBatch(*some(9)), Episode(*some(2, 5), *some(2, 6))
@@ -156,18 +157,18 @@ def fixed_samples() -> StepData:
 def terms_by_hand(model: Model, drawn: StepData, lr: float) -> dict[str, Tensor]:
     """The terms with loops over tasks and torch's own distributions."""
 
-    def chances(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def log_probs(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         mean, log_std = torch.func.functional_call(network, weights, (x,)).chunk(2, -1)
         return Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
 
     def outer(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return -((chances(network, weights, x, y) - y[..., -1]).exp() * y[..., -2]).mean()
+        return -((log_probs(network, weights, x, y) - y[..., -1]).exp() * y[..., -2]).mean()
 
     def after_a_step(network: nn.Module, e: Episode) -> Tensor:
         weights, losses = dict(network.named_parameters()), []
         for task in range(len(e.support_x)):
             x, y = e.support_x[task], e.support_y[task]
-            inner = -(chances(network, weights, x, y) * y[..., -2]).mean()
+            inner = -(log_probs(network, weights, x, y) * y[..., -2]).mean()
             slopes = torch.autograd.grad(inner, [*weights.values()], create_graph=True)
             fast = {n: w - lr * g for (n, w), g in zip(weights.items(), slopes, strict=True)}
             losses.append(outer(network, fast, e.query_x[task], e.query_y[task]))
@@ -258,7 +259,7 @@ def test_the_return_after_0_steps_is_that_of_the_plain_policy() -> None:
     model = model_of(data)
     goals = data._fixed_tasks(TEST_SEED, 7)
     for flow, name in (("pre", "pre"), ("joint", "joint_meta"), ("meta", "meta")):
-        policy = one_policy(model.network(name))
+        policy = shared_policy(model.network(name))
         acted = rollout(data.environment, goals, policy, 4, generator(TEST_SEED))
         found = data.returns(model, flow, goals, [0.1, 0.1])
         assert found.shape == (3, 7)
@@ -275,12 +276,12 @@ def test_a_flow_adapts_to_its_own_trajectories_after_every_step(halve: bool, sec
     (first, w0), (again, w1), (last, w2) = data.adaptation(
         model, "meta", goals, rates, generator(3)
     )
-    assert all(torch.equal(w0[n], w) for n, w in copies(network, 2).items())
+    assert all(torch.equal(w0[n], w) for n, w in expand_weights(network, 2).items())
     for acted, weights, lr, after in ((first, w0, 0.3, w1), (again, w1, second, w2)):
-        same_again = rollout(data.environment, goals, policies(network, weights), 4, random)
+        same_again = rollout(data.environment, goals, per_task_policy(network, weights), 4, random)
         torch.testing.assert_close(same_again.states, acted.states)
-        x, y = acted.samples(data.discount, data.trace)
-        expected = descended(network, weights, x, y, policy_gradient, lr)
+        x, y = acted.samples(data.discount, data.gae_lambda)
+        expected = sgd_step(network, weights, x, y, REINFORCE().inner_loss, lr)
         for name, value in expected.items():
             torch.testing.assert_close(after[name], value)
     assert not torch.allclose(first.actions, again.actions)
@@ -314,17 +315,17 @@ def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
 
     def act(weights: dict[str, Tensor]) -> Trajectories:
         return rollout(
-            data.environment, tasks, policies(network, weights), data.trajectories, random
+            data.environment, tasks, per_task_policy(network, weights), data.trajectories, random
         )
 
-    weights = copies(network, len(tasks))
+    weights = expand_weights(network, len(tasks))
     acted = act(weights)
     for rate in chosen:
-        x, y = acted.samples(data.discount, data.trace)
+        x, y = acted.samples(data.discount, data.gae_lambda)
         chance, moved, after = random.get_state(), {}, {}
         for tried in (0.05, 0.1, 0.2, 0.4, 0.8):
             random.set_state(chance)
-            moved[tried] = descended(network, weights, x, y, policy_gradient, tried)
+            moved[tried] = sgd_step(network, weights, x, y, REINFORCE().inner_loss, tried)
             after[tried] = act(moved[tried])
         returns = {tried: again.returns().mean() for tried, again in after.items()}
         assert rate == max(returns, key=lambda tried: returns[tried])
@@ -343,13 +344,13 @@ def test_a_rate_at_which_a_policy_diverges_loses(monkeypatch: pytest.MonkeyPatch
 
     def fragile(limit: float) -> Callable[..., dict[str, Tensor]]:
         def move(*of: Any) -> dict[str, Tensor]:
-            return {n: w * (math.nan if of[-1] > limit else 1) for n, w in moved(*of).items()}
+            return {n: w * (math.nan if of[-1] > limit else 1) for n, w in sgd_update(*of).items()}
 
         return move
 
-    monkeypatch.setattr(module, "moved", fragile(0.1))
+    monkeypatch.setattr(module, "sgd_update", fragile(0.1))
     assert max(data.test_rates(model, "meta")) <= 0.1
-    monkeypatch.setattr(module, "moved", fragile(0.0))
+    monkeypatch.setattr(module, "sgd_update", fragile(0.0))
     with pytest.raises(InputError, match=r"an action of task 0 .* the policy diverged"):
         data.test_rates(model, "meta")
 
@@ -357,8 +358,8 @@ def test_a_rate_at_which_a_policy_diverges_loses(monkeypatch: pytest.MonkeyPatch
 def test_returns_in_other_worlds_are_not_comparable() -> None:
     worlds = [Navigation(), Navigation(scale=1.0), Navigation("distance"), Navigation(horizon=5)]
     hashes = set()
-    for world in worlds:
-        data = problem(environment=world, test_steps=1)
+    for env in worlds:
+        data = problem(environment=env, test_steps=1)
         cells = data.evaluate(model_of(data, "meta-training"), Inference(), 2).cells
         hashes |= {cell.tasks_hash for cell in cells.values()}
     assert len(hashes) == len(worlds)
@@ -380,7 +381,7 @@ def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validat
         rates, random = data.test_rates(model, flow), generator(VALIDATION_SEED)
         acted = [acted for acted, _ in data.adaptation(model, flow, tasks, rates, random)]
         after[flow] = torch.stack([part.returns().mean() for part in acted])
-    flows = [data.chosen_flow(model, Inference(), steps) for steps in range(3)]
+    flows = [data.best_flow(model, Inference(), steps) for steps in range(3)]
     assert flows == ["joint", "joint", "pre"]
     for vote in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
         inference = Inference(flows=vote) if vote else Inference()
@@ -388,7 +389,7 @@ def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validat
         cells = list(data.evaluate(model, inference, 7).cells.values())
         for steps in range(data.test_steps + 1):
             best = max(voters, key=lambda flow: after[flow][steps].item())
-            assert data.chosen_flow(model, inference, steps) == best
+            assert data.best_flow(model, inference, steps) == best
             assert cells[steps].scores[ENSEMBLE] == cells[steps].scores[best]
         scores = data.validation_scores(model, inference)
         best_after = torch.stack([after[flow] for flow in voters]).amax(0)
@@ -408,7 +409,7 @@ def test_tasks_are_judged_with_noise_of_their_own(monkeypatch: pytest.MonkeyPatc
     data = problem()
     model = model_of(data, "meta-training")
     goal = torch.tensor([[0.2, 0.1]]).expand(4, 2)
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "TASKS_AT_ONCE", 2)
     assert len(data.returns(model, "meta", goal, [0.1])[0].unique()) == 4
 
 
@@ -580,7 +581,7 @@ class Dropped(nn.Sequential):
         ({"backbone": {"class_path": DROP}}, "there is Dropout in the backbone"),
         ({"problem": {"init_args": {"tasks": 0}}}, "problem.tasks is 0: it must be 1 or more"),
         ({"problem": {"init_args": {"discount": 1.5}}}, "problem.discount is 1.5: it must be from"),
-        ({"problem": {"init_args": {"trace": -0.1}}}, "problem.trace is -0.1"),
+        ({"problem": {"init_args": {"gae_lambda": -0.1}}}, "problem.gae_lambda is -0.1"),
         ({"inference": {"flows": ["meta"]}, "method": "pre-training"}, "inference.flows is"),
         ({"problem": {"init_args": {"environment": {"class_path": "Mars"}}}}, "no class 'Mars'"),
     ],

@@ -15,7 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.policies.gaussian import log_probability
+from omnitraining.policies.gaussian import log_prob
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
 from omnitraining.tasks.reinforcement.half_cheetah import (
@@ -41,26 +41,24 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_navigation_moves_by_at_most_a_tenth_and_pays_minus_the_distance(
     reward: Any, expected: list[float]
 ) -> None:
-    world = Navigation(reward)
-    assert (
-        world.reset(torch.tensor([[0.4, -0.4], [0.3, 0.0]]), generator()).tolist() == [[0, 0]] * 2
-    )
-    states, rewards, ends = world.step(torch.tensor([[0.5, -3.0], [7.0, 0.0]]))
+    env = Navigation(reward)
+    assert env.reset(torch.tensor([[0.4, -0.4], [0.3, 0.0]]), generator()).tolist() == [[0, 0]] * 2
+    states, rewards, ends = env.step(torch.tensor([[0.5, -3.0], [7.0, 0.0]]))
     # 0.05 of the way to the right and 0.1 down; then 0.35 and 0.3 are missing: 0.4610 in all.
     torch.testing.assert_close(states, torch.tensor([[0.05, -0.1], [0.1, 0.0]]))
     missing = [math.hypot(0.35, 0.3), 0.2]
     power = 2 if reward == "squared" else 1
     assert rewards.tolist() == pytest.approx([-(m**power) for m in missing], rel=1e-6)
     assert not ends.any()
-    states, rewards, ends = world.step(torch.tensor([[0.5, 0.0], [1.0, 0.0]]))
+    states, rewards, ends = env.step(torch.tensor([[0.5, 0.0], [1.0, 0.0]]))
     assert rewards[1].item() == pytest.approx(-(0.1**power), rel=1e-5)
 
 
 def test_navigation_ends_where_both_coordinates_are_near_the_goal() -> None:
-    world = Navigation(scale=1.0)
+    env = Navigation(scale=1.0)
     goals = torch.tensor([[0.05, 0.05], [0.05, 0.05], [0.05, 0.05]])
-    world.reset(goals, generator())
-    _, _, ends = world.step(torch.tensor([[0.059, 0.041], [0.05, 0.061], [0.0, 0.05]]))
+    env.reset(goals, generator())
+    _, _, ends = env.step(torch.tensor([[0.059, 0.041], [0.05, 0.061], [0.0, 0.05]]))
     assert ends.tolist() == [True, False, False]
 
 
@@ -88,12 +86,12 @@ def gym_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def test_ten_steps_of_every_copy_are_those_of_gymnasium(gym_env: Any) -> None:
     """From the same states and by the same actions, some of them beyond the bounds."""
-    world, copies = HalfCheetahVelocity(control_cost=0.1), 3
+    env, copies = HalfCheetahVelocity(control_cost=0.1), 3
     tasks = torch.zeros(copies)
-    states = [world.reset(tasks, generator(5))]
-    start = world.physics.positions.copy(), world.physics.velocities.copy()
+    states = [env.reset(tasks, generator(5))]
+    start = env.physics.positions.copy(), env.physics.velocities.copy()
     actions = 2 * torch.randn(10, copies, 6, generator=generator(6))
-    steps = [world.step(a) for a in actions]
+    steps = [env.step(a) for a in actions]
     states += [s for s, _, _ in steps]
     for copy in range(copies):
         gym_env.reset(seed=0)
@@ -113,16 +111,16 @@ def test_ten_steps_of_every_copy_are_those_of_gymnasium(gym_env: Any) -> None:
             assert not (terminated or truncated or steps[t][2][copy])
     # In float64 there is no difference to speak of at all.
     np.testing.assert_allclose(
-        np.concatenate([world.physics.positions[-1], world.physics.velocities[-1]]),
+        np.concatenate([env.physics.positions[-1], env.physics.velocities[-1]]),
         np.concatenate([gym_env.data.qpos, gym_env.data.qvel]),
         atol=1e-9,
     )
 
 
 def test_starts_are_those_of_gymnasium_s_cheetah() -> None:
-    world = HalfCheetahDirection(horizon=1)
-    states = world.reset(torch.ones(2000), generator())
-    positions, velocities = world.physics.positions, world.physics.velocities
+    env = HalfCheetahDirection(horizon=1)
+    states = env.reset(torch.ones(2000), generator())
+    positions, velocities = env.physics.positions, env.physics.velocities
     assert states.shape == (2000, 17) and np.abs(positions).max() <= 0.1
     assert positions.std() == pytest.approx(0.2 / 12**0.5, rel=0.02)
     assert velocities.std() == pytest.approx(0.1, rel=0.02)
@@ -132,15 +130,15 @@ def test_rewards_of_the_cheetah_by_hand() -> None:
     velocity, direction = HalfCheetahVelocity(horizon=1), HalfCheetahDirection(horizon=1)
     actions = torch.tensor([[1.0, 0, 0, 0, 0, 0], [-2.0, 0.5, 0, 0, 0, 0]])
     costs = torch.tensor([0.05, 0.05 * 1.25])  # after clipping
-    for world, tasks in (
+    for env, tasks in (
         (velocity, torch.tensor([0.5, 1.5])),
         (direction, torch.tensor([1.0, -1])),
     ):
-        world.reset(tasks, generator())
-        before = world.physics.positions[:, 0].copy()
-        _, rewards, _ = world.step(actions)
-        speeds = torch.from_numpy((world.physics.positions[:, 0] - before) / 0.05).float()
-        gained = -(speeds - tasks).abs() if world is velocity else tasks * speeds
+        env.reset(tasks, generator())
+        before = env.physics.positions[:, 0].copy()
+        _, rewards, _ = env.step(actions)
+        speeds = torch.from_numpy((env.physics.positions[:, 0] - before) / 0.05).float()
+        gained = -(speeds - tasks).abs() if env is velocity else tasks * speeds
         torch.testing.assert_close(rewards, gained - costs)
 
 
@@ -240,10 +238,10 @@ def right(states: Tensor) -> Tensor:
 
 
 def test_every_copy_of_a_gymnasium_environment_has_its_task() -> None:
-    world = GymnasiumTasks(lines, points, horizon=6)
-    assert (world.states, world.actions) == (1, 1)
+    env = GymnasiumTasks(lines, points, horizon=6)
+    assert (env.state_dim, env.action_dim) == (1, 1)
     tasks = torch.tensor([1.0, -1.0])
-    found = rollout(world, tasks, right, 2, generator())
+    found = rollout(env, tasks, right, 2, generator())
     x = found.states[..., 0]
     assert x[..., 0].abs().max() <= 0.1 and len(x[..., 0].unique()) == 4
     torch.testing.assert_close(x[1].diff(dim=-1), torch.full((2, 5), 0.5), atol=1e-3, rtol=0)
@@ -255,17 +253,17 @@ def test_every_copy_of_a_gymnasium_environment_has_its_task() -> None:
 
 
 def test_a_truncated_episode_has_ended() -> None:
-    world = GymnasiumTasks(wrapped_lines, points, horizon=6)
-    found = rollout(world, torch.tensor([-2.0]), right, 2, generator())
+    env = GymnasiumTasks(wrapped_lines, points, horizon=6)
+    found = rollout(env, torch.tensor([-2.0]), right, 2, generator())
     assert found.valid.sum(-1).tolist() == [[3, 3]]
-    again = rollout(world, torch.tensor([-2.0]), right, 2, generator())
+    again = rollout(env, torch.tensor([-2.0]), right, 2, generator())
     torch.testing.assert_close(found.states, again.states)  # same seed, same starts
 
 
 def test_the_number_of_copies_may_change() -> None:
-    world = GymnasiumTasks(lines, points, horizon=2)
+    env = GymnasiumTasks(lines, points, horizon=2)
     for count in (1, 3, 2):
-        found = rollout(world, world.sample_tasks(count, generator()), right, 2, generator())
+        found = rollout(env, env.sample_tasks(count, generator()), right, 2, generator())
         assert found.states.shape == (count, 2, 2, 1)
 
 
@@ -311,10 +309,10 @@ class Own(gymnasium.Wrapper[Any, Any, Any, Any]):
     ],
 )  # fmt: skip
 def test_tasks_arrive_through_any_wrapper(make: Callable[[int], Any]) -> None:
-    world = GymnasiumTasks(make, points, horizon=2)
+    env = GymnasiumTasks(make, points, horizon=2)
     tasks = torch.linspace(-2, 2, 5)
-    rollout(world, tasks, right, 1, generator())
-    copies = world.vector.unwrapped.envs
+    rollout(env, tasks, right, 1, generator())
+    copies = env.vector.unwrapped.envs
     assert [copy.unwrapped.goals for copy in copies] == [[goal] for goal in tasks.tolist()]
     if isinstance(copies[0], Own):
         assert [float(copy.task) for copy in copies] == tasks.tolist()
@@ -365,9 +363,9 @@ class Forgetful(Told):
 
 
 def test_vector_environments_that_have_no_copies_are_told() -> None:
-    world = GymnasiumTasks(Told, points, horizon=2)
-    world.reset(torch.tensor([1.0, 2.0]), generator())
-    assert world.vector.tasks == [1, 2]
+    env = GymnasiumTasks(Told, points, horizon=2)
+    env.reset(torch.tensor([1.0, 2.0]), generator())
+    assert env.vector.tasks == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -375,7 +373,7 @@ def test_vector_environments_that_have_no_copies_are_told() -> None:
     [
         (ready_made(Deaf), r"'task' of copy 0 is 1.0 after a reset, and not -2.0 as it was set"),
         (ready_made(Fixed), r"'task' cannot be set: AttributeError: property"),
-        (Native, r"Native has neither copies in 'envs' nor set_attr and get_attr, by which each"),
+        (Native, r"Native has neither copies in 'envs' nor set_attr and get_attr, which set"),
         (lambda n: gymnasium.wrappers.vector.ClipReward(Native(n), 0, 1), r"Native has neither"),
         (Forgetful, r"'task' of copy 1 is -2.0 after a reset, and not 2.0"),
         (lambda n: lines(1), r"make\(2\) returned 1 copies: it must return .* of 2 copies"),
@@ -397,19 +395,19 @@ def test_copies_in_processes_are_told_if_they_say_that_they_have_a_task() -> Non
         return lambda copies: AsyncVectorEnv([make] * copies, shared_memory=False)
 
     limited = gymnasium.wrappers.TimeLimit
-    world = GymnasiumTasks(made(lambda: limited(Declared(), 9)), points, horizon=2)
-    found = rollout(world, torch.tensor([1.0, -1.0]), right, 1, generator())
-    world.vector.close()
+    env = GymnasiumTasks(made(lambda: limited(Declared(), 9)), points, horizon=2)
+    found = rollout(env, torch.tensor([1.0, -1.0]), right, 1, generator())
+    env.vector.close()
     x = found.states[:, 0, 1, 0]
     torch.testing.assert_close(found.rewards[:, 0, 0], -(x - torch.tensor([1.0, -1.0])).abs())
     for make, words in (
         (lambda: limited(Undeclared(), 9), "no class has an attribute 'task': .* Undeclared must"),
         (lambda: Own(Declared()), "Own and Declared has an attribute 'task'"),
     ):
-        world = GymnasiumTasks(made(make), points, horizon=2)
+        env = GymnasiumTasks(made(make), points, horizon=2)
         with pytest.raises(InputError, match=words):
-            world.reset(torch.tensor([1.0]), generator())
-        world.vector.close()
+            env.reset(torch.tensor([1.0]), generator())
+        env.vector.close()
 
 
 class Buttons(Line):
@@ -445,17 +443,15 @@ def steady(states: Tensor) -> Tensor:
 
 
 def test_trajectories_hold_what_happened() -> None:
-    world, tasks = Navigation(horizon=4), torch.tensor([[0.4, 0.4], [-0.3, 0.2]])
-    found = rollout(world, tasks, steady, 3, generator())
+    env, tasks = Navigation(horizon=4), torch.tensor([[0.4, 0.4], [-0.3, 0.2]])
+    found = rollout(env, tasks, steady, 3, generator())
     assert found.states.shape == found.actions.shape == (2, 3, 4, 2)
     assert (found.states[:, :, 0] == 0).all() and found.valid.all()
     moved = (0.1 * found.actions).clamp(-0.1, 0.1)
     torch.testing.assert_close(found.states[:, :, 1:], (found.states + moved)[:, :, :-1])
     offsets = found.states + moved - tasks[:, None, None]
     torch.testing.assert_close(found.rewards, -offsets.square().sum(-1))
-    torch.testing.assert_close(
-        found.log_probabilities, log_probability(steady(found.states), found.actions)
-    )
+    torch.testing.assert_close(found.log_probs, log_prob(steady(found.states), found.actions))
     torch.testing.assert_close(found.returns(), found.rewards.sum(2).mean(1))
 
 
@@ -487,7 +483,7 @@ class Broken(Navigation):
 def test_what_comes_after_the_end_is_not_looked_at() -> None:
     found = rollout(Broken("none"), torch.zeros(2, 2), steady, 2, generator())
     assert found.valid.sum(-1).eq(3).all()
-    for part in (found.states, found.actions, found.rewards, found.log_probabilities):
+    for part in (found.states, found.actions, found.rewards, found.log_probs):
         assert part.isfinite().all() and (part[:, :, 3:] == 0).all()
     assert all(part.isfinite().all() for part in found.samples(0.99, 1.0))
 
@@ -531,6 +527,6 @@ def test_a_sampler_that_returns_the_wrong_number_of_tasks_is_named(
         def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
             return returned
 
-    world: Environment = Odd()
+    env: Environment = Odd()
     with pytest.raises(InputError, match=words):
-        checked_tasks(world, 4, generator())
+        checked_tasks(env, 4, generator())

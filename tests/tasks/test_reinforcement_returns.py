@@ -11,7 +11,7 @@ from omnitraining.tasks.reinforcement.returns import (
     discounted_sums,
     generalized_advantages,
     linear_baseline,
-    standardized,
+    normalize_advantages,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -32,23 +32,23 @@ def test_discounted_sums_are_those_of_a_backward_loop(discount: float) -> None:
     torch.testing.assert_close(discounted_sums(values, discount), expected)
 
 
-@pytest.mark.parametrize("trace", [0.0, 0.95, 1.0])
-def test_gae_is_that_of_a_backward_loop(trace: float) -> None:
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.95, 1.0])
+def test_gae_is_that_of_a_backward_loop(gae_lambda: float) -> None:
     valid = until([[5, 3], [1, 5]], 5)
     rewards, values = torch.randn(2, 2, 5) * valid, torch.randn(2, 2, 5) * valid
-    found = generalized_advantages(rewards, values, 0.9, trace)
+    found = generalized_advantages(rewards, values, 0.9, gae_lambda)
     for task in range(2):
         for m in range(2):
             running, after = 0.0, 0.0
             for t in reversed(range(int(valid[task, m].sum()))):
                 r, v = rewards[task, m, t].item(), values[task, m, t].item()
-                running = r + 0.9 * after - v + 0.9 * trace * running
+                running = r + 0.9 * after - v + 0.9 * gae_lambda * running
                 after = v
                 assert found[task, m, t].item() == pytest.approx(running, rel=1e-10)
     assert (found[~valid] == 0).all()
 
 
-def test_with_trace_1_an_advantage_is_the_return_minus_the_value() -> None:
+def test_with_lambda_1_an_advantage_is_the_return_minus_the_value() -> None:
     rewards, values = torch.randn(2, 3, 6), torch.randn(2, 3, 6)
     expected = discounted_sums(rewards, 0.97) - values
     torch.testing.assert_close(generalized_advantages(rewards, values, 0.97, 1.0), expected)
@@ -92,10 +92,10 @@ def test_a_baseline_that_can_explain_everything_leaves_no_advantage() -> None:
     )
 
 
-def test_advantages_are_standardized_over_the_steps_of_a_task_that_took_place() -> None:
+def test_advantages_are_normalized_over_the_steps_of_a_task_that_took_place() -> None:
     valid = until([[5, 2], [3, 1]], 5)
     advantages = torch.randn(2, 2, 5)
-    found = standardized(advantages, valid)
+    found = normalize_advantages(advantages, valid)
     assert (found[~valid] == 0).all()
     for task in range(2):
         those = advantages[task][valid[task]]
@@ -111,4 +111,5 @@ def test_advantages_are_standardized_over_the_steps_of_a_task_that_took_place() 
 
 
 def test_equal_advantages_are_zero() -> None:
-    assert (standardized(torch.ones(1, 2, 3), torch.ones(1, 2, 3, dtype=torch.bool)) == 0).all()
+    valid = torch.ones(1, 2, 3, dtype=torch.bool)
+    assert (normalize_advantages(torch.ones(1, 2, 3), valid) == 0).all()

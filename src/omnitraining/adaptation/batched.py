@@ -1,29 +1,48 @@
-"""Networks side by side: of one architecture, each task with weights of its own, all at once."""
+"""Many networks of one architecture, each with its own weights, evaluated in one batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
-from omnitraining.backbones import MLP
 from omnitraining.network import Network
 from omnitraining.omninet import plain
-from omnitraining.policies.gaussian import GaussianHead, gaussian
 
 Weights = dict[str, Tensor]
+Forward = Callable[[Tensor], Tensor]
 
-PER_SAMPLE = (Network, MLP, nn.Sequential, nn.Linear, nn.Tanh, nn.ReLU, GaussianHead)
-"""Modules known to treat the last dimension alone, and to run what they hold in order."""
+LAYERS = (nn.Linear, nn.Tanh, nn.ReLU)
+"""Layers that treat the last dimension alone and that `BatchedModules` computes without vmap."""
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-"""Modules known to have no rule in vmap."""
+"""Layers without a batching rule in vmap."""
 
 
-def copies(network: nn.Module, tasks: int) -> Weights:
-    """The weights of a network, once for each of T tasks [T, ...]; no memory is copied."""
+@runtime_checkable
+class HasBatchedForward(Protocol):
+    """A module that defines its forward pass for many sets of weights, one sample at a time."""
+
+    def batched_forward(
+        self, children: Mapping[str, Forward], weights: Mapping[str, Tensor]
+    ) -> Forward:
+        """The forward pass of T such modules, from [T, M, D] to [T, M, O].
+
+        Args:
+            children: the forward passes of the child modules, by name.
+            weights: the parameters of the module itself [T, ...], by name.
+        """
+
+
+def expand_weights(network: nn.Module, tasks: int) -> Weights:
+    """The weights of a network, repeated for each of T tasks [T, ...]; no memory is copied.
+
+    Args:
+        network: any module.
+        tasks: T.
+    """
     return {name: p.detach().expand(tasks, *p.shape) for name, p in network.named_parameters()}
 
 
@@ -33,53 +52,68 @@ def is_tied(network: nn.Module) -> bool:
     return len(names) > len(list(network.parameters()))
 
 
-class SideBySide:
-    """T networks as one, differentiable in their weights.
+class BatchedModules:
+    """T networks of one architecture as one function, differentiable in their weights.
 
-    Where every layer is known, branches are folded into weights and linear layers become batched
-    products, at half the cost of vmap; any other network goes through vmap, or network by network
-    where vmap cannot, as with recurrent layers and control flow on values. Its buffers are left as
-    they are.
+    Networks of `LAYERS`, ``nn.Sequential`` and modules with `HasBatchedForward` become batched
+    matrix products, at half the cost of vmap; the branches of Omni-Layers are first added to
+    their weights. Other networks go through vmap, or through a loop over networks where vmap
+    fails, as with recurrent layers and control flow on values. Buffers are not changed.
 
     Args:
         network: the architecture.
+
+    Example:
+        >>> network = nn.Linear(2, 1)
+        >>> weights = expand_weights(network, 3)
+        >>> BatchedModules(network)(weights, torch.zeros(3, 5, 2)).shape
+        torch.Size([3, 5, 1])
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._network, self._known = network, _is_known(network)
-        self._apart = any(isinstance(m, RECURRENT) for m in network.modules())
-        if self._known:
+        self._network, self._without_vmap = network, _is_known(network)
+        self._needs_loop = any(isinstance(m, RECURRENT) for m in network.modules())
+        if self._without_vmap:
             branched = any(parametrize.is_parametrized(m) for m in network.modules())
             self._plain = plain(network) if branched else network
             names = [name for name, _ in self._plain.named_parameters()]
-            self._folding = _Folding(network, names) if branched else None
+            self._effective = _EffectiveWeights(network, names) if branched else None
 
     def __call__(self, weights: Weights, x: Tensor) -> Tensor:
         """Outputs [T, M, O] of inputs [T, M, ...] under weights [T, ...]."""
         return self.bind(weights)(x)
 
-    def bind(self, weights: Weights) -> Callable[[Tensor], Tensor]:
+    def bind(self, weights: Weights) -> Forward:
         """The T networks as a function of inputs [T, M, ...], which returns [T, M, O].
 
         Args:
             weights: by the names of the network's parameters [T, ...].
         """
-        if not self._known:
-            return lambda x: self._unknown(weights, x)
-        if (folding := self._folding) is not None:
+        if not self._without_vmap:
+            return lambda x: self._vmapped_or_looped(weights, x)
+        if (effective := self._effective) is not None:
             weights = {f"network.{name}": weight for name, weight in weights.items()}
-            weights = vmap(lambda own: functional_call(folding, own, ()))(weights)
-        return _bound(self._plain, weights, "")
+            weights = vmap(lambda one: functional_call(effective, one, ()))(weights)
+        return _bind(self._plain, weights, "")
 
-    def _unknown(self, weights: Weights, x: Tensor) -> Tensor:
-        if not self._apart:
+    def _vmapped_or_looped(self, weights: Weights, x: Tensor) -> Tensor:
+        if not self._needs_loop:
             try:
-                return self._mapped(weights, x)
+                return self._vmapped(weights, x)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:  # mostly vmap's; of others, each network alone raises its own
-                self._apart = True
-        alone = [
+            except RuntimeError:  # mostly vmap's; the loop raises errors of the network itself
+                self._needs_loop = True
+        return self._looped(weights, x)
+
+    def _vmapped(self, weights: Weights, x: Tensor) -> Tensor:
+        buffers = self._buffers(weights)
+        state = {name: b.expand(len(x), *b.shape).clone() for name, b in buffers.items()}
+        outputs: Tensor = vmap(self._run, randomness="different")(weights, state, x)
+        return outputs
+
+    def _looped(self, weights: Weights, x: Tensor) -> Tensor:
+        outputs = [
             self._run(
                 {name: w[t] for name, w in weights.items()},
                 {name: b.clone() for name, b in self._buffers(weights).items()},
@@ -87,25 +121,19 @@ class SideBySide:
             )
             for t in range(len(x))
         ]
-        return torch.stack(alone)
-
-    def _mapped(self, weights: Weights, x: Tensor) -> Tensor:
-        buffers = self._buffers(weights)
-        state = {name: b.expand(len(x), *b.shape).clone() for name, b in buffers.items()}
-        outputs: Tensor = vmap(self._run, randomness="different")(weights, state, x)
-        return outputs
+        return torch.stack(outputs)
 
     def _run(self, weights: Weights, buffers: Weights, x: Tensor) -> Tensor:
         outputs: Tensor = functional_call(self._network, (weights, buffers), (x,))
         return outputs
 
     def _buffers(self, weights: Weights) -> Weights:
-        """The buffers, without those that adapt, as of a head that was fitted."""
+        """The buffers that are not among the weights, where a fitted head has its own."""
         return {name: b for name, b in self._network.named_buffers() if name not in weights}
 
 
 def _is_known(network: nn.Module) -> bool:
-    """Whether nothing but `PER_SAMPLE` is in a network, beside the branches of Omni-Layers."""
+    """Whether `_bind` can compute all modules, apart from the branches of Omni-Layers."""
     branched = [m for m in network.modules() if parametrize.is_parametrized(m)]
     branches = {part for m in branched for part in cast(nn.Module, m.parametrizations).modules()}
     # torch derives a class for each parametrized layer.
@@ -114,11 +142,20 @@ def _is_known(network: nn.Module) -> bool:
         for m in network.modules()
         if m not in branches
     }
-    return kinds <= {*PER_SAMPLE} and not is_tied(network)
+    return all(map(_is_known_class, kinds)) and not is_tied(network)
 
 
-class _Folding(nn.Module):
-    """Puts out the effective weights of a network, by their names in its plain copy."""
+def _is_known_class(kind: type[nn.Module]) -> bool:
+    # A subclass may override forward, so that an inherited batched_forward does not count.
+    return (
+        kind in (Network, *LAYERS)
+        or kind.forward is nn.Sequential.forward
+        or "batched_forward" in vars(kind)
+    )
+
+
+class _EffectiveWeights(nn.Module):
+    """Returns the weights of a network with its branches added, by the names in its plain copy."""
 
     def __init__(self, network: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -133,18 +170,18 @@ class _Folding(nn.Module):
         }
 
 
-def _bound(module: nn.Module, weights: Weights, path: str) -> Callable[[Tensor], Tensor]:
-    """A known module with the weights that stand under a path."""
+def _bind(module: nn.Module, weights: Weights, prefix: str) -> Forward:
+    """The forward pass of a known module under the weights whose names have a prefix."""
     if isinstance(module, nn.Linear):
-        weight, bias = weights[f"{path}weight"].mT.contiguous(), weights.get(f"{path}bias")
+        weight, bias = weights[f"{prefix}weight"].mT.contiguous(), weights.get(f"{prefix}bias")
         added = weight.new_zeros(()) if bias is None else bias.unsqueeze(1)
         return lambda x: torch.baddbmm(added, x, weight)
-    if isinstance(module, GaussianHead):
-        mean = _bound(module.mean, weights, f"{path}mean.")
-        log_std = weights[f"{path}log_std"].unsqueeze(1)
-        return lambda features: gaussian(mean(features), log_std)
     children = dict(module.named_children())
     if isinstance(module, Network):  # it may hold more, which its forward pass does not use
         children = {"backbone": module.backbone, "head": module.head}
-    parts = [_bound(part, weights, f"{path}{name}.") for name, part in children.items()]
+    bound = {name: _bind(child, weights, f"{prefix}{name}.") for name, child in children.items()}
+    if isinstance(module, HasBatchedForward):
+        own = {name: weights[prefix + name] for name, _ in module.named_parameters(recurse=False)}
+        return module.batched_forward(bound, own)
+    parts = [*bound.values()]
     return (lambda x: reduce(lambda y, part: part(y), parts, x)) if parts else module

@@ -1,4 +1,4 @@
-"""Gradient adaptation of a whole network to tasks, all tasks at once: the inner loop of MAML.
+"""The inner loop of MAML: a whole network adapts to each of T tasks by gradient descent.
 
 theta' = theta - lr * grad_theta E_S l(y, H o F(x; theta))      (below eq. 19, any number of steps)
 """
@@ -14,22 +14,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from omnitraining.adaptation.batched import SideBySide, Weights, is_tied
+from omnitraining.adaptation.batched import BatchedModules, Weights, is_tied
 from omnitraining.batches import Episode, channels_last
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Run = Callable[[Weights, Tensor], Tensor]
 """From weights and inputs to outputs."""
 
-ROWS = 8192
-"""Support samples that are computed at a time on a CPU, so that small layers stay in its cache."""
+SAMPLES_AT_ONCE = 8192
+"""Support samples that are computed at once on a CPU, so that small layers stay in its cache."""
 
 
-def adapted_outputs(
+def adapt_and_predict(
     network: nn.Module,
     episode: Episode,
     loss: Loss,
-    after: Sequence[int],
+    steps: Sequence[int],
     lr: float,
     second_order: bool = True,
     chunk: int | None = None,
@@ -37,24 +37,24 @@ def adapted_outputs(
     """Query outputs of a network fine-tuned on each task's support set, after numbers of steps.
 
     Every parameter of the network adapts, by plain gradient descent on the whole support set.
-    Batch norm always uses the statistics of the batch at hand, in training and at test, and its
-    running statistics are left as they are (as MAML's own code does).
+    Batch norm always uses the statistics of the current batch, in training and at test, and its
+    running statistics are not updated (as in MAML's own code).
 
     Args:
         network: backbone and head.
         episode: T tasks; inputs, not features.
         loss: mean loss of outputs and targets of one task.
-        after: numbers of gradient steps to report, rising, 0 or more.
+        steps: numbers of gradient steps to report, rising, 0 or more.
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
         chunk: tasks computed at a time; if None, as many as fit a CPU's cache, or all on a GPU.
             Networks with norms are computed task by task where the outer gradient flows through
-            inner gradients, and those with convolutions on a CPU.
+            inner gradients, and networks with convolutions on a CPU.
 
     Returns:
-        Outputs [len(after), T, Q, O].
+        Outputs [len(steps), T, Q, O].
     """
-    # Without an outer gradient there is nothing to keep the inner graphs for.
+    # Without an outer gradient the inner graphs are not needed.
     keep_graph = second_order and torch.is_grad_enabled()
     weights: Weights = dict(network.named_parameters())
     if not torch.is_grad_enabled():
@@ -63,37 +63,37 @@ def adapted_outputs(
 
     def descend(run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
         outputs = []
-        for step in range(after[-1] + 1):
-            if step in after:
+        for step in range(steps[-1] + 1):
+            if step in steps:
                 outputs.append(run(fast, query))
-            if step < after[-1]:
-                fast = moved(fast, _slopes(run, loss, fast, x, y, keep_graph), lr)
+            if step < steps[-1]:
+                fast = sgd_update(fast, _gradients(run, loss, fast, x, y, keep_graph), lr)
         return torch.stack(outputs)
 
-    def each(tasks: int) -> Weights:
+    def expanded(tasks: int) -> Weights:
         return {name: w.expand(tasks, *w.shape) for name, w in weights.items()}
 
     # Of all ways to compute attention, only the plain one can be differentiated twice.
     with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH), _plain_recurrence(network):
-        if len(episode.support_x) == 1 or _better_apart(network, episode, keep_graph):
-            alone = _alone(network)
-            one_by_one = [
-                descend(alone, loss, weights, channels_last(x), y, channels_last(query))
+        if len(episode.support_x) == 1 or _needs_loop(network, episode, keep_graph):
+            looped = _unbatched(network)
+            outputs = [
+                descend(looped, loss, weights, channels_last(x), y, channels_last(query))
                 for x, y, query in zip(*sets, strict=True)
             ]
-            return torch.stack(one_by_one, 1)
+            return torch.stack(outputs, 1)
         on_cpu, (tasks, samples) = episode.support_x.device.type == "cpu", sets[1].shape[:2]
-        chunk = chunk or (max(1, ROWS // samples) if on_cpu else tasks)
-        together, total = SideBySide(network), _total(loss)
+        chunk = chunk or (max(1, SAMPLES_AT_ONCE // samples) if on_cpu else tasks)
+        batched, total = BatchedModules(network), _summed(loss)
         chunks = [
-            descend(together, total, each(len(x)), x, y, query)
+            descend(batched, total, expanded(len(x)), x, y, query)
             for x, y, query in zip(*(part.split(chunk) for part in sets), strict=True)
         ]
         return torch.cat(chunks, 1)
 
 
 @torch.no_grad()
-def descended(
+def sgd_step(
     network: nn.Module,
     weights: Weights,
     x: Tensor,
@@ -101,10 +101,10 @@ def descended(
     loss: Loss,
     lr: float,
 ) -> Weights:
-    """T networks of one architecture, each after one gradient step on its own samples.
+    """The weights of T networks of one architecture, each after a step on its own samples.
 
-    For networks whose next samples depend on their weights, as policies; `adapted_outputs` keeps
-    the samples. No gradient flows through.
+    For networks whose next samples depend on their weights, as policies; `adapt_and_predict` uses
+    the same samples in every step. No gradient flows through.
 
     Args:
         network: backbone and head, without norms that need batch statistics.
@@ -114,40 +114,40 @@ def descended(
         loss: mean loss of outputs and targets of one task.
         lr: learning rate.
     """
-    return moved(weights, slopes(network, weights, x, y, loss), lr)
+    return sgd_update(weights, gradients(network, weights, x, y, loss), lr)
 
 
 @torch.no_grad()
-def slopes(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss: Loss) -> Weights:
-    """What the step of `descended` follows, for trying several learning rates."""
-    return _slopes(SideBySide(network), _total(loss), weights, x, y, keep_graph=False)
+def gradients(network: nn.Module, weights: Weights, x: Tensor, y: Tensor, loss: Loss) -> Weights:
+    """The gradients [T, ...] that `sgd_step` uses, for trying several learning rates."""
+    return _gradients(BatchedModules(network), _summed(loss), weights, x, y, keep_graph=False)
 
 
-def moved(weights: Weights, slopes: Weights, lr: float) -> Weights:
-    """Weights after one step down their slopes."""
-    return {name: w - lr * slopes[name] for name, w in weights.items()}
+def sgd_update(weights: Weights, gradients: Weights, lr: float) -> Weights:
+    """Weights after one step of plain gradient descent."""
+    return {name: w - lr * gradients[name] for name, w in weights.items()}
 
 
-def _slopes(
+def _gradients(
     run: Run, loss: Loss, weights: Weights, x: Tensor, y: Tensor, keep_graph: bool
 ) -> Weights:
-    """Gradient of a loss by weights, through which gradients flow if the graph is kept."""
+    """The gradient of a loss by weights, differentiable if the graph is kept."""
     with torch.enable_grad():
         leaves = {
             name: w if w.requires_grad else w.detach().requires_grad_()
             for name, w in weights.items()
         }
-        found = torch.autograd.grad(
+        parts = torch.autograd.grad(
             loss(run(leaves, x), y),
             list(leaves.values()),
             create_graph=keep_graph,
             materialize_grads=True,
         )
-    return dict(zip(weights, found, strict=True))
+    return dict(zip(weights, parts, strict=True))
 
 
-def _total(loss: Loss) -> Loss:
-    """The sum over tasks: its gradient by each task's own weights is that of the task's loss."""
+def _summed(loss: Loss) -> Loss:
+    """The sum over tasks: by a task's own weights it has the gradient of that task's loss."""
 
     def total(outputs: Tensor, targets: Tensor) -> Tensor:
         losses: Tensor = vmap(loss)(outputs, targets)
@@ -156,8 +156,8 @@ def _total(loss: Loss) -> Loss:
     return total
 
 
-def _alone(network: nn.Module) -> Run:
-    """One network, plainly: torch.func costs several times as much on a small one."""
+def _unbatched(network: nn.Module) -> Run:
+    """One network without vmap, which takes several times as long on a small one."""
     tied = is_tied(network)
     buffers = {name: b.clone() for name, b in network.named_buffers()}
 
@@ -168,7 +168,7 @@ def _alone(network: nn.Module) -> Run:
     return run
 
 
-def adapted(
+def adapted_copy(
     network: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -176,10 +176,10 @@ def adapted(
     steps: int,
     lr: float,
 ) -> nn.Module:
-    """A copy of a network after gradient steps on one support set, ready to be kept.
+    """A copy of a network after the gradient steps of `adapt_and_predict` on one support set.
 
-    The steps are those of `adapted_outputs`. There, batch norm sees the statistics of the queries;
-    here it keeps those of the support set, so that every query is judged by itself.
+    There, batch norm uses the statistics of the queries; the copy keeps the statistics of the
+    support set, so that its prediction of a query does not depend on other queries.
 
     Args:
         network: backbone and head.
@@ -189,26 +189,26 @@ def adapted(
         steps: gradient steps.
         lr: learning rate.
     """
-    changed = copy.deepcopy(network).requires_grad_().eval()
-    optimizer = torch.optim.SGD(changed.parameters(), lr)
-    with torch.enable_grad(), _batch_statistics(changed), _plain_recurrence(changed):
+    adapted = copy.deepcopy(network).requires_grad_().eval()
+    optimizer = torch.optim.SGD(adapted.parameters(), lr)
+    with torch.enable_grad(), _batch_statistics(adapted), _plain_recurrence(adapted):
         for _ in range(steps):
             optimizer.zero_grad()
-            loss(changed(x), y).backward()
+            loss(adapted(x), y).backward()
             optimizer.step()
-    norms = [m for m in changed.modules() if isinstance(m, _BatchNorm)]
+    norms = [m for m in adapted.modules() if isinstance(m, _BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = 1.0
-    with torch.no_grad(), _batch_statistics(changed):
-        changed(x)
-    return changed.requires_grad_(False)
+    with torch.no_grad(), _batch_statistics(adapted):
+        adapted(x)
+    return adapted.requires_grad_(False)
 
 
-def _better_apart(network: nn.Module, episode: Episode, keep_graph: bool) -> bool:
-    """Whether tasks must, or had better, be computed one after the other.
+def _needs_loop(network: nn.Module, episode: Episode, keep_graph: bool) -> bool:
+    """Whether tasks are computed one by one, for correctness or for speed.
 
-    Under vmap torch has wrong second derivatives of batch and layer norms (2.13), and convolutions
+    Under vmap, second derivatives of batch and layer norms are wrong (torch 2.13), and convolutions
     with weights per task become grouped ones, which take a CPU more than twice as long.
     """
     has_norms = any(
@@ -221,7 +221,7 @@ def _better_apart(network: nn.Module, episode: Episode, keep_graph: bool) -> boo
 
 @contextmanager
 def _plain_recurrence(network: nn.Module) -> Iterator[None]:
-    """Without cuDNN's recurrent layers: they can be differentiated in training mode alone, once."""
+    """Without cuDNN's recurrent layers, differentiable in training mode only, and once."""
     if torch.cuda.is_available() and any(isinstance(m, nn.RNNBase) for m in network.modules()):
         with torch.backends.cudnn.flags(enabled=False):
             yield
@@ -231,6 +231,7 @@ def _plain_recurrence(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch norm uses the statistics of the batch, and is afterwards in its former mode."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     before = [norm.training for norm in norms]
     for norm in norms:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from omnitraining.adaptation.batched import SideBySide, Weights, copies
-from omnitraining.adaptation.inner_loop import descended
+from omnitraining.adaptation.batched import BatchedModules, Weights, expand_weights
+from omnitraining.adaptation.inner_loop import sgd_step
 from omnitraining.batches import Episode
 from omnitraining.config.run_config import load_run
 from omnitraining.datasets.duplicates import shared
@@ -364,14 +364,14 @@ def _tuned_logits(
             "fine-tuned"
         )
     network = Network(backbone, _OneTask(head))
-    together = SideBySide(network)
-    weights: Weights = copies(network, len(x))  # of the backbone: the head's are buffers
+    batched = BatchedModules(network)
+    weights: Weights = expand_weights(network, len(x))  # of the backbone: the head's are buffers
     weights |= {f"head.{name}": tensor for name, tensor in head.named_buffers()}
     for step in range(STEPS[-1] + 1):
         if step in STEPS:
-            yield together(weights, episode.query_x)
+            yield batched(weights, episode.query_x)
         if step < STEPS[-1]:
-            weights = descended(network, weights, x, y, cross_entropy, rate)
+            weights = sgd_step(network, weights, x, y, cross_entropy, rate)
 
 
 class _OneTask(nn.Module):

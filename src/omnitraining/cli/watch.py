@@ -1,4 +1,4 @@
-"""``omni watch``: what a policy does before and after adaptation, as a picture."""
+"""``omni watch``: a picture of a policy before and after adaptation."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from omnitraining.io.terminal import say
 
 
 def main(arguments: list[str]) -> int:
-    """Draw what a trained policy does in test tasks."""
+    """Draw trajectories of a trained policy in test tasks."""
     parser = command_parser(
         "watch",
         "Runs on Navigation: paths in the first test tasks, before and after each gradient step.\n"
-        "Runs on a HalfCheetah: a filmstrip before and after adaptation; FILE.gif moves.",
+        "Runs on a HalfCheetah: a filmstrip before and after adaptation; a .gif is animated.",
     )
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="PNG, or GIF")
     parser.add_argument(
-        "--flow", help="pre, joint or meta (default: the one that 'omni evaluate' chose)"
+        "--flow", help="pre, joint or meta (default: the best on the validation tasks)"
     )
     parser.add_argument("--steps", type=int, help="gradient steps (default: those of the results)")
     parser.add_argument(
@@ -53,13 +53,13 @@ def main(arguments: list[str]) -> int:
     steps = problem.test_steps if options.steps is None else options.steps
     if not 1 <= steps <= problem.test_steps:
         raise InputError(f"--steps is {steps}: it must be from 1 to {problem.test_steps}")
-    flow = options.flow or problem.chosen_flow(model, run_config.inference, steps)
-    what = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
+    flow = options.flow or problem.best_flow(model, run_config.inference, steps)
+    drawn = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
     if isinstance(problem.environment, HalfCheetah):
-        made = cheetah_strip.draw(*what, options.task)
+        picture = cheetah_strip.draw(*drawn, options.task)
     elif kind == ".gif":
         raise InputError(f"--out is {options.out}: paths of Navigation do not move; give a .png")
     else:
-        made = navigation_paths.draw(*what)
-    say(f"picture: {made}")
+        picture = navigation_paths.draw(*drawn)
+    say(f"picture: {picture}")
     return 0

@@ -15,12 +15,13 @@ NOW = {
     "loss.weight": "distill_weight",
     "loss.alpha": "ema_decay",
     "inference.vote": "flows",
+    "problem.trace": "gae_lambda",
     ".previous": "teacher_run",
     ".start": "start_from",
 }
 """Today's name of a field, by its former one, or by its group's name and its former one."""
 
-NOW_OF_CLASS = {"RFS": {"share": "kd_weight"}}
+NOW_OF_CLASS = {"RFS": {"share": "kd_weight"}, "Reinforcement": {"trace": "gae_lambda"}}
 """Today's names of the options of a class, by their former ones."""
 
 

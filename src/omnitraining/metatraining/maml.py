@@ -1,21 +1,30 @@
-"""Model-agnostic meta-learning (eq. 19; Finn et al. 2017 [22])."""
+"""Model-agnostic meta-learning (eq. 19).
+
+Finn et al. 2017, "Model-agnostic meta-learning for fast adaptation of deep networks"
+(https://arxiv.org/abs/1703.03400).
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from omnitraining.adaptation.inner_loop import adapted, adapted_outputs
+from omnitraining.adaptation.inner_loop import adapt_and_predict, adapted_copy
 from omnitraining.batches import Episode
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
-from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrogate
+from omnitraining.policies.gaussian import (
+    GaussianHead,
+    PolicyTargets,
+    policy_gradient,
+    surrogate,
+)
 
 
 @dataclass(frozen=True)
 class MAML(MetaTraining):
-    """Learns an initialization from which a few gradient steps on the support set go far.
+    """Learns initial weights from which a few gradient steps on the support set suffice.
 
     All parameters of backbone and head adapt; in a flow of an Omni-Net these are its joint and
     its branch weights. Batch norm uses batch statistics, also at test.
@@ -25,8 +34,16 @@ class MAML(MetaTraining):
         lr: inner learning rate; eq. 19 prints none. 0.02 for the paper's regression.
         second_order: differentiate through the inner gradients.
         task: the kind of problem, which decides the head and the loss l. In reinforcement learning
-            the inner loop follows the policy gradient (eq. 18) and the outer one the surrogate
+            the inner loop uses the policy gradient (eq. 18) and the outer one the surrogate
             that has the same gradient.
+
+    Example:
+        >>> maml = MAML(steps=2, lr=0.1, task="regression")
+        >>> network = Network(nn.Identity(), maml.head(features=3, outputs=1))
+        >>> support, query = torch.zeros(4, 5, 3), torch.zeros(4, 8, 3)
+        >>> episode = Episode(support, torch.zeros(4, 5, 1), query, torch.zeros(4, 8, 1))
+        >>> maml.predict(network, episode).shape
+        torch.Size([4, 8, 1])
     """
 
     steps: int = 1
@@ -38,6 +55,7 @@ class MAML(MetaTraining):
     fixed_ways = True
 
     def head(self, features: int, outputs: int) -> nn.Module:
+        """A linear layer, of bias 0 in classification; a Gaussian policy in reinforcement."""
         if self.task == "reinforcement":
             return GaussianHead(features, outputs)
         layer = nn.Linear(features, outputs)
@@ -46,23 +64,31 @@ class MAML(MetaTraining):
         return layer
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        measures = {
-            "classification": cross_entropy,
-            "regression": squared_error,
-            "reinforcement": surrogate,
-        }
-        return measures[self.task](outputs, targets)
+        """L of the outer loop, the mean over queries.
+
+        Args:
+            outputs: logits [..., N], values [..., D] or policy outputs [..., 2 A].
+            targets: class indices [...], values [..., D] or packed `PolicyTargets` [..., A + 2].
+        """
+        if self.task == "classification":
+            return cross_entropy(outputs, targets)
+        if self.task == "regression":
+            return squared_error(outputs, targets)
+        return surrogate(outputs, PolicyTargets.unpack(targets))
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """L of the inner loop, the mean over the support set of one task."""
-        measure = policy_gradient if self.task == "reinforcement" else self.loss
-        return measure(outputs, targets)
+        """L of the inner loop, the mean over the support set of one task; shapes as in `loss`."""
+        if self.task == "reinforcement":
+            return policy_gradient(outputs, PolicyTargets.unpack(targets))
+        return self.loss(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        outputs = adapted_outputs(
+        """Query outputs [T, Q, O] after the inner steps on each task's support set."""
+        outputs = adapt_and_predict(
             network, episode, self.inner_loss, (self.steps,), self.lr, self.second_order
         )
         return outputs[0]
 
     def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
-        return adapted(network, x, y, self.loss, self.steps, self.lr)
+        """A copy of the network after the inner steps on one support set, as in `predict`."""
+        return adapted_copy(network, x, y, self.loss, self.steps, self.lr)

@@ -1,6 +1,8 @@
-"""Gaussian policies: what a head puts out, how likely actions are, and eq. 18 as a loss."""
+"""Gaussian policies and their losses: the policy gradient (eq. 18) and TRPO's surrogate."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +11,18 @@ LOG_STD_FLOOR = math.log(1e-6)
 
 
 class GaussianHead(nn.Module):
-    """Mean and log standard deviation of an action; the deviation is the same in every state.
+    """Mean and log standard deviation of an action; the deviation is the same in all states.
 
     Args:
         features: size D of the features.
         actions: size A of an action.
 
     Shape: [..., D] -> [..., 2 A], means before log standard deviations. These start at 0.
+
+    Example:
+        >>> mean, log_std = GaussianHead(8, 2)(torch.zeros(5, 8)).chunk(2, -1)
+        >>> mean.shape, log_std.exp().unique().tolist()
+        (torch.Size([5, 2]), [1.0])
     """
 
     def __init__(self, features: int, actions: int) -> None:
@@ -26,23 +33,33 @@ class GaussianHead(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(actions))
 
     def forward(self, features: Tensor) -> Tensor:
-        return gaussian(self.mean(features), self.log_std)
+        """Means and log standard deviations [..., 2 A] of features [..., D]."""
+        return policy_outputs(self.mean(features), self.log_std)
+
+    def batched_forward(
+        self,
+        children: Mapping[str, Callable[[Tensor], Tensor]],
+        weights: Mapping[str, Tensor],
+    ) -> Callable[[Tensor], Tensor]:
+        """The forward pass of T heads, as `BatchedModules` calls it."""
+        mean, log_std = children["mean"], weights["log_std"].unsqueeze(1)
+        return lambda features: policy_outputs(mean(features), log_std)
 
 
-def gaussian(mean: Tensor, log_std: Tensor) -> Tensor:
-    """Outputs [..., 2 A] of a policy: means of actions [..., A] beside their log deviations."""
+def policy_outputs(mean: Tensor, log_std: Tensor) -> Tensor:
+    """Outputs [..., 2 A] of a policy: means [..., A] and log standard deviations, concatenated."""
     return torch.cat([mean, log_std.clamp(min=LOG_STD_FLOOR).expand_as(mean)], -1)
 
 
-def log_probability(outputs: Tensor, actions: Tensor) -> Tensor:
-    """Log pi(a | s) [...] of actions [..., A] under the outputs [..., 2 A] of a policy."""
+def log_prob(outputs: Tensor, actions: Tensor) -> Tensor:
+    """Log pi(a | s) [...] of actions [..., A] under policy outputs [..., 2 A]."""
     mean, log_std = outputs.chunk(2, -1)
     distance = (actions - mean) * (-log_std).exp()
     return -(0.5 * distance.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
-def divergence(old: Tensor, new: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence KL(old || new) of policies with outputs [..., 2 A]."""
+def kl_divergence(old: Tensor, new: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence KL(old || new) of policy outputs [..., 2 A]."""
     mean, log_std = old.chunk(2, -1)
     new_mean, new_log_std = new.chunk(2, -1)
     ratio = (2 * (log_std - new_log_std)).exp()
@@ -50,37 +67,61 @@ def divergence(old: Tensor, new: Tensor) -> Tensor:
     return (0.5 * (ratio + shift - 1) + new_log_std - log_std).sum(-1).mean()
 
 
-# What a policy learns from: the targets of its outputs, as labels are the targets of logits.
+class PolicyTargets(NamedTuple):
+    """What a policy learns from in the states of its trajectories.
 
+    Batches and episodes hold it as one tensor, in place of labels: `pack` and `unpack`.
 
-def policy_targets(actions: Tensor, advantages: Tensor, log_probabilities: Tensor) -> Tensor:
-    """Targets [..., A + 2] of visited states.
+    Attributes:
+        actions: actions that were taken [..., A].
+        advantages: estimated advantages of these [...]; 0 after the end of a trajectory.
+        log_probs: their log probabilities under the policy that took them [...].
 
-    Args:
-        actions: what was done [..., A].
-        advantages: how much better that was than expected [...]; 0 in states after the end.
-        log_probabilities: of the actions under the policy that acted [...].
+    Example:
+        >>> targets = PolicyTargets(torch.zeros(5, 2), torch.ones(5), torch.zeros(5))
+        >>> targets.pack().shape
+        torch.Size([5, 4])
+        >>> PolicyTargets.unpack(targets.pack()).advantages.tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    return torch.cat([actions, advantages.unsqueeze(-1), log_probabilities.unsqueeze(-1)], -1)
+
+    actions: Tensor
+    advantages: Tensor
+    log_probs: Tensor
+
+    def pack(self) -> Tensor:
+        """The same as one tensor [..., A + 2]."""
+        return torch.cat(
+            [self.actions, self.advantages.unsqueeze(-1), self.log_probs.unsqueeze(-1)], -1
+        )
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> "PolicyTargets":
+        """The parts of a tensor [..., A + 2], as views."""
+        return cls(packed[..., :-2], packed[..., -2], packed[..., -1])
 
 
 # Eq. 18: grad l_pre = E sum_t grad log pi(a_t | s_t) A(s_t, a_t)
-def policy_gradient(outputs: Tensor, targets: Tensor) -> Tensor:
-    """REINFORCE: -E log pi(a | s) A, a loss to descend.
+def policy_gradient(outputs: Tensor, targets: PolicyTargets) -> Tensor:
+    """The loss -E log pi(a | s) A, whose gradient is that of eq. 18 (REINFORCE).
 
     Args:
         outputs: of the policy in the visited states [..., 2 A].
-        targets: of `policy_targets` [..., A + 2].
+        targets: actions and advantages there.
     """
-    actions, advantages = targets[..., :-2], targets[..., -2]
-    return -(log_probability(outputs, actions) * advantages).mean()
+    return -(log_prob(outputs, targets.actions) * targets.advantages).mean()
 
 
-def surrogate(outputs: Tensor, targets: Tensor) -> Tensor:
+def surrogate(outputs: Tensor, targets: PolicyTargets) -> Tensor:
     """-E [pi(a | s) / pi_old(a | s)] A: eq. 18 with actions of an older policy pi_old.
 
-    Where both are the same policy its gradient is that of `policy_gradient`; elsewhere it still
-    estimates how good the policy is, which a line search needs (TRPO, Schulman et al. 2015).
+    At pi = pi_old its gradient is that of `policy_gradient`. Elsewhere its value still estimates
+    the return of the policy, which a line search needs
+    (Schulman et al. 2015, "Trust region policy optimization", eq. 14).
+
+    Args:
+        outputs: of the policy in the visited states [..., 2 A].
+        targets: actions and advantages there, with the log probabilities under pi_old.
     """
-    actions, advantages, old = targets[..., :-2], targets[..., -2], targets[..., -1]
-    return -((log_probability(outputs, actions) - old).exp() * advantages).mean()
+    ratio = (log_prob(outputs, targets.actions) - targets.log_probs).exp()
+    return -(ratio * targets.advantages).mean()

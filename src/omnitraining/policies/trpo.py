@@ -1,28 +1,44 @@
-"""Trust-region policy optimization (Schulman et al. 2015), as MAML's own code meta-trains."""
+"""Trust-region policy optimization, with the constants of MAML's published code.
+
+Schulman et al. 2015, "Trust region policy optimization" (https://arxiv.org/abs/1502.05477).
+"""
 
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from omnitraining.policies.gaussian import divergence
+from omnitraining.policies.gaussian import kl_divergence
 
 Outputs = dict[str, Tensor]
+"""Of every policy, by name [..., 2 A]."""
 
 
 class TRPO(torch.optim.Optimizer):
-    """The step that lowers the loss most while policies change by no more than a KL divergence.
+    """Lowers the loss as far as possible while policies change by no more than a KL divergence.
 
-    Conjugate gradients find the natural gradient; the step along it is as long as the bound
-    allows, and shortened until the loss falls and the bound holds. If it never does, the weights
-    stay as they are. Constants are those of MAML's published code.
+    Conjugate gradients find the natural gradient; the full step along it is as long as the bound
+    allows. A backtracking line search shortens it until the loss falls and the bound holds; if it
+    finds no such step, the weights stay as they are.
 
     Args:
         parameters: of all policies.
-        lr: the bound, on the KL divergence averaged over states and policies.
+        lr: the bound on the KL divergence, averaged over states and policies.
+
+    Example:
+        >>> policy = nn.Linear(1, 2)
+        >>> states, target = torch.ones(4, 1), torch.zeros(4, 2)
+        >>> loss = lambda: (policy(states) - target).square().mean()
+        >>> before = loss()
+        >>> TRPO(policy.parameters(), 0.01).step(before, loss, lambda: {"policy": policy(states)})
+        >>> bool(loss() < before)
+        True
     """
 
-    iterations, damping, shortenings, factor = 10, 1e-5, 15, 0.8
+    cg_iterations = 10
+    damping = 1e-5
+    max_backtracks = 15
+    backtrack_ratio = 0.8
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
@@ -35,32 +51,32 @@ class TRPO(torch.optim.Optimizer):
 
         Args:
             value: the loss of the present weights on fixed samples, with its graph.
-            loss: computes that loss of whatever weights there are.
+            loss: computes that loss for the current weights.
             outputs: computes the outputs of every policy on these samples.
         """
         (group,) = self.param_groups
         parameters: list[nn.Parameter] = group["params"]
-        slope = _flat(_gradient(value, parameters))
+        gradient = _flat(_gradient(value, parameters))
         now = outputs()
         reference = {name: part.detach() for name, part in now.items()}
-        curvature = _flat(_gradient(_change(reference, now), parameters, keep=True))
+        kl_gradient = _flat(_gradient(_mean_kl(reference, now), parameters, keep=True))
 
-        def fisher(vector: Tensor) -> Tensor:
-            product = _gradient(curvature @ vector, parameters, retain=True)
+        def fisher_product(vector: Tensor) -> Tensor:
+            product = _gradient(kl_gradient @ vector, parameters, retain=True)
             return _flat(product) + self.damping * vector
 
-        direction = conjugate_gradients(fisher, slope, self.iterations)
-        stretch = direction @ fisher(direction)
-        if not stretch > 0:
+        direction = conjugate_gradients(fisher_product, gradient, self.cg_iterations)
+        curvature = direction @ fisher_product(direction)
+        if not curvature > 0:
             return
-        longest = (2 * group["lr"] / stretch).sqrt() * direction
+        full_step = (2 * group["lr"] / curvature).sqrt() * direction
         before = [p.detach().clone() for p in parameters]
         with torch.no_grad():
-            for shortening in range(self.shortenings):
-                self._move(parameters, before, self.factor**shortening * longest)
-                if loss() < value and _change(reference, outputs()) <= group["lr"]:
+            for backtrack in range(self.max_backtracks):
+                self._move(parameters, before, self.backtrack_ratio**backtrack * full_step)
+                if loss() < value and _mean_kl(reference, outputs()) <= group["lr"]:
                     return
-            self._move(parameters, before, torch.zeros_like(longest))
+            self._move(parameters, before, torch.zeros_like(full_step))
 
     @staticmethod
     def _move(parameters: list[nn.Parameter], before: list[Tensor], step: Tensor) -> None:
@@ -72,28 +88,29 @@ class TRPO(torch.optim.Optimizer):
 def conjugate_gradients(
     product: Callable[[Tensor], Tensor], target: Tensor, iterations: int
 ) -> Tensor:
-    """X with A x close to b, for a positive definite A that is known by its products alone.
+    """An approximate solution x [P] of A x = b for a positive definite matrix A.
 
     Args:
         product: A v of a vector v [P].
         target: b [P].
         iterations: at most; P are exact.
     """
-    solution, rest = torch.zeros_like(target), target.clone()
-    direction, size = rest.clone(), rest @ rest
+    solution, residual = torch.zeros_like(target), target.clone()
+    direction, squared = residual.clone(), residual @ residual
     for _ in range(iterations):
-        if size < 1e-10:
+        if squared < 1e-10:
             break
         image = product(direction)
-        length = size / (direction @ image)
+        length = squared / (direction @ image)
         solution = solution + length * direction
-        rest = rest - length * image
-        direction, size = rest + (rest @ rest) / size * direction, rest @ rest
+        residual = residual - length * image
+        direction = residual + (residual @ residual) / squared * direction
+        squared = residual @ residual
     return solution
 
 
-def _change(reference: Outputs, now: Outputs) -> Tensor:
-    return torch.stack([divergence(reference[name], now[name]) for name in now]).mean()
+def _mean_kl(reference: Outputs, now: Outputs) -> Tensor:
+    return torch.stack([kl_divergence(reference[name], now[name]) for name in now]).mean()
 
 
 def _gradient(

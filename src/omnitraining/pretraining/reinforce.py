@@ -1,22 +1,37 @@
-"""REINFORCE: a policy that learns all tasks at once by their policy gradient (eq. 18)."""
+"""REINFORCE: one policy for the mixture of all tasks, by the policy gradient (eq. 18)."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from omnitraining.adaptation.inner_loop import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.batches import Episode
 from omnitraining.network import Network
-from omnitraining.policies.gaussian import GaussianHead, policy_gradient, surrogate
+from omnitraining.policies.gaussian import (
+    GaussianHead,
+    PolicyTargets,
+    policy_gradient,
+    surrogate,
+)
 from omnitraining.pretraining.base import PreTraining
 
 
 @dataclass(frozen=True)
 class REINFORCE(PreTraining):
-    """Ascends the expected return over the mixture of tasks; fine-tuned at test (paper 6.3).
+    """Maximizes the expected return over all tasks; fine-tuned on a new one (paper 6.3).
+
+    Williams 1992, "Simple statistical gradient-following algorithms for connectionist
+    reinforcement learning". The loss of training is the surrogate, which has the same gradient at
+    the policy that sampled the trajectories and which TRPO can evaluate elsewhere.
 
     Args:
         lr: learning rate of the gradient steps on a new task.
+
+    Example:
+        >>> REINFORCE(lr=0.2).head(features=64, outputs=2)
+        GaussianHead(
+          (mean): Linear(in_features=64, out_features=2, bias=True)
+        )
     """
 
     lr: float = 0.1
@@ -24,10 +39,17 @@ class REINFORCE(PreTraining):
     needs_only_features = False
 
     def head(self, features: int, outputs: int) -> nn.Module:
+        """A Gaussian policy over actions [outputs]."""
         return GaussianHead(features, outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return surrogate(outputs, targets)
+        """The surrogate of outputs [..., 2 A] and packed `PolicyTargets` [..., A + 2]."""
+        return surrogate(outputs, PolicyTargets.unpack(targets))
+
+    def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a gradient step on a new task; shapes as in `loss`."""
+        return policy_gradient(outputs, PolicyTargets.unpack(targets))
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        return adapted_outputs(network, episode, policy_gradient, (1,), self.lr)[0]
+        """Outputs [T, Q, 2 A] after one gradient step on each task's support set."""
+        return adapt_and_predict(network, episode, self.inner_loss, (1,), self.lr)[0]

@@ -1,6 +1,7 @@
-"""A HalfCheetah before and after adaptation, as a filmstrip or as a moving picture.
+"""A HalfCheetah before and after adaptation, as a filmstrip or as an animation.
 
-It is drawn from the bodies' own shapes, which the physics places; no OpenGL is needed.
+Outlines of the bodies are drawn with matplotlib, from the positions that MuJoCo computes: its own
+renderer needs OpenGL, which many machines without a screen lack.
 """
 
 import copy
@@ -50,56 +51,56 @@ def draw(
     Args:
         problem: on a HalfCheetah.
         model: trained on it.
-        flow: that acts and adapts.
+        flow: whose policy adapts.
         rates: learning rate of each gradient step of the adaptation.
-        path: the picture; a moving one if it ends in .gif.
+        path: the picture; animated if it ends in .gif.
         task: which of the fixed test tasks.
     """
-    world = problem.environment
-    if not isinstance(world, HalfCheetah):
-        raise TypeError("a filmstrip is drawn of runs on a HalfCheetah")
+    env = problem.environment
+    if not isinstance(env, HalfCheetah):
+        raise TypeError("a filmstrip needs a run on a HalfCheetah")
     goal = problem.fixed_tests(task + 1)[task:]
-    film = _Film(world)
-    filmed = copy.copy(problem)
-    filmed.environment = film
+    recorder = _Recorder(env)
+    recorded = copy.copy(problem)
+    recorded.environment = recorder
     random, shots = torch.Generator().manual_seed(TEST_SEED), []
-    for step, (acted, _) in enumerate(filmed.adaptation(model, flow, goal, rates, random)):
+    for step, (rollout, _) in enumerate(recorded.adaptation(model, flow, goal, rates, random)):
         if step in (0, len(rates)):
-            words = f"{moment(step)}: mean return {acted.returns().item():.3g}"
-            shots.append((words, np.stack(film.positions)))
-    skeleton = _Skeleton(world.physics)
-    title = f"{flow}-flow, {_wanted(world, goal.item())}"
+            label = f"{moment(step)}: mean return {rollout.returns().item():.3g}"
+            shots.append((label, np.stack(recorder.positions)))
+    skeleton = _Skeleton(env.physics)
+    title = f"{flow}-flow, {_goal(env, goal.item())}"
     if path.suffix.lower() == ".gif":
-        return _moving(skeleton, shots, title, path)
+        return _animation(skeleton, shots, title, path)
     return _strip(skeleton, shots, title, path)
 
 
-def _wanted(world: HalfCheetah, goal: float) -> str:
-    if isinstance(world, HalfCheetahVelocity):
+def _goal(env: HalfCheetah, goal: float) -> str:
+    if isinstance(env, HalfCheetahVelocity):
         return f"goal: run at {goal:.2f} m/s"
     return "goal: run forwards" if goal > 0 else "goal: run backwards"
 
 
-class _Film(Environment):
-    """A HalfCheetah that keeps where the first copy was: `positions` [steps + 1] of [9]."""
+class _Recorder(Environment):
+    """A HalfCheetah that records joint positions [9] of the first copy, of every step."""
 
-    def __init__(self, world: HalfCheetah) -> None:
-        self.world, self.name, self.horizon = world, world.name, world.horizon
-        self.states, self.actions = world.states, world.actions
+    def __init__(self, env: HalfCheetah) -> None:
+        self.env, self.name, self.horizon = env, env.name, env.horizon
+        self.state_dim, self.action_dim = env.state_dim, env.action_dim
         self.positions: list[Any] = []
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
-        return self.world.sample_tasks(count, random)
+        return self.env.sample_tasks(count, random)
 
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
-        states = self.world.reset(tasks, random)
-        self.positions = [self.world.physics.positions[0].copy()]
+        states = self.env.reset(tasks, random)
+        self.positions = [self.env.physics.positions[0].copy()]
         return states
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.world.step(actions)
-        self.positions.append(self.world.physics.positions[0].copy())
-        return found
+        outcome = self.env.step(actions)
+        self.positions.append(self.env.physics.positions[0].copy())
+        return outcome
 
 
 class _Skeleton:
@@ -129,7 +130,7 @@ class _Skeleton:
 
 
 class _Frame:
-    """An axis of 2.4 metres of ground, with the body in its middle."""
+    """Axes that show 2.4 metres of ground, with the body in the middle."""
 
     def __init__(self, axis: Axes, skeleton: _Skeleton) -> None:
         self.axis, self.skeleton = axis, skeleton
@@ -167,11 +168,11 @@ def _caption(positions: Any, t: int) -> str:
 
 def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
     figure, axes = plt.subplots(len(shots), FRAMES, figsize=(2.2 * FRAMES, 2.1 * len(shots) + 0.5))
-    for (words, positions), line in zip(shots, axes, strict=True):
+    for (label, positions), row in zip(shots, axes, strict=True):
         moments = np.linspace(0, len(positions) - 1, FRAMES).round().astype(int)
-        for axis, t in zip(line, moments, strict=True):
+        for axis, t in zip(row, moments, strict=True):
             _Frame(axis, skeleton).show(positions[t], _caption(positions, t))
-        line[0].set_ylabel(words.replace(": ", "\n"), fontsize=9)
+        row[0].set_ylabel(label.replace(": ", "\n"), fontsize=9)
     figure.suptitle(f"{title}; numbers on the ground are metres", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -179,22 +180,22 @@ def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: 
     return path
 
 
-def _moving(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
-    """Ten pictures per second, in the time of the simulation."""
+def _animation(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
+    """Ten frames per second, at the speed of the simulation."""
     figure, axes = plt.subplots(len(shots), 1, figsize=(5, 4 * len(shots)), squeeze=False)
 
     frames = [_Frame(axis, skeleton) for axis in axes[:, 0]]
 
     def show(t: int) -> list[Artist]:
-        for (words, positions), frame in zip(shots, frames, strict=True):
-            frame.show(positions[t], f"{words}\n{_caption(positions, t)}")
+        for (label, positions), frame in zip(shots, frames, strict=True):
+            frame.show(positions[t], f"{label}\n{_caption(positions, t)}")
         return []
 
     figure.suptitle(title, fontsize=11)
     figure.subplots_adjust(hspace=0.35)
     every = round(0.1 / SECONDS)
     moments = range(0, len(shots[0][1]), every)
-    film = FuncAnimation(figure, show, frames=moments, init_func=lambda: [])
-    film.save(str(path), PillowWriter(fps=10), dpi=70)
+    animation = FuncAnimation(figure, show, frames=moments, init_func=lambda: [])
+    animation.save(str(path), PillowWriter(fps=10), dpi=70)
     plt.close(figure)
     return path

@@ -24,7 +24,7 @@ def draw(
     Args:
         problem: on `Navigation`.
         model: trained on it.
-        flow: that acts and adapts.
+        flow: whose policy adapts.
         rates: learning rate of each gradient step.
         path: the picture.
     """
@@ -33,8 +33,8 @@ def draw(
     figure, axes = plt.subplots(
         1, len(rates) + 1, figsize=(3.1 * len(rates) + 3.1, 3.8), sharex=True, sharey=True
     )
-    acted = problem.adaptation(model, flow, tasks, rates, random)
-    for step, (axis, (trajectories, _)) in enumerate(zip(axes, acted, strict=True)):
+    rollouts = problem.adaptation(model, flow, tasks, rates, random)
+    for step, (axis, (trajectories, _)) in enumerate(zip(axes, rollouts, strict=True)):
         for task, goal in enumerate(goals):
             for states, valid in zip(
                 trajectories.states[task, :PATHS], trajectories.valid[task, :PATHS], strict=True
@@ -50,10 +50,10 @@ def draw(
     axes[0].set_xlim(-0.75, 0.75)
     axes[0].set_xticks([-0.5, 0, 0.5])
     axes[0].set_ylim(-0.75, 0.75)
-    words = (
+    title = (
         f"{flow}-flow: {PATHS} paths from the center in each of {len(goals)} tasks, stars: goals"
     )
-    figure.suptitle(words, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -61,5 +61,5 @@ def draw(
 
 
 def moment(count: int) -> str:
-    """When something happened, in words, by gradient steps done."""
+    """A label for the time after a number of gradient steps."""
     return "before adaptation" if count == 0 else f"after {count} step{'s' if count > 1 else ''}"

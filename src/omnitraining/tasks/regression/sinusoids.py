@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from omnitraining.adaptation.inner_loop import adapted_outputs
+from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
@@ -192,7 +192,7 @@ class Sinusoids(Supervised):
         for flow in model.trained_flows:
             _, network, algorithm = model.heads_of(flow)[0]
             lr = pre.lr if algorithm is pre else meta.lr
-            outputs[flow] = adapted_outputs(
+            outputs[flow] = adapt_and_predict(
                 network, episode, pre.loss, range(self.test_steps + 1), lr, second_order=False
             ).detach()
         return outputs

@@ -1,4 +1,4 @@
-"""What a distribution of reinforcement learning tasks is: goals, and a world to reach them in."""
+"""Environments: a distribution of tasks, and a simulator of many copies at once."""
 
 from abc import ABC, abstractmethod
 
@@ -9,22 +9,41 @@ from omnitraining.errors import InputError
 
 
 class Environment(ABC):
-    """Many copies of one world side by side, each with a task of its own.
+    """N copies of one environment that are stepped together, each with its own task.
 
     Attributes:
-        states: size S of a state.
-        actions: size A of an action.
+        state_dim: size S of a state.
+        action_dim: size A of an action.
         horizon: steps H after which a trajectory ends, if it has not before.
-        name: what results are called by.
+        name: of the environment in tables of results.
+
+    Example:
+        >>> class Slider(Environment):
+        ...     state_dim = action_dim = 1
+        ...     horizon, name = 20, "slider"
+        ...
+        ...     def sample_tasks(self, count, random):
+        ...         return 2 * torch.rand(count, 1, generator=random) - 1
+        ...
+        ...     def reset(self, tasks, random):
+        ...         self.goals, self.positions = tasks, torch.zeros_like(tasks)
+        ...         return self.positions
+        ...
+        ...     def step(self, actions):
+        ...         self.positions = self.positions + 0.1 * actions.clamp(-1, 1)
+        ...         distances = (self.positions - self.goals).abs().squeeze(-1)
+        ...         return self.positions, -distances, distances < 0.01
+        >>> Slider().identity()
+        'slider 20'
     """
 
-    states: int
-    actions: int
+    state_dim: int
+    action_dim: int
     horizon: int
     name: str
 
     def identity(self) -> str:
-        """What returns depend on besides the task; only results with the same are comparable."""
+        """All options that returns depend on; results are compared only if it is the same."""
         return f"{self.name} {self.horizon}"
 
     @abstractmethod
@@ -36,29 +55,37 @@ class Environment(ABC):
         """Start one copy for each of N tasks [N, ...]; returns the first states [N, S].
 
         Args:
-            tasks: of `sample_tasks`, some of them repeated; their device is that of all tensors.
-            random: source of random starts, on the CPU.
+            tasks: of `sample_tasks`, some of them repeated; all tensors are on their device.
+            random: source of random initial states, on the CPU.
         """
 
     @abstractmethod
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Act in every copy: states [N, S], rewards [N], and whether the task ended there [N].
+        """Take an action [N, A] in every copy.
 
-        Copies that ended are stepped on; what they return is not looked at.
+        Copies that have ended are stepped further; their outputs are ignored.
+
+        Returns:
+            The next states [N, S], rewards [N], and whether the trajectory has ended [N].
         """
 
 
 def checked_tasks(environment: Environment, count: int, random: torch.Generator) -> Tensor:
-    """Tasks of a sampler, if it gave as many as it was asked for.
+    """Tasks of a sampler [count, ...].
+
+    Args:
+        environment: that samples.
+        count: number of tasks.
+        random: source of the tasks, on the CPU.
 
     Raises:
-        InputError: it did not.
+        InputError: it returned another number of tasks, or no tensor.
     """
     tasks = environment.sample_tasks(count, random)
     if not isinstance(tasks, Tensor) or tasks.dim() < 1 or len(tasks) != count:
-        found = list(tasks.shape) if isinstance(tasks, Tensor) else type(tasks).__name__
+        returned = list(tasks.shape) if isinstance(tasks, Tensor) else type(tasks).__name__
         raise InputError(
-            f"{type(environment).__name__}.sample_tasks({count}) returned {found}: it must return "
-            f"a tensor whose first dimension is {count}"
+            f"{type(environment).__name__}.sample_tasks({count}) returned {returned}: it must "
+            f"return a tensor whose first dimension is {count}"
         )
     return tasks

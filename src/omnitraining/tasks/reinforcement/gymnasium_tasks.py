@@ -1,4 +1,4 @@
-"""Tasks of your own, on any Gymnasium vector environment."""
+"""Environments of Gymnasium: any vector environment whose copies have an attribute ``task``."""
 
 import math
 from collections.abc import Callable
@@ -14,26 +14,48 @@ from omnitraining.tasks.reinforcement.environment import Environment
 
 
 class GymnasiumTasks(Environment):
-    """Copies of a Gymnasium environment, each of which is told its task before every reset.
+    """Copies of a Gymnasium environment, each with its own task.
 
-    Before a reset, the attribute ``task`` of every copy is set to a row of what ``sample_tasks``
-    returned, as a numpy array; the environment reads it in ``reset`` and ``step``. It is set on the
-    environment inside all wrappers, and on every wrapper that has such an attribute too; after the
-    reset it must still be there. Where copies run in processes of their own, as in
+    Before a reset, the attribute ``task`` of every copy is set to a row of the tensor that
+    ``sample`` returned, as a numpy array; the environment reads it in ``reset`` and ``step``. It
+    is set on the environment inside all wrappers, and on every wrapper that has such an attribute
+    too; ``reset`` must not change it. Where copies run in processes of their own, as in
     ``AsyncVectorEnv``, the environment's class must have the attribute ``task``, and its wrappers
     none. Actions are clipped to the bounds of the action space. A trajectory ends where the
-    environment terminates or truncates it. Copies are simulated as fast as their vector
-    environment does.
+    environment terminates or truncates it.
 
     Args:
-        make: of a number of copies, a ``gymnasium.vector.VectorEnv``.
-        sample: of a number and a ``torch.Generator``, so many tasks, a tensor [number, ...].
+        make: from a number of copies to a ``gymnasium.vector.VectorEnv``.
+        sample: from a number and a ``torch.Generator`` to that many tasks, a tensor [number, ...].
         horizon: steps of a trajectory.
-        name: what results are called by.
+        name: of the environment in tables of results.
 
     Raises:
         InputError: Gymnasium is not installed, observations or actions are not boxes, ``make``
-            returns another number of copies, or a task does not arrive.
+            returns another number of copies, or a task cannot be set.
+
+    Example:
+        >>> import gymnasium, numpy
+        >>> class Point(gymnasium.Env):
+        ...     observation_space = gymnasium.spaces.Box(-numpy.inf, numpy.inf, (1,))
+        ...     action_space = gymnasium.spaces.Box(-1, 1, (1,))
+        ...     task = None
+        ...
+        ...     def reset(self, seed=None, options=None):
+        ...         self.x = numpy.zeros(1, numpy.float32)
+        ...         return self.x, {}
+        ...
+        ...     def step(self, action):
+        ...         self.x = self.x + action
+        ...         return self.x, -abs(self.x - self.task).item(), False, False, {}
+        >>> make = lambda copies: gymnasium.vector.SyncVectorEnv([Point] * copies)
+        >>> sample = lambda count, random: torch.rand(count, generator=random)
+        >>> environment = GymnasiumTasks(make, sample, horizon=10)
+        >>> environment.state_dim, environment.action_dim
+        (1, 1)
+        >>> states = environment.reset(torch.tensor([0.0, 1.0]), torch.Generator())
+        >>> environment.step(torch.ones(2, 1))[1].tolist()
+        [-1.0, 0.0]
     """
 
     def __init__(
@@ -52,34 +74,37 @@ class GymnasiumTasks(Environment):
         if horizon < 1:
             raise InputError(f"environment.horizon is {horizon}: it must be 1 or more")
         self.make, self.sample, self.horizon, self.name = make, sample, horizon, name
-        self._asked: type | None = None  # the class of vector environment that was found to do
-        self.vector = self._made(1)
-        for what in ("observation", "action"):
-            space = getattr(self.vector, f"single_{what}_space", None)
+        self._reachable: type | None = None  # the class whose copies `_check_reachable` accepted
+        self.vector = self._vector_of(1)
+        for kind in ("observation", "action"):
+            space = getattr(self.vector, f"single_{kind}_space", None)
             if not isinstance(space, spaces.Box):
                 raise InputError(
-                    f"environment {name}: the {what} space is {space}: a Gaussian policy needs a "
+                    f"environment {name}: the {kind} space is {space}: a Gaussian policy needs a "
                     "Box of real numbers"
                 )
-        self.states = math.prod(self.vector.single_observation_space.shape)
-        self.actions = math.prod(self.vector.single_action_space.shape)
+        self.state_dim = math.prod(self.vector.single_observation_space.shape)
+        self.action_dim = math.prod(self.vector.single_action_space.shape)
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        """Tasks [count, ...] of the sampler."""
         return self.sample(count, random)
 
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        """Set the task of every copy, and reset all; returns observations, flattened [N, S]."""
         self.device = tasks.device
         if self.vector.num_envs != len(tasks):
             self.vector.close()
-            self.vector = self._made(len(tasks))
+            self.vector = self._vector_of(len(tasks))
         rows = list(tasks.cpu().numpy())
-        self._tell(rows)
+        self._set_tasks(rows)
         seed = torch.randint(2**31, (), generator=random).item()
         observations, _ = self.vector.reset(seed=int(seed))
-        self._check(rows)
+        self._check_tasks(rows)
         return self._states(observations)
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Apply actions [N, A], clipped to the action space."""
         space = self.vector.single_action_space
         shaped = actions.cpu().numpy().reshape(-1, *space.shape)
         clipped = np.clip(shaped, space.low, space.high).astype(space.dtype)
@@ -90,32 +115,32 @@ class GymnasiumTasks(Environment):
             torch.as_tensor(terminated | truncated, device=self.device),
         )
 
-    def _made(self, copies: int) -> Any:
+    def _vector_of(self, copies: int) -> Any:
         vector = self.make(copies)
-        if (found := getattr(vector, "num_envs", None)) != copies:
-            what = type(vector).__name__ if found is None else f"{found} copies"
+        if (count := getattr(vector, "num_envs", None)) != copies:
+            returned = type(vector).__name__ if count is None else f"{count} copies"
             raise InputError(
-                f"environment {self.name}: make({copies}) returned {what}: it must return a "
+                f"environment {self.name}: make({copies}) returned {returned}: it must return a "
                 f"gymnasium.vector.VectorEnv of {copies} copies"
             )
         return vector
 
-    def _tell(self, tasks: list[Any]) -> None:
+    def _set_tasks(self, tasks: list[Any]) -> None:
         """Set the task of every copy.
 
         Raises:
-            InputError: there is no way to, or it fails.
+            InputError: the vector environment has no way to do so, or it fails.
         """
         base = getattr(self.vector, "unwrapped", self.vector)  # wrappers have no set_attr
         try:
             if (copies := _copies(base)) is not None:
                 for copy, task in zip(copies, tasks, strict=True):
-                    for level in _told(copy):
-                        level.task = task
+                    for holder in _task_holders(copy):
+                        holder.task = task
                 return
-            if self._asked is not type(base):
+            if self._reachable is not type(base):
                 self._check_reachable(base)
-                self._asked = type(base)
+                self._reachable = type(base)
             base.set_attr("task", tasks)
         except InputError:
             raise
@@ -125,38 +150,38 @@ class GymnasiumTasks(Environment):
             ) from error
 
     def _check_reachable(self, base: Any) -> None:
-        """Refuse copies that cannot be told, or of which only a wrapper would be told."""
+        """Refuse copies whose task cannot be set, or of which only a wrapper would have it."""
         if not hasattr(base, "set_attr") or not hasattr(base, "get_attr"):
             raise InputError(
                 f"environment {self.name}: {type(base).__name__} has neither copies in 'envs' nor "
-                "set_attr and get_attr, by which each copy could be told its task"
+                "set_attr and get_attr, which set the task of each copy"
             )
         if not (makers := getattr(base, "env_fns", None)):
             return
         sample = makers[0]()
-        having = [type(level).__name__ for level in _levels(sample) if _has_task(level)]
+        holders = [type(layer).__name__ for layer in _layers(sample) if _has_task(layer)]
         inner = type(sample.unwrapped).__name__
         sample.close()
-        if having != [inner]:
+        if holders != [inner]:
             raise InputError(
-                f"environment {self.name}: {' and '.join(having) or 'no class'} has an attribute "
+                f"environment {self.name}: {' and '.join(holders) or 'no class'} has an attribute "
                 f"'task': where copies run in processes, {inner} must have it, as 'task = None' in "
                 "the class, and no wrapper around it"
             )
 
-    def _check(self, tasks: list[Any]) -> None:
+    def _check_tasks(self, tasks: list[Any]) -> None:
         """Refuse copies that do not have their tasks after the reset."""
         base = getattr(self.vector, "unwrapped", self.vector)
         if (copies := _copies(base)) is not None:
-            found = [[level.task for level in _told(copy)] for copy in copies]
+            present = [[holder.task for holder in _task_holders(copy)] for copy in copies]
         else:
-            found = [[task] for task in base.get_attr("task")]
-        for number, (task, held) in enumerate(zip(tasks, found, strict=True)):
-            for other in held:
-                if not _same(task, other):
+            present = [[task] for task in base.get_attr("task")]
+        for number, (task, held) in enumerate(zip(tasks, present, strict=True)):
+            for value in held:
+                if not _same(task, value):
                     raise InputError(
                         f"environment {self.name}: the attribute 'task' of copy {number} is "
-                        f"{_short(other)} after a reset, and not {_short(task)} as it was set: "
+                        f"{_short(value)} after a reset, and not {_short(task)} as it was set: "
                         "reset must leave it as it is"
                     )
 
@@ -167,34 +192,34 @@ class GymnasiumTasks(Environment):
 
 def _copies(base: Any) -> list[Any] | None:
     """The environments of a vector environment, where they are in this process."""
-    found = getattr(base, "envs", None)
-    if not isinstance(found, list | tuple) or not found:
+    copies = getattr(base, "envs", None)
+    if not isinstance(copies, list | tuple) or not copies:
         return None
-    return list(found) if all(hasattr(each, "unwrapped") for each in found) else None
+    return list(copies) if all(hasattr(copy, "unwrapped") for copy in copies) else None
 
 
-def _levels(env: Any) -> list[Any]:
-    """An environment's wrappers from the outside, and what they wrap."""
-    levels = [env]
-    while levels[-1] is not env.unwrapped and hasattr(levels[-1], "env"):
-        levels.append(levels[-1].env)
-    return levels if levels[-1] is env.unwrapped else [*levels, env.unwrapped]
+def _layers(env: Any) -> list[Any]:
+    """An environment's wrappers from the outside, and the environment inside them."""
+    layers = [env]
+    while layers[-1] is not env.unwrapped and hasattr(layers[-1], "env"):
+        layers.append(layers[-1].env)
+    return layers if layers[-1] is env.unwrapped else [*layers, env.unwrapped]
 
 
-def _told(env: Any) -> list[Any]:
-    """Where the task of an environment is set."""
-    *wrappers, inner = _levels(env)
+def _task_holders(env: Any) -> list[Any]:
+    """The objects on which the task of an environment is set."""
+    *wrappers, inner = _layers(env)
     return [*filter(_has_task, wrappers), inner]
 
 
-def _has_task(level: Any) -> bool:
-    """Whether it has the attribute itself, and does not ask what it wraps."""
-    return "task" in getattr(level, "__dict__", ()) or hasattr(type(level), "task")
+def _has_task(layer: Any) -> bool:
+    """Whether it has the attribute itself, and does not forward it to the wrapped environment."""
+    return "task" in getattr(layer, "__dict__", ()) or hasattr(type(layer), "task")
 
 
-def _same(task: Any, found: Any) -> bool:
+def _same(task: Any, value: Any) -> bool:
     try:
-        one, other = np.asarray(task), np.asarray(found)
+        one, other = np.asarray(task), np.asarray(value)
         return one.shape == other.shape and bool(np.allclose(one, other, equal_nan=True))
     except (TypeError, ValueError):
         return False

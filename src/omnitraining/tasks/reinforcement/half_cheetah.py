@@ -21,18 +21,21 @@ SECONDS = 0.05
 
 
 class HalfCheetah(Environment):
-    """The body that its tasks share; no trajectory ends before its last step.
+    """The robot of both kinds of task; no trajectory ends before its last step.
 
-    States are those of HalfCheetah-v5, as are starts: positions uniform within 0.1 of rest,
-    velocities normal with deviation 0.1. Actions are clipped to +-1.
+    States and initial states are those of HalfCheetah-v5: positions uniform within 0.1 of the rest
+    pose, velocities normal with deviation 0.1. Actions are clipped to +-1.
 
     Args:
         control_cost: weight of the squared action in the reward. The paper names none; both code
-            bases it builds on have 0.05, on the action after clipping.
+            bases that it builds on have 0.05, on the action after clipping.
         horizon: steps of a trajectory.
+
+    Raises:
+        InputError: MuJoCo or Gymnasium is not installed, or a number is out of its range.
     """
 
-    states, actions = 17, 6
+    state_dim, action_dim = 17, 6
 
     def __init__(self, control_cost: float = 0.05, horizon: int = 200) -> None:
         if control_cost < 0 or horizon < 1:
@@ -44,17 +47,20 @@ class HalfCheetah(Environment):
         self.physics = Physics()
 
     def identity(self) -> str:
+        """Name, horizon and control cost."""
         return f"{super().identity()} control cost {self.control_cost}"
 
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        """States [N, 17] near the rest pose."""
         self.tasks = tasks
         count, joints = len(tasks), len(self.physics.rest)
         positions = 0.2 * torch.rand(count, joints, generator=random, dtype=torch.float64) - 0.1
         velocities = 0.1 * torch.randn(count, joints, generator=random, dtype=torch.float64)
-        states = self.physics.start(self.physics.rest + positions.numpy(), velocities.numpy())
+        states = self.physics.reset(self.physics.rest + positions.numpy(), velocities.numpy())
         return self._tensor(states)
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Apply torques [N, 6] for 0.05 seconds; returns states, rewards and no ends."""
         actions = actions.clamp(-1, 1)
         states, speeds = self.physics.step(actions.double().cpu().numpy())
         cost = self.control_cost * actions.square().sum(-1)
@@ -63,49 +69,71 @@ class HalfCheetah(Environment):
 
     @abstractmethod
     def reward(self, speeds: Tensor) -> Tensor:
-        """Of forward speeds [N] in metres per second, for the tasks at hand, before costs [N]."""
+        """Rewards before costs [N] of mean forward speeds [N] in metres per second."""
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.from_numpy(values).to(self.tasks.device, torch.float32)
 
 
 class HalfCheetahVelocity(HalfCheetah):
-    """Run at a speed between 0 and 2 metres per second: reward -|v - task| - cost."""
+    """Run at a speed between 0 and 2 metres per second: reward -|v - task| - cost.
+
+    Example:
+        >>> environment = HalfCheetahVelocity(horizon=10)
+        >>> tasks, random = torch.tensor([0.5, 2.0]), torch.Generator().manual_seed(0)
+        >>> environment.reset(tasks, random).shape
+        torch.Size([2, 17])
+        >>> states, rewards, ended = environment.step(torch.zeros(2, 6))
+        >>> rewards.shape, ended.any().item()
+        (torch.Size([2]), False)
+    """
 
     name = "cheetah-velocity"
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
-        """Speeds [count]."""
+        """Target speeds [count] in metres per second."""
         return 2 * torch.rand(count, generator=random)
 
     def reward(self, speeds: Tensor) -> Tensor:
+        """Minus the distance of the speeds [N] to those of the tasks."""
         return -(speeds - self.tasks).abs()
 
 
 class HalfCheetahDirection(HalfCheetah):
     """Run forwards or backwards: reward task * v - cost, with a task of 1 or -1.
 
-    Each is as likely as the other, and as frequent: of tasks drawn one by one, a few would often
-    be of one direction for the most part, and then favor a policy that knows no other.
+    Samples are balanced, half of each direction. A few independent tasks would often be mostly of
+    one direction, and favor a policy that has learned only that.
+
+    Example:
+        >>> environment = HalfCheetahDirection(horizon=10)
+        >>> environment.sample_tasks(4, torch.Generator().manual_seed(0)).sum().item()
+        0.0
     """
 
     name = "cheetah-direction"
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
-        """Directions [count], as many of each; of an odd number, either has one more."""
+        """Directions [count], half of each; of an odd number, either may have one more."""
         first = 2.0 * torch.randint(2, (1,), generator=random) - 1
         both = first * torch.tensor([1.0, -1.0]).repeat(count // 2 + 1)[:count]
         return both[torch.randperm(count, generator=random)]
 
     def reward(self, speeds: Tensor) -> Tensor:
+        """Speeds [N] in the directions of the tasks."""
         return speeds * self.tasks
 
 
 class Physics:
-    """Copies of a HalfCheetah side by side, in numpy float64.
+    """N copies of a HalfCheetah in MuJoCo, in numpy float64.
+
+    Attributes:
+        rest: joint positions of the rest pose [9].
+        positions: joint positions [N, 9], set by `reset`.
+        velocities: joint velocities [N, 9], set by `reset`.
 
     Raises:
-        InputError: MuJoCo or Gymnasium, which has the body's description, is not installed.
+        InputError: MuJoCo or Gymnasium, which has the model of the body, is not installed.
     """
 
     def __init__(self) -> None:
@@ -114,8 +142,8 @@ class Physics:
         self._batch: Any = None
         self._copies = 0
 
-    def start(self, positions: Any, velocities: Any) -> Any:
-        """Place N copies at joint positions and velocities [N, 9]; returns states [N, 17]."""
+    def reset(self, positions: Any, velocities: Any) -> Any:
+        """Set joint positions and velocities [N, 9] of N copies; returns states [N, 17]."""
         if self._copies != len(positions):
             batch = import_module("mujoco.batch")
             threads = torch.get_num_threads()
@@ -130,7 +158,14 @@ class Physics:
         return self._states()
 
     def step(self, controls: Any) -> tuple[Any, Any]:
-        """One step of 0.05 seconds: states [N, 17] and mean forward speeds [N] during it."""
+        """Advance by 0.05 seconds.
+
+        Args:
+            controls: torques in [-1, 1] [N, 6].
+
+        Returns:
+            States [N, 17], and the mean forward speeds of the step [N] in metres per second.
+        """
         before = self.positions[:, 0].copy()
         self.controls[:] = controls
         self._batch.step(nstep=FRAME_SKIP)
@@ -141,7 +176,7 @@ class Physics:
 
 
 def _model() -> tuple[Any, Any]:
-    """MuJoCo and the compiled body."""
+    """MuJoCo and the compiled model."""
     try:
         mujoco = import_module("mujoco")
         import_module("mujoco.batch")
@@ -150,7 +185,7 @@ def _model() -> tuple[Any, Any]:
         raise InputError(
             "HalfCheetah needs MuJoCo 3.17 or newer and Gymnasium: pip install 'omnitraining[rl]'"
         ) from error
-    # The attribute is about to go from MuJoCo; its place is a call on the compiled body.
+    # The attribute is deprecated in MuJoCo; a call on the compiled model replaces it.
     text = (assets / "half_cheetah.xml").read_text("utf-8").replace('settotalmass="14"', "")
     model = mujoco.MjModel.from_xml_string(text)
     mujoco.mj_setTotalmass(model, 14)

@@ -1,4 +1,4 @@
-"""2D Navigation (paper 6.3): walk from the center of a square to a goal that is not shown."""
+"""2D Navigation (paper 6.3): move from the center of a square to a goal that is not observed."""
 
 from typing import Literal
 
@@ -17,12 +17,24 @@ class Navigation(Environment):
     Args:
         reward: ``"squared"``, minus the squared distance to the goal, as the paper says, or
             ``"distance"``, minus the distance, with which MAML's published returns were made.
-        scale: what an action of 1 moves by. At 1 a young policy, of deviation 1, nearly always
-            moves by the most it can, so that learning is slow.
+        scale: distance of an action of 1. At 1 an untrained policy, of deviation 1, nearly always
+            moves by the maximum, so that learning is slow.
         horizon: steps of a trajectory.
+
+    Raises:
+        InputError: scale or horizon is not positive.
+
+    Example:
+        >>> environment = Navigation(horizon=10)
+        >>> goals = environment.sample_tasks(3, torch.Generator().manual_seed(0))
+        >>> environment.reset(goals, torch.Generator()).tolist()
+        [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+        >>> positions, rewards, ended = environment.step(torch.ones(3, 2))
+        >>> positions[0].tolist() == [torch.tensor(0.1).item()] * 2
+        True
     """
 
-    states = actions = 2
+    state_dim = action_dim = 2
 
     def __init__(
         self,
@@ -39,6 +51,7 @@ class Navigation(Environment):
         self.name = "navigation" if reward == "squared" else "navigation-distance"
 
     def identity(self) -> str:
+        """Name, horizon and scale."""
         return f"{super().identity()} scale {self.scale}"
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
@@ -46,11 +59,13 @@ class Navigation(Environment):
         return torch.rand(count, 2, generator=random) - 0.5
 
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
+        """Every copy at (0, 0)."""
         self.goals = tasks
         self.positions = torch.zeros_like(tasks)
         return self.positions
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Move by the actions [N, 2]; states are positions [N, 2]."""
         self.positions = self.positions + (self.scale * actions).clamp_(-0.1, 0.1)
         offsets = self.positions - self.goals
         rewards = -offsets.square().sum(-1)

@@ -1,7 +1,12 @@
 """From rewards to advantages: discounted sums, the linear baseline, and GAE.
 
-All tensors are [T tasks, M trajectories, H steps]; what comes after the end of a trajectory is
-marked in ``valid`` and has reward 0.
+Tensors are [T tasks, M trajectories, H steps]; steps after the end of a trajectory are not
+``valid`` and have reward 0.
+
+Duan et al. 2016, "Benchmarking deep reinforcement learning for continuous control"
+(https://arxiv.org/abs/1604.06778), has the baseline ([17] of the paper); Schulman et al. 2016,
+"High-dimensional continuous control using generalized advantage estimation"
+(https://arxiv.org/abs/1506.02438), has GAE.
 """
 
 import torch
@@ -17,9 +22,9 @@ def discounted_sums(values: Tensor, discount: float) -> Tensor:
 
 
 def baseline_features(states: Tensor) -> Tensor:
-    """Features [..., H, 2 S + 4] of states [..., H, S]: s, s^2, t, t^2, t^3, 1 (paper's [17]).
+    """Features [..., H, 2 S + 4] of states [..., H, S]: s, s^2, t, t^2, t^3, 1.
 
-    States are clipped to +-10, and time is counted in hundreds of steps, as in [17].
+    States are clipped to +-10, and time is counted in hundreds of steps, as in Duan et al.
     """
     clipped = states.clamp(-10, 10)
     time = torch.arange(states.shape[-2], device=states.device, dtype=states.dtype)[:, None] / 100
@@ -31,7 +36,7 @@ def baseline_features(states: Tensor) -> Tensor:
 def linear_baseline(states: Tensor, returns: Tensor, valid: Tensor, ridge: float = 1e-5) -> Tensor:
     """Values [T, M, H] of states, by ridge regression of the returns, task by task.
 
-    It scores the trajectories that it is fitted to, as in [17]. Solved in float64.
+    It predicts the trajectories that it is fitted to, as in Duan et al. Solved in float64.
 
     Args:
         states: [T, M, H, S].
@@ -50,29 +55,34 @@ def linear_baseline(states: Tensor, returns: Tensor, valid: Tensor, ridge: float
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, discount: float, trace: float
+    rewards: Tensor, values: Tensor, discount: float, gae_lambda: float
 ) -> Tensor:
-    """GAE (Schulman et al. 2016): discounted sums of r_t + discount V(t + 1) - V(t).
+    """GAE: sums of r_t + discount V(t + 1) - V(t), discounted by discount * gae_lambda.
 
     Args:
         rewards: [..., H].
         values: of the states [..., H], 0 after the end; so is the value after the last step.
         discount: gamma.
-        trace: lambda; at 1 the advantage is the return minus the value.
+        gae_lambda: at 1 the advantage is the return minus the value.
     """
     following = torch.cat([values[..., 1:], torch.zeros_like(values[..., :1])], -1)
-    return discounted_sums(rewards + discount * following - values, discount * trace)
+    return discounted_sums(rewards + discount * following - values, discount * gae_lambda)
 
 
-def standardized(advantages: Tensor, valid: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over the valid steps of a task; 0 elsewhere, all [T, M, H].
+def normalize_advantages(advantages: Tensor, valid: Tensor) -> Tensor:
+    """Advantages with mean 0 and deviation 1 over the valid steps of a task; 0 elsewhere.
 
-    Scaled by the share of valid steps, so that a mean over all steps is one over the valid ones.
+    They are divided by the fraction of valid steps, so that a mean over all steps is a mean over
+    the valid ones.
+
+    Args:
+        advantages: [T, M, H].
+        valid: steps that took place [T, M, H].
     """
     count = valid.sum((1, 2), keepdim=True)
     mean = (advantages * valid).sum((1, 2), keepdim=True) / count
     centered = (advantages - mean) * valid
     deviation = (centered.square().sum((1, 2), keepdim=True) / count).sqrt()
-    share = count / valid[0].numel()
-    scaled: Tensor = centered / (deviation + 1e-8) / share
+    fraction = count / valid[0].numel()
+    scaled: Tensor = centered / (deviation + 1e-8) / fraction
     return scaled

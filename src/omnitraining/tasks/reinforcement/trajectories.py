@@ -1,28 +1,24 @@
-"""Acting: many tasks, many trajectories, one batch per step."""
+"""Rollouts: trajectories of all tasks, simulated together."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.policies.gaussian import log_probability, policy_targets
+from omnitraining.policies.gaussian import PolicyTargets, log_prob
 from omnitraining.tasks.reinforcement.environment import Environment
+from omnitraining.tasks.reinforcement.policies import Policy
 from omnitraining.tasks.reinforcement.returns import (
     discounted_sums,
     generalized_advantages,
     linear_baseline,
-    standardized,
+    normalize_advantages,
 )
 
 
 class DivergedError(InputError):
-    """A policy put out an action that is not finite."""
-
-
-Policy = Callable[[Tensor], Tensor]
-"""From states [T, M, S] to means and log standard deviations [T, M, 2 A]."""
+    """A policy returned an action that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -30,35 +26,38 @@ class Trajectories:
     """M trajectories of H steps in each of T tasks.
 
     Attributes:
-        states: where the policy was [T, M, H, S].
-        actions: what it did there [T, M, H, A].
-        rewards: what it got for it [T, M, H].
+        states: [T, M, H, S].
+        actions: taken in these states [T, M, H, A].
+        rewards: of these actions [T, M, H].
         valid: steps before the end [T, M, H]; after it, everything else is 0.
-        log_probabilities: of the actions under the policy that acted [T, M, H].
+        log_probs: of the actions under the policy that took them [T, M, H].
     """
 
     states: Tensor
     actions: Tensor
     rewards: Tensor
     valid: Tensor
-    log_probabilities: Tensor
+    log_probs: Tensor
 
     def returns(self) -> Tensor:
-        """Mean sum of rewards of each task [T], not discounted."""
+        """Mean undiscounted return of each task [T]."""
         return self.rewards.sum(-1).mean(-1)
 
-    def samples(self, discount: float, trace: float) -> tuple[Tensor, Tensor]:
-        """What a policy learns from: states [T, M * H, S] and `policy_targets` [T, M * H, A + 2].
+    def samples(self, discount: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a policy update.
 
         Args:
             discount: gamma of returns.
-            trace: lambda of GAE.
+            gae_lambda: lambda of GAE.
+
+        Returns:
+            States [T, M * H, S] and packed `PolicyTargets` [T, M * H, A + 2].
         """
         returns = discounted_sums(self.rewards, discount)
         values = linear_baseline(self.states, returns, self.valid)
-        advantages = generalized_advantages(self.rewards, values, discount, trace)
-        advantages = standardized(advantages, self.valid)
-        targets = policy_targets(self.actions, advantages, self.log_probabilities)
+        advantages = generalized_advantages(self.rewards, values, discount, gae_lambda)
+        advantages = normalize_advantages(advantages, self.valid)
+        targets = PolicyTargets(self.actions, advantages, self.log_probs).pack()
         return self.states.flatten(1, 2), targets.flatten(1, 2)
 
 
@@ -70,14 +69,14 @@ def rollout(
     trajectories: int,
     random: torch.Generator,
 ) -> Trajectories:
-    """Let a policy act in T tasks, all trajectories at once.
+    """Trajectories of a policy in T tasks, all simulated together.
 
     Args:
-        environment: the world.
+        environment: that is simulated.
         tasks: T tasks [T, ...], on the device to compute on.
         policy: of states [T, M, S].
         trajectories: M, per task.
-        random: source of starts and actions, on the CPU.
+        random: source of initial states and actions, on the CPU.
 
     Raises:
         DivergedError: an action is not finite.
@@ -88,21 +87,21 @@ def rollout(
     noise = torch.randn(
         horizon,
         count,
-        environment.actions,
+        environment.action_dim,
         generator=torch.Generator(device).manual_seed(int(seed)),
         device=device,
     )
     state = environment.reset(tasks.repeat_interleave(trajectories, 0), random)
-    states = torch.empty(horizon, count, environment.states, device=device)
+    states = torch.empty(horizon, count, environment.state_dim, device=device)
     rewards = torch.empty(horizon, count, device=device)
     ends = torch.zeros(horizon, count, dtype=torch.bool, device=device)
-    outputs = torch.empty(horizon, count, 2 * environment.actions, device=device)
+    outputs = torch.empty(horizon, count, 2 * environment.action_dim, device=device)
     actions = torch.empty_like(noise)
     _check_shapes(environment, state, rewards[0], ends[0], count)
     for t in range(horizon):
         states[t] = state
         outputs[t] = policy(state.unflatten(0, (len(tasks), trajectories))).flatten(0, 1)
-        # Whole rows, half of no use: exponentials of parts of rows are computed one by one.
+        # Of whole rows, though half is not needed: exp of a part of each row is much slower.
         (mean, _), (_, std) = outputs[t].chunk(2, -1), outputs[t].exp().chunk(2, -1)
         torch.addcmul(mean, noise[t], std, out=actions[t])
         state, reward, end = environment.step(actions[t])
@@ -117,7 +116,7 @@ def rollout(
         torch.where(valid.unsqueeze(-1), actions, 0.0),
         torch.where(valid, rewards, 0.0),
         valid,
-        torch.where(valid, log_probability(outputs, actions), 0.0),
+        torch.where(valid, log_prob(outputs, actions), 0.0),
     )
     return Trajectories(*(_by_task(part, len(tasks)) for part in parts))
 
@@ -131,12 +130,12 @@ def _by_task(steps: Tensor, tasks: int) -> Tensor:
 def _check_shapes(
     environment: Environment, states: Tensor, rewards: Tensor, ends: Tensor, count: int
 ) -> None:
-    found = [list(part.shape) for part in (states, rewards, ends)]
-    wanted = [[count, environment.states], [count], [count]]
-    if found != wanted:
+    shapes = [list(part.shape) for part in (states, rewards, ends)]
+    expected = [[count, environment.state_dim], [count], [count]]
+    if shapes != expected:
         raise InputError(
-            f"{type(environment).__name__} returned states, rewards and ends of shapes {found} "
-            f"for {count} copies: they must be {wanted}"
+            f"{type(environment).__name__} returned states, rewards and ends of shapes {shapes} "
+            f"for {count} copies: they must be {expected}"
         )
 
 
@@ -148,16 +147,16 @@ def _check_finite(
     valid: Tensor,
     trajectories: int,
 ) -> None:
-    known = states.isfinite().all(-1)
-    way_out = ": the policy diverged; lower training.lr, or the lr of the algorithms"
-    for what, bad, error, why in (
-        ("an action", ~actions.isfinite().all(-1) & known & valid, DivergedError, way_out),
-        ("a state", ~known & valid, InputError, ""),
+    finite_states = states.isfinite().all(-1)
+    diverged = ": the policy diverged; lower training.lr, or the lr of the algorithms"
+    for quantity, bad, error, advice in (
+        ("an action", ~actions.isfinite().all(-1) & finite_states & valid, DivergedError, diverged),
+        ("a state", ~finite_states & valid, InputError, ""),
         ("a reward", ~rewards.isfinite() & valid, InputError, ""),
     ):
         if bad.any():
             step, copy = (int(i) for i in bad.nonzero()[0])
             raise error(
-                f"{environment.name}: {what} of task {copy // trajectories} (counted from 0) is "
-                f"not finite at step {step}{why}"
+                f"{environment.name}: {quantity} of task {copy // trajectories} (counted from 0) "
+                f"is not finite at step {step}{advice}"
             )

@@ -1,4 +1,4 @@
-"""Policies that act side by side do what each network does by itself."""
+"""Batched policies compute what each network computes by itself."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from omnitraining.adaptation.batched import SideBySide, copies
-from omnitraining.adaptation.inner_loop import descended
+from omnitraining.adaptation.batched import BatchedModules, expand_weights
+from omnitraining.adaptation.inner_loop import sgd_step
 from omnitraining.backbones import MLP
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, OmniNet, plain
-from omnitraining.policies.gaussian import GaussianHead, policy_gradient
-from omnitraining.tasks.reinforcement.acting import one_policy, policies
+from omnitraining.policies.gaussian import GaussianHead
+from omnitraining.pretraining import REINFORCE
+from omnitraining.tasks.reinforcement.policies import per_task_policy, shared_policy
 
 pytestmark = pytest.mark.usefixtures("float64")
 TASKS = 3
@@ -50,7 +51,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     **{f"{flow}-flow": (lambda f=flow: omni(f)) for flow in FLOWS},
     **{f"{flow}-flow, rank 2": (lambda f=flow: omni(f, 2)) for flow in FLOWS},
 }
-SIDE_BY_SIDE = {"mlp", "no bias"} | {name for name in BACKBONES if "flow" in name}
+WITHOUT_VMAP = {"mlp", "no bias"} | {name for name in BACKBONES if "flow" in name}
 each_backbone = pytest.mark.parametrize("kind", BACKBONES)
 
 
@@ -59,7 +60,7 @@ def network_of(kind: str) -> Network:
 
 
 def different(network: nn.Module) -> dict[str, Tensor]:
-    return {n: w + torch.randn_like(w) for n, w in copies(network, TASKS).items()}
+    return {n: w + torch.randn_like(w) for n, w in expand_weights(network, TASKS).items()}
 
 
 def one_by_one(network: nn.Module, weights: dict[str, Tensor], states: Tensor) -> Tensor:
@@ -72,21 +73,22 @@ def one_by_one(network: nn.Module, weights: dict[str, Tensor], states: Tensor) -
 def test_policies_are_the_networks_one_by_one(kind: str) -> None:
     network, states = network_of(kind), torch.randn(TASKS, 5, 2)
     weights = different(network)
-    policy = policies(network, weights)
+    policy = per_task_policy(network, weights)
     outputs = policy(states)
     assert outputs.shape == (TASKS, 5, 6)
     torch.testing.assert_close(outputs.detach(), one_by_one(network, weights, states))
-    assert SideBySide(network)._known == (kind in SIDE_BY_SIDE)
+    assert BatchedModules(network)._without_vmap == (kind in WITHOUT_VMAP)
 
 
 @each_backbone
-def test_copies_of_a_network_act_as_the_network(kind: str) -> None:
+def test_expanded_weights_are_the_policy_of_the_network(kind: str) -> None:
     network, states = network_of(kind), torch.randn(TASKS, 5, 2)
     if kind != "own class":  # which mixes the states that it sees at once
         torch.testing.assert_close(
-            policies(network, copies(network, TASKS))(states), one_policy(network)(states)
+            per_task_policy(network, expand_weights(network, TASKS))(states),
+            shared_policy(network)(states),
         )
-    torch.testing.assert_close(one_policy(network)(states[:1])[0], network(states[0]))
+    torch.testing.assert_close(shared_policy(network)(states[:1])[0], network(states[0]))
 
 
 @each_backbone
@@ -94,21 +96,21 @@ def test_a_gradient_step_of_many_networks_is_that_of_each(kind: str) -> None:
     network = network_of(kind)
     x, y = torch.randn(TASKS, 7, 2), torch.randn(TASKS, 7, 5)
     weights = different(network)
-    after = descended(network, weights, x, y, policy_gradient, 0.3)
+    after = sgd_step(network, weights, x, y, REINFORCE().inner_loss, 0.3)
     for task in range(TASKS):
         own = {name: w[task].clone().requires_grad_() for name, w in weights.items()}
-        loss = policy_gradient(functional_call(network, own, (x[task],)), y[task])
-        slopes = torch.autograd.grad(loss, [*own.values()])
-        for (name, before), slope in zip(own.items(), slopes, strict=True):
-            torch.testing.assert_close(after[name][task], (before - 0.3 * slope).detach())
+        loss = REINFORCE().inner_loss(functional_call(network, own, (x[task],)), y[task])
+        gradients = torch.autograd.grad(loss, [*own.values()])
+        for (name, before), gradient in zip(own.items(), gradients, strict=True):
+            torch.testing.assert_close(after[name][task], (before - 0.3 * gradient).detach())
 
 
-def test_acting_leaves_the_network_and_its_weights_as_they_are() -> None:
+def test_a_policy_leaves_the_network_and_its_weights_as_they_are() -> None:
     network = network_of("pre-flow")
     before = {n: p.clone() for n, p in network.named_parameters()}
     weights = different(network)
     kept = {n: w.clone() for n, w in weights.items()}
-    policies(network, weights)(torch.randn(TASKS, 5, 2))
+    per_task_policy(network, weights)(torch.randn(TASKS, 5, 2))
     assert all(torch.equal(p, before[n]) for n, p in network.named_parameters())
     assert all(torch.equal(w, kept[n]) for n, w in weights.items())
 
