@@ -4,16 +4,17 @@ Names are imported when they are first used, so that the command line starts wit
 are listed once, in ``__init__.pyi``, where type checkers look for them too.
 """
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
 def _listed() -> dict[str, str]:
-    """The modules of the public names: lines read ``from MODULE import NAME as NAME``."""
-    lines = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8").splitlines()
-    words = [line.split() for line in lines if line.startswith("from ")]
-    return {name: module for _, module, _, name, *_ in words}
+    """The modules of the public names, each imported as ``from MODULE import NAME as NAME``."""
+    stub = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    imports = re.findall(r"^from (\S+) import \(?\s*(\w+) as", stub, re.MULTILINE)
+    return {name: module for module, name in imports}
 
 
 _MODULES = _listed()
