@@ -39,8 +39,7 @@ Cells = dict[str, dict[str, float]]
 def main() -> None:
     """Measure the shipped model and write the record."""
     torch.set_num_threads(1)
-    trained, problem = find("glyphs"), Glyphs()
-    problem.set_test_shots(SHOTS)
+    trained, problem = find("glyphs"), Glyphs().with_test_shots(SHOTS)
     by_flow = training_scores(trained, problem)
     probabilities: dict[str, Cells] = {}
     strangers: Cells = {}

@@ -3,6 +3,7 @@
 import random
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from omnitraining.network import Network
 from omnitraining.pretraining import Baseline
 from omnitraining.tasks.classification.glyph_problem import Glyphs
 from omnitraining.tasks.classification.photos import Photos
-from omnitraining.tasks.classification.problem import EpisodeConfig
+from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 
 SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 16
 
@@ -129,13 +130,13 @@ def test_tasks() -> list[Row]:
             for flow in ("pre", "meta", "joint_pre"):
                 model.network(flow).backbone(x)
 
-    def judge() -> None:
-        glyphs.evaluate(model, inference, 600)
+    def evaluate(problem: Classification) -> None:
+        problem.evaluate(model, inference, 600)
 
     rows: list[Row] = []
     for shots in (1, 5):
-        glyphs.set_test_shots((shots,))
-        value, a, b = ratio(judge, embed, rounds=3)
+        problem = glyphs.with_test_shots((shots,))
+        value, a, b = ratio(partial(evaluate, problem), embed, rounds=3)
         case = f"glyphs, Conv4-32, {shots}-shot"
         rows.append(("600 tasks, four heads / embedding", case, value, "<= 1.5", _ms(a, b)))
     return rows

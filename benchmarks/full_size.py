@@ -27,7 +27,7 @@ from omnitraining.experiments.experiment import experiments
 from omnitraining.experiments.reproduction import plan
 from omnitraining.model import Model
 from omnitraining.runs.run import provenance
-from omnitraining.tasks.base import Supervised
+from omnitraining.tasks.base import Problem, Supervised
 from omnitraining.tasks.classification.problem import EpisodeConfig
 from omnitraining.teacher import Teacher
 
@@ -76,7 +76,7 @@ class Shapes(Supervised):
     def to(self, device: torch.device) -> None:
         raise NotImplementedError
 
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+    def with_test_shots(self, shots: tuple[int, ...]) -> Problem:
         raise NotImplementedError
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.evaluation import Evaluation, Inference
 from omnitraining.model import Model
-from omnitraining.tasks.base import Supervised
+from omnitraining.tasks.base import Problem, Supervised
 
 INPUTS = 6
 
@@ -30,7 +30,7 @@ class Toy(Supervised):
     def to(self, device: torch.device) -> None:
         self.points = self.points.to(device)
 
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+    def with_test_shots(self, shots: tuple[int, ...]) -> Problem:
         raise NotImplementedError
 
     def samples(self, classes: Tensor, random: torch.Generator) -> Tensor:

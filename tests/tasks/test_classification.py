@@ -234,9 +234,12 @@ def test_ways_are_capped_at_the_classes_of_a_benchmark() -> None:
 
 def test_shots_may_be_chosen_later_but_must_fit(data: Classification) -> None:
     network = model(data)
-    data.set_test_shots((4,))
-    assert list(data.evaluate(network, Inference(), 2).cells) == ["blobs 3-way 4-shot"]
-    data.set_test_shots((7,))
+    more = data.with_test_shots((4,))
+    assert list(more.evaluate(network, Inference(), 2).cells) == ["blobs 3-way 4-shot"]
+    assert list(data.evaluate(network, Inference(), 2).cells) != list(
+        more.evaluate(network, Inference(), 2).cells
+    )
+    data = data.with_test_shots((7,))
     with pytest.raises(InputError, match=r"class 'c0' of c has 9 images, fewer than .* = 10"):
         data.evaluate(network, Inference(), 2)
 

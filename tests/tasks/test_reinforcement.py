@@ -418,8 +418,7 @@ def test_other_trajectories_or_another_horizon_are_other_tests() -> None:
     model = model_of(data)
     longer = Reinforcement(Navigation("distance", horizon=7), 3, 4, test_steps=2, test_tasks=7)
     hashes = [d.evaluate(model, Inference(), 7) for d in (data, longer)]
-    data.set_test_shots((5,))
-    hashes.append(data.evaluate(model, Inference(), 7))
+    hashes.append(data.with_test_shots((5,)).evaluate(model, Inference(), 7))
     assert len({e.cells["navigation-distance 1 steps"].tasks_hash for e in hashes}) == 3
 
 

@@ -4,7 +4,6 @@ The paper asks this of pre-training and meta-training on its benchmarks (Figures
 is asked of every flow of one model, on images of the user's own.
 """
 
-import copy
 import time
 import warnings
 from collections.abc import Iterator
@@ -136,11 +135,13 @@ def measure(
                 stacklevel=2,
             )
     many = len(trained) > 1
-    judged.benchmarks = {
-        **{f"{TRAINED} of {i.name}" if many else TRAINED: i for i in trained},
-        NEW: judged.validation,
-        own.name: own,
-    }
+    judged = judged.with_changes(
+        benchmarks={
+            **{f"{TRAINED} of {i.name}" if many else TRAINED: i for i in trained},
+            NEW: judged.validation,
+            own.name: own,
+        }
+    )
     frozen = judged.evaluate(model, inference, tasks)
     tuned = Evaluation(frozen.unit, frozen.higher_is_better)
     shots = judged.protocol.test_shots
@@ -282,9 +283,9 @@ def for_images(problem: Classification, own: LabeledImages) -> Classification:
     old = problem.protocol
     shots = tuple(s for s in sorted(set(old.test_shots)) if s < fewest) or (1,)
     queries = min(old.queries, fewest - shots[-1])
-    judged = copy.copy(problem)
-    judged.protocol = replace(old, test_shots=shots, shots=shots[-1], queries=queries)
-    return judged
+    return problem.with_changes(
+        protocol=replace(old, test_shots=shots, shots=shots[-1], queries=queries)
+    )
 
 
 def chosen_rate(problem: Classification, model: Model, backbone: nn.Module, tasks: int) -> float:

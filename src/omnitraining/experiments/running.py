@@ -253,6 +253,7 @@ def judged(run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()) -> E
     tasks = problem.test_tasks if tasks is None else tasks
     if not 2 <= tasks <= problem.test_tasks:
         raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
+    model = run_config.ready(run)  # which moves the data to the device
     if shots:
-        problem.set_test_shots(shots)
-    return problem.evaluate(run_config.ready(run), run_config.inference, tasks)
+        problem = problem.with_test_shots(shots)
+    return problem.evaluate(model, run_config.inference, tasks)

@@ -93,8 +93,7 @@ def calibrate(problem: Classification, model: Model, inference: Inference) -> Ca
     smallest = int(images.labels.bincount().min())
     most = max(1, smallest - problem.protocol.queries)
     shots = tuple(k for k in SHOTS if k <= most)
-    asked = problem.protocol.test_shots
-    problem.set_test_shots(shots)
+    problem = problem.with_test_shots(shots)
     ways = max(2, min(problem.protocol.test_ways, len(images.classes)))
     known: dict[nn.Module, Tensor] = {}
     votes: dict[str, list[float]] = {}
@@ -118,7 +117,6 @@ def calibrate(problem: Classification, model: Model, inference: Inference) -> Ca
                 levels = torch.linspace(0, 1, QUANTILES, dtype=torch.float64)
                 quantiles = familiar.flatten().double().quantile(levels).tolist()
                 familiarity.setdefault(head, []).append([round(value, 6) for value in quantiles])
-    problem.set_test_shots(asked)
     return Calibration(shots, votes, temperatures, familiarity)
 
 

@@ -75,8 +75,12 @@ class Problem(ABC):
         """Move the data to ``device``."""
 
     @abstractmethod
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
-        """Choose the support samples (per class) of the test tasks."""
+    def with_test_shots(self, shots: tuple[int, ...]) -> "Problem":
+        """A copy that shares the data, with other numbers of support samples per class at test.
+
+        Raises:
+            InputError: a number is out of range.
+        """
 
     @abstractmethod
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:

@@ -33,7 +33,7 @@ class Blueprint(Problem):
     def to(self, device: torch.device) -> None:
         pass
 
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
+    def with_test_shots(self, shots: tuple[int, ...]) -> Problem:
         raise self._no_data()
 
     def samples(self, step: int, random: torch.Generator, model: Model) -> StepData:

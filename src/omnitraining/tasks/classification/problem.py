@@ -1,6 +1,7 @@
 """Few-shot image classification: mini-batches, episodes, and the fixed test episodes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -166,8 +167,24 @@ class Classification(Supervised):
     def to(self, device: torch.device) -> None:
         self.domains.to(device)
 
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
-        self.protocol = replace(self.protocol, test_shots=shots)
+    def with_test_shots(self, shots: tuple[int, ...]) -> "Classification":
+        return self.with_changes(protocol=replace(self.protocol, test_shots=shots))
+
+    def with_changes(
+        self,
+        protocol: EpisodeConfig | None = None,
+        benchmarks: Mapping[str, LabeledImages] | None = None,
+    ) -> "Classification":
+        """A copy that shares the data, with other validation and test tasks.
+
+        Args:
+            protocol: shape of its tasks; the same if not given.
+            benchmarks: its test images by benchmark name; the same if not given.
+        """
+        changed = copy(self)
+        changed.protocol = protocol or self.protocol
+        changed.benchmarks = dict(self.benchmarks if benchmarks is None else benchmarks)
+        return changed
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         labels = self.domains.labels

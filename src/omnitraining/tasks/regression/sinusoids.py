@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ class Sinusoids(Supervised):
         self.waves = Waves(waves, torch.Generator().manual_seed(seed))
         self.support, self.queries = support, queries
         self.test_steps = test_steps
-        self.set_test_shots(test_shots)
+        self.test_shots = _checked_shots(test_shots)
         self.device = torch.device("cpu")
 
     @property
@@ -106,10 +107,10 @@ class Sinusoids(Supervised):
         self.waves.x, self.waves.y = self.waves.x.to(device), self.waves.y.to(device)
         self.device = device
 
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
-        if not shots or min(shots) < 1 or max(shots) > POINTS:
-            raise InputError(f"problem.test_shots is {shots}: give numbers from 1 to {POINTS}")
-        self.test_shots = shots
+    def with_test_shots(self, shots: tuple[int, ...]) -> "Sinusoids":
+        changed = copy(self)
+        changed.test_shots = _checked_shots(shots)
+        return changed
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         wave = torch.randint(len(self.waves.x), (POINTS,), generator=random)
@@ -209,3 +210,9 @@ class Sinusoids(Supervised):
         grid = simplex_grid(len(voters), parts=20).to(votes)
         errors = torch.stack([(votes @ w - episode.query_y).square().mean((1, 2, 3)) for w in grid])
         return grid[errors.argmin(0)]
+
+
+def _checked_shots(shots: tuple[int, ...]) -> tuple[int, ...]:
+    if not shots or min(shots) < 1 or max(shots) > POINTS:
+        raise InputError(f"problem.test_shots is {shots}: give numbers from 1 to {POINTS}")
+    return shots

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Literal
 
 import torch
@@ -136,11 +137,13 @@ class Reinforcement(Problem):
         """Simulate and compute on a device."""
         self.device = device
 
-    def set_test_shots(self, shots: tuple[int, ...]) -> None:
-        """Choose the trajectories per gradient step at test."""
+    def with_test_shots(self, shots: tuple[int, ...]) -> "Reinforcement":
+        """A copy with another number of trajectories per gradient step."""
         if len(shots) != 1 or shots[0] < 1:
             raise InputError(f"--shots is {shots}: give one number of trajectories, 1 or more")
-        (self.trajectories,) = shots
+        changed = copy(self)
+        (changed.trajectories,) = shots
+        return changed
 
     def check(self, model: Model) -> None:
         """Refuse algorithms other than REINFORCE and MAML, and networks that mix states.
