@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.timing import Row, put, ratio
 from omnitraining.config.run_config import instantiate, parse
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.learner import FewShotClassifier, Trained
+from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.inputs import ImageInputs
 
@@ -53,7 +53,7 @@ def learner() -> list[Row]:
     return rows
 
 
-def _untrained() -> Trained:
+def _untrained() -> TrainedModel:
     """Omni-ResNet-12 with Baseline and ProtoNet, as it starts."""
     sizes = {
         "shape": [3, SIDE, SIDE],
@@ -73,7 +73,7 @@ def _untrained() -> Trained:
     heads = ("pre", "joint", "meta", "ensemble", "vote")
     flat = Calibration((5,), {f: [1 / 3] for f in heads[:3]}, {h: [1.0] for h in heads}, {})
     inputs = ImageInputs(3, SIDE, SIDE, (0.5,) * 3, (1.0,) * 3)
-    return Trained(model, config, inputs, flat, "Omni-ResNet-12")
+    return TrainedModel(model, config, inputs, flat, "Omni-ResNet-12")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from omnitraining.backbones import Conv4, ResNet10, ResNet12, ResNet18, ViT
 from omnitraining.cli import main
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
-from omnitraining.learner import FewShotClassifier, Trained
+from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.omninet import OmniNet
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
@@ -185,11 +185,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_flow_of_a_fitted_predictor_has_maps(run: Run) -> None:
     data = blobs(3, 6, "x")
-    learner = FewShotClassifier(Trained.from_run(run), flow="ensemble").fit(
+    learner = FewShotClassifier(TrainedModel.from_run(run), flow="ensemble").fit(
         data.images, data.labels
     )
-    levels = learner.levels(data.images[::6])
-    maps = predictor_maps(learner.predictor_, levels, torch.arange(3))
+    pixels = learner.preprocess(data.images[::6])
+    maps = predictor_maps(learner.predictor_, pixels, torch.arange(3))
     assert list(maps) == ["pre", "joint", "meta"]
     for flow, found in maps.items():
         assert found.shape == (3, 4, 4), flow
@@ -241,7 +241,7 @@ def test_wrong_words_are_one_line(
     assert "--count is 0" in says(run.path, "--count", 0, "--out", out)
     assert "give --images" in says(tmp_path, "--out", out)
     assert "of Sinusoids, not of images" in says(waves, "--out", out)
-    assert "looks at no images" in says(waves, "--images", photos / "p0", "--out", out)
+    assert "is a model of curves" in says(waves, "--images", photos / "p0", "--out", out)
     assert "no.png" in says(run.path, "--images", damaged, "--out", out)
     assert "map.xyz" in says(run.path, "--count", 1, "--out", tmp_path / "map.xyz")
     assert not out.exists()

@@ -100,14 +100,14 @@ def test_images_are_named_one_by_one_or_by_a_pattern(
     assert [Path(r["image"]).name[:4] for r in json.loads(out)] == ["naïv", "two ", "two ", "two "]
     found = said(capsys, "predict", learned, "support/*/*(0)*", "--csv")
     assert found.count("\n") == 5
-    assert "no file is named as query/x*" in refused(capsys, "predict", learned, "query/x*")
+    assert "no file matches query/x*" in refused(capsys, "predict", learned, "query/x*")
 
 
-def test_strangers_are_none_of_these(
+def test_unknown_images_are_none_of_these(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapt = ("adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
-    said(capsys, *adapt, "--reject", "0.9", "--flow", "pre")
+    said(capsys, *adapt, "--accept-rate", "0.9", "--flow", "pre")
     noise = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     assert "none of these" in said(capsys, "predict", tmp_path / "a", tmp_path / "noise.png")
@@ -129,7 +129,7 @@ def test_wrong_input_is_one_line(
         "images (1) are all of one class, 'cat'": ("adapt", "glyphs", tmp_path / "one", *out),
         "rows does not exist: give a shipped": ("adapt", "rows", photos / "support", *out),
         "flow is 'mid'": ("adapt", "glyphs", photos / "support", *out, "--flow", "mid"),
-        "reject is 2.0": ("adapt", "glyphs", photos / "support", *out, "--reject", "2"),
+        "accept_rate is 2.0": ("adapt", "glyphs", photos / "support", *out, "--accept-rate", "2"),
         "arguments are required: --out": ("adapt", "glyphs", photos / "support"),
         "there is no saved learner at": ("predict", tmp_path / "x", tmp_path / "note.png"),
         "note.png is not an image": ("predict", learned, tmp_path / "note.png"),

@@ -38,7 +38,9 @@ def fitted(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that a fitted learner saved."""
     path, data = tmp_path_factory.mktemp("fitted") / "learner", blobs(3, 4, "x")
     labels = np.array(["ä", "b", "c"])[data.labels]
-    FewShotClassifier(find(run.path, trust=True), reject=0.95).fit(data.images, labels).save(path)
+    FewShotClassifier(find(run.path, trust=True), accept_rate=0.95).fit(data.images, labels).save(
+        path
+    )
     return path
 
 
@@ -118,7 +120,7 @@ def test_weights_load_into_the_untouched_class(
 def test_safetensors_say_what_the_model_takes(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "weights"
     trained = find(run.path, trust=True)
-    export.save_safetensors(export.plain_flow(trained, "pre"), out, export.facts_of(trained))
+    export.save_safetensors(export.plain_flow(trained, "pre"), out, export.metadata_of(trained))
     with safe_open(out, framework="pt") as file:
         facts = file.metadata()
     assert facts["format"] == "pt" and facts["model"] == "omni"
@@ -222,10 +224,10 @@ def test_a_fitted_predictor_is_one_onnx_file(run: Run, fitted: Path, tmp_path: P
     learner, network = load(fitted, trust=True), session(out)
     assert isinstance(learner, FewShotClassifier)
     x = blobs(3, 5, "q", seed=9).images
-    levels = learner.levels(x)
-    probabilities, familiarity = network.run(None, {"levels": levels.numpy()})
+    images = learner.preprocess(x)
+    probabilities, similarity = network.run(None, {"images": images.numpy()})
     np.testing.assert_allclose(probabilities, learner.predict_proba(x), atol=1e-4)
-    np.testing.assert_allclose(familiarity, learner.familiarity(x), atol=1e-4)
+    np.testing.assert_allclose(similarity, learner.similarity(x), atol=1e-4)
     facts = network.get_modelmeta().custom_metadata_map
     assert json.loads(facts["labels"]) == ["b", "c", "ä"] == learner.classes_.tolist()
     assert float(facts["threshold"]) == pytest.approx(learner.threshold_)

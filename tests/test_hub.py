@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import evaluate_run, train_run
-from omnitraining.learner import FewShotClassifier, Trained, hub, hub_download, load
+from omnitraining.learner import FewShotClassifier, TrainedModel, hub, hub_download, load
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
 
@@ -104,7 +104,7 @@ def test_the_card_says_data_results_configuration_license_and_how_to_load(
 def test_no_name_in_a_card_is_html_or_ends_its_block(run: Run, tmp_path: Path) -> None:
     data, names = blobs(2, 4, "x"), ["<img src=x onerror=alert(1)>", "[a](javascript:b)\n# c|d"]
     learner = load(run.path, trust=True)
-    assert isinstance(learner, FewShotClassifier) and isinstance(learner.model, Trained)
+    assert isinstance(learner, FewShotClassifier) and isinstance(learner.model, TrainedModel)
     learner.model.config["omninet"] = {"shared_until": "a\n\n```\n\n<script>"}
     learner.model.name = "<b>"
     learner.fit(data.images, np.array(names)[data.labels])

@@ -22,7 +22,7 @@ from omnitraining.config.run_config import RunConfig, dump, load_run, parse
 from omnitraining.config.trust import Check, own_classes
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import changed_fields, evaluate_run, train_run
-from omnitraining.learner import FewShotClassifier, Trained, hub
+from omnitraining.learner import FewShotClassifier, TrainedModel, hub
 from omnitraining.runs.run import Run
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, config
 
@@ -279,7 +279,7 @@ def test_what_is_trusted_is_run(touched: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names stranger\.Mine"):
         evaluate_run(Run(run.path))
     assert not touched.exists() and "stranger" not in sys.modules
-    assert isinstance(omnitraining.load(tmp_path / "saved", trust=True).model, Trained)
+    assert isinstance(omnitraining.load(tmp_path / "saved", trust=True).model, TrainedModel)
     assert touched.exists()
 
 

@@ -57,7 +57,7 @@ from omnitraining.datasets import decoding
 from omnitraining.datasets.arrays import from_arrays, from_dataset
 from omnitraining.experiments.running import train_run
 from omnitraining.experiments.tuning import Range, Search
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from omnitraining.learner.sources import find
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks
@@ -328,7 +328,7 @@ def whole_png(room: Room) -> bytes:
 
 
 @cache
-def model() -> Trained:
+def model() -> TrainedModel:
     return find("glyphs")
 
 
@@ -896,7 +896,7 @@ _CASES = [
     Case(
         FITS,
         "a share above one",
-        lambda r: r.omni("adapt", "glyphs", r.photos, "--reject", 95, "--out", "a"),
+        lambda r: r.omni("adapt", "glyphs", r.photos, "--accept-rate", 95, "--out", "a"),
     ),
     Case(FITS, "one class", lambda r: glyphs().fit(gray(), [1, 1, 1, 1])),
     Case(FITS, "fewer labels than images", lambda r: glyphs().fit(gray(), [0, 1])),

@@ -27,7 +27,7 @@ from omnitraining.datasets.json_lists import json_lists
 from omnitraining.datasets.pickles import pickles, read_pickle
 from omnitraining.datasets.tables import one_table
 from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.learner import FewShotClassifier, FewShotRegressor, Trained, load
+from omnitraining.learner import FewShotClassifier, FewShotRegressor, TrainedModel, load
 from omnitraining.learner.sources import MODELS
 from omnitraining.runs.run import Run, load_checkpoint, unique_tensors
 
@@ -104,7 +104,9 @@ def fitted() -> tuple[tuple[Any, dict[str, Any]], ...]:
     """Text and tensors of two small learners that were fitted: of images, and of curves."""
     found = []
     for kind, fields, votes in (IMAGES, CURVES):
-        learner = kind(Trained.from_bytes(learner_of(*fields, votes=votes), "a learner", True)[0])
+        learner = kind(
+            TrainedModel.from_bytes(learner_of(*fields, votes=votes), "a learner", True)[0]
+        )
         if kind is FewShotClassifier:
             learner.fit(np.eye(16 * 16).reshape(-1, 16, 16)[:6], list("aabbcc"))
         else:
@@ -175,7 +177,7 @@ def checkpoint(data: bytes) -> object:
 
 
 def learner(data: bytes) -> object:
-    return Trained.from_bytes(data, "a learner")
+    return TrainedModel.from_bytes(data, "a learner")
 
 
 def matlab(data: bytes) -> object:

@@ -71,7 +71,7 @@ def classifier(folder: Path) -> Callable[[int], Answer]:
     """
     size = 32
     support, queries = examples.armenian(size)
-    learner = FewShotClassifier("glyphs", "ensemble", reject=0.95)
+    learner = FewShotClassifier("glyphs", "ensemble", accept_rate=0.95)
     pictures = np.concatenate([np.stack(each) for each in support.values()])
     learner.fit(pictures, np.repeat([*support], examples.SHOTS))
     paths = [folder / f"{number}.png" for number in range(len(queries))]
@@ -86,8 +86,8 @@ def classifier(folder: Path) -> Callable[[int], Answer]:
             "picture": [Image.fromarray(queries[number])],
             "file": [paths[number]],
         }
-        probabilities, familiarity = learner.judge(forms[form])
-        return learner.decide(probabilities, familiarity).astype(str), probabilities
+        probabilities, similarity = learner.predict_with_scores(forms[form])
+        return learner.to_labels(probabilities, similarity).astype(str), probabilities
 
     return asked
 

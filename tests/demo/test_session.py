@@ -14,18 +14,18 @@ from omnitraining.demo import examples, page, server, session, view
 from omnitraining.demo.drawing import centered
 from omnitraining.demo.session import Session
 from omnitraining.errors import InputError
-from omnitraining.learner import FewShotClassifier, Trained
+from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.sources import find
 from tests.learner.models import curves
 
 
 @pytest.fixture(scope="module")
-def trained() -> Trained:
+def trained() -> TrainedModel:
     return find("glyphs")
 
 
 @pytest.fixture
-def taught(trained: Trained) -> Session:
+def taught(trained: TrainedModel) -> Session:
     """A session that knows the five letters."""
     made = Session(trained)
     for name, images in examples.armenian(made.side).support.items():
@@ -43,38 +43,40 @@ def test_the_answer_is_that_of_a_learner_of_the_same_images(taught: Session) -> 
     images = np.concatenate([np.stack(each) for each in support.values()])
     learner.fit(images, np.repeat([*support], examples.SHOTS))
     for picture in queries(taught)[:5]:
-        found = taught.ask(picture)
+        found = taught.predict(picture)
         wanted = learner.predict_proba(picture[None, 0])[0]
         assert found.label == learner.predict(picture[None, 0])[0]
-        assert [*found.opinions[-1].probabilities] == [*learner.classes_]
-        np.testing.assert_allclose([*found.opinions[-1].probabilities.values()], wanted, atol=1e-5)
+        assert [*found.flows[-1].probabilities] == [*learner.classes_]
+        np.testing.assert_allclose([*found.flows[-1].probabilities.values()], wanted, atol=1e-5)
 
 
-def test_every_flow_has_an_opinion_and_a_map(taught: Session) -> None:
-    found = taught.ask(queries(taught)[0])
-    assert [opinion.flow for opinion in found.opinions] == ["pre", "joint", "meta", "ensemble"]
-    for opinion in found.opinions:
-        assert sum(opinion.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    for opinion in found.opinions[:3]:
-        assert opinion.heat is not None and opinion.heat.shape == found.levels.shape[1:]
-        assert opinion.heat.min() >= 0 and opinion.heat.max() <= 1
-    assert found.opinions[-1].heat is None
+def test_every_flow_has_a_prediction_and_a_map(taught: Session) -> None:
+    found = taught.predict(queries(taught)[0])
+    assert [flow.flow for flow in found.flows] == ["pre", "joint", "meta", "ensemble"]
+    for flow in found.flows:
+        assert sum(flow.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    for flow in found.flows[:3]:
+        assert flow.heat is not None and flow.heat.shape == found.pixels.shape[1:]
+        assert flow.heat.min() >= 0 and flow.heat.max() <= 1
+    assert found.flows[-1].heat is None
 
 
-def test_what_is_added_later_is_as_if_it_had_been_there(trained: Trained, taught: Session) -> None:
+def test_what_is_added_later_is_as_if_it_had_been_there(
+    trained: TrainedModel, taught: Session
+) -> None:
     slow, picture = Session(trained), queries(taught)[1]
     for name, pictures in [*taught.pictures.items()]:
         slow.add(name, pictures)
         if len(slow.pictures) > 1:
-            slow.ask(picture)
-    one, other = taught.ask(picture), slow.ask(picture)
-    for left, right in zip(one.opinions, other.opinions, strict=True):
+            slow.predict(picture)
+    one, other = taught.predict(picture), slow.predict(picture)
+    for left, right in zip(one.flows, other.flows, strict=True):
         assert left.probabilities == pytest.approx(right.probabilities, abs=1e-5)
     slow.remove(one.label)
-    assert one.label not in slow.ask(picture).opinions[-1].probabilities
+    assert one.label not in slow.predict(picture).flows[-1].probabilities
 
 
-def test_sessions_share_nothing(trained: Trained, taught: Session) -> None:
+def test_sessions_share_nothing(trained: TrainedModel, taught: Session) -> None:
     other = Session(trained)
     assert not other.pictures
     other.add("a", queries(taught)[:1])
@@ -85,15 +87,15 @@ def test_what_is_saved_predicts_the_same(taught: Session, tmp_path: Path) -> Non
     learner = load(taught.save(tmp_path))
     assert isinstance(learner, FewShotClassifier)
     for picture in queries(taught)[:3]:
-        assert learner.predict(picture[None])[0] == taught.ask(picture).label
+        assert learner.predict(picture[None])[0] == taught.predict(picture).label
 
 
-def test_files_are_read_as_the_learner_reads_them(trained: Trained, tmp_path: Path) -> None:
+def test_files_are_read_as_the_learner_reads_them(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "café [1].jpg"
     Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), 9).save(path)
     picture = Session(trained).read([path])[0]
     assert trained.inputs is not None
-    assert (trained.inputs.levels([path]) == trained.inputs.levels(picture[None])).all()
+    assert (trained.inputs.pixels([path]) == trained.inputs.pixels(picture[None])).all()
 
 
 @pytest.mark.parametrize(
@@ -112,15 +114,17 @@ def test_what_cannot_be_added_is_said(taught: Session, name: str, count: int, wo
     assert before.keys() == taught.pictures.keys()
 
 
-def test_there_are_two_classes_or_more_and_not_too_many(trained: Trained, taught: Session) -> None:
+def test_there_are_two_classes_or_more_and_not_too_many(
+    trained: TrainedModel, taught: Session
+) -> None:
     picture, made = queries(taught)[0], Session(trained)
     with pytest.raises(InputError, match="Add two classes first"):
-        made.ask(picture)
+        made.predict(picture)
     for number in range(session.CLASSES):
         made.add(f"class {number}", [picture])
         if number == 0:
             with pytest.raises(InputError, match="Add one more class first"):
-                made.ask(picture)
+                made.predict(picture)
     with pytest.raises(InputError, match="There are 20 classes already"):
         made.add("one more", [picture])
     made.add("class 3", [picture])  # an old one still takes pictures
@@ -129,7 +133,7 @@ def test_there_are_two_classes_or_more_and_not_too_many(trained: Trained, taught
 
 
 def test_files_that_are_no_pictures_are_named(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, notes, wide = Session(trained), tmp_path / "notes.png", tmp_path / "wide.png"
     notes.write_text("no image")
@@ -162,14 +166,14 @@ def test_a_drawing_is_centered_and_an_empty_one_refused() -> None:
 def test_names_cannot_write_html(taught: Session) -> None:
     name = "<img src=x onerror=alert(1)>"
     taught.add(name, queries(taught)[:1])
-    found = taught.ask(queries(taught)[0])
-    for html in (view.classes(taught.pictures), view.answer(found), view.message(name, True)):
+    found = taught.predict(queries(taught)[0])
+    for html in (view.classes(taught.pictures), view.prediction(found), view.message(name, True)):
         assert "<img src=x" not in html and "&lt;img src=x" in html
 
 
 def test_the_empty_page_says_what_to_do() -> None:
     assert "Name one below" in view.classes({})
-    assert "two classes or more" in view.answer(None)
+    assert "two classes or more" in view.prediction(None)
     one = {"cat": [np.zeros((3, 8, 8), np.uint8)]}
     assert "1 picture<" in view.classes(one) and "add another" in view.classes(one)
 
@@ -203,7 +207,7 @@ def test_the_command_says_what_is_missing(
     assert "nowhere does not exist" in capsys.readouterr().err
 
 
-def test_pictures_are_shown_as_the_network_gets_them(trained: Trained) -> None:
+def test_pictures_are_shown_as_the_network_gets_them(trained: TrainedModel) -> None:
     color = Image.new("RGB", (40, 40), (200, 110, 0))
     (picture,) = Session(trained).read([color])
     assert picture.shape == (3, 32, 32) and np.unique(picture).tolist() == [124]

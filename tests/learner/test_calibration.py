@@ -1,18 +1,24 @@
 """Temperatures, calibration errors and thresholds against values that are known."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.calibration import calibration_error
+from omnitraining.evaluation import Inference
+from omnitraining.learner import checks
 from omnitraining.learner.calibration import (
     Calibration,
-    calibration_error,
-    cosines,
+    calibrate,
+    cosine_similarities,
     fit_temperature,
     head_weights,
 )
 from omnitraining.learner.predictor import tempered
 from omnitraining.tasks.classification.episodes import TaskIndices
+from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import untrained
 
 
@@ -57,8 +63,8 @@ def test_values_between_measured_shots_are_interpolated_by_their_logarithm() -> 
     )
     assert made.temperature("vote", 2) == pytest.approx(2)  # half-way from log 1 to log 4
     assert made.temperature("vote", 0.5) == 1 and made.temperature("vote", 100) == 3
-    assert made.vote(2) == pytest.approx({"pre": 0.5, "meta": 0.5})
-    assert made.vote(1) == {"meta": 1.0}
+    assert made.weights(2) == pytest.approx({"pre": 0.5, "meta": 0.5})
+    assert made.weights(1) == {"meta": 1.0}
     assert made.threshold("vote", 1, 0.95) == pytest.approx(0.05)
     assert made.threshold("vote", 4, 0.8) == pytest.approx(0.1)
 
@@ -66,7 +72,7 @@ def test_values_between_measured_shots_are_interpolated_by_their_logarithm() -> 
 def test_cosines_are_those_of_queries_and_class_means() -> None:
     features = torch.randn(20, 5)
     support, query = torch.arange(6).view(1, 3, 2), torch.arange(6, 12).view(1, 3, 2)
-    found = cosines(features, TaskIndices(support, query))
+    found = cosine_similarities(features, TaskIndices(support, query))
     for q in range(6):
         for n in range(3):
             mean = features[2 * n : 2 * n + 2].mean(0)
@@ -75,32 +81,46 @@ def test_cosines_are_those_of_queries_and_class_means() -> None:
 
 
 def test_every_head_of_a_model_is_calibrated() -> None:
-    experiment, trained = untrained(measured=True, inference={"flows": ["pre", "meta"]})
+    _, trained = untrained(measured=True, inference={"flows": ["pre", "meta"]})
     heads = {"pre", "joint", "meta", "ensemble", "vote"}
     found = trained.calibration
     assert found.shots == (1, 2, 5)  # twelve images of a class, three of them queries
-    assert found.temperatures.keys() == found.familiarity.keys() == heads
+    assert found.temperatures.keys() == found.similarity.keys() == heads
     assert {len(values) for values in found.temperatures.values()} == {3}
-    assert Calibration.from_json(found.as_json()) == found
+    values = json.loads(json.dumps(found.as_json()))
+    assert checks.calibration(values, trained.model.trained_flows) == found
     weights = head_weights(trained.model, {"pre": 0.3, "meta": 0.7})
     assert weights["vote"] == {"pre": 0.3, "meta": 0.7} and weights["joint"] == {"joint": 1.0}
     assert sum(weights["ensemble"].values()) == pytest.approx(1)
-    asked = experiment.problem.protocol.test_shots  # type: ignore[attr-defined]
-    assert asked == (1, 2), "measuring leaves the problem as it was"
 
 
-def test_a_vote_can_be_chosen_on_validation_tasks() -> None:
-    _, trained = untrained(measured=True, inference={"ensemble_weights": "validation"})
-    votes = np.array(list(trained.calibration.votes.values()))
-    np.testing.assert_allclose(votes.sum(0), 1)
+def test_ensemble_weights_are_those_that_do_best_on_validation_tasks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three flows one is always right, one always wrong, and one undecided."""
+    experiment, trained = untrained()
+    problem = experiment.problem
+    assert isinstance(problem, Classification)
+    labels = torch.arange(5).repeat(4, 2)
+    correct = torch.nn.functional.one_hot(labels, 5).float()
+    flows = {"pre": torch.full_like(correct, 0.2), "joint": correct, "meta": correct.roll(1, -1)}
+    tasks = problem.fixed_tasks(problem.validation, 2, 1, 4)
+    monkeypatch.setattr(Classification, "probabilities", lambda *_: (flows, labels, tasks))
+    best = calibrate(problem, trained.model, Inference(ensemble_weights="validation"))
+    equal = calibrate(problem, trained.model, Inference())
+    for shots in best.shots:
+        # Of the weights that are right everywhere, those are taken that are nearest to equal ones.
+        assert best.weights(shots) == pytest.approx({"pre": 0.3, "joint": 0.4, "meta": 0.3})
+        assert equal.weights(shots) == pytest.approx(dict.fromkeys(flows, 1 / 3))
+    assert problem.protocol.test_shots == (1, 2), "calibration leaves the problem as it is"
 
 
 @pytest.mark.slow
-def test_familiarity_is_absent_where_features_change() -> None:
+def test_similarity_is_absent_where_features_change() -> None:
     _, trained = untrained(
         measured=True,
         metatraining={"class_path": "MAML"},
         problem={"init_args": {"protocol": {"test_ways": 3}}},
     )
-    assert trained.calibration.familiarity.keys() == {"pre"}
+    assert trained.calibration.similarity.keys() == {"pre"}
     assert trained.calibration.temperatures.keys() == {"pre", "joint", "meta", "ensemble", "vote"}

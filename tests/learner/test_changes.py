@@ -18,7 +18,7 @@ from sklearn.model_selection import cross_val_score
 
 import omnitraining
 from omnitraining import FewShotClassifier, FewShotRegressor, InputError
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from omnitraining.precision import float32_on_cpu
 from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import curves, untrained
@@ -27,12 +27,12 @@ Data = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Trained:
+def tiny() -> TrainedModel:
     return untrained()[1]
 
 
 @pytest.fixture(scope="module")
-def waves() -> Trained:
+def waves() -> TrainedModel:
     return curves()[1]
 
 
@@ -45,10 +45,10 @@ def images() -> Data:
 
 
 @pytest.fixture(scope="module")
-def half(tiny: Trained, images: Data) -> float:
-    """The ``reject`` that lets about half of the images pass."""
+def half(tiny: TrainedModel, images: Data) -> float:
+    """The ``accept_rate`` that accepts about half of the images."""
     x, y = images
-    found = FewShotClassifier(tiny, "pre").fit(x[:36], y[:36]).familiarity(x)
+    found = FewShotClassifier(tiny, "pre").fit(x[:36], y[:36]).similarity(x)
     return 1 - float(np.median(found))
 
 
@@ -63,9 +63,9 @@ def twins(learner: Any, path: Path) -> Iterator[Any]:
 CHANGES: list[dict[str, Any]] = [
     {"flow": "meta"},
     {"flow": None},
-    {"reject": None},
-    {"reject": 0.5},
-    {"reject": 7, "flow": "none"},
+    {"accept_rate": None},
+    {"accept_rate": 0.5},
+    {"accept_rate": 7, "flow": "none"},
     {"reject_label": -9},
     {"model": "nowhere"},
 ]
@@ -73,10 +73,10 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_options_count_from_the_next_fit_on(
-    tiny: Trained, images: Data, half: float, changes: dict[str, Any], tmp_path: Path
+    tiny: TrainedModel, images: Data, half: float, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     x, y = images
-    learner = FewShotClassifier(tiny, "pre", reject=half, reject_label=-1).fit(x[:36], y[:36])
+    learner = FewShotClassifier(tiny, "pre", accept_rate=half, reject_label=-1).fit(x[:36], y[:36])
     labels, probabilities = learner.predict(x), learner.predict_proba(x)
     assert (labels == -1).any() and (labels != -1).any()
     learner.set_params(**changes)
@@ -89,7 +89,7 @@ def test_options_count_from_the_next_fit_on(
     assert not hasattr(clone(learner), "classes_")
 
 
-def test_a_curve_is_as_it_was_fitted(waves: Trained, tmp_path: Path) -> None:
+def test_a_curve_is_as_it_was_fitted(waves: TrainedModel, tmp_path: Path) -> None:
     x = np.linspace(-2, 2, 5)
     learner = FewShotRegressor(waves, "pre", steps=1).fit(x, np.sin(x))
     expected = learner.predict(x)
@@ -109,7 +109,7 @@ def test_a_curve_is_as_it_was_fitted(waves: Trained, tmp_path: Path) -> None:
     assert FewShotRegressor(waves).fit(half, [0, 1]).predict(half).shape == (2,)
 
 
-def test_one_thread_predicts_while_another_fits(tiny: Trained, images: Data) -> None:
+def test_one_thread_predicts_while_another_fits(tiny: TrainedModel, images: Data) -> None:
     """Labels are those of one fit or of the other, never of none."""
     x, y = images
     few, many = (y < 2), (y < 4)
@@ -133,7 +133,9 @@ def test_one_thread_predicts_while_another_fits(tiny: Trained, images: Data) -> 
         taught.result()
 
 
-def test_classes_of_partial_fit_are_those_that_are_allowed(tiny: Trained, images: Data) -> None:
+def test_classes_of_partial_fit_are_those_that_are_allowed(
+    tiny: TrainedModel, images: Data
+) -> None:
     x, y = images
     learner = FewShotClassifier(tiny).partial_fit(x[:24], y[:24], classes=[0, 1, 2])
     learner.partial_fit(x[24:36], y[24:36], classes=np.arange(3))
@@ -146,7 +148,7 @@ def test_classes_of_partial_fit_are_those_that_are_allowed(tiny: Trained, images
     assert learner.partial_fit(x[36:], y[36:].astype(np.uint8)).counts_[3] == 36 - 12
 
 
-def test_labels_of_another_kind_are_refused(tiny: Trained, images: Data) -> None:
+def test_labels_of_another_kind_are_refused(tiny: TrainedModel, images: Data) -> None:
     """Texts never equal numbers: a score of 0 would say nothing."""
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:36], y[:36])
@@ -162,16 +164,18 @@ def test_labels_of_another_kind_are_refused(tiny: Trained, images: Data) -> None
 
 @pytest.mark.parametrize(("kind", "label"), [(str, "unknown"), (int, -1)])
 def test_metrics_of_rejected_images(
-    tiny: Trained, images: Data, half: float, kind: Any, label: Any
+    tiny: TrainedModel, images: Data, half: float, kind: Any, label: Any
 ) -> None:
     x, y = images
     y = y.astype(kind)
-    learner = FewShotClassifier(tiny, "pre", reject=half, reject_label=label).fit(x[:36], y[:36])
+    learner = FewShotClassifier(tiny, "pre", accept_rate=half, reject_label=label).fit(
+        x[:36], y[:36]
+    )
     found = learner.predict(x)
-    rejected = learner.familiarity(x) < learner.threshold_
+    rejected = learner.similarity(x) < learner.threshold_
     assert found.dtype.kind == np.asarray(label).dtype.kind
     assert ((found == label) == rejected).all() and 0 < rejected.mean() < 1
-    truth = np.where(rejected, label, y)  # strangers that are known as such are right
+    truth = np.where(rejected, label, y)  # rejected unknown images count as correct
     assert learner.score(x, y) == accuracy_score(y, found) <= learner.score(x, truth)
     assert f1_score(y, found, average="macro") >= 0 and len(confusion_matrix(y, found)) == 5
     scores = cross_val_score(learner, x, y, scoring="accuracy", cv=3, error_score="raise")
@@ -189,11 +193,11 @@ WRONG_LABELS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("label", "words"), WRONG_LABELS, ids=str)
 def test_a_wrong_label_for_rejected_images(
-    tiny: Trained, images: Data, label: Any, words: str
+    tiny: TrainedModel, images: Data, label: Any, words: str
 ) -> None:
     x, y = images
     with pytest.raises(InputError, match=words):
-        FewShotClassifier(tiny, reject=0.9, reject_label=label).fit(x, y)
+        FewShotClassifier(tiny, accept_rate=0.9, reject_label=label).fit(x, y)
 
 
 def test_models_that_are_none_are_refused_in_one_line(images: Data) -> None:
@@ -201,10 +205,10 @@ def test_models_that_are_none_are_refused_in_one_line(images: Data) -> None:
         for way in (omnitraining.load, lambda source: FewShotClassifier(source).fit(*images)):
             with pytest.raises(InputError, match=r"model is .*: give a shipped model \(glyphs\)"):
                 way(source)  # type: ignore[arg-type]
-    for reject in ("0.9", np.nan, 1, True):
-        with pytest.raises(InputError, match=r"reject is .*: it must be above 0 and below 1"):
-            FewShotClassifier(reject=reject).fit(*images)  # type: ignore[arg-type]
-    assert FewShotClassifier(reject=np.float32(0.9)).fit(*images).threshold_ > 0  # type: ignore[arg-type]
+    for accept_rate in ("0.9", np.nan, 1, True):
+        with pytest.raises(InputError, match=r"accept_rate is .*: it must be above 0 and below 1"):
+            FewShotClassifier(accept_rate=accept_rate).fit(*images)  # type: ignore[arg-type]
+    assert FewShotClassifier(accept_rate=np.float32(0.9)).fit(*images).threshold_ > 0  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -220,14 +224,14 @@ def odd(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def answers(images: Data, waves: Path) -> tuple[Any, ...]:
-    learner = FewShotClassifier("glyphs", reject=0.9).fit(images[0][:36], images[1][:36])
+    learner = FewShotClassifier("glyphs", accept_rate=0.9).fit(images[0][:36], images[1][:36])
     learner.partial_fit(images[0][36:], images[1][36:])
     points = np.linspace(-2, 2, 5)
     curve = omnitraining.load(waves).fit(points, np.sin(points))
     copied = pickle.loads(pickle.dumps(learner))
     return (
-        *learner.judge(images[0]),
-        *copied.judge(images[0]),
+        *learner.predict_with_scores(images[0]),
+        *copied.predict_with_scores(images[0]),
         learner.score(*images),
         curve.predict(points),
         learner.fit_report_.accuracy,
@@ -237,7 +241,7 @@ def answers(images: Data, waves: Path) -> tuple[Any, ...]:
 @pytest.mark.filterwarnings("ignore::omnitraining.CalibrationWarning")
 @pytest.mark.parametrize("odd", [torch.float16, torch.float64, "meta"], ids=str, indirect=True)
 def test_defaults_of_torch_change_nothing(
-    odd: None, images: Data, waves: Trained, tmp_path: Path
+    odd: None, images: Data, waves: TrainedModel, tmp_path: Path
 ) -> None:
     with float32_on_cpu():
         FewShotRegressor(waves).save(tmp_path / "waves")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import omnitraining
 from omnitraining import FewShotClassifier, InputError
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import curves, untrained
 
@@ -55,7 +55,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Trained:
+def tiny() -> TrainedModel:
     return untrained()[1]
 
 
@@ -81,7 +81,7 @@ def test_probabilities_are_those_of_the_evaluation(changes: dict[str, Any]) -> N
     learner = FewShotClassifier(trained, flow="ensemble")
     learner.fit(test.images[support], np.repeat(labels, 2))
     assert learner.classes_.tolist() == labels
-    x = trained.model.trunk(learner.levels(test.images[query]).sub(learner.predictor_.mean).div(
+    x = trained.model.trunk(learner.preprocess(test.images[query]).sub(learner.predictor_.mean).div(
         learner.predictor_.std
     ))  # fmt: skip
     for flow, expected in heads.items():
@@ -95,7 +95,7 @@ def test_probabilities_are_those_of_the_evaluation(changes: dict[str, Any]) -> N
 
 
 def test_a_vote_has_the_weights_of_the_inference(
-    tiny: Trained, images: tuple[Tensor, Tensor]
+    tiny: TrainedModel, images: tuple[Tensor, Tensor]
 ) -> None:
     _, voting = untrained(inference={"flows": ["pre", "meta"]})
     x, y = images
@@ -108,7 +108,7 @@ def test_a_vote_has_the_weights_of_the_inference(
 
 @pytest.mark.parametrize(("flow", "passes"), [("meta", 1), ("pre", 1), ("ensemble", 3), (None, 3)])
 def test_each_flow_passes_once_and_only_if_needed(
-    tiny: Trained, images: tuple[Tensor, Tensor], flow: str | None, passes: int
+    tiny: TrainedModel, images: tuple[Tensor, Tensor], flow: str | None, passes: int
 ) -> None:
     x, y = images
     learner = FewShotClassifier(tiny, flow).fit(x[:36], y[:36])
@@ -121,7 +121,7 @@ def test_each_flow_passes_once_and_only_if_needed(
 
 
 def test_more_images_are_learned_as_if_all_had_come_at_once(
-    tiny: Trained, images: tuple[Tensor, Tensor]
+    tiny: TrainedModel, images: tuple[Tensor, Tensor]
 ) -> None:
     x, y = images
     together = FewShotClassifier(tiny).fit(x[:40], y[:40].numpy())  # three classes and some
@@ -133,7 +133,7 @@ def test_more_images_are_learned_as_if_all_had_come_at_once(
     )
 
 
-def test_only_new_images_are_embedded(tiny: Trained, images: tuple[Tensor, Tensor]) -> None:
+def test_only_new_images_are_embedded(tiny: TrainedModel, images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     learner = FewShotClassifier(tiny, "pre").fit(x[:36], y[:36])
     seen = []
@@ -145,20 +145,22 @@ def test_only_new_images_are_embedded(tiny: Trained, images: tuple[Tensor, Tenso
 
 @pytest.mark.parametrize("labels", [["cat", "Hund", "näïve №1"], [3, 7, 11], [True, False]])
 def test_a_saved_learner_is_the_same(
-    tiny: Trained, images: tuple[Tensor, Tensor], labels: list[Any], tmp_path: Path
+    tiny: TrainedModel, images: tuple[Tensor, Tensor], labels: list[Any], tmp_path: Path
 ) -> None:
     x, y = images
     kept = y < len(labels)
-    learner = FewShotClassifier(tiny, "meta", reject=0.9)
+    learner = FewShotClassifier(tiny, "meta", accept_rate=0.9)
     learner.fit(x[kept], [labels[i] for i in y[kept]])
     learner.save(tmp_path / "new" / "mine")
     loaded = omnitraining.load(tmp_path / "new" / "mine")
     assert isinstance(loaded, FewShotClassifier)
-    options = {"flow": "meta", "reject": 0.9, "reject_label": None}
+    options = {"flow": "meta", "accept_rate": 0.9, "reject_label": None, "reject": None}
     assert loaded.get_params() == {**options, "model": loaded.model}
     assert loaded.classes_.tolist() == sorted(labels)
     assert loaded.classes_.dtype == learner.classes_.dtype
-    for one, other in zip(learner.judge(x), loaded.judge(x), strict=True):
+    for one, other in zip(
+        learner.predict_with_scores(x), loaded.predict_with_scores(x), strict=True
+    ):
         assert np.array_equal(one, other)
     assert loaded.predict(x).tolist() == learner.predict(x).tolist()
     loaded.partial_fit(x[kept][:1], [labels[0]])
@@ -168,7 +170,7 @@ def test_a_saved_learner_is_the_same(
 
 
 def test_a_learner_that_was_not_fitted_is_saved_as_a_model(
-    tiny: Trained, images: tuple[Tensor, Tensor], tmp_path: Path
+    tiny: TrainedModel, images: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
     x, y = images
     FewShotClassifier(tiny).save(tmp_path / "model")
@@ -178,7 +180,9 @@ def test_a_learner_that_was_not_fitted_is_saved_as_a_model(
     assert np.array_equal(loaded.fit(x[:24], y[:24]).predict_proba(x), expected)
 
 
-def test_pickles_and_copies_predict_the_same(tiny: Trained, images: tuple[Tensor, Tensor]) -> None:
+def test_pickles_and_copies_predict_the_same(
+    tiny: TrainedModel, images: tuple[Tensor, Tensor]
+) -> None:
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:24], y[:24])
     for twin in (pickle.loads(pickle.dumps(learner)), copy.deepcopy(learner)):
@@ -195,12 +199,12 @@ def test_what_is_unlike_all_classes_is_none_of_these() -> None:
     accepted = []
     for support, query in zip(tasks.support[:40], tasks.query[:40], strict=True):
         x = problem.validation.images
-        learner = FewShotClassifier(trained, reject=0.8)
+        learner = FewShotClassifier(trained, accept_rate=0.8)
         learner.fit(x[support.flatten()], np.repeat(list("abcde"), 2))
         labels = learner.predict(x[query.flatten()])
         assert set(labels) <= {*"abcde", None}
         accepted += [label is not None for label in labels]
-        rejected = learner.familiarity(x[query.flatten()]) < learner.threshold_
+        rejected = learner.similarity(x[query.flatten()]) < learner.threshold_
         assert [label is None for label in labels] == rejected.tolist()
     assert np.mean(accepted) == pytest.approx(0.8, abs=0.06)  # on the very tasks it was chosen on
 
@@ -223,8 +227,8 @@ def test_maml_adapts_the_network_and_judges_each_image_by_itself(
     assert all(torch.equal(a, b) for a, b in zip(before, trained.model.parameters(), strict=True))
     with pytest.raises(InputError, match=r"as many classes as it was trained on, 3, and .* has 4"):
         FewShotClassifier(trained).fit(x[:48], y[:48])
-    with pytest.raises(InputError, match="reject needs features that stay as they are"):
-        FewShotClassifier(trained, reject=0.9).fit(x[:36], y[:36])
+    with pytest.raises(InputError, match="accept_rate needs features that are not adapted"):
+        FewShotClassifier(trained, accept_rate=0.9).fit(x[:36], y[:36])
 
 
 def test_a_transductive_gnn_is_refused_but_not_its_pre_flow(
@@ -264,13 +268,13 @@ FAULTS: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         {"flow": "mid"},
         "flow is 'mid': tiny has pre, joint, meta",
     ),
-    "reject": (slice(0, 24), [0, 1] * 12, {"reject": 1.5}, "reject is 1.5: it must be above 0"),
+    "accept rate": (slice(0, 24), [0, 1] * 12, {"accept_rate": 1.5}, "accept_rate is 1.5: it must"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_wrong_support_set_is_refused(
-    tiny: Trained, images: tuple[Tensor, Tensor], fault: tuple[Any, Any, dict[str, Any], str]
+    tiny: TrainedModel, images: tuple[Tensor, Tensor], fault: tuple[Any, Any, dict[str, Any], str]
 ) -> None:
     part, y, options, words = fault
     with pytest.raises(InputError, match=words):
@@ -278,7 +282,7 @@ def test_a_wrong_support_set_is_refused(
 
 
 def test_a_fit_that_fails_leaves_what_was_learned(
-    tiny: Trained, images: tuple[Tensor, Tensor]
+    tiny: TrainedModel, images: tuple[Tensor, Tensor]
 ) -> None:
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:24], y[:24])
@@ -293,14 +297,16 @@ def test_a_fit_that_fails_leaves_what_was_learned(
         learner.partial_fit(x[:1], y[:1])
 
 
-def test_images_and_curves_are_not_mixed_up(images: tuple[Tensor, Tensor], tiny: Trained) -> None:
-    with pytest.raises(InputError, match="tiny is a model of curves: it cannot classify images"):
+def test_images_and_curves_are_not_mixed_up(
+    images: tuple[Tensor, Tensor], tiny: TrainedModel
+) -> None:
+    with pytest.raises(InputError, match="tiny is a model of curves: give a model of images"):
         FewShotClassifier(curves()[1]).fit(images[0][:24], images[1][:24])
-    with pytest.raises(InputError, match="tiny is a model of images: it cannot continue curves"):
+    with pytest.raises(InputError, match="tiny is a model of images: give a model of curves"):
         omnitraining.FewShotRegressor(tiny).fit([0.0, 1.0], [0.0, 1.0])
 
 
-def test_a_folder_takes_no_labels(tiny: Trained, tmp_path: Path) -> None:
+def test_a_folder_takes_no_labels(tiny: TrainedModel, tmp_path: Path) -> None:
     """Files are sorted as texts, 10 before 2, and labels by numbers would go to others."""
     for name in ("a/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir()

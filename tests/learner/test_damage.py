@@ -19,7 +19,7 @@ import omnitraining
 from omnitraining import FewShotClassifier, FewShotRegressor, InputError
 from omnitraining.cli import main
 from omnitraining.config import bounds
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from tests.learner.models import curves, untrained
 from tests.reference.tiny import blobs
 
@@ -31,7 +31,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fitted classifier, "images", and a fitted regressor, "waves"."""
     folder, data = tmp_path_factory.mktemp("files"), blobs(3, 4, "x")
     names = np.array(["a", "b", "c"])[data.labels]
-    FewShotClassifier(untrained()[1], reject=0.9).fit(data.images, names).save(folder / "images")
+    FewShotClassifier(untrained()[1], accept_rate=0.9).fit(data.images, names).save(
+        folder / "images"
+    )
     x = np.linspace(-1, 1, 6)
     FewShotRegressor(curves()[1]).fit(x, np.sin(x)).save(folder / "waves")
     return folder
@@ -95,10 +97,13 @@ IMAGES: dict[str, tuple[Callable[[Text, Tensors], object], str]] = {
     "narrow support": (tensor("support.", lambda x: x[:, :2]), r"\[12, 2\]: the model has"),
     "flat support": (tensor("support.", lambda x: x[:, 0]), r"\[12\]: the model has"),
     "short support": (tensor("support.", lambda x: x[:3]), "has 3 rows"),
-    "other tensors": (lambda _, x: x.update(more=torch.zeros(3)), "holds 'more', which is not"),
+    "other tensors": (lambda _, x: x.update(more=torch.zeros(3)), "holds 'more', which its"),
     "temperature 0": (at("votes", "temperatures", "vote", 0, value=0), "not from 0.001 to"),
     "temperature NaN": (at("votes", "temperatures", "vote", 0, value=math.nan), "is not a learner"),
-    "temperature 1e999": (at("votes", "temperatures", "vote", 0, value=10**400), "that can be"),
+    "temperature 1e999": (
+        at("votes", "temperatures", "vote", 0, value=10**400),
+        "not a number in range",
+    ),
     "no temperature": (at("votes", "temperatures", value={}), "has none of"),
     "short temperatures": (at("votes", "temperatures", "vote", value=[1.0]), "a list of 2"),
     "negative vote": (at("votes", "votes", "pre", 0, value=-1.0), "below 0"),
@@ -131,8 +136,8 @@ IMAGES: dict[str, tuple[Callable[[Text, Tensors], object], str]] = {
     "support without labels": (lambda text, _: text["fit"].pop("labels"), "no labels of them"),
     "long label": (at("fit", "labels", 0, value="x" * 9_999), "text of more than 4,096"),
     "flow": (at("fit", "flow", value="both"), "fit.flow is 'both'"),
-    "reject": (at("fit", "reject", value=2), "fit.reject is 2"),
-    "reject a text": (at("fit", "reject", value="0.5"), "fit.reject is '0.5'"),
+    "reject": (at("fit", "reject", value=2), "fit.accept_rate is 2"),
+    "reject a text": (at("fit", "reject", value="0.5"), "fit.accept_rate is '0.5'"),
     "fit a list": (at("fit", value=[1]), "is damaged"),
     "version a float": (at("version", value=1.5), "is not a learner"),
     "scale infinite": (in_config("metatraining", "ProtoNet", scale=10**400), "must be less"),
@@ -227,7 +232,7 @@ def test_weights_of_votes_may_be_large_whole_numbers(files: Path, tmp_path: Path
 def test_names_in_files_are_shown_on_one_line(files: Path, tmp_path: Path) -> None:
     path = changed(files / "images", tmp_path / "x", at("name", value="a\n\x1b[31m" + "b" * 999))
     model = omnitraining.load(path).model
-    assert isinstance(model, Trained) and model.name == "a??[31m" + "b" * 193
+    assert isinstance(model, TrainedModel) and model.name == "a??[31m" + "b" * 193
 
 
 def test_answers_are_numbers(files: Path) -> None:
@@ -235,8 +240,8 @@ def test_answers_are_numbers(files: Path) -> None:
     learner = omnitraining.load(files / "images")
     assert isinstance(learner, FewShotClassifier)
     with torch.no_grad():
-        next(iter(learner.predictor_.flows.children())).means.fill_(math.nan)
-    with pytest.raises(InputError, match="answers with values that are not finite"):
+        next(iter(learner.predictor_.flows.children())).prototypes.fill_(math.nan)
+    with pytest.raises(InputError, match="predicts values that are not finite"):
         learner.predict(blobs(3, 1, "q").images)
 
 
@@ -245,7 +250,7 @@ def test_a_run_with_weights_that_are_no_numbers_is_no_learner(files: Path) -> No
     with torch.no_grad():
         next(trained.model.parameters()).fill_(math.nan)
     with pytest.raises(InputError, match=r"tiny is damaged: model\..* not finite"):
-        Trained.of(experiment, trained.model, trained.config, "tiny", trained.calibration)
+        TrainedModel.of(experiment, trained.model, trained.config, "tiny", trained.calibration)
 
 
 def test_the_command_says_it_in_one_line(

@@ -15,7 +15,7 @@ import omnitraining
 from omnitraining import FewShotClassifier, InputError
 from omnitraining.datasets import digits
 from omnitraining.experiments.running import train_run
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from tests.learner.models import untrained
 from tests.reference.tiny import BLOBS, config
 
@@ -90,16 +90,16 @@ def test_a_run_is_loaded_and_its_calibration_remembered(tmp_path: Path) -> None:
     train_run(config(BLOBS), tmp_path / "run")
     first = omnitraining.load(tmp_path / "run", trust=True).model
     record = tmp_path / "run" / "calibration.json"
-    assert isinstance(first, Trained)
+    assert isinstance(first, TrainedModel)
     values = json.loads(record.read_text())
     values["temperatures"]["vote"][0] = 7.0
     record.write_text(json.dumps(values))
     second = omnitraining.load(tmp_path / "run", trust=True).model
-    assert isinstance(second, Trained)
+    assert isinstance(second, TrainedModel)
     assert second.calibration.temperature("vote", 1) == 7.0
     record.write_text(json.dumps({**values, "of": "another checkpoint"}))
     third = omnitraining.load(tmp_path / "run", trust=True).model
-    assert isinstance(third, Trained) and third.calibration == first.calibration
+    assert isinstance(third, TrainedModel) and third.calibration == first.calibration
 
 
 def test_the_shipped_model_reads_handwriting() -> None:
@@ -139,7 +139,7 @@ def test_probabilities_of_the_shipped_model_do_not_change() -> None:
 
 
 def test_an_option_that_is_wrong_is_no_damage() -> None:
-    for options in ({"reject": 95}, {"flow": "mid"}, {"reject_label": [1]}):
+    for options in ({"accept_rate": 95}, {"flow": "mid"}, {"reject_label": [1]}):
         with pytest.raises(InputError, match=f"option {next(iter(options))} is ") as caught:
             omnitraining.load("glyphs", **options)
         assert "damaged" not in str(caught.value)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from omnitraining import FewShotClassifier, InputError
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from omnitraining.learner.given import labels_of
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.tasks.classification.problem import Classification
@@ -65,7 +65,7 @@ class Hub:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Trained:
+def tiny() -> TrainedModel:
     return untrained()[1]
 
 
@@ -78,7 +78,9 @@ def images() -> tuple[NDArray[np.uint8], list[int]]:
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: Trained, images: tuple[NDArray[np.uint8], list[int]]) -> NDArray[np.float64]:
+def expected(
+    tiny: TrainedModel, images: tuple[NDArray[np.uint8], list[int]]
+) -> NDArray[np.float64]:
     x, y = images
     return FewShotClassifier(tiny).fit(x, y).predict_proba(x)
 
@@ -105,7 +107,7 @@ def labeled(x: NDArray[np.uint8], y: list[int], folder: Path) -> dict[str, Any]:
 
 
 def test_labeled_images_in_all_forms_are_one_fit(
-    tiny: Trained,
+    tiny: TrainedModel,
     images: tuple[NDArray[np.uint8], list[int]],
     expected: NDArray[np.float64],
     tmp_path: Path,
@@ -121,7 +123,7 @@ def test_labeled_images_in_all_forms_are_one_fit(
 
 
 def test_images_without_labels_in_all_forms(
-    tiny: Trained,
+    tiny: TrainedModel,
     images: tuple[NDArray[np.uint8], list[int]],
     expected: NDArray[np.float64],
     tmp_path: Path,
@@ -148,7 +150,7 @@ def test_images_without_labels_in_all_forms(
 
 
 def test_labels_may_be_given_twice_if_they_agree(
-    tiny: Trained, images: tuple[NDArray[np.uint8], list[int]]
+    tiny: TrainedModel, images: tuple[NDArray[np.uint8], list[int]]
 ) -> None:
     x, y = images
     learner = FewShotClassifier(tiny).fit(Pairs([*x], y), y)
@@ -160,7 +162,7 @@ def test_labels_may_be_given_twice_if_they_agree(
 
 
 def test_loaders_that_shuffle_have_labels_but_no_order(
-    tiny: Trained,
+    tiny: TrainedModel,
     images: tuple[NDArray[np.uint8], list[int]],
     expected: NDArray[np.float64],
 ) -> None:
@@ -193,7 +195,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_what_holds_no_images_is_refused(wrong: tuple[Any, str]) -> None:
     with pytest.raises(InputError, match=wrong[1]) as caught:
-        ImageInputs(1, 8, 8, (0.5,), (0.25,)).levels(wrong[0])
+        ImageInputs(1, 8, 8, (0.5,), (0.25,)).pixels(wrong[0])
     assert "\n" not in str(caught.value)
 
 
@@ -250,15 +252,15 @@ def test_arrays_of_16_bits_and_of_half_precision_are_read_batch_by_batch() -> No
     deep = np.zeros((300, 8, 8), np.uint16)
     deep[299] = 65535
     deep[0] = 200
-    assert [each.max().item() for each in inputs.levels(deep)[[0, 1, 299]]] == [1, 0, 255]
+    assert [each.max().item() for each in inputs.pixels(deep)[[0, 1, 299]]] == [1, 0, 255]
     half = torch.ones(2, 8, 8, dtype=torch.bfloat16)
-    assert inputs.levels(half).unique().tolist() == [255]
+    assert inputs.pixels(half).unique().tolist() == [255]
     wrong = np.zeros((300, 8, 8))
     wrong[290, 1, 2] = np.nan
     with pytest.raises(InputError, match=r"level at \[290, 1, 2\] is nan"):
-        inputs.levels(wrong)
+        inputs.pixels(wrong)
     with pytest.raises(InputError, match=r"of shape \[300, 2, 8, 8\]"):
-        inputs.levels(np.zeros((300, 2, 8, 8)))
+        inputs.pixels(np.zeros((300, 2, 8, 8)))
 
 
 def test_few_images_are_in_memory_at_a_time() -> None:

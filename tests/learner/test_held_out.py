@@ -15,6 +15,7 @@ import omnitraining
 from omnitraining import CalibrationWarning, FewShotClassifier
 from omnitraining.datasets import digits
 from omnitraining.learner.calibration import Calibration
+from omnitraining.learner.ensemble import resolve_flow
 from omnitraining.learner.fitting import Support
 from omnitraining.learner.held_out import FitReport, _report, folds, held_out
 from omnitraining.learner.learned import Learned
@@ -48,19 +49,19 @@ def test_one_image_of_each_class_tells_nothing() -> None:
     assert learner.fit_report_ == FitReport(0) and learner.fit_report_.calibrated is None
 
 
-def test_images_left_out_are_judged_as_a_fit_without_them_judges() -> None:
+def test_images_held_out_are_predicted_as_by_a_fit_without_them() -> None:
     experiment, trained = untrained()
     images: Any = experiment.problem.benchmarks["blobs"]  # type: ignore[attr-defined]
     x, y = images.images[:36:4], images.labels[:36:4]  # three images of three classes
-    made = FewShotClassifier(trained).fit(x, y)._learned
-    assert isinstance(made, Learned)
-    left, kept, _ = folds(made.support.labels, 3)
-    chances, truth = [], []
-    for out, rest in zip(left, kept, strict=True):
+    fit = FewShotClassifier(trained).fit(x, y)._learned
+    assert isinstance(fit, Learned)
+    held, kept, _ = folds(fit.support.labels, 3)
+    probabilities, truth = [], []
+    for out, rest in zip(held, kept, strict=True):
         learner = FewShotClassifier(trained).fit(x[rest], y[rest])
-        chances.append(learner.predict_proba(x[out]))
+        probabilities.append(learner.predict_proba(x[out]))
         truth.append(y[out].numpy())
-    found, expected = made.report, np.concatenate(chances)
+    found, expected = fit.report, np.concatenate(probabilities)
     assert found.images == 9
     assert found.confidence == pytest.approx(expected.max(1).mean(), abs=0.01)
     assert found.accuracy == pytest.approx((expected.argmax(1) == np.concatenate(truth)).mean())
@@ -75,29 +76,29 @@ def test_deviations_of_a_hand_counted_example() -> None:
     assert found.calibrated is False
     assert _report(torch.full((25,), 0.8), torch.ones(25), 0.9).calibrated is True
     unmeasured = _report(torch.full((25,), 0.8), torch.zeros(25), None)
-    assert unmeasured.calibrated is False and "familiar" not in unmeasured.warning("tiny")
+    assert unmeasured.calibrated is False and "similarity" not in unmeasured.warning("tiny")
 
 
 def test_ranks_are_those_of_the_quantiles_that_were_measured() -> None:
     low, high = np.linspace(0, 0.5, 101).tolist(), np.linspace(0, 1, 101).tolist()
     made = Calibration((1, 4), {"pre": [1.0, 1.0]}, {"vote": [1.0, 1.0]}, {"vote": [low, high]})
-    for shots, familiarity, expected in ((1, 0.25, 0.5), (4, 0.25, 0.25), (2, 0.75, 1), (9, -1, 0)):
-        found = made.ranks("vote", shots, np.array([familiarity]))
+    for shots, similarity, expected in ((1, 0.25, 0.5), (4, 0.25, 0.25), (2, 0.75, 1), (9, -1, 0)):
+        found = made.ranks("vote", shots, np.array([similarity]))
         assert found == pytest.approx([expected])
 
 
-def test_networks_that_are_adapted_are_not_judged() -> None:
+def test_networks_that_are_adapted_are_not_held_out() -> None:
     _, trained = untrained(
         metatraining={"class_path": "MAML", "init_args": {"steps": 1}},
         inference={"flows": ["meta"]},
     )
     support = Support({"levels": torch.zeros(4, 1, 16, 16)}, torch.tensor([0, 0, 1, 1]), 2)
-    assert held_out(trained, support, None) == FitReport(0)
+    assert held_out(resolve_flow(trained, None), support) == FitReport(0)
 
 
 @pytest.fixture(scope="module")
 def written() -> Data:
-    """Five handwritten digits of each kind, which the shipped model knows how to tell apart."""
+    """Five handwritten digits of each class, which the shipped model can tell apart."""
     data = digits.load(size=32)
     chosen = [torch.nonzero(data.labels == number)[:5, 0] for number in range(6)]
     index = torch.cat(chosen)
@@ -128,7 +129,7 @@ def test_characters_are_not_warned_of_and_what_is_unlike_them_is_once(
         assert len(caught) == 1 and Path(caught[0].filename) == Path(__file__)
         text = str(caught[0].message)
         assert "unlike those that glyphs was validated on" in text and "\n" not in text
-        assert "probabilities are not calibrated here, and reject is not reliable" in text
+        assert "probabilities are not calibrated here, and accept_rate is not reliable" in text
     learner.fit_report_.accuracy  # noqa: B018 (measured once)
     learner.save(tmp_path / "photographs")
     for twin in (pickle.loads(pickle.dumps(learner)), omnitraining.load(tmp_path / "photographs")):
@@ -138,5 +139,5 @@ def test_characters_are_not_warned_of_and_what_is_unlike_them_is_once(
 def test_the_report_of_wrong_labels_says_so(written: Data) -> None:
     """Labels that were mixed up are found too: nothing is told right."""
     x, y = written
-    with pytest.warns(CalibrationWarning, match=r"of 30 support images, each left out once"):
+    with pytest.warns(CalibrationWarning, match=r"of 30 support images, each held out once"):
         FewShotClassifier("glyphs").fit(x, np.roll(y, 2)[np.random.default_rng(0).permutation(30)])

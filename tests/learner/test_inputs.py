@@ -60,7 +60,7 @@ def test_all_forms_of_a_picture_are_one_input(
     corner = round((inputs.stored - inputs.size) / 2)
     expected = expected[:, corner : corner + inputs.size, corner : corner + inputs.size]
     for name, form in forms(pixels, tmp_path).items():
-        found = inputs.levels(form)
+        found = inputs.pixels(form)
         assert found.dtype == torch.uint8 and found.shape == (1, *inputs.shape), name
         difference = np.abs(found[0].numpy().astype(int) - expected.astype(int))
         assert difference.max() <= 1, name  # Pillow rounds its gray levels down at times
@@ -69,22 +69,22 @@ def test_all_forms_of_a_picture_are_one_input(
 def test_gray_is_repeated_for_networks_of_color() -> None:
     gray = picture(channels=1)[..., 0]
     for form in (gray[None], [gray], [gray[None]], gray[None, ..., None], gray[None] / 255):
-        found = COLOR.levels(form)
+        found = COLOR.pixels(form)
         assert found.shape == (1, *COLOR.shape)
         assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
 
 
 def test_images_of_the_networks_own_size_stay_as_they_are() -> None:
     pixels = picture(channels=1)[..., 0]
-    assert np.array_equal(GRAY.levels(pixels[None])[0, 0].numpy(), pixels)
-    assert np.array_equal(GRAY.levels([pixels / 255])[0, 0].numpy(), pixels)
-    assert GRAY.levels(np.eye(16, dtype=bool)[None]).unique().tolist() == [0, 255]
+    assert np.array_equal(GRAY.pixels(pixels[None])[0, 0].numpy(), pixels)
+    assert np.array_equal(GRAY.pixels([pixels / 255])[0, 0].numpy(), pixels)
+    assert GRAY.pixels(np.eye(16, dtype=bool)[None]).unique().tolist() == [0, 255]
 
 
 def test_images_of_a_list_may_differ_in_size_and_kind(tmp_path: Path) -> None:
     Image.fromarray(picture(30, 20)).save(tmp_path / "ä [1].webp")
     mixed = [picture(5, 60), tmp_path / "ä [1].webp", Image.new("P", (9, 9)), np.zeros((7, 7))]
-    assert GRAY.levels(mixed).shape == (4, 1, 16, 16)
+    assert GRAY.pixels(mixed).shape == (4, 1, 16, 16)
 
 
 def test_the_inputs_of_a_problem_are_what_its_augmentation_returns() -> None:
@@ -96,7 +96,7 @@ def test_the_inputs_of_a_problem_are_what_its_augmentation_returns() -> None:
             protocol = EpisodeConfig(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
             problem = Classification(data, data, {"data": data}, protocol, augmentation)
             inputs = ImageInputs.of(problem)
-            found = inputs.levels(data.images[:2]) / 255
+            found = inputs.pixels(data.images[:2]) / 255
             mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (inputs.mean, inputs.std))
             torch.testing.assert_close(
                 (found - mean) / std, problem.augmentation.eval(data.images[:2])
@@ -144,7 +144,7 @@ def test_what_is_no_image_is_refused_in_one_line(wrong: tuple[Any, str]) -> None
     images, words = wrong
     for inputs in (GRAY, COLOR):
         with pytest.raises(InputError, match=words) as caught:
-            inputs.levels(images)
+            inputs.pixels(images)
         assert "\n" not in str(caught.value)
 
 
@@ -152,12 +152,12 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "note.png").write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(InputError, match=r"empty.jpg is empty"):
-        GRAY.levels(tmp_path)
+        GRAY.pixels(tmp_path)
     with pytest.raises(InputError, match=r"note.png is not an image, or of a kind that Pillow"):
-        GRAY.levels([tmp_path / "note.png"])
+        GRAY.pixels([tmp_path / "note.png"])
     (tmp_path / "sub").mkdir()
     with pytest.raises(InputError, match="sub holds no images"):
-        GRAY.levels(tmp_path / "sub")
+        GRAY.pixels(tmp_path / "sub")
 
 
 def test_folders_of_classes(tmp_path: Path) -> None:
@@ -224,14 +224,14 @@ def test_an_image_may_be_in_a_list_often(tmp_path: Path) -> None:
     """Pillow reads a file when it is asked for pixels, and many threads ask."""
     Image.fromarray(picture(600, 800)).save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
-        found = COLOR.levels([image] * 12)
+        found = COLOR.pixels([image] * 12)
     assert found.unique(dim=0).shape[0] == 1
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
     match = r"^image 1 cannot be decoded: "
     with Image.open(tmp_path / "b.png") as cut, pytest.raises(InputError, match=match):
-        COLOR.levels([image, cut, image, cut])
+        COLOR.pixels([image, cut, image, cut])
 
 
 def test_numbers_that_numpy_lacks_are_taken() -> None:
     levels = torch.full((1, 16, 16), 0.5, dtype=torch.bfloat16)
-    assert GRAY.levels(levels).unique().tolist() == [128]
+    assert GRAY.pixels(levels).unique().tolist() == [128]

@@ -29,7 +29,7 @@ def test_columns_of_paths_and_of_labels(tmp_path: Path) -> None:
         assert found.score(x, y) == 1
     other = pd.DataFrame({"a": ["x"], "b": ["y"]})
     with pytest.raises(InputError, match="images are a table of columns 'a', 'b': give the column"):
-        ImageInputs(1, 8, 8, (0.5,), (0.25,)).levels(other)
+        ImageInputs(1, 8, 8, (0.5,), (0.25,)).pixels(other)
 
 
 def test_labels_of_pandas() -> None:

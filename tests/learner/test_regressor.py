@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 import omnitraining
 from omnitraining import FewShotRegressor, InputError, Sinusoids
-from omnitraining.learner.curves import CurveVotes
+from omnitraining.learner.curves import CurveWeights
 from tests.learner.models import curves
 
 VOTES = ["equal", "validation"]
@@ -57,11 +57,11 @@ def test_points_that_are_wrong_are_refused() -> None:
         FewShotRegressor(trained, "both").fit([0.0], [0.0])
 
 
-def test_the_nearest_measured_votes_are_used() -> None:
-    votes = CurveVotes((5, 20), ("pre", "meta"), [[[1.0, 0.0]] * 3, [[0.0, 1.0]] * 3])
-    assert votes.steps == 2
-    assert votes.vote(4, 1) == {"pre": 1.0, "meta": 0.0}
-    assert votes.vote(18, 99) == {"pre": 0.0, "meta": 1.0}
+def test_the_nearest_measured_weights_are_used() -> None:
+    weights = CurveWeights((5, 20), ("pre", "meta"), [[[1.0, 0.0]] * 3, [[0.0, 1.0]] * 3])
+    assert weights.steps == 2
+    assert weights.at(4, 1) == {"pre": 1.0, "meta": 0.0}
+    assert weights.at(18, 99) == {"pre": 0.0, "meta": 1.0}
 
 
 def test_networks_of_the_model_stay_as_they_are() -> None:

@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from sklearn.utils.validation import validate_data
 
 from omnitraining import FewShotClassifier
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import untrained
 
@@ -38,9 +38,9 @@ class Rows(FewShotClassifier):
         super().partial_fit(self.drawn(X), y)
         return self
 
-    def _judge(self, found: Any, X: Any) -> Any:  # noqa: N803
+    def _predict(self, found: Any, X: Any) -> Any:  # noqa: N803
         X = validate_data(self, X, reset=False)  # noqa: N806
-        return super()._judge(found, self.drawn(X))
+        return super()._predict(found, self.drawn(X))
 
     @staticmethod
     def drawn(X: NDArray[Any]) -> NDArray[Any]:  # noqa: N803
@@ -55,7 +55,7 @@ class Rows(FewShotClassifier):
         return tags
 
 
-def tiny() -> Trained:
+def tiny() -> TrainedModel:
     return untrained(backbone={"init_args": {"width": 16}})[1]
 
 
@@ -95,8 +95,8 @@ def test_a_pipeline_of_images(images: tuple[NDArray[np.uint8], NDArray[np.str_]]
 
 
 def test_parameters_are_kept_by_clones() -> None:
-    learner = FewShotClassifier("glyphs", flow="meta", reject=0.9, reject_label=-1)
-    options = {"flow": "meta", "reject": 0.9, "reject_label": -1}
+    learner = FewShotClassifier("glyphs", flow="meta", accept_rate=0.9, reject_label=-1)
+    options = {"flow": "meta", "accept_rate": 0.9, "reject_label": -1, "reject": None}
     assert clone(learner).get_params() == {"model": "glyphs", **options}
     assert learner.set_params(flow=None).flow is None
     trained = tiny()

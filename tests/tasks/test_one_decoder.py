@@ -74,13 +74,13 @@ def loaded(path: Path) -> Image.Image:
 
 
 WAYS: dict[str, Callable[[Path], torch.Tensor]] = {
-    "path": lambda path: COLOR.levels([path]),
-    "text": lambda path: COLOR.levels([str(path)]),
-    "one path": lambda path: COLOR.levels(path),
-    "folder": lambda path: COLOR.levels(path.parent),
-    "folder of classes": lambda path: COLOR.levels(path.parent.parent)[:1],
-    "Pillow": lambda path: COLOR.levels([opened(path)]),
-    "Pillow, loaded": lambda path: COLOR.levels([loaded(path)]),
+    "path": lambda path: COLOR.pixels([path]),
+    "text": lambda path: COLOR.pixels([str(path)]),
+    "one path": lambda path: COLOR.pixels(path),
+    "folder": lambda path: COLOR.pixels(path.parent),
+    "folder of classes": lambda path: COLOR.pixels(path.parent.parent)[:1],
+    "Pillow": lambda path: COLOR.pixels([opened(path)]),
+    "Pillow, loaded": lambda path: COLOR.pixels([loaded(path)]),
     "data set on disk": lambda path: load(read(path.parent.parent).split("all"), SIDE).images[:1],
     "torch data set": lambda path: load(from_dataset([(opened(path), 0)], "own"), SIDE).images,
 }
@@ -153,9 +153,9 @@ def test_arrays_give_the_pixels_of_the_file(kind: str, tmp_path: Path) -> None:
     for array in arrays(kind):
         first = array if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
         forms = {
-            "array": COLOR.levels(array[None]),
-            "list": COLOR.levels([array]),
-            "tensor, channels first": COLOR.levels([torch.from_numpy(first.copy())]),
+            "array": COLOR.pixels(array[None]),
+            "list": COLOR.pixels([array]),
+            "tensor, channels first": COLOR.pixels([torch.from_numpy(first.copy())]),
             "from_arrays": load(from_arrays(array[None], [0], "own"), SIDE).images,
             "from_dataset": load(from_dataset([(array, 0)], "own"), SIDE).images,
         }
@@ -169,9 +169,9 @@ def test_levels_of_unknown_range_are_refused_by_every_way(mode: str, tmp_path: P
     image.save(tmp_path / "a.tif")
     words = "cannot be decoded: gray levels of 32 bits have no known range"
     with pytest.raises(InputError, match=rf"a\.tif {words}"):
-        COLOR.levels([tmp_path / "a.tif"])
+        COLOR.pixels([tmp_path / "a.tif"])
     with pytest.raises(InputError, match=f"^image 1 {words}"):
-        COLOR.levels([COLORS, image])
+        COLOR.pixels([COLORS, image])
     with pytest.raises(InputError, match=f"^image 0 of own {words}"):
         from_dataset([(image, 0)], "own")
 
@@ -184,7 +184,7 @@ def test_cut_and_closed_images_are_named(tmp_path: Path) -> None:
     closed.close()
     for image in (cut, closed):
         with pytest.raises(InputError, match=r"^image 3 cannot be decoded.*\w{5}") as caught:
-            COLOR.levels([COLORS, COLORS, COLORS, image])
+            COLOR.pixels([COLORS, COLORS, COLORS, image])
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError, match=r"^image 1 of own cannot be decoded.*\w{5}"):
             _ = from_dataset([(COLORS, 0), (image, 1)], "own").items[1]
@@ -192,16 +192,16 @@ def test_cut_and_closed_images_are_named(tmp_path: Path) -> None:
 
 def test_sixteen_bits_that_may_be_eight_are_refused() -> None:
     dark = np.full((1, 9, 9), 200, np.uint16)
-    for attempt in (lambda: COLOR.levels(dark), lambda: from_arrays(dark, [0], "own")):
+    for attempt in (lambda: COLOR.pixels(dark), lambda: from_arrays(dark, [0], "own")):
         with pytest.raises(InputError, match="levels of uint16 from 200 to 200 may be of 8 bits"):
             attempt()
-    assert COLOR.levels(np.zeros((1, 9, 9), np.uint16)).max() == 0
+    assert COLOR.pixels(np.zeros((1, 9, 9), np.uint16)).max() == 0
 
 
 @pytest.mark.parametrize("levels", [-0.003, 1.003])
 def test_more_than_half_a_level_out_of_range_is_refused(levels: float) -> None:
     for attempt in (
-        lambda: COLOR.levels(np.full((1, 9, 9), levels)),
+        lambda: COLOR.pixels(np.full((1, 9, 9), levels)),
         lambda: from_arrays(np.full((1, 9, 9), levels), [0], "own"),
     ):
         with pytest.raises(InputError, match="floating-point levels are from 0 to 1"):

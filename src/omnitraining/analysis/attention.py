@@ -63,7 +63,7 @@ def contrasts(prototypes: Tensor) -> Tensor:
 
 
 def predictor_maps(
-    predictor: Predictor, levels: Tensor, classes: Tensor, layer: str | None = None
+    predictor: Predictor, images: Tensor, classes: Tensor, layer: str | None = None
 ) -> dict[str, Tensor]:
     """What speaks for a class in each flow of a fitted predictor, [B, h, w] by flow.
 
@@ -71,19 +71,19 @@ def predictor_maps(
     whatever head the flow has: so that flows of all algorithms can be compared.
 
     Args:
-        predictor: fitted; only the flows that vote in it are looked at.
-        levels: images [B, C, H, W] of the predictor's shape, in [0, 1].
+        predictor: fitted.
+        images: [B, C, H, W] of the predictor's shape, in [0, 1].
         classes: index of the class to explain, for each image [B].
         layer: as in `attention_maps`; the path begins with "1.", after the trunk.
 
     Raises:
         InputError: as in `attention_maps`.
     """
-    x = channels_last((levels - predictor.mean) / predictor.std)
+    x = channels_last((images - predictor.mean) / predictor.std)
     maps = {}
     for name, flow in cast(Mapping[str, FlowPredictor], predictor.flows).items():
         backbone = nn.Sequential(predictor.trunk, flow.backbones[0]).eval()
-        score = similarity(contrasts(flow.means)[classes])
+        score = similarity(contrasts(flow.prototypes)[classes])
         maps[name] = attention_maps(backbone, x, score, layer)
     return maps
 

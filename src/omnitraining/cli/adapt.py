@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
         "adapt",
         "SUPPORT holds one folder per class with a few images in it, of any size and kind, as\n"
         "  photos/cat/1.jpg  photos/cat/2.png  photos/dog/a.webp\n"
-        "Then ask for other images: omni predict FILE IMAGE ...",
+        "Then label other images: omni predict FILE IMAGE ...",
     )
     parser.add_argument(
         "run", metavar="RUN", help="run folder, saved learner, or shipped model ('glyphs')"
@@ -21,14 +21,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(
         "--flow",
-        help="pre, joint, meta or ensemble; one flow predicts faster (default: the run's vote)",
+        help="pre, joint, meta or ensemble, the mean of all; one predicts faster (default: the "
+        "ensemble that the run was evaluated with)",
     )
     parser.add_argument(
-        "--reject",
+        "--accept-rate",
         type=float,
         metavar="SHARE",
-        help="say 'none of these' to images unlike all classes, so that this share of images of "
-        "the classes is accepted, as 0.95 (default: never)",
+        help="label images unlike all classes 'none of these'; this share of the images of known "
+        "classes is accepted, as 0.95 (default: accept all images)",
+    )
+    parser.add_argument(
+        "--reject", type=float, metavar="SHARE", help="former name of --accept-rate"
     )
     add_trust(parser)
     options = parser.parse_args(arguments)
@@ -36,7 +40,12 @@ def main(arguments: list[str]) -> int:
     from omnitraining.learner import FewShotClassifier
     from omnitraining.learner.sources import find
 
-    learner = FewShotClassifier(find(options.run, options.trust), options.flow, options.reject)
+    learner = FewShotClassifier(
+        find(options.run, options.trust),
+        options.flow,
+        accept_rate=options.accept_rate,
+        reject=options.reject,
+    )
     learner.fit(options.support)
     learner.save(options.out)
     images = sum(learner.counts_.values())

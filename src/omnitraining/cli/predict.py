@@ -1,4 +1,4 @@
-"""``omni predict``: labels of images by a learner that was fitted and saved."""
+"""``omni predict``: labels of images by a saved learner."""
 
 import glob
 from pathlib import Path
@@ -20,10 +20,10 @@ def main(arguments: list[str]) -> int:
     """Print the label and the probabilities of each image."""
     parser = command_parser(
         "predict",
-        "Probabilities are calibrated on validation tasks of the run, given that the image is of\n"
-        "one of the classes.",
+        "Probabilities are calibrated on validation tasks of the run.\n"
+        "They hold if the image is of one of the classes.",
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="what 'omni adapt' wrote")
+    parser.add_argument("file", metavar="FILE", type=Path, help="file that 'omni adapt' wrote")
     parser.add_argument(
         "images",
         metavar="IMAGE",
@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
     learner = load(options.file, options.trust)
     if not isinstance(learner, FewShotClassifier) or not hasattr(learner, "predictor_"):
         raise InputError(f"{options.file} has not learned any classes yet: use 'omni adapt' first")
-    records = judged(learner, [path for words in options.images for path in found(words)])
+    paths = [path for pattern in options.images for path in image_paths(pattern)]
+    records = predictions(learner, paths)
     if options.json:
         say_json(records)
     elif options.csv:
@@ -56,54 +57,54 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def found(words: str) -> list[Path]:
-    """The images that an argument names: a file, those of a folder, or those of a pattern.
+def image_paths(pattern: str) -> list[Path]:
+    """The image files of an argument: a file, a folder or a pattern.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file.
     """
     from omnitraining.learner.inputs import listed
 
-    if Path(words).exists() or not glob.has_magic(words):
-        return [Path(path) for path in listed(words)]
-    names = sorted(glob.glob(words, recursive=True))
+    if Path(pattern).exists() or not glob.has_magic(pattern):
+        return [Path(path) for path in listed(pattern)]
+    names = sorted(glob.glob(pattern, recursive=True))
     if not names:
-        raise InputError(f"no file is named as {words}")
+        raise InputError(f"no file matches {pattern}")
     return [path for name in names for path in listed(name)]
 
 
-def judged(learner: "FewShotClassifier", paths: list[Path]) -> list[dict[str, Any]]:
-    """For each image its label and probabilities, ready for JSON."""
-    probabilities, familiarity = learner.judge(paths)
-    labels = learner.decide(probabilities, familiarity)
+def predictions(learner: "FewShotClassifier", paths: list[Path]) -> list[dict[str, Any]]:
+    """Label, probabilities and similarity of each image, as JSON has them."""
+    probabilities, similarity = learner.predict_with_scores(paths)
+    labels = learner.to_labels(probabilities, similarity)
     classes = [str(name) for name in learner.classes_]
     return [
         {
             "image": str(path),
             "label": None if label is None else str(label),
             "probabilities": dict(zip(classes, map(float, row.round(4)), strict=True)),
-            "familiarity": round(float(known), 4),
+            "similarity": round(float(score), 4),
         }
-        for path, label, row, known in zip(paths, labels, probabilities, familiarity, strict=True)
+        for path, label, row, score in zip(paths, labels, probabilities, similarity, strict=True)
     ]
 
 
 def _row(record: dict[str, Any]) -> list[object]:
-    """An image as CSV has it; ./=1.jpg is the same file as =1.jpg, and no formula."""
+    """A row of CSV; =1.jpg is written as ./=1.jpg, which spreadsheets do not run as a formula."""
     image = record["image"]
-    place = f"./{image}" if image.startswith(FORMULA) else image
-    return [place, record["label"], *record["probabilities"].values()]
+    path = f"./{image}" if image.startswith(FORMULA) else image
+    return [path, record["label"], *record["probabilities"].values()]
 
 
 def table(records: list[dict[str, Any]]) -> "Table":
-    """Images as rows: the label, its probability, and the next likely one."""
+    """A row per image: the label, its probability, and the second most likely class."""
     from rich.table import Table
 
-    made = Table("image", "label", "probability", "next", box=None, pad_edge=False)
+    rows = Table("image", "label", "probability", "next", box=None, pad_edge=False)
     for record in records:
-        odds: dict[str, float] = record["probabilities"]
-        first, second, *_ = sorted(odds.items(), key=lambda item: -item[1])
+        by_class: dict[str, float] = record["probabilities"]
+        first, second, *_ = sorted(by_class.items(), key=lambda item: -item[1])
         label = UNKNOWN if record["label"] is None else str(record["label"])
-        sure = "" if record["label"] is None else f"{first[1]:.1%}"
-        made.add_row(str(record["image"]), label, sure, f"{second[0]} {second[1]:.1%}")
-    return made
+        confidence = "" if record["label"] is None else f"{first[1]:.1%}"
+        rows.add_row(str(record["image"]), label, confidence, f"{second[0]} {second[1]:.1%}")
+    return rows

@@ -24,7 +24,7 @@ from omnitraining.demo.session import (
     Session,
 )
 from omnitraining.errors import InputError
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 
 SWEEP = 20  # seconds between two looks for old temporary files and for memory to give back
 VISITORS = 60  # whose classes are kept at a time
@@ -47,7 +47,7 @@ PICK = """() => {
 FAILED = "The program failed at this. The terminal in which it runs says why."
 
 
-def build(trained: Trained, files: Files) -> Any:
+def build(trained: TrainedModel, files: Files) -> Any:
     """The page, a `gradio.Blocks`.
 
     Args:
@@ -130,7 +130,7 @@ def build(trained: Trained, files: Files) -> Any:
                     )
                     teach = gr.Button("Add the picture", elem_id="teach")
                 gr.HTML("<h2>3. Answer</h2>", padding=False, elem_classes="omni-step")
-                answer = gr.HTML(view.answer(None), padding=False, elem_id="answer")
+                answer = gr.HTML(view.prediction(None), padding=False, elem_id="answer")
                 with gr.Accordion("Keep what was learned", open=False, elem_id="keeping"):
                     with gr.Row():
                         save = gr.Button("As a learner", elem_id="save")
@@ -183,7 +183,7 @@ def build(trained: Trained, files: Files) -> Any:
             return {
                 **renewed(session),
                 added: view.message("Five Armenian letters were added, five pictures of each."),
-                answer: view.answer(session.ask(picture)),
+                answer: view.prediction(session.predict(picture)),
                 **on_kind(EXAMPLE, 0),
                 kind: EXAMPLE,
                 turn: 0,
@@ -210,13 +210,13 @@ def build(trained: Trained, files: Files) -> Any:
             session = session or Session(trained)
             session.remove(name or "")
             gone = view.message(f"“{name}” was removed.")
-            return {**renewed(session), added: gone, answer: view.answer(None)}
+            return {**renewed(session), added: gone, answer: view.prediction(None)}
 
         def on_clear(session: Session | None) -> dict[Any, Any]:
             session = session or Session(trained)
             session.clear()
             gone = view.message("All classes were removed.")
-            return {**renewed(session), added: gone, answer: view.answer(None)}
+            return {**renewed(session), added: gone, answer: view.prediction(None)}
 
         def on_kind(kind: str, turn: int) -> dict[Any, Any]:
             picture = view.picture(_example(Session(trained), turn)) if kind == EXAMPLE else ""
@@ -233,13 +233,13 @@ def build(trained: Trained, files: Files) -> Any:
             made = {turn: number + 1, example: view.picture(_example(session, number + 1))}
             if len(session.pictures) < 2:
                 return made
-            found = session.ask(_example(session, number + 1))
-            return {**made, kept: session, answer: view.answer(found)}
+            found = session.predict(_example(session, number + 1))
+            return {**made, kept: session, answer: view.prediction(found)}
 
         def on_ask(session: Session | None, *query: Any) -> dict[Any, Any]:
             session = session or Session(trained)
-            found = session.ask(chosen(session, *query))
-            return {kept: session, answer: view.answer(found)}
+            found = session.predict(chosen(session, *query))
+            return {kept: session, answer: view.prediction(found)}
 
         def on_teach(session: Session | None, name: str | None, *query: Any) -> dict[Any, Any]:
             session = session or Session(trained)

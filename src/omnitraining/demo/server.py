@@ -21,7 +21,7 @@ from omnitraining.demo.guard import LAYERS, TOGETHER, Files, Guard
 from omnitraining.demo.page import SWEEP, VISITORS, build, find_gradio
 from omnitraining.demo.session import IMAGES, MEGABYTES, Session
 from omnitraining.errors import InputError
-from omnitraining.learner import Trained
+from omnitraining.learner import TrainedModel
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
@@ -33,7 +33,7 @@ REFUSED = (
 )
 
 
-def serve(trained: Trained, port: int | None, say: Callable[[str], None]) -> None:
+def serve(trained: TrainedModel, port: int | None, say: Callable[[str], None]) -> None:
     """Show the page until the program is interrupted.
 
     Args:

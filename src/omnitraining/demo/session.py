@@ -1,8 +1,7 @@
-"""What one visitor of the demo has taught: pictures by class, and the learner of them.
+"""The classes of one visitor of the demo: pictures by class, and a learner fitted to them.
 
-Pictures are kept as the squares that the learner would resize them to, so that memory is bounded
-and no file has to stay. Nothing is shared between two sessions but the trained model, which does
-not change.
+Pictures are kept as squares of the size that the learner resizes them to, so that memory is bounded
+and no file has to stay. Sessions share the trained model alone, which does not change.
 """
 
 import time
@@ -20,29 +19,29 @@ from omnitraining.analysis.attention import heat, predictor_maps
 from omnitraining.datasets.decoding import decode, opened
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.learner import FewShotClassifier, Trained, export
+from omnitraining.learner import FewShotClassifier, TrainedModel, export
 
 CLASSES = 20
 IMAGES = 20  # of one class
 NAME = 40  # characters
 MEGABYTES = 20  # of one file
 MEGAPIXELS = 50  # of one picture
-SECONDS = 60  # in which the pictures of one upload must have been read
-ACCEPTED = 0.95  # share of pictures of known classes that are not called strangers
+SECONDS = 60  # for reading the pictures of one upload
+ACCEPT_RATE = 0.95  # share of pictures of known classes that are not called unknown
 
 Picture: TypeAlias = NDArray[np.uint8]
 """An image [3, S, S], where S is the side that the model resizes to."""
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What one flow, or all of them together, thinks of a picture.
+class FlowPrediction:
+    """The prediction of one flow, or of the ensemble.
 
     Attributes:
         flow: "pre", "joint", "meta" or "ensemble".
         probabilities: calibrated, by class.
-        heat: what speaks for the label of the answer, [H, W] from 0 to 1; None of an ensemble and
-            of a network without maps.
+        heat: evidence for the label that the ensemble predicts, [H, W] from 0 to 1; None of the
+            ensemble, and of a network without feature maps.
     """
 
     flow: str
@@ -56,31 +55,31 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model thinks of a picture.
+class Prediction:
+    """The prediction of a model for a picture.
 
     Attributes:
-        levels: the picture as the network sees it, uint8 [C, H, W].
-        opinions: of each flow, and of all of them last.
-        stranger: whether the picture is unlike all classes; None if the model cannot tell.
-        fit_seconds: since the learner was asked to learn what is new; 0 if nothing was.
-        ask_seconds: that the answer took.
+        pixels: the picture as the network takes it, uint8 [C, H, W].
+        flows: the prediction of each flow, and last that of the ensemble.
+        unknown: whether the picture is unlike all classes; None if the model has no threshold.
+        fit_seconds: time of fitting the pictures that were new; about 0 without any.
+        seconds: time of the prediction.
     """
 
-    levels: NDArray[np.uint8]
-    opinions: list[Opinion]
-    stranger: bool | None
+    pixels: NDArray[np.uint8]
+    flows: list[FlowPrediction]
+    unknown: bool | None
     fit_seconds: float
-    ask_seconds: float
+    seconds: float
 
     @property
     def label(self) -> str:
-        """The answer."""
-        return self.opinions[-1].label
+        """The class that the ensemble predicts."""
+        return self.flows[-1].label
 
 
 class Session:
-    """Pictures by class, and a learner that is fitted when it is asked.
+    """Pictures by class, and a learner that is fitted to them when it has to predict.
 
     Args:
         trained: a trained model of images.
@@ -92,22 +91,23 @@ class Session:
         InputError: the model is one of curves.
     """
 
-    def __init__(self, trained: Trained) -> None:
-        if trained.inputs is None:
-            raise InputError(f"{trained.name} is a model of curves: the demo needs one of images")
-        self.trained = trained
-        self.inputs, self.side = trained.inputs, trained.inputs.stored
+    def __init__(self, trained: TrainedModel) -> None:
+        self.trained, self.inputs = trained, trained.image_inputs
+        self.side = self.inputs.stored
         self.pictures: dict[str, list[Picture]] = {}
-        self._new: list[tuple[str, Picture]] = []  # what the learner has not learned yet
+        self._new: list[tuple[str, Picture]] = []  # to which the learner is not fitted yet
         self._learner: FewShotClassifier | None = None
 
     def read(self, files: Sequence[Path | Image.Image]) -> list[Picture]:
-        """Pictures of uploaded files, or of drawings; gray where the network gets them so.
+        """Pictures of uploaded files or drawings; gray if the network takes gray images.
+
+        Args:
+            files: uploaded files, or Pillow images.
 
         Raises:
             InputError: a file is no image, too large, or reading takes too long.
         """
-        start, found = time.monotonic(), []
+        start, pictures = time.monotonic(), []
         for file in files:
             if time.monotonic() - start > SECONDS:
                 raise InputError(
@@ -115,11 +115,15 @@ class Session:
                     "ones."
                 )
             pixels = self.inputs.colored(torch.from_numpy(_read(file, self.side)))
-            found.append(pixels.expand(3, -1, -1).numpy())
-        return found
+            pictures.append(pixels.expand(3, -1, -1).numpy())
+        return pictures
 
     def add(self, name: str, pictures: Sequence[Picture]) -> None:
-        """Add examples of a class, or a new class; all of them or none.
+        """Add pictures to a class, old or new; all of them or none.
+
+        Args:
+            name: of the class.
+            pictures: of it.
 
         Raises:
             InputError: the name is missing or too long, there are no pictures, or too many pictures
@@ -158,24 +162,26 @@ class Session:
         self.pictures = {}
         self._forget()
 
-    def ask(self, picture: Picture) -> Answer:
-        """Learn what is new, and answer.
+    def predict(self, picture: Picture) -> Prediction:
+        """Fit the learner to the pictures that are new, and predict.
+
+        Args:
+            picture: to classify.
 
         Raises:
             InputError: there are fewer than two classes, or the model cannot learn them.
         """
         start = time.perf_counter()
         learner = self.learner()
-        learned = time.perf_counter()
-        answer = _judge(self.trained, learner, picture)
-        done = time.perf_counter()
-        return Answer(*answer, learned - start, done - learned)
+        fitted = time.perf_counter()
+        prediction = _predict(self.trained, learner, picture)
+        return Prediction(*prediction, fitted - start, time.perf_counter() - fitted)
 
     def learner(self) -> FewShotClassifier:
-        """The learner of all pictures.
+        """The learner, fitted to all pictures.
 
         Raises:
-            InputError: as in `ask`.
+            InputError: as in `predict`.
         """
         if len(self.pictures) < 2:
             missing = "two classes" if not self.pictures else "one more class"
@@ -191,7 +197,7 @@ class Session:
         """Write the fitted learner to a file in a folder.
 
         Raises:
-            InputError: as in `ask`, or the file cannot be written.
+            InputError: as in `predict`, or the file cannot be written.
         """
         path = folder / "classes.learner"
         self.learner().save(path)
@@ -201,7 +207,7 @@ class Session:
         """Write the fitted predictor as one ONNX file in a folder.
 
         Raises:
-            InputError: as in `ask`, an algorithm cannot become ONNX, or a package is missing.
+            InputError: as in `predict`, an algorithm cannot become ONNX, or a package is missing.
         """
         path = folder / "classes.onnx"
         export.save_predictor(self.learner(), path)
@@ -224,7 +230,7 @@ def _read(file: Path | Image.Image, side: int) -> Picture:
         with file.open("rb") as stream, opened(stream) as image:
             pixels = image.width * image.height
     except Exception:
-        pixels = 0  # decode says what is wrong with it
+        pixels = 0  # decode raises the error
     if pixels > MEGAPIXELS * 1e6:
         raise InputError(
             f"{name} has {pixels / 1e6:.0f} million pixels: {MEGAPIXELS} million at most."
@@ -240,27 +246,26 @@ def _image(picture: Picture) -> Image.Image:
 
 
 @torch.no_grad()
-def _judge(
-    trained: Trained, learner: FewShotClassifier, picture: Picture
-) -> tuple[NDArray[np.uint8], list[Opinion], bool | None]:
-    """The picture as it was seen, the opinions, and whether it is unlike all classes."""
+def _predict(
+    trained: TrainedModel, learner: FewShotClassifier, picture: Picture
+) -> tuple[NDArray[np.uint8], list[FlowPrediction], bool | None]:
+    """The input of the network, the predictions, and whether the picture is unlike all classes."""
     predictor, names = learner.predictor_, [str(name) for name in learner.classes_]
-    levels = learner.levels([_image(picture)])
-    vote, familiarity = predictor.judge(levels)
-    flows = predictor.opinions(levels)
+    pixels = learner.preprocess([_image(picture)])
+    ensemble, similarity = predictor.predict_with_scores(pixels)
+    by_flow = predictor.predict_per_flow(pixels)
     try:
-        maps = predictor_maps(predictor, levels, vote.argmax(1))
-    except InputError:  # a network that has no places
+        maps = predictor_maps(predictor, pixels, ensemble.argmax(1))
+    except InputError:  # a network without feature maps
         maps = {}
-    opinions = []
-    for flow, probabilities in [*flows.items(), *([(ENSEMBLE, vote)] if len(flows) > 1 else [])]:
-        shown = heat(maps[flow], levels)[0].cpu().numpy() if flow in maps else None
-        odds = dict(zip(names, probabilities[0].tolist(), strict=True))
-        opinions.append(Opinion(flow, odds, shown))
-    calibration = trained.calibration
-    stranger = None
-    if ENSEMBLE in calibration.familiarity:
+    rows = [*by_flow.items(), *([(ENSEMBLE, ensemble)] if len(by_flow) > 1 else [])]
+    flows = []
+    for flow, probabilities in rows:
+        shown = heat(maps[flow], pixels)[0].cpu().numpy() if flow in maps else None
+        by_class = dict(zip(names, probabilities[0].tolist(), strict=True))
+        flows.append(FlowPrediction(flow, by_class, shown))
+    calibration, unknown = trained.calibration, None
+    if ENSEMBLE in calibration.similarity:
         shots = sum(learner.counts_.values()) / len(names)
-        stranger = familiarity.item() < calibration.threshold(ENSEMBLE, shots, ACCEPTED)
-    seen = (levels[0] * 255).round().to(torch.uint8).cpu().numpy()
-    return seen, opinions, stranger
+        unknown = similarity.item() < calibration.threshold(ENSEMBLE, shots, ACCEPT_RATE)
+    return (pixels[0] * 255).round().to(torch.uint8).cpu().numpy(), flows, unknown

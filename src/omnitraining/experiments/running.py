@@ -22,7 +22,7 @@ from omnitraining.config.run_config import (
 from omnitraining.config.trust import Check, flat
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation
-from omnitraining.learner.trained import calibrated
+from omnitraining.learner.trained import calibrate_run
 from omnitraining.model import Model
 from omnitraining.runs import run_data
 from omnitraining.runs.compute import multiply_adds
@@ -166,7 +166,7 @@ def _calibrate(run: Run, run_config: RunConfig) -> None:
         return
     if data is not None and data.inputs is not None and data.is_of_files:
         run_config.problem.to(torch.device("cpu"))
-        calibrated(run, run_config, run_config.load(run).cpu())
+        calibrate_run(run, run_config, run_config.load(run).cpu())
 
 
 @torch.no_grad()

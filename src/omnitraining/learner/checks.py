@@ -1,6 +1,6 @@
-"""What a learner's file says, checked before anything is computed with it.
+"""Checks of the values of a learner's file, before anything is computed with them.
 
-Every function raises a `DamagedError` that says what is wrong, without the name of the file.
+Every function raises a `DamagedError` whose message lacks the name of the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnitraining.evaluation import ENSEMBLE
-from omnitraining.learner.calibration import QUANTILES, VOTE, Calibration
-from omnitraining.learner.curves import CurveVotes
+from omnitraining.learner.calibration import QUANTILES, WEIGHTED, Calibration
+from omnitraining.learner.curves import CurveWeights
 from omnitraining.learner.inputs import ImageInputs
 
 MOST_PIXELS = 4_096
@@ -33,15 +33,15 @@ LABELS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"
 
 
 class DamagedError(ValueError):
-    """A file that says what no learner says."""
+    """A value that no learner writes."""
 
 
 def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
-    """How images become what the network takes.
+    """How images become inputs of the network.
 
     Args:
-        values: as `ImageInputs.as_json` gives them.
-        shape: of what the network takes.
+        values: as `ImageInputs.as_json` returns them.
+        shape: of an input of the network.
     """
     fields = _fields(values, "inputs", ("channels", "stored", "size", "mean", "std"))
     channels, stored, size = (
@@ -55,16 +55,16 @@ def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
     mean, std = (
         tuple(_numbers(fields[name], f"inputs.{name}", channels)) for name in ("mean", "std")
     )
-    if not all(-1e3 <= level <= 1e3 for level in mean) or not all(1e-6 <= s <= 1e3 for s in std):
+    if not all(-1e3 <= value <= 1e3 for value in mean) or not all(1e-6 <= s <= 1e3 for s in std):
         raise DamagedError(f"inputs.mean is {[*mean]} and inputs.std {[*std]}")
     return ImageInputs(channels, stored, size, mean, std)
 
 
 def calibration(values: Any, flows: Sequence[str]) -> Calibration:
-    """What validation tasks said about a classifier.
+    """The calibration of a classifier.
 
     Args:
-        values: as `Calibration.as_json` gives them.
+        values: as `Calibration.as_json` returns them.
         flows: that the model has.
     """
     names = ("shots", "votes", "temperatures", "familiarity")
@@ -72,62 +72,66 @@ def calibration(values: Any, flows: Sequence[str]) -> Calibration:
     shots = _shots(fields["shots"], "votes.shots")
     if [*shots] != sorted({*shots}):
         raise DamagedError(f"votes.shots is {[*shots]}, which does not rise")
-    heads = (*flows, ENSEMBLE, VOTE)
-    votes = _rows(fields["votes"], "votes.votes", flows, len(shots))
-    sums = [sum(column) for column in zip(*votes.values(), strict=True)]
-    if not sums or any(w < 0 for row in votes.values() for w in row) or min(sums) <= 0:
+    heads = (*flows, ENSEMBLE, WEIGHTED)
+    weights = _rows(fields["votes"], "votes.votes", flows, len(shots))
+    sums = [sum(column) for column in zip(*weights.values(), strict=True)]
+    if not sums or any(w < 0 for row in weights.values() for w in row) or min(sums) <= 0:
         raise DamagedError("votes.votes has a weight below 0, or none above")
     temperatures = _rows(fields["temperatures"], "votes.temperatures", heads, len(shots))
     if any(not 1e-3 <= t <= 1e3 for row in temperatures.values() for t in row):
         raise DamagedError("votes.temperatures holds one that is not from 0.001 to 1,000")
     if missing := {*heads} - {*temperatures}:
         raise DamagedError(f"votes.temperatures has none of {min(missing)}")
-    familiarity = _mapping(fields["familiarity"], "votes.familiarity", heads)
+    similarity = _mapping(fields["familiarity"], "votes.familiarity", heads)
     quantiles = {
         head: [
             _numbers(row, "votes.familiarity", QUANTILES)
             for row in _list(rows, "votes.familiarity", len(shots))
         ]
-        for head, rows in familiarity.items()
+        for head, rows in similarity.items()
     }
-    return Calibration(shots, votes, temperatures, quantiles)
+    return Calibration(shots, weights, temperatures, quantiles)
 
 
-def curve_votes(values: Any, flows: Sequence[str]) -> CurveVotes:
-    """Who votes in a regression.
+def curve_weights(values: Any, flows: Sequence[str]) -> CurveWeights:
+    """The ensemble weights of a regressor.
 
     Args:
-        values: as `dataclasses.asdict` gives them.
+        values: as `CurveWeights.as_json` returns them.
         flows: that the model has.
     """
     fields = _fields(values, "votes", ("shots", "flows", "weights"))
     shots = _shots(fields["shots"], "votes.shots")
-    voters = tuple(_list(fields["flows"], "votes.flows"))
-    if not voters or any(voter not in flows for voter in voters):
-        raise DamagedError(f"votes.flows is {[*voters]!r:.80}: the model has {', '.join(flows)}")
+    members = tuple(_list(fields["flows"], "votes.flows"))
+    if not members or any(member not in flows for member in members):
+        raise DamagedError(f"votes.flows is {[*members]!r:.80}: the model has {', '.join(flows)}")
     weights = [
-        [_numbers(step, "votes.weights", len(voters)) for step in _list(part, "votes.weights")]
+        [_numbers(step, "votes.weights", len(members)) for step in _list(part, "votes.weights")]
         for part in _list(fields["weights"], "votes.weights", len(shots))
     ]
     counts = {len(part) for part in weights}
     if len(counts) != 1 or not 1 <= min(counts) <= MOST_STEPS + 1:
         raise DamagedError("votes.weights is not of one number of steps")
-    return CurveVotes(shots, voters, weights)
+    return CurveWeights(shots, members, weights)
 
 
-def choices(facts: Mapping[str, Any], flows: Sequence[str]) -> None:
-    """The options of a learner, as far as the facts have them.
+def options(values: Mapping[str, Any], flows: Sequence[str]) -> None:
+    """The options of a learner, as far as they are given.
 
     Args:
-        facts: of a fit.
+        values: by name.
         flows: that the model has.
     """
-    flow, reject, steps = (facts.get(name) for name in ("flow", "reject", "steps"))
+    flow, accept_rate, steps = (values.get(name) for name in ("flow", "accept_rate", "steps"))
     if flow is not None and (not isinstance(flow, str) or flow not in (*flows, ENSEMBLE)):
         raise DamagedError(f"fit.flow is {flow!r:.80}: the model has {', '.join(flows)}")
-    if reject is not None and (type(reject) not in (int, float) or not 0 < reject < 1):
-        raise DamagedError(f"fit.reject is {reject!r:.80}: it must be above 0 and below 1")
-    other = facts.get("reject_label")
+    if accept_rate is not None and (
+        type(accept_rate) not in (int, float) or not 0 < accept_rate < 1
+    ):
+        raise DamagedError(
+            f"fit.accept_rate is {accept_rate!r:.80}: it must be above 0 and below 1"
+        )
+    other = values.get("reject_label")
     if other is not None and (type(other) not in (str, int) or len(str(other)) > LONGEST_LABEL):
         raise DamagedError(f"fit.reject_label is {other!r:.80}: it must be a text or whole number")
     if steps is not None:
@@ -141,29 +145,31 @@ def labels(values: Any, dtype: Any) -> NDArray[Any]:
         values: texts or numbers, all of one kind.
         dtype: of the array, as numpy spells it, or "object".
     """
-    found = _list(values, "fit.labels")
-    if not 1 <= len(found) <= MOST_SUPPORT:
-        raise DamagedError(f"fit.labels has {len(found):,} entries: 1 to {MOST_SUPPORT:,} are read")
-    kinds = {type(label) for label in found}
+    entries = _list(values, "fit.labels")
+    if not 1 <= len(entries) <= MOST_SUPPORT:
+        raise DamagedError(
+            f"fit.labels has {len(entries):,} entries: 1 to {MOST_SUPPORT:,} are read"
+        )
+    kinds = {type(label) for label in entries}
     if not kinds <= {str} and not kinds <= {int, float, bool}:
         raise DamagedError("fit.labels holds something else than texts alone or numbers alone")
     kind = dtype.lstrip("<>|=") if isinstance(dtype, str) else ""
     if kinds == {str} and (kind == "object" or kind[:1] == "U"):
-        longest = max(map(len, found))
-        if longest * len(found) > MOST_CHARACTERS:
-            raise DamagedError(f"fit.labels would take {longest * len(found):,} characters")
-        return np.array(found, dtype=object if kind == "object" else str)
+        longest = max(map(len, entries))
+        if longest * len(entries) > MOST_CHARACTERS:
+            raise DamagedError(f"fit.labels would take {longest * len(entries):,} characters")
+        return np.array(entries, dtype=object if kind == "object" else str)
     if kinds == {str} or (kind != "object" and kind not in LABELS):
         raise DamagedError(
-            f"fit.dtype is {dtype!r:.80}, which labels like {found[0]!r:.80} are not"
+            f"fit.dtype is {dtype!r:.80}, which labels like {entries[0]!r:.80} are not"
         )
     try:
-        made = np.array(found, dtype=np.dtype(object if kind == "object" else kind))
+        array = np.array(entries, dtype=np.dtype(object if kind == "object" else kind))
     except (OverflowError, ValueError) as error:
         raise DamagedError(f"fit.labels does not fit {kind}: {error}") from error
-    if made.dtype.kind == "f" and not np.isfinite(made).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DamagedError("fit.labels holds one that is not finite")
-    return made
+    return array
 
 
 def support(
@@ -173,11 +179,11 @@ def support(
 
     Args:
         tensors: by name.
-        kinds: dtype and shape of one row, by the names that may be there.
+        kinds: dtype and shape of one row, by the names that are allowed.
     """
     for name, tensor in tensors.items():
         if name not in kinds:
-            raise DamagedError(f"it holds {name!r:.80}, which is not of its model")
+            raise DamagedError(f"it holds {name!r:.80}, which its model lacks")
         dtype, shape = kinds[name]
         if tensor.dtype != dtype or tuple(tensor.shape[1:]) != shape or not tensor.dim():
             raise DamagedError(
@@ -217,15 +223,15 @@ def _rows(values: Any, place: str, keys: Sequence[str], length: int) -> dict[str
 def _numbers(values: Any, place: str, length: int) -> list[float]:
     for value in _list(values, place, length):
         if type(value) not in (int, float) or not abs(value) <= 1e30:  # nor is NaN
-            raise DamagedError(f"{place} holds {value!r:.80}, which is not a number that can be")
+            raise DamagedError(f"{place} holds {value!r:.80}, which is not a number in range")
     return [float(value) for value in values]  # torch has no whole numbers as large
 
 
 def _shots(values: Any, place: str) -> tuple[int, ...]:
-    found = tuple(_whole(value, place, 1, 1_000_000) for value in _list(values, place))
-    if not found:
+    shots = tuple(_whole(value, place, 1, 1_000_000) for value in _list(values, place))
+    if not shots:
         raise DamagedError(f"{place} is empty")
-    return found
+    return shots
 
 
 def _whole(value: Any, place: str, least: int, most: int) -> int:

@@ -1,8 +1,8 @@
-"""Models for use without this library: a flow as plain weights, a flow or a fit as one ONNX file.
+"""Export for use without this library: a flow as plain weights, a flow or a fit as an ONNX file.
 
-Weights are a state dict of the untouched backbone class: an Omni-Layer is one layer with the sum
-of its weights. ONNX files take batches of any size, and what onnxruntime computes with them is
-compared with PyTorch before they are written.
+Weights are a state dict of the original backbone class: an Omni-Layer becomes one layer with the
+sum of its weights. ONNX files take batches of any size; before they are written, their outputs in
+onnxruntime are compared with PyTorch.
 """
 
 import copy
@@ -24,18 +24,18 @@ from omnitraining.backbones import FeatureWise
 from omnitraining.config.run_config import run_config_of
 from omnitraining.errors import InputError
 from omnitraining.io.files import open_atomic
-from omnitraining.learner import FewShotClassifier, Predictor, Trained
+from omnitraining.learner import FewShotClassifier, Predictor, TrainedModel
 
 TOLERANCE = 1e-4
-"""Largest difference between an ONNX file and PyTorch that is let pass."""
+"""Largest difference between the outputs of an ONNX file and of PyTorch that is accepted."""
 
-EXAMPLES, BATCHES = 2, (1, 5)  # images that a file is made with, and that it is compared on
+EXAMPLES, BATCHES = 2, (1, 5)  # images of the export, and of the comparison
 
 
-def plain_flow(trained: Trained, flow: str) -> nn.Module:
+def plain_flow(trained: TrainedModel, flow: str) -> nn.Module:
     """One flow as an instance of the backbone's own class, in evaluation mode, on the CPU.
 
-    `FeatureWise` is left out: at test it is what is inside it.
+    `FeatureWise` is removed: at test it does nothing.
 
     Args:
         trained: the model.
@@ -48,19 +48,19 @@ def plain_flow(trained: Trained, flow: str) -> nn.Module:
     if flow not in flows:
         raise InputError(f"flow is {flow!r}: {trained.name} has {', '.join(flows)}")
     head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
-    made, source = _backbone(trained), trained.model
+    backbone, source = _backbone(trained), trained.model
     rest = trained.plain_backbone(head.name)
     if isinstance(source.trunk, nn.Identity):
-        made.load_state_dict(rest.state_dict())
+        backbone.load_state_dict(rest.state_dict())
     else:  # a sequential backbone, whose first layers are the same for all flows
         parts = [*source.trunk.children(), *rest.children()]
-        for layer, part in zip(made.children(), parts, strict=True):
+        for layer, part in zip(backbone.children(), parts, strict=True):
             layer.load_state_dict(part.state_dict())
-    bare = made.backbone if isinstance(made, FeatureWise) else made
+    bare = backbone.backbone if isinstance(backbone, FeatureWise) else backbone
     return bare.cpu().eval()
 
 
-def _backbone(trained: Trained) -> nn.Module:
+def _backbone(trained: TrainedModel) -> nn.Module:
     """A new backbone of a model."""
     return run_config_of(trained.config, trained.name, trained.trust).backbone()
 
@@ -72,35 +72,41 @@ def save_torch(module: nn.Module, path: Path) -> None:
         torch.save(state, file)
 
 
-def save_safetensors(module: nn.Module, path: Path, facts: Mapping[str, str]) -> None:
+def save_safetensors(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a state dict as safetensors; read it with ``safetensors.torch.load_file(path)``.
 
     Args:
-        module: whose state dict.
+        module: the module.
         path: the file.
-        facts: texts to go with it.
+        metadata: texts by key.
     """
     state = {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
     with open_atomic(path) as file:
-        file.write(save_tensors(state, metadata={"format": "pt", **facts}))
+        file.write(save_tensors(state, metadata={"format": "pt", **metadata}))
 
 
-def facts_of(trained: Trained) -> dict[str, str]:
-    """What goes into a file beside the weights: where they come from and what the model takes."""
-    facts = {
+def metadata_of(trained: TrainedModel) -> dict[str, str]:
+    """Metadata of a file of weights: version, model, backbone, and preprocessing of images."""
+    metadata = {
         "omnitraining": version("omnitraining"),
         "model": trained.name,
         "backbone": json.dumps(trained.config["backbone"]),
     }
     if trained.inputs is not None:
-        facts["images"] = json.dumps(trained.inputs.as_json())
-    return facts
+        metadata["images"] = json.dumps(trained.inputs.as_json())
+    return metadata
 
 
-def save_flow(trained: Trained, flow: str, path: Path) -> float:
+def save_flow(trained: TrainedModel, flow: str, path: Path) -> float:
     """Write one flow as ONNX: normalized "images" [B, C, H, W] to "features" [B, D].
 
-    The metadata say how images are normalized: ``(levels - mean) / std``, levels from 0 to 1.
+    The metadata hold mean and std of the normalization ``(pixels - mean) / std``, pixel values
+    from 0 to 1.
+
+    Args:
+        trained: the model.
+        flow: one of the flows that it has.
+        path: the file.
 
     Returns:
         The largest difference from PyTorch.
@@ -111,57 +117,60 @@ def save_flow(trained: Trained, flow: str, path: Path) -> float:
     """
     module = plain_flow(trained, flow)
     example = torch.randn(EXAMPLES, *trained.config["problem"]["init_args"]["shape"])
-    facts = {**facts_of(trained), "flow": flow}
-    return _save_onnx(module, example, "images", ("features",), facts, path)
+    metadata = {**metadata_of(trained), "flow": flow}
+    return _save_onnx(module, example, ("features",), metadata, path)
 
 
 def save_predictor(learner: FewShotClassifier, path: Path) -> float:
-    """Write a fitted classifier as ONNX, from "levels" [B, C, H, W] in [0, 1].
+    """Write a fitted classifier as ONNX: "images" [B, C, H, W] with pixel values in [0, 1].
 
-    Its outputs are "probabilities" [B, N], calibrated, and "familiarity" [B]. The metadata hold
-    the labels as a JSON list; and, where the learner rejects, the "threshold" of familiarity below
-    which an image is of none of these classes.
+    Its outputs are "probabilities" [B, N], calibrated, and "similarity" [B] to the nearest class.
+    The metadata hold the labels as a JSON list; and, if the learner has an ``accept_rate``, the
+    "threshold" of similarity below which an image is rejected.
+
+    Args:
+        learner: fitted.
+        path: the file.
 
     Returns:
         The largest difference from PyTorch.
 
     Raises:
-        InputError: an algorithm cannot become ONNX, or the difference is too large; or a package
-            is missing.
+        InputError: the learner is not fitted, an algorithm cannot become ONNX, or the difference
+            is too large; or a package is missing.
     """
     if not hasattr(learner, "predictor_"):
         raise InputError("the learner has not learned any classes yet: fit it first")
-    module = copy.deepcopy(_Judge(learner.predictor_)).cpu()
-    facts = {
+    module = copy.deepcopy(_WithScores(learner.predictor_)).cpu()
+    metadata = {
         "omnitraining": version("omnitraining"),
         "labels": json.dumps(learner.classes_.tolist()),
     }
     if hasattr(learner, "threshold_"):
-        facts["threshold"] = repr(float(learner.threshold_))
+        metadata["threshold"] = repr(float(learner.threshold_))
     example = torch.rand(EXAMPLES, *learner.predictor_.shape)
-    return _save_onnx(module, example, "levels", ("probabilities", "familiarity"), facts, path)
+    return _save_onnx(module, example, ("probabilities", "similarity"), metadata, path)
 
 
-class _Judge(nn.Module):
-    """A predictor with both its answers, as a module that is called."""
+class _WithScores(nn.Module):
+    """A predictor whose forward pass returns probabilities and similarities."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         self.predictor = predictor
 
-    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.predictor.judge(levels)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predictor.predict_with_scores(images)
 
 
 def _save_onnx(
     module: nn.Module,
     example: Tensor,
-    name: str,
     outputs: Sequence[str],
-    facts: Mapping[str, str],
+    metadata: Mapping[str, str],
     path: Path,
 ) -> float:
-    """Write a module as ONNX once onnxruntime agrees with it; returns the largest difference."""
+    """Write a module of "images" as ONNX if onnxruntime agrees; returns the largest difference."""
     onnxruntime = _needed("onnxruntime")
     _needed("onnxscript")
     module.eval().requires_grad_(False)
@@ -172,45 +181,43 @@ def _save_onnx(
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=[name],
+                input_names=["images"],
                 output_names=[*outputs],
                 verbose=False,
             )
-        except Exception as error:  # of many kinds, none of them in common but this one
+        except Exception as error:  # the exporter has no common class of errors
             reason = _reason(error)
             raise InputError(f"{path} cannot be written as ONNX: {reason}") from error
     model = cast(Any, program).model_proto
-    for key, text in facts.items():
+    for key, text in metadata.items():
         model.metadata_props.add(key=key, value=text)
-    written = model.SerializeToString()
-    largest = _difference(onnxruntime, written, module, example, name)
+    data = model.SerializeToString()
+    largest = _difference(onnxruntime, data, module, example)
     if not largest <= TOLERANCE:
         raise InputError(
             f"{path} is not written: as ONNX the model differs from PyTorch by {largest:.1e}, more "
             f"than {TOLERANCE:.0e}"
         )
     with open_atomic(path) as file:
-        file.write(written)
+        file.write(data)
     return largest
 
 
-def _difference(
-    onnxruntime: Any, written: bytes, module: nn.Module, example: Tensor, name: str
-) -> float:
+def _difference(onnxruntime: Any, data: bytes, module: nn.Module, example: Tensor) -> float:
     """The largest difference of any output, over batches of other sizes than the example."""
     try:
-        session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         largest = 0.0
         for size in BATCHES:
             x = example[:1].expand(size, *example.shape[1:]) + 0.1 * torch.rand(
                 size, *example.shape[1:]
             )
-            wanted = module(x)
-            wanted = (wanted,) if isinstance(wanted, Tensor) else wanted
-            found = session.run(None, {name: x.numpy()})
-            for one, other in zip(wanted, found, strict=True):
+            expected = module(x)
+            expected = (expected,) if isinstance(expected, Tensor) else expected
+            outputs = session.run(None, {"images": x.numpy()})
+            for one, other in zip(expected, outputs, strict=True):
                 largest = max(largest, (one - torch.from_numpy(other)).abs().max().item())
-    except Exception as error:  # onnxruntime has no public class of its own for them
+    except Exception as error:  # onnxruntime has no public class of errors
         raise InputError(f"onnxruntime cannot run this model: {_reason(error)}") from error
     return largest
 
@@ -234,7 +241,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of torchvision and of its own deprecations, which help nobody here."""
+    """Without the exporter's messages on torchvision and on its own deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

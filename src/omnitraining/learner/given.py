@@ -1,4 +1,4 @@
-"""Images as people have them, with or without labels, as what `ImageInputs` takes."""
+"""Forms in which images are given, with or without labels, unified for `ImageInputs`."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -15,9 +15,9 @@ IMAGE, LABEL = "image", "label"  # keys of a row, as data sets of Hugging Face h
 
 
 class Rows:
-    """Images that come one by one, maybe with labels: of a data set, a loader, or a list of rows.
+    """A stream of images, with or without labels: of a data set, a loader, or a list of rows.
 
-    Nothing is kept but the labels, which are there once all images have passed.
+    Only the labels are kept; they are complete after an iteration.
 
     Args:
         source: a data set or loader of torch, or anything whose items are images, pairs of an
@@ -28,11 +28,11 @@ class Rows:
         self.source = source
         self.labels: list[Any] = []
         self.passed = 0
-        """Images that have passed."""
+        """Images of the iteration so far."""
 
     @property
     def shuffles(self) -> bool:
-        """Whether another pass may give another order."""
+        """Whether another iteration may have another order."""
         if not isinstance(self.source, DataLoader) or isinstance(
             self.source.dataset, IterableDataset
         ):
@@ -48,7 +48,7 @@ class Rows:
         """
         self.labels, self.passed = [], 0
         for item in self._items():
-            image, labels = _parted(item, self.passed)
+            image, labels = _image_and_label(item, self.passed)
             self.passed += 1
             self.labels += labels
             if self.labels and len(self.labels) != self.passed:
@@ -67,18 +67,20 @@ class Rows:
             yield from self.source
 
     def agreed(self, y: ArrayLike | None) -> Any:
-        """The labels, after all images have passed; or those given, which must not differ.
+        """The labels, after an iteration.
+
+        Args:
+            y: the same labels, if they are given too.
 
         Raises:
-            InputError: there are no labels, or two that differ for an image.
+            InputError: there are no labels, or ``y`` differs from them.
         """
         if y is None:
             if not self.labels:
                 raise InputError("there are no labels: the data set gives images alone; give y too")
             return self.labels
         given = [*np.asarray(y).ravel().tolist()] if self.labels else []
-        found = [*np.asarray(self.labels).ravel().tolist()]
-        if given and given != found:
+        if given and given != [*np.asarray(self.labels).ravel().tolist()]:
             raise InputError("y differs from the labels of the data set: leave y out, or drop them")
         return y
 
@@ -113,7 +115,7 @@ def given(images: Any) -> Any:
     return images
 
 
-def _parted(item: Any, number: int) -> tuple[Any, list[Any]]:
+def _image_and_label(item: Any, number: int) -> tuple[Any, list[Any]]:
     """The image of an item, and its label if it has one."""
     if isinstance(item, Mapping):
         if IMAGE not in item:
@@ -169,7 +171,7 @@ def _is_number(value: Any) -> bool:
 
 
 def missing(label: Any) -> bool:
-    """Whether a label stands for none: None, nan, NA or NaT."""
+    """Whether a label is a missing value: None, nan, NA or NaT."""
     if label is None or type(label).__name__ in ("NAType", "NaTType", "MaskedConstant"):
         return True
     return isinstance(label, float | np.floating) and bool(np.isnan(label))
@@ -179,7 +181,7 @@ def labels_of(y: ArrayLike) -> NDArray[Any]:
     """Labels [B]: texts, whole numbers, or true and false.
 
     Raises:
-        InputError: they are something else, of several kinds, or one is missing.
+        InputError: they are of another type, of several types, or one is missing.
     """
     if isinstance(y, Set | Mapping):
         raise InputError(f"labels are a {type(y).__name__}: give a list, one label per image")
@@ -216,15 +218,19 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 def kind_of(labels: NDArray[Any]) -> str:
-    """Of what kind labels are, in words."""
+    """The kind of some labels, in words for a message."""
     return {"U": "texts", "b": "true or false"}.get(labels.dtype.kind, "numbers")
 
 
 def check_kind(labels: NDArray[Any], fitted: NDArray[Any]) -> None:
-    """Refuse labels that can never equal one of the fit.
+    """Check that labels are of the kind of those of a fit.
+
+    Args:
+        labels: to check.
+        fitted: labels of the fit.
 
     Raises:
-        InputError: they are of another kind.
+        InputError: they are of another kind, so that none can equal one of the fit.
     """
     if kind_of(labels) != kind_of(fitted):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Images that people have, as images that a network takes: any file, size, channels and type."""
+"""Images of any file type, size, channels and number type, as inputs of a network."""
 
 import warnings
 from collections import Counter
@@ -40,14 +40,14 @@ GRAY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow has it
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """What the network of a training problem takes, and how images become that.
+    """Preprocessing: the inputs of a network, and how images become them.
 
     Args:
         channels: 1 (gray) or 3 (red, green, blue).
         stored: side in pixels that images are resized to; the aspect is not kept.
-        size: side of the center that the network sees.
-        mean: mean level of each channel, from 0 to 1.
-        std: standard deviation of the levels of each channel.
+        size: side in pixels of the center crop, the network's input.
+        mean: mean pixel value of each channel, from 0 to 1.
+        std: standard deviation of the pixel values of each channel.
     """
 
     channels: int
@@ -58,7 +58,7 @@ class ImageInputs:
 
     @classmethod
     def of(cls, problem: Classification) -> "ImageInputs":
-        """The inputs of a training problem.
+        """The preprocessing of a training problem.
 
         Raises:
             InputError: its images are not square, or of neither 1 nor 3 channels.
@@ -76,40 +76,48 @@ class ImageInputs:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of what the network sees."""
+        """(C, H, W) of an input of the network."""
         return self.channels, self.size, self.size
 
     def as_json(self) -> dict[str, Any]:
+        """The values as they are kept in files."""
         return asdict(self)
 
-    def levels(self, images: Images) -> Tensor:
-        """Images as the network sees them before they are normalized, uint8 [B, C, H, W].
+    def pixels(self, images: Images) -> Tensor:
+        """Images as the network takes them before normalization, uint8 [B, C, H, W].
 
         Accepted are
         - an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4;
         - a list of such images of any sizes, [H, W], [H, W, C] or [C, H, W];
         - a list of paths of image files of any kind that Pillow reads, or of Pillow images;
         - one Pillow image; or the path of one image file, of a folder of them, or of a folder of
-          such folders, sorted by name as texts are ("10.png" before "2.png");
+          such folders, sorted by name as text ("10.png" before "2.png");
         - a data set or loader of torch, or a list of pairs of an image and its label, or of rows
-          with an "image" (of Hugging Face), whose labels are left out.
+          with an "image" (of Hugging Face); labels are ignored.
 
-        Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point
-        numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are resized bilinearly
-        with antialiasing, the aspect is not kept; color becomes gray and gray color as the
-        network needs it; what is transparent becomes white.
+        Whole numbers are pixel values from 0 to 255, those of uint16 from 0 to 65535,
+        floating-point numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are
+        resized bilinearly with antialiasing; the aspect is not kept. Color is converted to gray,
+        or gray to color, as the network needs it; transparent pixels become white.
+
+        Args:
+            images: in one of these forms.
 
         Raises:
-            InputError: an image cannot be read, has a wrong shape, or levels out of range or that
-                are no numbers; the message names it.
+            InputError: an image cannot be read, has a wrong shape, or pixel values out of range or
+                that are not numbers; the message names it.
         """
         return torch.cat([*self.batches(images)])
 
     def batches(self, images: Images, size: int = EMBED_BATCH) -> Iterator[Tensor]:
-        """The same, so many images at a time: only these are in memory as the network sees them.
+        """The same in batches, of which one at a time is in memory.
+
+        Args:
+            images: as in `pixels`.
+            size: of a batch.
 
         Raises:
-            InputError: as `levels`, when the batch is reached.
+            InputError: as in `pixels`, when the batch is reached.
         """
         corner = round((self.stored - self.size) / 2)
         center = slice(corner, corner + self.size)
@@ -117,7 +125,7 @@ class ImageInputs:
             yield whole[:, :, center, center].contiguous()
 
     def _stored(self, images: Images, size: int) -> Iterator[Tensor]:
-        """Batches of images before the center is cut out."""
+        """Batches of images before the center crop."""
         items = given(images)
         if isinstance(items, Rows):
             ones: Iterator[Tensor] = map(self._one, enumerate(items))
@@ -144,13 +152,13 @@ class ImageInputs:
         if not len(items):
             raise InputError("there are no images: give one or more")
         check_dense(items, "the images")
-        # Of levels of 16 bits, the darkest images alone would not tell that they are.
+        # The largest value of all images decides: one batch of dark images may look like 8 bits.
         deep = str(items.dtype).endswith("uint16") and np.asarray(items).max() > 255
         for start in range(0, len(items), size):
             part = items[start : start + size]
             part = np.asarray(part) / np.float32(65535) if deep else part
-            levels = as_bytes(part, "the images", start)
-            pixels = channels_first(levels, "the images", len(items))
+            values = as_bytes(part, "the images", start)
+            pixels = channels_first(values, "the images", len(items))
             if pixels.shape[1:] == (self.channels, self.stored, self.stored):
                 yield torch.from_numpy(np.ascontiguousarray(pixels))
             else:
@@ -194,7 +202,11 @@ class ImageInputs:
 
 
 def listed(images: Images) -> Any:
-    """Images as an array, a tensor, or a list."""
+    """Images as an array, a tensor, or a list.
+
+    Raises:
+        InputError: there is no such file or folder, or images have no order or another type.
+    """
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, str | Path):
@@ -213,10 +225,10 @@ def listed(images: Images) -> Any:
     if isinstance(images, set | frozenset | Mapping):
         raise InputError(f"images are a {type(images).__name__}, which has no order: give a list")
     if isinstance(images, Iterable):
-        found = [*images]
-        if found and isinstance(found[0], list | tuple | int | float):
-            return listed(_as_array(found))
-        return found
+        items = [*images]
+        if items and isinstance(items[0], list | tuple | int | float):
+            return listed(_as_array(items))
+        return items
     raise InputError(f"images are {type(images).__name__}: give arrays, or paths of files")
 
 
@@ -239,20 +251,20 @@ def class_folders(folder: Path | str) -> tuple[list[Path], list[str]]:
         )
     classes, left_out = class_paths(folder)
     _warn((*in_words(folder, left_out), *named_as_splits(folder, classes)))
-    paths = [path for found in classes.values() for path in found]
-    return paths, [name for name, found in classes.items() for _ in found]
+    paths = [path for of_class in classes.values() for path in of_class]
+    return paths, [name for name, of_class in classes.items() for _ in of_class]
 
 
 def _of_folder(folder: Path) -> list[Path]:
     """The images of a folder, or of the class folders in it."""
-    held = contents(folder)
-    if held.images:
-        _warn(in_words(folder, in_class(folder, held)))
-        return [folder / name for name in held.images]
-    if any(image_names(folder / name) for name in held.folders):
+    listing = contents(folder)
+    if listing.images:
+        _warn(in_words(folder, in_class(folder, listing)))
+        return [folder / name for name in listing.images]
+    if any(image_names(folder / name) for name in listing.folders):
         return class_folders(folder)[0]
-    inside = f", but folders ({first_few(held.folders, 3)}): give one of them"
-    raise InputError(f"folder {folder} holds no images{inside if held.folders else ''}")
+    inside = f", but folders ({first_few(listing.folders, 3)}): give one of them"
+    raise InputError(f"folder {folder} holds no images{inside if listing.folders else ''}")
 
 
 def _warn(notes: Iterable[str]) -> None:
@@ -261,7 +273,7 @@ def _warn(notes: Iterable[str]) -> None:
 
 
 def _load_repeated(items: Sequence[Any]) -> None:
-    """Read the Pillow images that a list holds twice, which threads would read at once.
+    """Read the Pillow images that a list holds twice: two threads must not read one at once.
 
     Raises:
         InputError: one cannot be decoded.
@@ -271,7 +283,7 @@ def _load_repeated(items: Sequence[Any]) -> None:
         if times.get(id(item), 0) > 1:
             try:
                 item.load()
-            except Exception as error:  # damaged ones raise about any type of error in Pillow
+            except Exception as error:  # Pillow raises errors of many types for damaged images
                 raise InputError(f"image {number} {undecodable(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""A learner of a trained model, wherever the model comes from."""
+"""A learner of a trained model from any source."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -13,9 +13,10 @@ from omnitraining.errors import InputError
 from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.classifier import FewShotClassifier
+from omnitraining.learner.learned import current_accept_rate
 from omnitraining.learner.regressor import FewShotRegressor
 from omnitraining.learner.sources import Source, check, file_of, find
-from omnitraining.learner.trained import Trained
+from omnitraining.learner.trained import TrainedModel
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs.run import unique_tensors
 
@@ -24,45 +25,60 @@ from omnitraining.runs.run import unique_tensors
 def load(
     source: Source, trust: bool = False, **options: object
 ) -> FewShotClassifier | FewShotRegressor:
-    """A learner of a trained model, ready to be fitted; or as it was saved.
+    """A learner of a trained model, ready to be fitted, or a saved learner as it was.
 
     Args:
         source: name of a shipped model ("glyphs"); a run folder; a file that a learner saved, or a
             folder that holds it as weights.safetensors; or "owner/name" on the Hugging Face hub.
-        trust: let a model name classes from outside this library, as a backbone of your own,
-            which runs them.
-        options: of `FewShotClassifier` or `FewShotRegressor`, as ``flow="meta"``. With a learner
-            that was fitted before it was saved, it is fitted again with them.
+        trust: let a model name classes from outside this library, as a backbone of your own;
+            their code is run.
+        options: of `FewShotClassifier` or `FewShotRegressor`, as ``flow="meta"``. A learner that
+            was fitted before it was saved is fitted again with them.
+
+    Returns:
+        A regressor if the model was trained on curves, otherwise a classifier.
 
     Raises:
-        InputError: there is no such model, it is damaged or of a newer version, or it names what
-            is not trusted.
+        InputError: there is no such model, it is damaged or of a newer version, or it names
+            classes that are not trusted.
+
+    Example:
+        >>> import numpy as np
+        >>> import omnitraining
+        >>> images = np.stack([np.eye(28), np.fliplr(np.eye(28))])
+        >>> learner = omnitraining.load("glyphs", flow="pre").fit(images, ["down", "up"])
+        >>> learner.predict(images[:1])
+        array(['down'], dtype='<U4')
     """
     check(source)
-    path = None if isinstance(source, Trained) else file_of(source)
+    path = None if isinstance(source, TrainedModel) else file_of(source)
     tensors: dict[str, Tensor] = {}
-    facts: dict[str, Any] = {}
+    fit: dict[str, Any] = {}
     if path is None:
         trained = find(source, trust)
     else:
-        trained, tensors, facts = Trained.from_bytes(read_bytes(path), str(path), trust)
+        trained, tensors, fit = TrainedModel.from_bytes(read_bytes(path), str(path), trust)
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
-    allowed = [name for name in kind._get_param_names() if name != "model"]
+    former = ("reject",) if kind is FewShotClassifier else ()
+    allowed = [name for name in kind._get_param_names() if name not in ("model", *former)]
     for name in options:
-        if name not in allowed:
+        if name not in (*allowed, *former):
             raise InputError(
                 f"{kind.__name__} has no option {name!r}: choose from {', '.join(allowed)}"
             )
+    if "reject" in options:
+        old, new = options.pop("reject"), options.get("accept_rate")
+        options["accept_rate"] = current_accept_rate(new, old)  # type: ignore[arg-type]
     try:
-        checks.choices(options, trained.model.trained_flows)
-    except DamagedError as error:  # what the caller says, not the file
+        checks.options(options, trained.model.trained_flows)
+    except DamagedError as error:  # an argument, not the file
         raise InputError(f"option {str(error).removeprefix('fit.')}") from error
     learner: FewShotClassifier | FewShotRegressor
     weights = sum(tensor.nbytes for tensor in unique_tensors(trained.model).values())
     stored = sum(tensor.nbytes for tensor in tensors.values()) + weights
     try:
         with nullcontext() if trust or path is None else Bounds(stored, bounds.FIT_PRODUCTS):
-            learner = kind._restored(trained, tensors, {**facts, **options})
+            learner = kind._restored(trained, tensors, {**fit, **options})
     except BoundsError as error:
         raise InputError(
             f"{source} cannot be fitted again: {error}; add --trust (in Python trust=True) if you "
@@ -71,6 +87,6 @@ def load(
     except InputError:
         raise
     except CANNOT_BE_MADE as error:
-        said = str(error) if isinstance(error, DamagedError) else repr(error)
-        raise InputError(f"{source} is damaged: {' '.join(said.split())}") from error
+        reason = str(error) if isinstance(error, DamagedError) else repr(error)
+        raise InputError(f"{source} is damaged: {' '.join(reason.split())}") from error
     return learner

@@ -1,16 +1,17 @@
-"""A fitted predictor: the flows of a trained model with heads for one new task, and nothing else.
+"""A fitted predictor: the flows of a trained model, with heads for one new task.
 
-It is what a learner fits, and what exporters and demos build on. It is an `nn.Module` of plain
-modules (no parametrization, nothing left to solve), in evaluation mode, whose weights are fixed:
+It is the result of a fit, and what exporters and the demo use: an `nn.Module` in evaluation mode,
+made of plain modules (no parametrization, nothing left to solve) with fixed weights.
 
-    predictor(levels)             levels [B, C, H, W] in [0, 1] to probabilities [B, N]
-    predictor.opinions(levels)    the same by flow
-    predictor.shape               (C, H, W) of one image
-    predictor.flows[name]         one flow: its backbones and its heads, see `FlowPredictor`
+    predictor(images)                       probabilities [B, N] of images [B, C, H, W] in [0, 1]
+    predictor.predict_with_scores(images)   the same, and the similarity to the nearest class [B]
+    predictor.predict_per_flow(images)      probabilities by flow
+    predictor.shape                         (C, H, W) of one image
+    predictor.flows[name]                   a `FlowPredictor`: backbones and heads of one flow
 
-Column n of the probabilities belongs to class n of the learner that fitted it. Every image is
-judged by itself. The learner turns files and arrays into levels (`learner.levels(X)`); everything
-after that, normalization too, happens in here.
+Column n of the probabilities is class n of the learner that fitted it. Every image is predicted
+independently of the others. `FewShotClassifier.preprocess` makes images of files and arrays;
+normalization is part of the predictor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,57 +22,64 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import channels_last
+from omnitraining.evaluation import ensemble_mean
 
-LEAST = 1e-12  # probability below which no logarithm is taken
+MIN_PROBABILITY = 1e-12
+"""Probabilities are raised to it before their logarithm is taken."""
 
 
 class FlowPredictor(nn.Module):
-    """One flow with its heads; their probabilities are averaged.
+    """One flow with its heads, whose probabilities are averaged.
 
     Args:
-        backbones: from normalized images (or what the trunk makes of them) to features [B, D];
+        backbones: from normalized images (or the trunk's features of them) to features [B, D];
             where an algorithm adapts the whole network, from them to logits.
         heads: from features [1, B, D] to logits [1, B, N].
-        reads: which backbone each head reads.
-        means: mean support feature of each class [N, D], of the first backbone.
+        backbone_index: for each head, the index of its backbone.
+        prototypes: mean support feature of each class [N, D], of the first backbone.
     """
 
     def __init__(
         self,
         backbones: Sequence[nn.Module],
         heads: Sequence[nn.Module],
-        reads: Sequence[int],
-        means: Tensor,
+        backbone_index: Sequence[int],
+        prototypes: Tensor,
     ) -> None:
         super().__init__()
         self.backbones, self.heads = nn.ModuleList(backbones), nn.ModuleList(heads)
-        self.reads = tuple(reads)
-        self.register_buffer("means", F.normalize(means, dim=-1))
-        self.means: Tensor
+        self.backbone_index = tuple(backbone_index)
+        self.register_buffer("prototypes", F.normalize(prototypes, dim=-1))
+        self.prototypes: Tensor
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, N], and the greatest cosine of features and a class mean [B]."""
+        """Probabilities [B, N], and the largest cosine similarity to a prototype [B].
+
+        Args:
+            x: normalized images, or the trunk's features of them [B, ...].
+        """
         features = [backbone(x) for backbone in self.backbones]
         logits = [
-            head(features[read].unsqueeze(0))[0]
-            for head, read in zip(self.heads, self.reads, strict=True)
+            head(features[index].unsqueeze(0))[0]
+            for head, index in zip(self.heads, self.backbone_index, strict=True)
         ]
         probabilities = torch.stack([part.softmax(-1) for part in logits]).mean(0)
-        cosines = F.normalize(features[0], dim=-1) @ self.means.mT
+        cosines = F.normalize(features[0], dim=-1) @ self.prototypes.mT
         return probabilities, cosines.amax(-1)
 
 
 class Predictor(nn.Module):
-    """The vote of some flows, with calibrated probabilities (paper 4.3).
+    """The weighted ensemble of some flows, with calibrated probabilities (paper 4.3).
 
     Args:
         shape: of one image, (C, H, W).
-        mean: mean level of each channel [C].
-        std: standard deviation of the levels [C].
-        trunk: what all flows compute alike.
+        mean: mean pixel value of each channel [C].
+        std: standard deviation of the pixel values of each channel [C].
+        trunk: the layers that all flows share.
         flows: by name.
-        weights: of each flow in the vote; they sum to 1.
-        temperatures: of each flow, by name, and of the vote, as "vote".
+        weights: ensemble weight of each flow; they sum to 1.
+        temperatures: calibration temperature of each flow alone.
+        temperature: calibration temperature of the ensemble.
     """
 
     def __init__(
@@ -83,9 +91,11 @@ class Predictor(nn.Module):
         flows: Mapping[str, FlowPredictor],
         weights: Mapping[str, float],
         temperatures: Mapping[str, float],
+        temperature: float,
     ) -> None:
         super().__init__()
-        self.shape, self.weights, self.temperatures = shape, dict(weights), dict(temperatures)
+        self.shape, self.weights = shape, dict(weights)
+        self.temperatures, self.temperature = dict(temperatures), temperature
         self.register_buffer("mean", mean.view(-1, 1, 1))
         self.register_buffer("std", std.view(-1, 1, 1))
         self.mean: Tensor
@@ -93,37 +103,44 @@ class Predictor(nn.Module):
         self.trunk, self.flows = trunk, nn.ModuleDict(flows)
         self.requires_grad_(False).eval()
 
-    def forward(self, levels: Tensor) -> Tensor:
-        """Calibrated probabilities [B, N] of the vote.
+    def forward(self, images: Tensor) -> Tensor:
+        """Calibrated probabilities [B, N] of the ensemble.
 
         Args:
-            levels: images [B, C, H, W] of the predictor's shape, in [0, 1].
+            images: [B, C, H, W] of the predictor's shape, in [0, 1].
         """
-        return self.judge(levels)[0]
+        return self.predict_with_scores(images)[0]
 
-    def judge(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated probabilities [B, N] of the vote, and how familiar each image is [B].
+    def predict_with_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated probabilities [B, N], and the similarity to the nearest class [B].
 
-        Familiarity is the greatest cosine of an image's features and the mean features of a
-        class, averaged over the flows that vote.
+        The similarity is the largest cosine of an image's features and the prototype (the mean
+        support feature) of a class, averaged over the flows with their ensemble weights.
+
+        Args:
+            images: [B, C, H, W] of the predictor's shape, in [0, 1].
         """
-        found = self._flows(levels)
-        weighed = [(self.weights[flow], *judged) for flow, judged in found.items()]
-        vote = torch.stack([weight * p for weight, p, _ in weighed]).sum(0)
-        familiarity = torch.stack([weight * cosine for weight, _, cosine in weighed]).sum(0)
-        return tempered(vote, self.temperatures["vote"]), familiarity
+        outputs = self._flow_outputs(images)
+        probabilities = ensemble_mean({f: p for f, (p, _) in outputs.items()}, self.weights)
+        similarity = ensemble_mean({f: s for f, (_, s) in outputs.items()}, self.weights)
+        return tempered(probabilities, self.temperature), similarity
 
-    def opinions(self, levels: Tensor) -> dict[str, Tensor]:
-        """Calibrated probabilities [B, N] of each flow that votes."""
-        found = self._flows(levels)
-        return {flow: tempered(p, self.temperatures[flow]) for flow, (p, _) in found.items()}
+    def predict_per_flow(self, images: Tensor) -> dict[str, Tensor]:
+        """Calibrated probabilities [B, N] of each flow alone.
 
-    def _flows(self, levels: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        x = self.trunk(channels_last((levels - self.mean) / self.std))
+        Args:
+            images: [B, C, H, W] of the predictor's shape, in [0, 1].
+        """
+        outputs = self._flow_outputs(images)
+        return {flow: tempered(p, self.temperatures[flow]) for flow, (p, _) in outputs.items()}
+
+    def _flow_outputs(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Probabilities and similarity by flow."""
+        x = self.trunk(channels_last((images - self.mean) / self.std))
         flows = cast(Mapping[str, FlowPredictor], self.flows)
         return {name: flow(x) for name, flow in flows.items()}
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:
     """Probabilities [..., N] whose logarithms are divided by a temperature; 1 changes nothing."""
-    return (probabilities.clamp_min(LEAST).log() / temperature).softmax(-1)
+    return (probabilities.clamp_min(MIN_PROBABILITY).log() / temperature).softmax(-1)

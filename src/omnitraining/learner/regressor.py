@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,33 +14,32 @@ from sklearn.utils.validation import check_is_fitted  # type: ignore[import-unty
 from torch import Tensor, nn
 
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE
+from omnitraining.evaluation import ensemble_mean
 from omnitraining.learner import checks
-from omnitraining.learner.curves import CurveVotes
-from omnitraining.learner.fitting import flows_of
+from omnitraining.learner.ensemble import resolve_flow
 from omnitraining.learner.sources import Source, find
-from omnitraining.learner.trained import Trained, save_file
+from omnitraining.learner.trained import TrainedModel, save_file
 from omnitraining.metatraining import MAML
 from omnitraining.precision import float32_on_cpu
 from omnitraining.pretraining import L2Regression
 
 
 class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Continues a curve from a few of its points: every flow adapts to them by gradient steps.
+    """Few-shot regression of a curve: every flow adapts to a few points by gradient steps.
 
     Args:
         model: a trained model of curves: run folder, file that a learner saved, or name on the
             Hugging Face hub.
         flow: the flow that predicts, "pre", "joint" or "meta", or "ensemble", the mean of all.
-            None is the vote that the run was judged by.
-        steps: gradient steps on the points; as many as the run was judged with if None.
+            None is the ensemble that the run was evaluated with.
+        steps: gradient steps on the points; if None, as many as the run was evaluated with.
 
-    Options that are changed after a fit count from the next fit on; until then the learner
+    Options that are changed after a fit have effect from the next fit on; until then the learner
     predicts, and is saved and copied, as it was fitted.
 
     Attributes:
         networks_: the adapted network of each flow, by name.
-        weights_: of the flows in the vote.
+        weights_: ensemble weight of each flow.
     """
 
     def __init__(self, model: Source, flow: str | None = None, steps: int | None = None) -> None:
@@ -55,56 +54,72 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             y: values [S] or [S, 1].
 
         Raises:
-            InputError: their lengths differ, they are no numbers, or the model is of images.
+            InputError: their lengths differ, they are not numbers, or the model is of images.
         """
         trained = find(self.model)
         points = _points(X, "x"), _points(y, "y")
-        self._made = _adapted(trained, self.flow, self.steps, *points, np.ndim(y) == 1)
+        self._fit = _adapt(trained, self.flow, self.steps, *points, np.ndim(y) == 1)
         return self
 
     @torch.no_grad()
     @float32_on_cpu()
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
-        """Values at inputs [Q] or [Q, 1], in the shape in which values were given."""
+        """Values of the curve, [Q] or [Q, 1] as the values of the fit were.
+
+        Args:
+            X: inputs [Q] or [Q, 1].
+
+        Raises:
+            InputError: inputs are not numbers, or a predicted value is not finite.
+        """
         check_is_fitted(self)
-        made = self._made  # read once: another thread may fit
-        x = _points(X, "x").to(made.trained.device)
-        vote = sum(weight * made.networks[flow](x) for flow, weight in made.weights.items())
-        values: NDArray[np.float64] = cast(Tensor, vote).double().cpu().numpy()
+        fit = self._fit  # read once: another thread may fit
+        x = _points(X, "x").to(fit.trained.device)
+        outputs = {flow: network(x) for flow, network in fit.networks.items()}
+        values: NDArray[np.float64]
+        values = ensemble_mean(outputs, fit.weights).double().cpu().numpy()
         if not np.isfinite(values).all():
             raise InputError(
-                f"{made.trained.name} answers with values that are not finite: fit with fewer "
-                "steps; if none are, the model is damaged"
+                f"{fit.trained.name} predicts values that are not finite: fit with fewer steps; if "
+                "that does not help, the model is damaged"
             )
-        return values[:, 0] if made.flat else values
+        return values[:, 0] if fit.flat else values
 
     def save(self, path: Path | str) -> None:
         """Write the model and the points to one file (safetensors; no pickle).
 
-        A learner that was fitted is written as it was fitted, with the options that it had then.
+        A fitted learner is written as it was fitted, with its options at that time.
+
+        Args:
+            path: the file.
+
+        Raises:
+            InputError: the file cannot be written.
         """
         if not self.__sklearn_is_fitted__():
-            fit = {"flow": self.flow, "steps": self.steps}
-            save_file(Path(path), find(self.model).to_bytes({}, fit))
+            options = {"flow": self.flow, "steps": self.steps}
+            save_file(Path(path), find(self.model).to_bytes({}, options))
             return
-        made = self._made
-        fit = {"flow": made.flow, "steps": made.steps, "flat": made.flat}
-        tensors = {"support.x": made.x, "support.y": made.y}
-        save_file(Path(path), made.trained.to_bytes(tensors, fit))
+        fit = self._fit
+        options = {"flow": fit.flow, "steps": fit.steps, "flat": fit.flat}
+        tensors = {"support.x": fit.x, "support.y": fit.y}
+        save_file(Path(path), fit.trained.to_bytes(tensors, options))
 
     @classmethod
     @float32_on_cpu()
     def _restored(
-        cls, trained: Trained, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+        cls, trained: TrainedModel, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> "FewShotRegressor":
-        checks.choices(facts, trained.model.trained_flows)
-        made = cls(trained, facts.get("flow"), facts.get("steps"))
+        """A learner from the parts of its file."""
+        checks.options(facts, trained.model.trained_flows)
+        learner = cls(trained, facts.get("flow"), facts.get("steps"))
         points = (torch.float32, (1,))
         kept = checks.support(tensors, {"support.x": points, "support.y": points})
         if kept:
             xs, ys = kept["support.x"], kept["support.y"]
-            made._made = _adapted(trained, made.flow, made.steps, xs, ys, bool(facts["flat"]))
-        return made
+            flat = bool(facts["flat"])
+            learner._fit = _adapt(trained, learner.flow, learner.steps, xs, ys, flat)
+        return learner
 
     @property
     def networks_(self) -> dict[str, nn.Module]:
@@ -113,23 +128,23 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def weights_(self) -> dict[str, float]:
-        """Weights of the flows in the vote."""
+        """Ensemble weight of each flow, by name."""
         return self._attribute("weights_").weights
 
     def _attribute(self, name: str) -> "_Adapted":
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__} has no {name} before it is fitted")
-        return self._made
+        return self._fit
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_made" in self.__dict__
+        return "_fit" in self.__dict__
 
 
 @dataclass(frozen=True)
 class _Adapted:
-    """What one fit made; a learner replaces it as a whole."""
+    """The result of one fit; a learner replaces it as a whole."""
 
-    trained: Trained
+    trained: TrainedModel
     flow: str | None
     steps: int | None
     x: Tensor
@@ -139,54 +154,51 @@ class _Adapted:
     weights: dict[str, float]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _adapted, (self.trained, self.flow, self.steps, self.x, self.y, self.flat)
+        return _adapt, (self.trained, self.flow, self.steps, self.x, self.y, self.flat)
 
 
-def _adapted(
-    trained: Trained, flow: str | None, steps: int | None, x: Tensor, y: Tensor, flat: bool
+def _adapt(
+    trained: TrainedModel, flow: str | None, steps: int | None, x: Tensor, y: Tensor, flat: bool
 ) -> _Adapted:
-    """Adapt the flows that vote to the points x and y [S, 1].
+    """Adapt the flows of the ensemble to the points x and y [S, 1].
 
     Raises:
         InputError: their lengths differ, options are wrong, or the model is of images.
     """
     if len(x) != len(y):
         raise InputError(f"there are {len(x)} inputs and {len(y)} values: give one per input")
-    if trained.inputs is not None:
-        raise InputError(f"{trained.name} is a model of images: it cannot continue curves")
+    measured = trained.curve_weights
     if steps is not None and not (isinstance(steps, Integral) and steps >= 0):
         raise InputError(f"steps is {steps}: it must be 0 or more, a whole number")
-    votes = cast(CurveVotes, trained.votes)
-    count = votes.steps if steps is None else int(steps)
-    head, _, flows = flows_of(trained, flow)
-    equal = dict.fromkeys(flows, 1 / len(flows))
-    weights = equal if head in (*flows, ENSEMBLE) else votes.vote(len(x), count)
+    count = measured.steps if steps is None else int(steps)
+    ensemble = resolve_flow(trained, flow)
+    weights = ensemble.curve_weights(len(x), count)
+    points = x.to(trained.device), y.to(trained.device)
     networks: dict[str, nn.Module] = {}
     for name in weights:
         _, network, algorithm = trained.model.heads_of(name)[0]
         if not isinstance(algorithm, L2Regression | MAML):
             raise InputError(f"{type(algorithm).__name__} does not adapt to curves")
-        sets = x.to(trained.device), y.to(trained.device)
-        made = replace(algorithm, steps=count).adapt(network, *sets)
-        networks[name] = made
+        adapted = replace(algorithm, steps=count).adapt(network, *points)
+        networks[name] = adapted
     return _Adapted(trained, flow, steps, x, y, flat, networks, weights)
 
 
 def _points(values: ArrayLike, name: str) -> Tensor:
     """Numbers [S, 1]."""
     if isinstance(values, Tensor):
-        # bfloat16 is not known to numpy
+        # numpy has no bfloat16
         values = (values.float() if values.is_floating_point() else values).numpy(force=True)
     if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
         raise InputError(f"{name} has masked values: leave them out")
     try:
-        found = np.asarray(values)
+        points = np.asarray(values)
     except ValueError as error:
         raise InputError(f"{name} is lists of different lengths: give numbers [S]") from error
-    if found.dtype.kind not in "iuf" or found.ndim not in (1, 2) or found[:1].size != 1:
+    if points.dtype.kind not in "iuf" or points.ndim not in (1, 2) or points[:1].size != 1:
         raise InputError(
-            f"{name} is {found.dtype} {list(found.shape)}: give numbers [S] or [S, 1], one or more"
+            f"{name} is {points.dtype} {list(points.shape)}: give numbers [S] or [S, 1], S > 0"
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(points).all():
         raise InputError(f"{name} holds values that are no numbers (nan) or not finite")
-    return torch.from_numpy(found.astype(np.float32)).view(-1, 1)
+    return torch.from_numpy(points.astype(np.float32)).view(-1, 1)

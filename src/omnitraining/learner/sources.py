@@ -1,4 +1,4 @@
-"""Where trained models come from: shipped with the library, a run folder, a file, or the hub."""
+"""Sources of trained models: shipped with the library, a run folder, a file, or the hub."""
 
 import re
 from pathlib import Path
@@ -7,35 +7,42 @@ from typing import TypeAlias
 from omnitraining.config.strict import read_bytes
 from omnitraining.errors import InputError
 from omnitraining.learner.hub_download import download
-from omnitraining.learner.trained import Trained
+from omnitraining.learner.trained import TrainedModel
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs.run import Run
 
-Source: TypeAlias = str | Path | Trained
+Source: TypeAlias = str | Path | TrainedModel
 MODELS = Path(__file__).parents[1] / "models"
 WEIGHTS = "weights.safetensors"
 
 
 @float32_on_cpu()
-def find(source: Source, trust: bool = False) -> Trained:
+def find(source: Source, trust: bool = False) -> TrainedModel:
     """The trained model of a source.
 
+    Args:
+        source: as in `omnitraining.load`.
+        trust: as in `omnitraining.load`.
+
     Raises:
-        InputError: there is no such model, it is damaged or of a newer version, or it names what
-            is not trusted.
+        InputError: as in `omnitraining.load`.
     """
     check(source)
-    if isinstance(source, Trained):
+    if isinstance(source, TrainedModel):
         return source
     path = file_of(source)
     if path is not None:
-        return Trained.from_bytes(read_bytes(path), str(path), trust)[0]
-    return Trained.from_run(Run(source, trust=trust))
+        return TrainedModel.from_bytes(read_bytes(path), str(path), trust)[0]
+    return TrainedModel.from_run(Run(source, trust=trust))
 
 
 def check(source: object) -> None:
-    """Refuse what is no name, path or trained model, as a network of one's own."""
-    if not isinstance(source, str | Path | Trained):
+    """Check the type of a source.
+
+    Raises:
+        InputError: it is neither a name, a path nor a trained model, but for example a network.
+    """
+    if not isinstance(source, str | Path | TrainedModel):
         shipped = ", ".join(sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()))
         kind = f"a {type(source).__name__}" if source is not None else "None"
         raise InputError(
@@ -45,7 +52,11 @@ def check(source: object) -> None:
 
 
 def file_of(source: str | Path) -> Path | None:
-    """The file of a source; None if it is a run folder."""
+    """The file of a source; None if it is a run folder. A model of the hub is downloaded.
+
+    Raises:
+        InputError: there is no such file or folder, or it holds no model.
+    """
     name, path = str(source), Path(source)
     if (MODELS / name / WEIGHTS).is_file() and name == Path(name).name:
         return MODELS / name / WEIGHTS

@@ -1,13 +1,12 @@
-"""A trained model without its data: what learners start from, and how it is kept in a file.
+"""A trained model without its data, from which learners start, and its file.
 
-A file is one safetensors file: tensors, and in its metadata one JSON text, "learner". Nothing in
-it is a pickle. `Trained` needs no training data once it has been made from a run.
+A file is one safetensors file: tensors, and one JSON text in its metadata, "learner". Nothing in
+it is a pickle. A `TrainedModel` needs no training data once it has been made from a run.
 """
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -39,7 +38,7 @@ from omnitraining.evaluation import Inference
 from omnitraining.io.files import open_atomic
 from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration, calibrate
-from omnitraining.learner.curves import CurveVotes, curve_votes
+from omnitraining.learner.curves import CurveWeights, curve_weights
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.model import Model
 from omnitraining.omninet import plain
@@ -55,21 +54,34 @@ VERSION = 1
 """Of the files below; raise it with any change that older versions cannot read."""
 
 _NOT_KEPT = ("problem", "training", "seed", "teacher_run", "start_from")
+_FIT_KEYS = {"accept_rate": "reject"}
+"""Names in files of what is kept of a fit, where they differ."""
 
 
-class Trained:
+class TrainedModel:
     """A trained model, its inputs, and what was measured on its validation tasks.
 
-    Attributes:
+    Nothing in it changes, so that learners and threads can share one.
+
+    Args:
         model: with the weights of the best checkpoint.
         config: fields of `RunConfig`, with a `Blueprint` for a problem.
-        inputs: what it takes, of images; None in regression.
-        votes: calibration of a classifier, or the votes of a regression.
+        inputs: how images become inputs of the network; None in regression.
+        measured: the calibration of a classifier, or the ensemble weights of a regressor.
         name: of the run or file.
         trust: whether its configuration may name classes from outside this library.
 
+    Attributes:
+        inference: which flows predict, and with which weights.
+
     Raises:
         InputError: a weight is not finite.
+
+    Example:
+        >>> from omnitraining import load
+        >>> trained = load("glyphs").model
+        >>> trained, trained.model.trained_flows, trained.image_inputs.shape
+        (<trained model glyphs>, ('pre', 'joint', 'meta'), (1, 28, 28))
     """
 
     def __init__(
@@ -77,12 +89,13 @@ class Trained:
         model: Model,
         config: Mapping[str, Any],
         inputs: ImageInputs | None,
-        votes: Calibration | CurveVotes,
+        measured: Calibration | CurveWeights,
         name: str,
         trust: bool = False,
     ) -> None:
         self.model, self.trust = model.eval().requires_grad_(False), trust
-        self.config, self.inputs, self.votes, self.name = dict(config), inputs, votes, name
+        self.config, self.inputs, self.name = dict(config), inputs, name
+        self.measured = measured
         self.inference = Inference(**_tuples(self.config.get("inference", {})))
         for part, tensor in unique_tensors(model).items():
             if not tensor.isfinite().all():
@@ -95,15 +108,15 @@ class Trained:
     def __repr__(self) -> str:
         return f"<trained model {self.name}>"
 
-    def __deepcopy__(self, _: object) -> "Trained":
-        return self  # nothing in it changes, so that clones of a learner can share it
+    def __deepcopy__(self, _: object) -> "TrainedModel":
+        return self  # clones of a learner share it
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revived, (self.to_bytes({}, {}), self.name)
+        return _unpickled, (self.to_bytes({}, {}), self.name)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of its weights."""
         return next(self.model.parameters()).device
 
     @property
@@ -113,44 +126,72 @@ class Trained:
         return ways
 
     @property
+    def image_inputs(self) -> ImageInputs:
+        """How images become inputs of the network.
+
+        Raises:
+            InputError: it is a model of curves.
+        """
+        if self.inputs is None:
+            raise InputError(f"{self.name} is a model of curves: give a model of images")
+        return self.inputs
+
+    @property
     def calibration(self) -> Calibration:
-        """What validation tasks said about a classifier."""
-        return cast(Calibration, self.votes)
+        """Calibration of a classifier on validation episodes.
+
+        Raises:
+            InputError: it is a model of curves.
+        """
+        if not isinstance(self.measured, Calibration):
+            raise InputError(f"{self.name} is a model of curves: give a model of images")
+        return self.measured
+
+    @property
+    def curve_weights(self) -> CurveWeights:
+        """Ensemble weights of a regressor.
+
+        Raises:
+            InputError: it is a model of images.
+        """
+        if not isinstance(self.measured, CurveWeights):
+            raise InputError(f"{self.name} is a model of images: give a model of curves")
+        return self.measured
 
     def plain_backbone(self, network: str) -> nn.Module:
         """The backbone of a network, with its effective weights in plain layers."""
         return self._plain[self.model.network(network).backbone]
 
     @classmethod
-    def from_run(cls, run: Run) -> "Trained":
-        """The best checkpoint of a run; its validation tasks are measured once and remembered.
+    def from_run(cls, run: Run) -> "TrainedModel":
+        """The best checkpoint of a run, calibrated; the calibration is kept in the run.
 
-        Its data are needed only if they have not been measured, and by runs of earlier versions.
+        Its data are needed only if there is no calibration, and by runs of earlier versions.
 
         Raises:
-            InputError: the run, or data that are needed, cannot be loaded, or it is of another
-                kind of task.
+            InputError: the run, or data that are needed, cannot be loaded, or its task is neither
+                classification nor regression.
         """
         path = run.path / "config.yaml"
         config = read_yaml(path) if run.trust else read_yaml_strictly(path)
-        if (found := cls._without_data(run, config)) is not None:
-            return found
+        if (trained := cls._without_data(run, config)) is not None:
+            return trained
         run_config = load_run(run)
         run_data.check(run, run_config.problem)
         model = run_config.load(run).cpu()
         if not isinstance(run_config.problem, Classification):
             return cls.of(run_config, model, config, run.name, trust=run.trust)
-        measured = calibrated(run, run_config, model)
-        return cls.of(run_config, model, config, run.name, measured, run.trust)
+        calibration = calibrate_run(run, run_config, model)
+        return cls.of(run_config, model, config, run.name, calibration, run.trust)
 
     @classmethod
-    def _without_data(cls, run: Run, config: Mapping[str, Any]) -> "Trained | None":
+    def _without_data(cls, run: Run, config: Mapping[str, Any]) -> "TrainedModel | None":
         """The best checkpoint of a run that keeps all that is needed; None if it does not."""
         data = run_data.read(run)
         if data is None or data.model is None or data.inputs is None:
             return None
         model = load_model(run)
-        if (votes := _kept_calibration(run, model)) is None:
+        if (calibration := _kept_calibration(run, model)) is None:
             return None
         try:
             inputs = checks.image_inputs(data.inputs, data.model["shape"])
@@ -158,7 +199,7 @@ class Trained:
             raise InputError(f"{run.path / run_data.NAME} is damaged: {error}") from error
         kept = {key: value for key, value in config.items() if key not in _NOT_KEPT}
         kept["problem"] = {"class_path": BLUEPRINT, "init_args": dict(data.model)}
-        return cls(model.to(find_device("auto")), kept, inputs, votes, run.name, run.trust)
+        return cls(model.to(find_device("auto")), kept, inputs, calibration, run.name, run.trust)
 
     @classmethod
     def of(
@@ -169,27 +210,27 @@ class Trained:
         name: str,
         calibration: Calibration | None = None,
         trust: bool = True,
-    ) -> "Trained":
+    ) -> "TrainedModel":
         """A trained model, without its data.
 
         Args:
             run_config: its problem has the validation tasks.
-            model: what was trained, on the CPU.
+            model: the trained model, on the CPU.
             config: the fields of the configuration.
             name: of the model.
-            calibration: measured before; it is measured now if not given.
+            calibration: of the model; it is measured if not given.
             trust: whether the fields may name classes from outside this library.
 
         Raises:
             InputError: the problem is neither of images nor of curves.
         """
         problem = run_config.problem
-        votes: Calibration | CurveVotes
+        measured: Calibration | CurveWeights
         if isinstance(problem, Classification):
             inputs = ImageInputs.of(problem)
-            votes = calibration or calibrate(problem, model, run_config.inference)
+            measured = calibration or calibrate(problem, model, run_config.inference)
         elif isinstance(problem, Sinusoids):
-            inputs, votes = None, curve_votes(problem, model, run_config.inference)
+            inputs, measured = None, curve_weights(problem, model, run_config.inference)
         else:
             raise InputError(
                 f"{name} is of {type(problem).__name__}: learners classify images or fit curves"
@@ -202,10 +243,15 @@ class Trained:
             "one_joint_head": problem.one_joint_head,
         }
         kept["problem"] = {"class_path": BLUEPRINT, "init_args": sizes}
-        return cls(model.to(find_device("auto")), kept, inputs, votes, name, trust)
+        return cls(model.to(find_device("auto")), kept, inputs, measured, name, trust)
 
-    def to_bytes(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
-        """The content of a file: the model, and tensors and facts of a fit, if there is one."""
+    def to_bytes(self, tensors: Mapping[str, Tensor], fit: Mapping[str, Any]) -> bytes:
+        """The content of a file.
+
+        Args:
+            tensors: kept support set of a fit; none if there is no fit.
+            fit: options and labels of a learner, as JSON has them.
+        """
         weights = {f"model.{name}": x for name, x in unique_tensors(self.model).items()}
         stored = {
             n: x.detach().cpu().contiguous().clone() for n, x in {**weights, **tensors}.items()
@@ -216,16 +262,16 @@ class Trained:
             "name": self.name,
             "config": self.config,
             "inputs": self.inputs.as_json() if self.inputs else None,
-            "votes": asdict(self.votes),
-            "fit": dict(facts),
+            "votes": self.measured.as_json(),
+            "fit": {_FIT_KEYS.get(key, key): value for key, value in fit.items()},
         }
         return save_tensors(stored, metadata={"learner": json.dumps(text)})
 
     @classmethod
     def from_bytes(
         cls, data: bytes, source: str, trust: bool = False
-    ) -> tuple["Trained", dict[str, Tensor], dict[str, Any]]:
-        """What `to_bytes` wrote.
+    ) -> tuple["TrainedModel", dict[str, Tensor], dict[str, Any]]:
+        """The model, tensors and fit that `to_bytes` wrote.
 
         Args:
             data: the content of a file.
@@ -241,30 +287,41 @@ class Trained:
             config = of_learner(text["config"])
             run_config = run_config_of(config, source, trust)
             model = run_config.build() if trust else run_config.bounded(len(data), source)
-            flows = model.trained_flows
-            inputs, votes = None, text["votes"]
-            if text["inputs"] is None:
-                votes = checks.curve_votes(votes, flows)
-            else:
-                shape = config["problem"]["init_args"]["shape"]
-                inputs = checks.image_inputs(text["inputs"], shape)
-                votes = checks.calibration(votes, flows)
-            facts, name = {**text["fit"]}, _shown(text["name"])
-            checks.choices(facts, flows)
-            run_config.inference.members(flows)
+            inputs, measured = _checked_parts(text, config, model)
+            names = {key: name for name, key in _FIT_KEYS.items()}
+            fit = {names.get(key, key): value for key, value in {**text["fit"]}.items()}
+            checks.options(fit, model.trained_flows)
+            run_config.inference.members(model.trained_flows)
+            name = _printable(text["name"])
         except (KeyError, TypeError, AttributeError, checks.DamagedError) as error:
-            said = error if isinstance(error, checks.DamagedError) else repr(error)
-            raise InputError(f"{source} is damaged: {said}") from error
-        for name_, tensor in unique_tensors(model).items():
-            stored = tensors.pop(f"model.{name_}", None)
-            if stored is None or stored.shape != tensor.shape or stored.dtype != tensor.dtype:
-                raise InputError(f"{source} is damaged: model.{name_} is missing or differs")
-            with torch.no_grad():
-                tensor.copy_(stored)
-            if not stored.isfinite().all():
-                raise InputError(f"{source} is damaged: model.{name_} is not finite")
-        made = cls(model.to(find_device("auto")), config, inputs, votes, name, trust)
-        return made, tensors, facts
+            reason = error if isinstance(error, checks.DamagedError) else repr(error)
+            raise InputError(f"{source} is damaged: {reason}") from error
+        _fill(model, tensors, source)
+        trained = cls(model.to(find_device("auto")), config, inputs, measured, name, trust)
+        return trained, tensors, fit
+
+
+def _checked_parts(
+    text: Mapping[str, Any], config: Mapping[str, Any], model: Model
+) -> tuple[ImageInputs | None, Calibration | CurveWeights]:
+    """Inputs, and calibration or ensemble weights, of the JSON text of a file."""
+    flows, measured = model.trained_flows, text["votes"]
+    if text["inputs"] is None:
+        return None, checks.curve_weights(measured, flows)
+    shape = config["problem"]["init_args"]["shape"]
+    return checks.image_inputs(text["inputs"], shape), checks.calibration(measured, flows)
+
+
+def _fill(model: Model, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy the weights of a file into a model, and take them out of the tensors."""
+    for name, tensor in unique_tensors(model).items():
+        stored = tensors.pop(f"model.{name}", None)
+        if stored is None or stored.shape != tensor.shape or stored.dtype != tensor.dtype:
+            raise InputError(f"{source} is damaged: model.{name} is missing or differs")
+        with torch.no_grad():
+            tensor.copy_(stored)
+        if not stored.isfinite().all():
+            raise InputError(f"{source} is damaged: model.{name} is not finite")
 
 
 def save_file(path: Path, data: bytes) -> None:
@@ -281,17 +338,17 @@ def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]
             raise ValueError("the file ends before its head does")
         metadata = parsed_json(data[8 : 8 + length], source)["__metadata__"]
         text = read_json_strictly(metadata["learner"], source)
-        found = text["version"]
-        if type(found) is not int:
+        format_version = text["version"]
+        if type(format_version) is not int:
             raise TypeError("version")
     except InputError:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{source} is not a learner: give a file that a learner saved") from error
-    if found > VERSION:
+    if format_version > VERSION:
         raise InputError(
-            f"{source} is of version {found}, written by omnitraining "
-            f"{_shown(text.get('omnitraining'))}: this omnitraining {version('omnitraining')} "
+            f"{source} is of version {format_version}, written by omnitraining "
+            f"{_printable(text.get('omnitraining'))}: this omnitraining {version('omnitraining')} "
             f"reads up to version {VERSION}; update it"
         )
     try:
@@ -300,38 +357,37 @@ def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]
         raise InputError(f"{source} is truncated or damaged: {error}") from error
 
 
-def _shown(name: Any) -> str:
-    """A name of someone else, as it may be shown in a line."""
+def _printable(name: Any) -> str:
+    """A name from a file, fit for a line of text."""
     return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
 
 
 @float32_on_cpu()
-def _revived(data: bytes, name: str) -> Trained:
-    # Whoever unpickles runs what is in the pickle anyway.
-    return Trained.from_bytes(data, name, trust=True)[0]
+def _unpickled(data: bytes, name: str) -> TrainedModel:
+    # A pickle is trusted: it can run anything itself.
+    return TrainedModel.from_bytes(data, name, trust=True)[0]
 
 
-def _tuples(values: Mapping[str, Any], *only: str) -> dict[str, Any]:
-    """Values in which lists, or only those named, are tuples again."""
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of JSON with tuples for lists."""
     return {
-        key: tuple(value) if isinstance(value, list) and (key in only or not only) else value
-        for key, value in values.items()
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
 
 
-def calibrated(run: Run, run_config: RunConfig, model: Model) -> Calibration:
-    """The calibration of a run, from its folder, where it is kept for its best checkpoint."""
+def calibrate_run(run: Run, run_config: RunConfig, model: Model) -> Calibration:
+    """The calibration of a run's best checkpoint, measured once and kept in its folder."""
     if (kept := _kept_calibration(run, model)) is not None:
         return kept
     problem = cast(Classification, run_config.problem)
-    measured = calibrate(problem, model, run_config.inference)
-    with suppress(OSError, InputError):  # a run that may only be read is measured anew each time
-        run.write_json("calibration.json", {"of": _best(run), **measured.as_json()})
-    return measured
+    calibration = calibrate(problem, model, run_config.inference)
+    with suppress(OSError, InputError):  # a read-only run is measured each time
+        run.write_json("calibration.json", {"of": _best(run), **calibration.as_json()})
+    return calibration
 
 
 def _kept_calibration(run: Run, model: Model) -> Calibration | None:
-    """What was measured of a run; None if that was not, or of another checkpoint, or is damaged."""
+    """The calibration in a run; None if there is none, or of another checkpoint, or damaged."""
     path = run.path / "calibration.json"
     try:
         record = read_json_strictly(read_bytes(path, MAX_JSON), str(path))

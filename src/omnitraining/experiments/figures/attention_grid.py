@@ -15,7 +15,7 @@ from omnitraining.analysis.attention import attention_maps, heat, predictor_maps
 from omnitraining.batches import channels_last
 from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
-from omnitraining.learner import FewShotClassifier, Trained
+from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.inputs import Images
 from omnitraining.learner.sources import Source
 from omnitraining.runs import run_data
@@ -32,13 +32,13 @@ class Row:
 
     Attributes:
         name: of the model and its flow.
-        levels: the images as that model sees them, [B, C, H, W] in [0, 1].
+        pixels: the images as that model takes them, [B, C, H, W] in [0, 1].
         heat: what speaks for the class, from 0 to 1, [B, H, W].
         titles: above each image; empty if there is nothing to say.
     """
 
     name: str
-    levels: Tensor
+    pixels: Tensor
     heat: Tensor
     titles: tuple[str, ...]
 
@@ -59,40 +59,38 @@ def rows_of_task(
         InputError: an image cannot be read, or the model cannot learn these classes.
     """
     learner = FewShotClassifier(source, flow="ensemble").fit(support, list(labels))
-    levels, names = learner.levels(images), [str(name) for name in learner.classes_]
+    pixels, names = learner.preprocess(images), [str(name) for name in learner.classes_]
     with torch.no_grad():
-        predicted = learner.predictor_(levels).argmax(1)
+        predicted = learner.predictor_(pixels).argmax(1)
     classes = torch.tensor([names.index(a) for a in answers]) if answers else predicted
-    maps = predictor_maps(learner.predictor_, levels, classes.to(levels.device))
+    maps = predictor_maps(learner.predictor_, pixels, classes.to(pixels.device))
     titles = tuple(names[index] for index in classes)
-    title = source.name if isinstance(source, Trained) else Path(source).name
+    title = source.name if isinstance(source, TrainedModel) else Path(source).name
     return [
-        Row(f"{title}\n{flow}", levels, heat(evidence, levels), titles)
+        Row(f"{title}\n{flow}", pixels, heat(evidence, pixels), titles)
         for flow, evidence in maps.items()
     ]
 
 
-def rows_of_images(trained: Trained, images: Images) -> list[Row]:
+def rows_of_images(trained: TrainedModel, images: Images) -> list[Row]:
     """Rows of the flows of a model: what its representations of the images are made of.
 
     Raises:
         InputError: an image cannot be read, or the model takes no images.
     """
-    inputs = trained.inputs
-    if inputs is None:
-        raise InputError(f"{trained.name} is a model of curves: it looks at no images")
-    levels = inputs.levels(images).to(trained.device) / 255
-    mean, std = (torch.tensor(v).view(-1, 1, 1).to(levels) for v in (inputs.mean, inputs.std))
+    inputs = trained.image_inputs
+    pixels = inputs.pixels(images).to(trained.device) / 255
+    mean, std = (torch.tensor(v).view(-1, 1, 1).to(pixels) for v in (inputs.mean, inputs.std))
     rows = []
     for flow in trained.model.trained_flows:
         head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
         backbone = nn.Sequential(trained.model.trunk, trained.plain_backbone(head.name)).eval()
-        evidence = attention_maps(backbone, channels_last((levels - mean) / std))
+        evidence = attention_maps(backbone, channels_last((pixels - mean) / std))
         rows.append(
             Row(
                 f"{trained.name}\n{flow}",
-                levels,
-                heat(evidence, levels),
+                pixels,
+                heat(evidence, pixels),
                 (),
             )
         )
@@ -135,7 +133,7 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
     Raises:
         InputError: pictures cannot be written in files of this kind.
     """
-    count, agree = len(rows[0].levels), len({row.titles for row in rows}) == 1
+    count, agree = len(rows[0].pixels), len({row.titles for row in rows}) == 1
     figure, axes = plt.subplots(
         len(rows) + 1,
         count,
@@ -148,8 +146,8 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
         titles = shown.titles if agree == (row is None) else ()
         for column, axis in enumerate(line):
             axis.set(xticks=[], yticks=[])
-            pixels = shown.levels[column].permute(1, 2, 0).numpy(force=True)
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)  # gray images are [H, W, 1]
+            image = shown.pixels[column].permute(1, 2, 0).numpy(force=True)
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)  # gray images are [H, W, 1]
             if row is not None:
                 axis.imshow(
                     row.heat[column].numpy(force=True), cmap="turbo", vmin=0, vmax=1, alpha=0.45

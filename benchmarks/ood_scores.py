@@ -1,6 +1,6 @@
-"""Scores that could say whether a query is of a known class, side by side.
+"""Scores for the detection of queries of unknown classes; the library uses the first.
 
-All are high for queries of known classes. The library has the first.
+All are high for queries of known classes.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ RIDGE = 0.1  # share of a multiple of the identity in each covariance
 
 
 def scores(features: Tensor, labels: Tensor) -> dict[str, Score]:
-    """The scores by name; two need what training images say.
+    """The scores by name; two use statistics of training images.
 
     Args:
         features: of training images, of length 1 [M, D].
