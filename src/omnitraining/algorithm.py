@@ -1,4 +1,4 @@
-"""What pre-training and meta-training algorithms share: how they answer new tasks."""
+"""The base class of pre-training and meta-training algorithms: prediction on new tasks."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -12,20 +12,25 @@ from omnitraining.network import Network
 
 
 class Algorithm(ABC):
-    """Holds options and no weights: the head that an algorithm makes belongs to the model."""
+    """Options of an algorithm. It has no weights: the head that it makes belongs to the model."""
 
     needs_only_features: ClassVar[bool] = True
-    """Whether features do not change in `predict`, so that they may be computed once for all."""
+    """Whether `predict` leaves the backbone as it is, so that features can be computed once."""
 
     @abstractmethod
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        """Outputs [T, Q, O] for the queries of tasks, given their support sets."""
+        """Outputs [T, Q, O] for the queries of tasks, given their support sets.
+
+        Args:
+            network: backbone and head of training.
+            episode: T tasks.
+        """
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """A head for new tasks: a module from query features [T, Q, D] to outputs [T, Q, N].
 
-        What it returns predicts as `predict` does. This one keeps the support set and reads it
-        anew with every query set; algorithms override it that can solve for their head once.
+        It predicts as `predict` does. This one keeps the support set and calls `predict` with every
+        query set; algorithms that can solve for their head once override it.
 
         Args:
             head: of training.
@@ -44,6 +49,9 @@ class Algorithm(ABC):
         Args:
             network: backbone and head of training.
             x: support inputs [S, ...].
-            y: labels [S], or values [S, D].
+            y: class indices [S], or values [S, D].
+
+        Raises:
+            InputError: the algorithm fits heads and does not adapt networks.
         """
         raise InputError(f"{type(self).__name__} does not adapt networks: it fits heads")

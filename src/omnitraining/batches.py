@@ -1,4 +1,4 @@
-"""What one training step sees: a mini-batch for pre-training, an episode for meta-training."""
+"""The data of a training step: a mini-batch for pre-training, an episode for meta-training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -43,22 +43,29 @@ class MiniBatch:
     Attributes:
         x: inputs [B, ...].
         y: targets; class indices [B], or values [B, D] in regression.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import MiniBatch
+        >>> batch = MiniBatch(torch.rand(4, 3, 8, 8), torch.tensor([0, 7, 7, 2]))
+        >>> batch.shard(1, 2).y
+        tensor([7, 2])
     """
 
     x: Tensor
     y: Tensor
 
     def shard(self, index: int, count: int) -> "MiniBatch":
-        """One of ``count`` equal parts."""
+        """Part ``index`` of ``count`` equal parts, [B / count, ...]."""
         return MiniBatch(self.x.chunk(count)[index], self.y.chunk(count)[index])
 
 
 @dataclass(frozen=True)
 class Episode:
-    """T tasks side by side, each with a support set S and a query set Q.
+    """T tasks side by side, each with a support set of S samples and a query set of Q.
 
-    In classification the labels of a task are 0..ways-1, and S and Q are class-major. At test time
-    ``support_x`` and ``query_x`` may hold indices of samples whose features are known already.
+    In classification the labels of a task are 0..ways-1, and both sets are sorted by class, with
+    equally many samples of each. Inputs can be indices of samples whose features are precomputed.
 
     Attributes:
         support_x: inputs [T, S, ...].
@@ -66,6 +73,17 @@ class Episode:
         query_x: inputs [T, Q, ...].
         query_y: labels [T, Q], or values [T, Q, D].
         ways: classes of a task; 0 where the targets are values.
+
+    Example:
+        Two 3-way 1-shot tasks, with two queries of each class and features of size 4:
+
+        >>> import torch
+        >>> from omnitraining import Episode
+        >>> labels = torch.arange(3).repeat(2, 1)
+        >>> queries = labels.repeat_interleave(2, 1)
+        >>> episode = Episode(torch.rand(2, 3, 4), labels, torch.rand(2, 6, 4), queries, ways=3)
+        >>> episode.inputs().shape, episode.prototypes().shape
+        (torch.Size([18, 4]), torch.Size([2, 3, 4]))
     """
 
     support_x: Tensor
@@ -75,37 +93,42 @@ class Episode:
     ways: int = 0
 
     def inputs(self) -> Tensor:
-        """All inputs [T * (S + Q), ...], task by task, support before query, for one pass."""
+        """All inputs [T * (S + Q), ...] for one forward pass: by task, support before query."""
         return channels_last(torch.cat([self.support_x, self.query_x], 1).flatten(0, 1))
 
     def with_inputs(self, x: Tensor) -> "Episode":
-        """The same tasks with other inputs, in the order of `inputs`."""
+        """The same tasks with other inputs, as their features.
+
+        Args:
+            x: [T * (S + Q), ...], in the order of `inputs`.
+        """
         tasks, support, query = *self.support_x.shape[:2], self.query_x.shape[1]
         parts = x.unflatten(0, (tasks, support + query)).split([support, query], 1)
         return replace(self, support_x=parts[0], query_x=parts[1])
 
     def prototypes(self) -> Tensor:
-        """Mean support sample of each class [T, N, D]; `support_x` must hold features."""
+        """Mean support sample of each class [T, N, D]; ``support_x`` must hold features."""
         return class_means(self.support_x, self.support_y, self.ways)
 
     def shard(self, index: int, count: int) -> "Episode":
-        """One of ``count`` equal parts of the queries of every class, with the whole support set.
+        """Part ``index`` of ``count`` equal parts of the queries, with the whole support set.
 
-        The loss of the episode is the mean of the losses of its shards.
+        A part has equally many queries of each class. The loss of the episode is the mean of the
+        losses of its shards.
         """
 
-        def own(queries: Tensor) -> Tensor:
+        def part(queries: Tensor) -> Tensor:
             by_class: Tensor = queries.unflatten(1, (max(1, self.ways), -1))
             return by_class.chunk(count, 2)[index].flatten(1, 2)
 
-        return replace(self, query_x=own(self.query_x), query_y=own(self.query_y))
+        return replace(self, query_x=part(self.query_x), query_y=part(self.query_y))
 
     def split(self, size: int) -> list["Episode"]:
-        """The tasks in parts of so many, for algorithms whose heads need room."""
+        """The tasks in parts of ``size``, for algorithms whose heads need much memory."""
         return [self[start : start + size] for start in range(0, len(self.support_x), size)]
 
     def __getitem__(self, tasks: slice) -> "Episode":
-        """Some of the tasks."""
+        """The tasks of a slice."""
         return Episode(
             self.support_x[tasks],
             self.support_y[tasks],
@@ -117,13 +140,20 @@ class Episode:
 
 @dataclass(frozen=True)
 class StepData:
-    """What the flows learn from in one step.
+    """The data of one training step.
 
     Attributes:
-        batch: of the pre-flow, and of the joint-flow where it has none of its own.
-        episode: of the meta-flow, and of the joint-flow likewise.
-        joint: mini-batch and episode of the joint-flow, where every flow makes its own by acting.
-        report: means worth showing beside the losses, by name.
+        batch: of the pre-flow, and of the joint-flow if ``joint`` is not given.
+        episode: of the meta-flow, and of the joint-flow if ``joint`` is not given.
+        joint: mini-batch and episode of the joint-flow, in reinforcement learning, where each flow
+            collects its own trajectories.
+        report: scalars to log beside the losses, by name.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import Episode, MiniBatch, StepData
+        >>> x, y = torch.rand(2, 3), torch.tensor([0, 1])
+        >>> StepData(MiniBatch(x, y), Episode(x[None], y[None], x[None], y[None], ways=2)).joint
     """
 
     batch: MiniBatch

@@ -1,4 +1,4 @@
-"""Heads fitted to new tasks: modules from query features to outputs, with nothing left to solve."""
+"""Heads fitted to new tasks: modules from query features [T, Q, D] to outputs [T, Q, N]."""
 
 from typing import Protocol
 
@@ -11,12 +11,12 @@ from omnitraining.network import Network
 
 
 class LinearClassifier(nn.Module):
-    """One linear layer per task: logits [T, Q, N] of query features [T, Q, D].
+    """One linear layer per task.
 
     Args:
         weight: [T, N, D].
         bias: [T, N]; none if not given.
-        normalize: bring features to length 1 first.
+        normalize: scale features to length 1 first.
         scale: factor of the logits.
     """
 
@@ -27,6 +27,7 @@ class LinearClassifier(nn.Module):
         normalize: bool = False,
         scale: float = 1.0,
     ) -> None:
+        """Register the weights as buffers: they are fitted, not trained."""
         super().__init__()
         self.normalize, self.scale = normalize, scale
         self.register_buffer("weight", weight)
@@ -35,6 +36,7 @@ class LinearClassifier(nn.Module):
         self.bias: Tensor | None
 
     def forward(self, query: Tensor) -> Tensor:
+        """Logits [T, Q, N] of query features [T, Q, D]."""
         x = F.normalize(query, dim=-1) if self.normalize else query
         logits = self.scale * x @ self.weight.mT
         return logits if self.bias is None else logits + self.bias.unsqueeze(1)
@@ -48,7 +50,7 @@ class PredictsQueries(Protocol):
 
 
 class SupportConditionedHead(nn.Module):
-    """Support features that an algorithm reads anew with every query set.
+    """A head that keeps the support set: its algorithm predicts each query set given that.
 
     Args:
         algorithm: it predicts.
@@ -66,6 +68,7 @@ class SupportConditionedHead(nn.Module):
         labels: Tensor,
         ways: int,
     ) -> None:
+        """Register the support set as buffers, and the head behind an identity as backbone."""
         super().__init__()
         self.algorithm, self.ways = algorithm, ways
         self.network = Network(nn.Identity(), head)

@@ -32,12 +32,12 @@ _PLAIN = {
 
 
 class TaskSpec(Protocol):
-    """What of a problem decides the architecture of a model; every `Problem` has it.
+    """The facts of a problem that decide the architecture of a model; every `Problem` has them.
 
     Attributes:
         pre_outputs: outputs of the pre-training head.
         meta_outputs: outputs of the meta-training head.
-        one_joint_head: whether both heads of the joint-flow are one.
+        one_joint_head: whether the joint-flow has one head for both kinds of training.
     """
 
     pre_outputs: int
@@ -57,6 +57,11 @@ class OmniNetOptions:
         rank: rank of the branches of linear layers; full if not given.
         shared_until: path of the first module that becomes an Omni-Layer.
         branches: treatment by module path.
+
+    Example:
+        >>> from omnitraining import OmniNetOptions
+        >>> OmniNetOptions(rank=8, branches={"stem": "full"}).branch_init
+        'zeros'
     """
 
     branch_init: BranchInit = "zeros"
@@ -67,18 +72,27 @@ class OmniNetOptions:
 
 @dataclass(frozen=True)
 class OmniLoss:
-    """The terms of the Omni-Loss; every one can be switched off (Table 6).
+    """Weights and terms of the Omni-Loss (eq. 7-15); each term can be switched off (Table 6).
 
     Args:
         distill_weight: lambda, the weight of self-distillation in Omni-Training.
-        warmup: steps over which lambda rises from 0.
+        warmup: steps over which lambda rises linearly from 0.
         ema_decay: alpha of eq. 9, the decay of the EMA teacher, in [0, 1).
-        distill_target: ``"outputs"``, as eq. 10 and 13 read, or ``"probabilities"``.
+        distill_target: ``"outputs"``, as in eq. 10 and 13, or ``"probabilities"``.
         l_pre: pre-training of the pre-flow.
         l_meta: meta-training of the meta-flow.
         l_joint: joint-training of the joint-flow.
         r_pre: self-distillation of the pre-flow.
         r_meta: self-distillation of the meta-flow.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Example:
+        >>> from omnitraining import OmniLoss
+        >>> loss = OmniLoss(distill_weight=3.0, warmup=100)
+        >>> loss.weight_at(50)
+        1.5
     """
 
     distill_weight: float = 3.0
@@ -109,6 +123,12 @@ class OmniLoss:
         return self.distill_weight * part
 
     def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Self-distillation R of an outer flow, by ``distill_target`` (eq. 10 and 13); a scalar.
+
+        Args:
+            student: outputs [..., O].
+            teacher: outputs of the EMA teacher for the same inputs [..., O].
+        """
         if self.distill_target == "probabilities":
             return losses.probability_distillation(student, teacher)
         return losses.distillation(student, teacher)
@@ -129,14 +149,39 @@ class FlowHead(NamedTuple):
 
 
 class Model(nn.Module):
-    """The networks of a method; called with a batch and an episode it returns the loss terms.
+    """The networks of a method. Called with a mini-batch and an episode it returns the loss terms.
+
+    Args:
+        flows: backbone of each flow, by "pre", "joint" and "meta".
+        problem: it decides the sizes of the heads.
+        pretraining: the pre-training algorithm.
+        metatraining: the meta-training algorithm.
+        loss: terms of the Omni-Loss.
+        trunk: layers before all backbones; none if not given.
+        teacher_run: trained model of an earlier run, whose pre-flow teaches this one (RFS).
 
     Attributes:
-        trunk: the layers before the first Omni-Layer, which all flows compute alike.
+        trunk: the layers before the first Omni-Layer, which all flows share.
         networks: "pre", "meta", "joint_pre" and "joint_meta", as far as the method has them. The
-            joint-flow has two heads over one backbone where the two algorithms answer different
-            questions (a 64-way classifier cannot answer a 5-way task), and one in regression.
+            joint-flow has two heads over one backbone, as a 64-way classifier cannot classify a
+            5-way task; in regression the two are one.
         feature_sizes: D of the features [B, D] of each flow.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from omnitraining import Conv4, Episode, MiniBatch, build_model
+        >>> problem = SimpleNamespace(
+        ...     pre_outputs=8,
+        ...     meta_outputs=2,
+        ...     one_joint_head=False,
+        ...     example=lambda: torch.rand(2, 1, 16, 16),
+        ... )
+        >>> model = build_model("omni-training", lambda: Conv4(1, width=4), problem)
+        >>> x, y = torch.rand(4, 1, 16, 16), torch.tensor([0, 0, 1, 1])
+        >>> terms = model(MiniBatch(x, y), Episode(x[None], y[None], x[None], y[None], ways=2))
+        >>> list(terms)
+        ['l_pre', 'l_meta', 'l_joint_pre', 'l_joint_meta', 'total']
     """
 
     def __init__(
@@ -149,6 +194,7 @@ class Model(nn.Module):
         trunk: nn.Module | None = None,
         teacher_run: "Model | None" = None,
     ) -> None:
+        """Make the heads, of the size of each backbone's features."""
         super().__init__()
         self.trunk = trunk or nn.Identity()
         self.teacher_run = TeacherRun(teacher_run) if teacher_run is not None else None
@@ -185,14 +231,14 @@ class Model(nn.Module):
         step: int = 0,
         joint: tuple[MiniBatch, Episode] | None = None,
     ) -> dict[str, Tensor]:
-        """The loss terms of one step, by name; "total" is their sum (eq. 15).
+        """The loss terms of one step, scalars by name; "total" is the Omni-Loss (eq. 15).
 
         Args:
             batch: mini-batch for pre-training.
-            episode: task for meta-training.
-            teacher: the EMA model; without it there is no self-distillation.
+            episode: tasks for meta-training.
+            teacher: the EMA teacher; without it there is no self-distillation.
             step: training step, for the warm-up of lambda.
-            joint: mini-batch and episode of the joint-flow, where they are not the same ones.
+            joint: mini-batch and episode of the joint-flow, if it has its own.
         """
         terms: dict[str, Tensor] = {}
         options, weight = self.loss, self.loss.weight_at(step)
@@ -231,13 +277,17 @@ class Model(nn.Module):
         joint: tuple[MiniBatch, Episode] | None = None,
         flows: Collection[str] = FLOWS,
     ) -> dict[str, Tensor]:
-        """H o F of every trained flow on its samples, by the names of `networks`.
+        """H o F of every trained flow, by the names of `networks`.
 
         Args:
             batch: mini-batch for pre-training.
-            episode: task for meta-training; outputs are those of its queries.
-            joint: of the joint-flow, where they are not the same ones.
-            flows: the flows that are asked for.
+            episode: tasks for meta-training.
+            joint: mini-batch and episode of the joint-flow, if it has its own.
+            flows: of these only those that are trained.
+
+        Returns:
+            Outputs [B, O] of the mini-batch, by "pre" and "joint_pre", and [T, Q, O] of the
+            queries, by "meta" and "joint_meta".
         """
         networks = cast(Mapping[str, Network], self.networks)
         trained = [flow for flow in self.trained_flows if flow in flows]
@@ -314,6 +364,7 @@ class TeacherRun:
     """
 
     def __init__(self, model: Model) -> None:
+        """Take its trunk and pre-flow, without a copy."""
         self.network = nn.Sequential(model.trunk, model.network("pre")).eval()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "TeacherRun":
@@ -336,15 +387,14 @@ def build_model(
     omninet: OmniNetOptions = OmniNetOptions(),
     teacher_run: Model | None = None,
 ) -> Model:
-    """A method as its flows.
+    """Build the model of a method, a set of flows.
 
-    Self-distillation is a part of Omni-Training: rivals are trained with their own losses alone,
-    whatever the weight of the Omni-Loss.
+    Only Omni-Training has self-distillation; the other methods ignore the weight of it.
 
     Args:
-        method: Omni-Training or one of its rivals (paper 3.3).
+        method: Omni-Training, or a method that the paper compares it with (3.3).
         backbone: makes a new backbone at each call; Ensemble needs two.
-        problem: says what the heads must answer.
+        problem: it decides the sizes of the heads and of the inputs.
         pretraining: the pre-training algorithm.
         metatraining: the meta-training algorithm.
         loss: terms of the Omni-Loss.
@@ -354,6 +404,20 @@ def build_model(
     Raises:
         InputError: the backbone cannot become an Omni-Net or does not return [B, D], or the
             teacher run has no pre-flow.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from omnitraining import MLP, Baseline, ProtoNet, build_model
+        >>> problem = SimpleNamespace(
+        ...     pre_outputs=8,
+        ...     meta_outputs=5,
+        ...     one_joint_head=False,
+        ...     example=lambda: torch.rand(2, 3),
+        ... )
+        >>> model = build_model("omni-training", lambda: MLP(3), problem, Baseline(), ProtoNet())
+        >>> model.trained_flows, model.feature_sizes["joint"]
+        (('pre', 'joint', 'meta'), 64)
     """
     example = _example(problem)
     with _made_for(example):
@@ -362,7 +426,7 @@ def build_model(
 
 
 def _example(problem: TaskSpec) -> Tensor:
-    """Two inputs, on the CPU, of at least single precision."""
+    """Two inputs [2, ...], on the CPU, of at least single precision."""
     with torch.device("cpu"):
         example = problem.example()
     return example.float() if example.dtype in (torch.float16, torch.bfloat16) else example
@@ -370,9 +434,9 @@ def _example(problem: TaskSpec) -> Tensor:
 
 @contextmanager
 def _made_for(example: Tensor) -> Iterator[None]:
-    """Weights are made of the inputs' numbers and on their device, whatever torch's defaults are.
+    """Make weights of the inputs' type of numbers and on their device.
 
-    The defaults may be half precision, or a device such as meta.
+    torch's defaults may be half precision, or a device such as meta.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(example.dtype if example.is_floating_point() else before)
@@ -422,7 +486,7 @@ def _built(
 
 
 def _check_plain(flows: Mapping[str, nn.Module], example: Tensor) -> None:
-    """Refuse backbones that share weights, or that cannot be copied, as the EMA teacher copies."""
+    """Refuse backbones that share weights, or that the EMA teacher could not copy."""
     weights = [weight for flow in flows.values() for weight in flow.parameters()]
     if len({id(weight) for weight in weights}) < len(weights):
         raise InputError(
@@ -436,9 +500,9 @@ def _check_plain(flows: Mapping[str, nn.Module], example: Tensor) -> None:
 
 
 def _is_known(backbone: nn.Module) -> bool:
-    """Whether all its layers are torch's or this library's, of which the tests show that they copy.
+    """Whether all its layers are of torch or of this library, which are tested to be copyable.
 
-    Trying it out takes several forward passes, also when a trained model is loaded.
+    Others are tried out, which takes several forward passes, also when a trained model is loaded.
     """
     return all(
         type(module).__module__.partition(".")[0] in ("torch", "omnitraining")
@@ -488,10 +552,10 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _features(backbone: nn.Module, x: Tensor) -> object:
-    """What a backbone returns in evaluation mode, whose modes are afterwards as they were.
+    """The output of a backbone in evaluation mode; its modes are restored.
 
     Raises:
-        InputError: it raised something.
+        InputError: it raised an error.
     """
     modes = {module: module.training for module in backbone.modules()}
     try:

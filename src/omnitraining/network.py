@@ -1,10 +1,10 @@
-"""A network is a backbone F and a head H; the prediction is H o F(x)."""
+"""A network is a backbone F and a head H; its output is H o F(x)."""
 
 from torch import Tensor, nn
 
 
 class Network(nn.Module):
-    """Backbone and head, each usable alone.
+    """A backbone and a head, each of which can be used by itself.
 
     Args:
         backbone: F, from inputs [B, ...] to features [B, D].
@@ -12,26 +12,30 @@ class Network(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        """Register both as they are."""
         super().__init__()
         self.backbone = backbone
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs [B, O] of inputs [B, ...]."""
         outputs: Tensor = self.head(self.backbone(x))
         return outputs
 
 
 class PrecomputedFeatures(nn.Module):
-    """Stands in for a backbone whose features are already computed: indices to features.
+    """In place of a backbone whose features are already computed: from indices to features.
 
     Args:
-        features: [M, D].
+        features: of M samples [M, D].
     """
 
     def __init__(self, features: Tensor) -> None:
+        """Register the features as a buffer."""
         super().__init__()
         self.register_buffer("features", features)
         self.features: Tensor
 
     def forward(self, indices: Tensor) -> Tensor:
+        """Features [..., D] of samples by their indices [...]."""
         return self.features[indices]

@@ -5,13 +5,16 @@ in their weights, so that sum is one layer with the weight ``W_joint + embed(W_p
 branch kernel is embedded at the center tap of the joint kernel. A flow therefore costs what the
 plain backbone costs and exports as the plain backbone.
 
-How it is realized, and why: ``joint`` is a copy of the backbone; ``pre`` and ``meta`` are deep
-copies that share its joint parameters, and in which ``weight`` of every Omni-Layer is a
-`torch.nn.utils.parametrize` parametrization over the shared parameter. A flow is thus an ordinary
-module of the backbone's own class, with all its methods and sub-modules; `copy.deepcopy` (the EMA
-teacher), `torch.func.functional_call` (MAML) and vmap act on it as on any module; and no layer is
-rebuilt, so strides, groups, padding modes and sub-classes are kept. Calling one backbone with the
-flow's effective parameters would be as exact, but flows would no longer be modules of that class.
+``joint`` is a copy of the backbone; ``pre`` and ``meta`` are deep copies that share its joint
+parameters, and in which ``weight`` of every Omni-Layer is a `torch.nn.utils.parametrize`
+parametrization over the shared parameter. A flow is thus an ordinary module of the backbone's own
+class, with all its methods and sub-modules; `copy.deepcopy` (the EMA teacher),
+`torch.func.functional_call` (MAML) and vmap work on it as on any module; and no layer is rebuilt,
+so strides, groups, padding modes and sub-classes are kept. Calling one backbone with the flow's
+effective parameters would be as exact, but flows would no longer be modules of that class.
+
+Random branches are initialized as convolutions are in [13] W.-Y. Chen et al., "A Closer Look at
+Few-shot Classification", ICLR 2019, https://arxiv.org/abs/1904.04232
 """
 
 import copy
@@ -40,9 +43,15 @@ PRIVATE = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
 
 
 class PointwiseBranch(nn.Module):
-    """Adds a 1x1 kernel at the center tap of an odd kernel: f_joint + a 1x1 convolution."""
+    """Adds a 1x1 kernel at the center tap of an odd kernel: f_joint + a 1x1 convolution.
+
+    Args:
+        joint: weight of a convolution [O, I, ...].
+        init: as in `OmniNet`.
+    """
 
     def __init__(self, joint: Tensor, init: BranchInit) -> None:
+        """Make the branch [O, I, 1, ...]."""
         super().__init__()
         kernel = joint.shape[2:]
         self.branch = nn.Parameter(joint.new_zeros(joint.shape[:2] + (1,) * len(kernel)))
@@ -51,26 +60,41 @@ class PointwiseBranch(nn.Module):
             nn.init.normal_(self.branch, std=(2 / joint.shape[0]) ** 0.5)
 
     def forward(self, joint: Tensor) -> Tensor:
+        """Effective weight of the flow, of the shape of the joint weight."""
         return joint + nn.functional.pad(self.branch, self.padding)
 
 
 class FullBranch(nn.Module):
-    """Adds a branch of the joint tensor's own shape: f_joint + a layer of the same size."""
+    """Adds a branch of the joint tensor's own shape: f_joint + a layer of the same size.
+
+    Args:
+        joint: weight or bias of a layer.
+        init: as in `OmniNet`.
+    """
 
     def __init__(self, joint: Tensor, init: BranchInit) -> None:
+        """Make the branch, of the shape of ``joint``."""
         super().__init__()
         self.branch = nn.Parameter(torch.zeros_like(joint))
         if init == "random" and joint.dim() > 1:  # torch's own rule for Linear and convolutions
             nn.init.kaiming_uniform_(self.branch, a=5**0.5)
 
     def forward(self, joint: Tensor) -> Tensor:
+        """Effective weight of the flow, of the shape of the joint weight."""
         return joint + self.branch
 
 
 class LowRankBranch(nn.Module):
-    """Adds ``up @ down`` of rank r, for layers whose full branch would be heavy."""
+    """Adds ``up @ down`` of rank r, for layers whose full branch would be large.
+
+    Args:
+        joint: weight of a layer [O, ...].
+        init: as in `OmniNet`.
+        rank: r.
+    """
 
     def __init__(self, joint: Tensor, init: BranchInit, rank: int) -> None:
+        """Make ``up`` [O, r] and ``down`` [r, I], where the joint weight has O * I entries."""
         super().__init__()
         outputs, inputs = joint.shape[0], joint[0].numel()
         self.up = nn.Parameter(joint.new_zeros(outputs, rank))
@@ -80,6 +104,7 @@ class LowRankBranch(nn.Module):
             nn.init.normal_(self.up, std=rank**-0.5)
 
     def forward(self, joint: Tensor) -> Tensor:
+        """Effective weight of the flow, of the shape of the joint weight."""
         return joint + (self.up @ self.down).view_as(joint)
 
 
@@ -95,20 +120,37 @@ class OmniNet(nn.Module):
     Args:
         backbone: any module; it is copied and not changed.
         rank: give linear layers branches of this rank instead of full ones.
-        branch_init: ``"zeros"`` starts all flows equal; ``"random"`` draws the branch as the
-            layer itself would be drawn. The paper is silent; zeros measured better.
+        branch_init: ``"zeros"`` starts all flows equal; ``"random"`` initializes the branch as
+            the layer itself. The paper does not state it; zeros measured better.
         shared_until: path of the first module that becomes an Omni-Layer, in the order of
-            ``backbone.named_modules()``; all before it is one module in all flows (Figure 12).
-        branches: treatment by module path or class, where the default does not fit:
+            ``backbone.named_modules()``; all flows share the modules before it (Figure 12).
+        branches: treatment by module path or class, in place of the default:
             ``"pointwise"``, ``"full"``, ``"low-rank"``, ``"shared"`` or ``"private"``. It covers
             the named module and all inside it, except sub-modules without the parameters it needs.
-        example: inputs [B, ...], with which it is tried whether every flow computes with its own
-            weights; `build_model` gives those of its problem.
+        example: inputs [B, ...] to check that every flow computes with its own weights;
+            `build_model` gives those of its problem.
+
+    Attributes:
+        pre: the pre-flow.
+        joint: the joint-flow.
+        meta: the meta-flow.
 
     Raises:
         InputError: no layer can be converted, a layer has no exact treatment, or copies of the
-            backbone would compute with its own weights; the message names the layer and the way
-            out.
+            backbone would compute with its own weights; the message names the layer and a
+            solution.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import Conv4, OmniNet
+        >>> net = OmniNet(Conv4(width=8))
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> pre, joint, meta = net(images)
+        >>> pre.shape
+        torch.Size([2, 32])
+        >>> plain = net.export("meta")
+        >>> type(plain).__name__, torch.allclose(plain(images), net.meta(images), atol=1e-5)
+        ('Conv4', True)
     """
 
     def __init__(
@@ -120,6 +162,7 @@ class OmniNet(nn.Module):
         branches: Mapping[str | type, Treatment] | None = None,
         example: Tensor | None = None,
     ) -> None:
+        """Copy the backbone three times and branch two of the copies."""
         super().__init__()
         if branch_init not in get_args(BranchInit):
             choices = " or ".join(map(repr, get_args(BranchInit)))
@@ -133,15 +176,15 @@ class OmniNet(nn.Module):
             check_copies(backbone, {flow: getattr(self, flow) for flow in FLOWS}, example)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs of the pre-, joint- and meta-flow for the same input."""
+        """Outputs of the pre-, joint- and meta-flow for the same inputs [B, ...], [B, D] each."""
         return self.pre(x), self.joint(x), self.meta(x)
 
     def split(self) -> tuple[nn.Module, dict[str, nn.Module]]:
-        """What comes before the first Omni-Layer, and the rest of each flow.
+        """The layers before the first Omni-Layer, and the rest of each flow by name.
 
-        All flows compute the first part alike, so that one pass can serve them all. Only in a
-        sequential backbone whose ``shared_until`` names one of its own children can it be told
-        apart; in any other the first part is the identity and the rest is the whole flow.
+        All flows share the first part, so that it needs one forward pass. It can be separated only
+        in a sequential backbone whose ``shared_until`` is one of its own children; in any other it
+        is the identity, and the rest is the whole flow.
         """
         rest = {flow: getattr(self, flow) for flow in FLOWS}
         names = [name for name, _ in self.joint.named_children()]
@@ -153,7 +196,14 @@ class OmniNet(nn.Module):
 
     @torch.no_grad()
     def export(self, flow: Flow) -> nn.Module:
-        """One flow as the plain backbone: same class, same state-dict keys, effective weights."""
+        """One flow as the plain backbone: same class, same state-dict keys, effective weights.
+
+        Args:
+            flow: "pre", "joint" or "meta".
+
+        Raises:
+            InputError: there is no such flow.
+        """
         if flow not in FLOWS:
             raise InputError(f"flow {flow!r} is not one of {', '.join(FLOWS)}")
         plain, source = copy.deepcopy(self.joint), getattr(self, flow)
@@ -166,7 +216,7 @@ class OmniNet(nn.Module):
 
 @torch.no_grad()
 def plain(module: nn.Module) -> nn.Module:
-    """A copy of a module in which every Omni-Layer is a layer of its own with effective weights."""
+    """A copy of a module in which every Omni-Layer is a plain layer with effective weights."""
     copied = copy.deepcopy(module)
     for layer in [m for m in copied.modules() if parametrize.is_parametrized(m)]:
         branched = cast(nn.ModuleDict, layer.parametrizations)
@@ -181,14 +231,14 @@ def plain(module: nn.Module) -> nn.Module:
 
 
 def copied(backbone: nn.Module) -> nn.Module:
-    """A deep copy of a backbone, whatever it is made of.
+    """A deep copy of a backbone.
 
     Raises:
-        InputError: it holds something that cannot be copied.
+        InputError: a part of it cannot be copied.
     """
     try:
         return copy.deepcopy(backbone)
-    except Exception as error:  # whatever it holds may raise
+    except Exception as error:  # any: it is the user's code
         raise InputError(
             f"backbone {type(backbone).__name__} cannot be copied: {described(error)}"
         ) from error
@@ -230,14 +280,14 @@ def _treatments(
     shared_until: str | None,
     branches: dict[str | type, Treatment],
 ) -> dict[str, Treatment]:
-    """Decide for every module with parameters or buffers of its own what becomes of it."""
+    """The treatment of every module that itself has parameters or buffers, by path."""
     modules = dict(backbone.named_modules())
     _check_arguments(modules, rank, shared_until, branches)
     treatments: dict[str, Treatment] = {}
     before_first = shared_until is not None
     for path, module in modules.items():
         before_first = before_first and path != shared_until
-        inside = before_first and not (shared_until or "").startswith(path + "." if path else "")
+        shared = before_first and not (shared_until or "").startswith(path + "." if path else "")
         if parametrize.is_parametrized(module):
             raise InputError(
                 f"layer {path!r} is already parametrized (weight or spectral norm): "
@@ -253,11 +303,11 @@ def _treatments(
             raise InputError(f"layer {path!r} is lazy: run the backbone once before converting it")
         if not own_tensors(module):
             continue
-        asked = _asked(path, modules, branches)
-        if inside:
+        chosen = _chosen(path, modules, branches)
+        if shared:
             treatments[path] = "shared"
-        elif asked is not None:
-            treatments[path] = asked
+        elif chosen is not None:
+            treatments[path] = chosen
         else:
             treatments[path] = _default(path, module, rank)
     _check_result(backbone, treatments)
@@ -265,7 +315,11 @@ def _treatments(
 
 
 def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
-    """The treatment that needs no word from the user, or an error that says which to give."""
+    """The treatment of a module by its type.
+
+    Raises:
+        InputError: there is none; the message lists the treatments to choose from.
+    """
     linear: Treatment = "low-rank" if rank else "full"
     if isinstance(module, CONVOLUTIONS) and _plain_layer(module, CONVOLUTIONS):
         if _centered(module):
@@ -288,7 +342,7 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
     if not list(module.parameters(recurse=False)):
         return "private"  # buffers only, as of a norm without affine parameters
     if isinstance(module, nn.Embedding) or list(module.children()):
-        return "shared"  # positions and class tokens: "other parameters"
+        return "shared"  # as positions and class tokens
     raise InputError(
         f"layer {path!r} of type {type(module).__name__} has parameters of a kind that cannot be "
         f"branched by default: pass branches={{{path!r}: 'shared'}}, 'private' (a copy per flow), "
@@ -320,16 +374,16 @@ def _plain_layer(module: nn.Module, bases: tuple[type[nn.Module], ...]) -> bool:
     return same and isinstance(module._parameters.get("weight"), nn.Parameter)
 
 
-def _asked(
+def _chosen(
     path: str, modules: dict[str, nn.Module], branches: dict[str | type, Treatment]
 ) -> Treatment | None:
-    """The user's word for a module: by the nearest path around it, else by the nearest class."""
+    """The user's treatment of a module: by the nearest enclosing path, else by its class."""
     parts = path.split(".") if path else []
-    around = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
-    for prefix in around:
+    enclosing = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+    for prefix in enclosing:
         if prefix in branches:
             return branches[prefix]
-    for prefix in around:
+    for prefix in enclosing:
         for kind, treatment in branches.items():
             if isinstance(kind, type) and isinstance(modules[prefix], kind):
                 return treatment
@@ -367,9 +421,11 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
             "least one convolution or linear layer that is not shared"
         )
     refuse_held(backbone, branched)
-    own = [p for p, treatment in treatments.items() if treatment != "shared"]
+    unshared = [p for p, treatment in treatments.items() if treatment != "shared"]
     if not any(
-        w.requires_grad for p in own for w in backbone.get_submodule(p).parameters(recurse=False)
+        w.requires_grad
+        for p in unshared
+        for w in backbone.get_submodule(p).parameters(recurse=False)
     ):
         raise InputError(
             f"every layer of backbone {type(backbone).__name__} that is not shared is frozen "
