@@ -1,4 +1,8 @@
-"""DropBlock (Ghiasi et al. 2018), as the ResNet-12 of MetaOptNet uses it."""
+"""DropBlock, as the ResNet-12 of MetaOptNet uses it.
+
+G. Ghiasi, T.-Y. Lin, Q. V. Le: "DropBlock: A regularization method for convolutional networks",
+NeurIPS 2018, https://arxiv.org/abs/1810.12890
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +12,18 @@ from omnitraining.errors import InputError
 
 
 class DropBlock(nn.Module):
-    """Drops square blocks of a map, and scales the rest to keep the mean; nothing in evaluation.
+    """Drops square blocks of a map in training, and scales the rest to keep the mean.
 
-    Blocks are drawn for each sample and channel. The scale is the number of positions over the
-    number of kept ones, both counted over the whole tensor. A map smaller than a block is dropped
-    whole (the authors' code refuses it).
+    Blocks are drawn for each sample and channel. The scale is the number of positions divided by
+    that of the kept ones, over the whole tensor. In a map smaller than a block, the block is the
+    whole map (the authors' code raises an error).
 
     Args:
-        rate: share of positions to drop, in [0, 1).
+        rate: fraction of positions to drop, in [0, 1).
         size: side of a block, in positions.
 
     Attributes:
-        keep: 1 - share of positions to drop now. It is ``1 - rate``, unless `at_step` is called.
+        keep: fraction of positions kept; ``1 - rate`` unless `at_step` is called.
 
     Raises:
         InputError: an argument is out of range.
@@ -28,6 +32,7 @@ class DropBlock(nn.Module):
     """
 
     def __init__(self, rate: float = 0.1, size: int = 5) -> None:
+        """Start with the final rate; `at_step` makes it rise."""
         super().__init__()
         if not 0 <= rate < 1:
             raise InputError(f"rate is {rate}: it must be at least 0 and less than 1")
@@ -39,16 +44,17 @@ class DropBlock(nn.Module):
     def at_step(self, step: int, steps: int) -> None:
         """Lower `keep` linearly from 1 to ``1 - rate`` over the first third of training.
 
-        MetaOptNet does so over 20 of 60 epochs. It counts forward passes; a step of Omni-Training
-        has several, so that training steps are counted here.
+        MetaOptNet does so over 20 of 60 epochs, counted in forward passes. A step of Omni-Training
+        has several of these, so steps are counted here.
 
         Args:
             step: training step, counted from 0.
-            steps: all steps of the training.
+            steps: length of the training.
         """
         self.keep = 1 - self.rate * min(1.0, 3 * step / steps)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., C, H, W] without the dropped blocks; unchanged in evaluation mode."""
         if not self.training or self.keep == 1:
             return x
         height, width = x.shape[-2:]

@@ -1,4 +1,8 @@
-"""Feature-wise transformation [79]: noise in the norms of any backbone, to train across domains."""
+"""Feature-wise transformation [79]: noise in the norms of any backbone, to train across domains.
+
+[79] H.-Y. Tseng, H.-Y. Lee, J.-B. Huang, M.-H. Yang: "Cross-Domain Few-Shot Classification via
+Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.08735
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -8,29 +12,29 @@ from torch.nn import functional as F
 
 from omnitraining.errors import InputError
 
-SHORTCUTS = ("shortcut", "downsample")  # what the shortcut of a residual block is called
+SHORTCUTS = ("shortcut", "downsample")  # names of the shortcut of a residual block
 
 
 class FeatureWise(nn.Module):
-    """A backbone whose batch norms give ``x (1 + eps softplus(gamma)) + eps' softplus(beta)``.
+    """A backbone whose batch norms return ``x (1 + eps softplus(gamma)) + eps' softplus(beta)``.
 
     In training only: eps and eps' are drawn from N(0, 1) for each channel, norm and forward pass,
     and are the same for all samples and positions. ``softplus`` is torch's with beta 100: the
-    identity, but for 0.007 at 0. Gamma and beta stay as given; [79] also learns them, from several
+    identity, but for 0.007 at 0. Gamma and beta are constant; [79] also learns them, from several
     domains.
 
     Noise is added to the last batch norm of each residual block and to that of its shortcut, as
-    in [79]; residual blocks are told by a child called ``shortcut`` or, as in torchvision,
-    ``downsample``. In a backbone without such blocks it is added to every `BatchNorm2d`: in Conv4
-    again as in [79].
+    in [79]. A residual block is a module with a child named ``shortcut`` or, as in torchvision,
+    ``downsample``. In a backbone without such blocks it is added to every `BatchNorm2d`, as [79]
+    does in Conv4.
 
-    The backbone inside is an ordinary one: hooks are on its norms during a forward pass alone.
-    As this module is not sequential, Omni-Training runs the layers before ``shared_until`` once
-    per flow and not once for all; the path of such a layer begins with ``backbone.``.
+    The backbone itself is not changed: its norms have hooks during a forward pass only. As this
+    module is not sequential, Omni-Training runs the layers before ``shared_until`` once per flow;
+    the path of such a layer begins with ``backbone.``.
 
     Args:
-        backbone: makes the backbone, as its class does. (A backbone already made could not be
-            drawn from the seed of an experiment, nor made twice, as Ensemble needs it.)
+        backbone: class or function that makes the backbone. (An existing backbone could neither be
+            initialized from the seed of a run nor made twice, as Ensemble needs it.)
         gamma: standard deviation of the scale.
         beta: standard deviation of the shift.
 
@@ -38,11 +42,20 @@ class FeatureWise(nn.Module):
         InputError: the backbone has no `BatchNorm2d`, or a deviation is negative.
 
     Shape: as the backbone.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import Conv4, FeatureWise
+        >>> backbone = FeatureWise(lambda: Conv4(width=8))
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> torch.equal(backbone(images), backbone(images))  # in training there is noise
+        False
     """
 
     def __init__(
         self, backbone: Callable[[], nn.Module], gamma: float = 0.3, beta: float = 0.5
     ) -> None:
+        """Make the backbone."""
         super().__init__()
         for name, value in (("gamma", gamma), ("beta", beta)):
             if not value >= 0:
@@ -61,6 +74,7 @@ class FeatureWise(nn.Module):
         self.scale, self.shift = F.softplus(torch.tensor([gamma, beta]), beta=100).tolist()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features of the backbone, with noise in training mode."""
         norms = noisy_norms(self.backbone) if self.training else []
         hooks = [norm.register_forward_hook(self._transform) for norm in norms]
         try:
@@ -76,12 +90,12 @@ class FeatureWise(nn.Module):
 
 
 def noisy_norms(backbone: nn.Module) -> list[nn.BatchNorm2d]:
-    """The batch norms that `FeatureWise` adds noise to."""
+    """The batch norms of a backbone that `FeatureWise` adds noise to."""
     in_blocks = []
     for block in backbone.modules():
         name = next((name for name in SHORTCUTS if hasattr(block, name)), None)
         if name is not None:
-            shortcut = getattr(block, name)  # None in a block of torchvision that projects nothing
+            shortcut = getattr(block, name)  # None in a block of torchvision without projection
             in_blocks += _norms(block.children())[-1:]
             in_blocks += _norms(shortcut.modules()) if shortcut is not None else []
     return in_blocks or _norms(backbone.modules())

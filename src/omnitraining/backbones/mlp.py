@@ -18,9 +18,16 @@ class MLP(nn.Sequential):
         InputError: a size is not positive.
 
     Shape: [..., inputs] -> [..., hidden[-1]].
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import MLP
+        >>> MLP(inputs=3, hidden=(16, 8))(torch.rand(2, 3)).shape
+        torch.Size([2, 8])
     """
 
     def __init__(self, inputs: int = 1, hidden: tuple[int, ...] = (64, 64)) -> None:
+        """Build the layers, initialized by torch's defaults."""
         sizes = (inputs, *hidden)
         if min(sizes) < 1:
             raise InputError(

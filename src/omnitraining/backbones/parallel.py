@@ -9,9 +9,7 @@ from omnitraining.backbones.resnet import Block, ResNet18
 
 
 class ThreeConvolutions(nn.Module):
-    """A convolution and two 1x1 convolutions of the same stride side by side, added.
-
-    Each has a batch norm of its own before the sum.
+    """The sum of a convolution and two 1x1 convolutions of its stride, each with a batch norm.
 
     Args:
         convolution: of any odd kernel size, padded by half of it.
@@ -21,6 +19,7 @@ class ThreeConvolutions(nn.Module):
     """
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.Module) -> None:
+        """Add the two 1x1 convolutions; weights follow N(0, sqrt(2 / fan_out))."""
         super().__init__()
         self.parts = nn.ModuleList([nn.Sequential(convolution, norm)])
         for _ in range(2):
@@ -31,6 +30,7 @@ class ThreeConvolutions(nn.Module):
             self.parts.append(nn.Sequential(pointwise, nn.BatchNorm2d(outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, C', H', W'] of maps [B, C, H, W], as the convolution."""
         return torch.stack([part(x) for part in self.parts]).sum(0)
 
 
@@ -39,10 +39,11 @@ class ParallelResNet18(ResNet18):
 
     The paper adds "the same parameters" as the branches of its Omni-Net and says 13.98M. The
     convolutions alone make 13,962,176; with a norm for each, as an Omni-Net has one for each flow,
-    the number is that of the Omni-Net to the last parameter. Arguments and shapes as `ResNet18`.
+    the number is exactly that of the Omni-Net. Arguments and shapes as `ResNet18`.
     """
 
     def __init__(self, channels: int = 3, pool: bool = True) -> None:
+        """Build ResNet-18 and replace its convolutions and norms."""
         super().__init__(channels, pool)
         _widen(self, "conv1", "bn1")
         for block in [module for module in self.modules() if isinstance(module, Block)]:
@@ -53,7 +54,7 @@ class ParallelResNet18(ResNet18):
 
 
 def _widen(module: nn.Module, convolution: str, norm: str) -> None:
-    """Put three convolutions with their norms in the place of one and its norm."""
+    """Replace a convolution and its norm by three convolutions with norms."""
     layer = cast(nn.Conv2d, module.get_submodule(convolution))
     module.register_module(convolution, ThreeConvolutions(layer, module.get_submodule(norm)))
     module.register_module(norm, nn.Identity())

@@ -1,4 +1,8 @@
-"""The network of R2-D2 and LR-D2 (Bertinetto et al. 2019)."""
+"""The network of R2-D2 and LR-D2.
+
+L. Bertinetto, J. F. Henriques, P. H. S. Torr, A. Vedaldi: "Meta-learning with differentiable
+closed-form solvers", ICLR 2019, https://arxiv.org/abs/1805.08136
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +13,8 @@ from omnitraining.errors import InputError
 class R2D2Net(nn.Module):
     """Four blocks of 3x3 convolution, batch norm, 2x2 max-pooling and leaky ReLU.
 
-    The last block pools with stride 1, and the third and the fourth block drop out. Features are
-    the flattened maps of both, the third pooled once more with stride 1.
+    The last block pools with stride 1; the third and the fourth block have dropout. Features are
+    the flattened maps of these two, the third pooled once more with stride 1.
 
     Args:
         channels: channels of the input images.
@@ -22,6 +26,12 @@ class R2D2Net(nn.Module):
         InputError: there are not four widths, or the probability is not in [0, 1).
 
     Shape: [B, channels, H, W] -> [B, (widths[2] + widths[3]) * (H // 8 - 1) * (W // 8 - 1)].
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import R2D2Net
+        >>> R2D2Net(widths=(4, 4, 8, 8))(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 144])
     """
 
     def __init__(
@@ -30,6 +40,7 @@ class R2D2Net(nn.Module):
         widths: tuple[int, ...] = (96, 192, 384, 512),
         dropout: float = 0.1,
     ) -> None:
+        """Build the blocks, initialized by torch's defaults."""
         super().__init__()
         if len(widths) != 4 or min(widths) < 1:
             raise InputError(f"widths is {widths}: it must be four numbers of 1 or more")
@@ -43,6 +54,7 @@ class R2D2Net(nn.Module):
         self.pool = nn.MaxPool2d(2, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [B, D] of images [B, channels, H, W]."""
         third = self.block3(self.block2(self.block1(x)))
         fourth = self.block4(third)
         return torch.cat([self.pool(third).flatten(1), fourth.flatten(1)], 1)

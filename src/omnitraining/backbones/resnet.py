@@ -1,4 +1,9 @@
-"""ResNet-10 and ResNet-18 as few-shot learning uses them (no classification layer)."""
+"""ResNet-10 and ResNet-18 as few-shot learning uses them (no classification layer).
+
+K. He, X. Zhang, S. Ren, J. Sun: "Deep Residual Learning for Image Recognition", CVPR 2016,
+https://arxiv.org/abs/1512.03385, as in [13] W.-Y. Chen et al.: "A Closer Look at Few-shot
+Classification", ICLR 2019, https://arxiv.org/abs/1904.04232 and its code, CloserLookFewShot
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +13,18 @@ from torch.nn import functional as F
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut, projected where the channel counts differ.
 
-    Parts have torchvision's names, so that weights go both ways, less its classifier ``fc``.
+    Parts have torchvision's names, so that state dicts fit both, without its classifier ``fc``.
+
+    Args:
+        inputs: channels before the block.
+        outputs: channels after it.
+        stride: of the first convolution and of the shortcut.
+
+    Shape: [B, inputs, H, W] -> [B, outputs, H / stride, W / stride], rounded up.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Build the layers."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -23,6 +36,7 @@ class Block(nn.Module):
             self.downsample.append(nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, outputs, H', W'] of maps [B, inputs, H, W]."""
         hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(hidden)) + self.downsample(x), inplace=True)
 
@@ -44,6 +58,7 @@ class ResNet(nn.Module):
     def __init__(
         self, blocks: tuple[int, int, int, int], channels: int = 3, pool: bool = True
     ) -> None:
+        """Build the stages."""
         super().__init__()
         self.pool = pool
         self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
@@ -63,6 +78,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [B, D] of images [B, channels, H, W]."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
@@ -70,14 +86,32 @@ class ResNet(nn.Module):
 
 
 class ResNet10(ResNet):
-    """ResNet-10: one block per stage; 4,905,792 parameters. Arguments as `ResNet`."""
+    """ResNet-10: one block per stage; 4,905,792 parameters. Arguments and shapes as `ResNet`.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import ResNet10
+        >>> with torch.device("meta"):  # shapes without numbers
+        ...     ResNet10()(torch.empty(2, 3, 84, 84)).shape
+        torch.Size([2, 512])
+    """
 
     def __init__(self, channels: int = 3, pool: bool = True) -> None:
+        """Build one block per stage."""
         super().__init__((1, 1, 1, 1), channels, pool)
 
 
 class ResNet18(ResNet):
-    """ResNet-18: two blocks per stage; 11,176,512 parameters. Arguments as `ResNet`."""
+    """ResNet-18: two blocks per stage; 11,176,512 parameters. Arguments and shapes as `ResNet`.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import ResNet18
+        >>> with torch.device("meta"):  # shapes without numbers
+        ...     ResNet18(pool=False)(torch.empty(2, 3, 224, 224)).shape  # flattened 7x7 maps
+        torch.Size([2, 25088])
+    """
 
     def __init__(self, channels: int = 3, pool: bool = True) -> None:
+        """Build two blocks per stage."""
         super().__init__((2, 2, 2, 2), channels, pool)

@@ -1,4 +1,11 @@
-"""ResNet-12 with DropBlock, the wider residual network of few-shot learning [55]."""
+"""ResNet-12 with DropBlock, the wider residual network of few-shot learning [55].
+
+[55] B. N. Oreshkin, P. Rodriguez, A. Lacoste: "TADAM: Task dependent adaptive metric for improved
+few-shot learning", NeurIPS 2018, https://arxiv.org/abs/1805.10123
+
+MetaOptNet: K. Lee, S. Maji, A. Ravichandran, S. Soatto: "Meta-Learning with Differentiable Convex
+Optimization", CVPR 2019, https://arxiv.org/abs/1904.03758
+"""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +17,21 @@ WIDTHS = (64, 160, 320, 640)
 
 
 class Block(nn.Module):
-    """Three 3x3 convolutions and a projected shortcut, pooled by 2 and dropped from.
+    """Three 3x3 convolutions and a projected shortcut, then 2x2 max-pooling and dropout.
 
     The pooling comes before the last activation, which is the same function (the maximum commutes
     with a monotone map) at a quarter of the work.
+
+    Args:
+        inputs: channels before the block.
+        outputs: channels after it.
+        drop: dropout, or `DropBlock`.
+
+    Shape: [B, inputs, H, W] -> [B, outputs, H // 2, W // 2].
     """
 
     def __init__(self, inputs: int, outputs: int, drop: nn.Module) -> None:
+        """Build the layers."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -30,6 +45,7 @@ class Block(nn.Module):
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, outputs, H // 2, W // 2] of maps [B, inputs, H, W]."""
         hidden = F.leaky_relu(self.bn1(self.conv1(x)), 0.1, inplace=True)
         hidden = F.leaky_relu(self.bn2(self.conv2(hidden)), 0.1, inplace=True)
         hidden = self.bn3(self.conv3(hidden)) + self.shortcut(x)
@@ -40,26 +56,34 @@ class Block(nn.Module):
 class ResNet12(nn.Module):
     """ResNet-12: four blocks of 64, 160, 320 and 640 channels; 12,424,320 parameters.
 
-    The paper takes "ResNet-12 with dropblocks in [55]", but the network of [55] has no DropBlock.
-    This is MetaOptNet's (Lee et al. 2019), which is built after [55] and has it; features are
-    averaged over the last map as in later work. Convolution weights follow N(0, sqrt(2 / fan_out)).
+    The paper uses "ResNet-12 with dropblocks in [55]", but the network of [55] has no DropBlock.
+    This is MetaOptNet's, which is derived from [55] and has it; features are averaged over the last
+    map as in later work. Convolution weights follow N(0, sqrt(2 / fan_out)).
 
     Args:
         channels: channels of the input images, 84 pixels wide in the paper.
-        drop_rate: share dropped: by ordinary dropout in the first two blocks, by `DropBlock` in
-            the last two.
-        block_size: side of what DropBlock drops; 2 is usual for images of 32 pixels.
+        drop_rate: fraction dropped, by ordinary dropout in the first two blocks and by `DropBlock`
+            in the last two.
+        block_size: side of the blocks of DropBlock; 2 is usual for images of 32 pixels.
         pool: average over the last map; otherwise it is flattened, as RelationNet needs it.
 
     Raises:
         InputError: an argument is out of range.
 
     Shape: [B, channels, H, W] -> [B, 640], or [B, 640 * (H // 16) * (W // 16)] without pooling.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import ResNet12
+        >>> with torch.device("meta"):  # shapes without numbers
+        ...     ResNet12()(torch.empty(2, 3, 84, 84)).shape
+        torch.Size([2, 640])
     """
 
     def __init__(
         self, channels: int = 3, drop_rate: float = 0.1, block_size: int = 5, pool: bool = True
     ) -> None:
+        """Build the blocks."""
         super().__init__()
         self.pool = pool
         first, second, third, fourth = WIDTHS
@@ -73,5 +97,6 @@ class ResNet12(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [B, D] of images [B, channels, H, W]."""
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return torch.flatten(F.adaptive_avg_pool2d(x, 1) if self.pool else x, 1)

@@ -1,4 +1,8 @@
-"""Vision transformers (Dosovitskiy et al. 2021): ViT-S/16 and its like."""
+"""Vision transformers, ViT-S/16 by default.
+
+A. Dosovitskiy et al.: "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
+ICLR 2021, https://arxiv.org/abs/2010.11929
+"""
 
 from collections import OrderedDict
 
@@ -10,15 +14,24 @@ from omnitraining.errors import InputError
 
 
 class Attention(nn.Module):
-    """Self-attention of tokens [B, N, D], all heads side by side."""
+    """Multi-head self-attention of tokens.
+
+    Args:
+        width: size D of a token.
+        heads: attention heads.
+
+    Shape: [B, N, D] -> [B, N, D].
+    """
 
     def __init__(self, width: int, heads: int) -> None:
+        """Build the two projections."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] of tokens [B, N, D]."""
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value)  # [B, heads, N, D / heads]
         projected: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
@@ -26,13 +39,20 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron of four times the width, each behind a norm and beside a skip.
+    """Attention and a perceptron of four times the width, each after a norm and with a shortcut.
 
-    `torch.nn.TransformerEncoderLayer` computes the same, but by code that torch cannot always
-    differentiate in evaluation mode, as MAML does.
+    `torch.nn.TransformerEncoderLayer` computes the same, but its fast path cannot always be
+    differentiated in evaluation mode, as MAML needs it.
+
+    Args:
+        width: size D of a token.
+        heads: attention heads.
+
+    Shape: [B, N, D] -> [B, N, D].
     """
 
     def __init__(self, width: int, heads: int) -> None:
+        """Build the layers."""
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
@@ -45,18 +65,18 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] of tokens [B, N, D]."""
         x = x + self.attn(self.norm1(x))
         total: Tensor = x + self.mlp(self.norm2(x))
         return total
 
 
 class ViT(nn.Module):
-    """Patches and a class token through pre-norm blocks; the token, normed, is the feature.
+    """Patches and a class token through pre-norm blocks; the normalized token is the feature.
 
-    The defaults are ViT-S/16: 21,665,664 parameters. Weights have timm's names, so that those of
-    its ``vit_small_patch16_224``, less the head, fit. Positions are learned, so that the size of
-    the images is fixed. New weights are drawn from N(0, 0.02), the patch embedding as torch draws
-    a convolution.
+    The defaults are ViT-S/16: 21,665,664 parameters. Weights have timm's names: those of its
+    ``vit_small_patch16_224`` fit, without the head. Positions are learned, so that the size of the
+    images is fixed. Weights start from N(0, 0.02), the patch embedding from torch's default.
 
     Args:
         image_size: height and width of the input images, in pixels.
@@ -70,6 +90,13 @@ class ViT(nn.Module):
         InputError: an argument is out of range, or images have another size.
 
     Shape: [B, channels, image_size, image_size] -> [B, width].
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import ViT
+        >>> vit = ViT(image_size=32, patch=8, width=16, depth=2, heads=2)
+        >>> vit(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 16])
     """
 
     def __init__(
@@ -81,6 +108,7 @@ class ViT(nn.Module):
         heads: int = 6,
         channels: int = 3,
     ) -> None:
+        """Build the blocks."""
         super().__init__()
         sizes = {"image_size": image_size, "patch": patch, "width": width, "depth": depth}
         for name, value in (sizes | {"heads": heads}).items():
@@ -105,6 +133,11 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [B, width] of images [B, channels, image_size, image_size].
+
+        Raises:
+            InputError: images have another size.
+        """
         if x.shape[-2:] != (self.image_size, self.image_size):
             found = "x".join(map(str, x.shape[-2:]))
             raise InputError(f"images are {found}, but image_size is {self.image_size}")

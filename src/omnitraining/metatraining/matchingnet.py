@@ -1,4 +1,11 @@
-"""Matching networks with full context embeddings (Vinyals et al. 2016 [80], as in [13])."""
+"""Matching networks with full context embeddings (Vinyals et al. 2016 [80], as in [13]).
+
+[80] O. Vinyals, C. Blundell, T. Lillicrap, K. Kavukcuoglu, D. Wierstra: "Matching Networks for One
+Shot Learning", NeurIPS 2016, https://arxiv.org/abs/1606.04080
+
+[13] W.-Y. Chen, Y.-C. Liu, Z. Kira, Y.-C. F. Wang, J.-B. Huang: "A Closer Look at Few-shot
+Classification", ICLR 2019, https://arxiv.org/abs/1904.04232
+"""
 
 from dataclasses import dataclass
 from typing import cast
@@ -17,13 +24,13 @@ TASKS_AT_ONCE = 50  # at test; more would not fit CPU caches
 
 
 class FullContext(nn.Module):
-    """Full-context embeddings: of each support sample and each query, given the support set.
+    """Full-context embeddings: support samples in the context of their set, queries in that of it.
 
-    g(x_i) = f(x_i) + both directions of an LSTM over the support set; a query is read by an LSTM
-    that attends to all g(x_i) at every step. The LSTM over the support set needs an order, which a
-    set does not have: classes come in the order in which their prototypes agree with the mean of
-    the support set, and so do the samples of a class. Predictions hence do not depend on the order
-    or the names in which a task happens to be given (in [13] they do).
+    g(x_i) = f(x_i) + both directions of an LSTM over the support set; a query goes through an LSTM
+    that attends to all g(x_i) at every step ([80], appendix A). The LSTM over the support set needs
+    an order, which a set does not have: classes are sorted by the inner product of their prototype
+    and the mean of the support set, and the samples of a class by theirs. So predictions do not
+    depend on the order of samples and classes in a task (in [13] they do).
 
     Args:
         features: size of the embeddings.
@@ -31,48 +38,61 @@ class FullContext(nn.Module):
     """
 
     def __init__(self, features: int, steps: int | None) -> None:
+        """Make both LSTMs."""
         super().__init__()
         self.steps = steps
         self.read_support = nn.LSTM(features, features, batch_first=True, bidirectional=True)
         self.read_query = nn.LSTMCell(2 * features, features)
 
     def forward(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
-        """Support [T, S, D] with its labels [T, S], in their new order, and queries [T, Q, D]."""
+        """Support [T, S, D] and its labels [T, S], both sorted, and queries [T, Q, D]."""
         support, labels = self.support(episode.support_x, episode.support_y, episode.ways)
         return support, labels, self.query(episode.query_x, support)
 
     def support(self, support: Tensor, labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
-        """Support samples [T, S, D] in view of each other, with their labels, in a new order."""
+        """Full-context embeddings g of the support set, [T, S, D], and its labels [T, S], sorted.
+
+        Args:
+            support: features [T, S, D].
+            labels: class indices [T, S].
+            ways: number of classes.
+        """
         order = _canonical_order(support, labels, ways)
         plain = support.gather(1, order.unsqueeze(-1).expand_as(support))
         context: Tensor = self.read_support(plain)[0]
         return plain + torch.stack(context.chunk(2, -1)).sum(0), labels.gather(1, order)
 
     def query(self, query: Tensor, support: Tensor) -> Tensor:
-        """Queries [T, Q, D] in view of what `support` returns."""
+        """Full-context embeddings of queries, [T, Q, D].
+
+        Args:
+            query: features [T, Q, D].
+            support: full-context embeddings of the support set [T, S, D].
+        """
         tasks, queries, size = query.shape
         hidden, cell = query, query.new_zeros(tasks * queries, size)
         for _ in range(self.steps or support.shape[1]):
             attention = torch.softmax(hidden @ support.mT, -1)
             inputs = torch.cat([query, attention @ support], -1).flatten(0, 1)
-            read, cell = self.read_query(inputs, (hidden.flatten(0, 1), cell))
-            hidden = read.view_as(query) + query
+            output, cell = self.read_query(inputs, (hidden.flatten(0, 1), cell))
+            hidden = output.view_as(query) + query
         return hidden
 
 
 class Matching(nn.Module):
-    """Log of class probabilities [T, Q, N] of queries [T, Q, D], given a support set that is read.
+    """A head that weights the labels of the support samples by attention.
 
     Args:
-        context: of the trained head.
-        support: in its context [T, S, D].
-        members: its labels, one-hot [T, S, N].
+        context: the trained head.
+        support: full-context embeddings [T, S, D].
+        members: labels of the support set, one-hot [T, S, N].
         scale: factor of the cosines.
     """
 
     def __init__(
         self, context: FullContext, support: Tensor, members: Tensor, scale: float
     ) -> None:
+        """Register the support set as buffers."""
         super().__init__()
         self.context, self.scale = context, scale
         self.register_buffer("support", support)
@@ -81,11 +101,12 @@ class Matching(nn.Module):
         self.members: Tensor
 
     def forward(self, query: Tensor) -> Tensor:
+        """Log of class probabilities [T, Q, N] of query features [T, Q, D]."""
         return self.similarities(self.context.query(query, self.support))
 
     @in_full_precision
     def similarities(self, query: Tensor) -> Tensor:
-        """Outputs [T, Q, N] of queries in their context [T, Q, D]."""
+        """Log of class probabilities [T, Q, N] of full-context queries [T, Q, D]."""
         cosine = F.normalize(query, dim=-1) @ F.normalize(at_least_float32(self.support), dim=-1).mT
         attention = torch.softmax(self.scale * F.relu(cosine), -1)
         return torch.log(attention @ at_least_float32(self.members) + 1e-6)
@@ -95,24 +116,37 @@ class Matching(nn.Module):
 class MatchingNet(MetaTraining):
     """Classifies a query by the labels of the support samples, weighted by attention.
 
-    The attention is a softmax over ``scale * relu(cosine)`` as in [13]; outputs are log of class
-    probabilities.
+    The attention is a softmax over ``scale * relu(cosine)`` as in [13]; outputs are logarithms of
+    class probabilities.
 
     Args:
         scale: factor of the cosines.
         steps: of the query's attention; as many as there are support samples if None.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import MatchingNet
+        >>> algorithm = MatchingNet()
+        >>> support, labels = torch.rand(1, 4, 8), torch.tensor([[0, 0, 1, 1]])
+        >>> classifier = algorithm.fit(algorithm.head(8, 2), support, labels, ways=2)
+        >>> probabilities = classifier(torch.rand(1, 3, 8)).exp()  # [T, Q, N]
+        >>> torch.allclose(probabilities.sum(-1), torch.ones(1, 3), atol=1e-4)
+        True
     """
 
     scale: float = 100.0
     steps: int | None = None
 
     def head(self, features: int, outputs: int) -> nn.Module:
+        """The LSTMs of `FullContext`."""
         return FullContext(features, self.steps)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of log-probabilities [T, Q, N] against class indices [T, Q]."""
         return cross_entropy(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
+        """Log of class probabilities [T, Q, N]."""
         embedded = episode.with_inputs(network.backbone(episode.inputs()))
         parts = [
             self.fit(network.head, part.support_x, part.support_y, part.ways)(part.query_x)
@@ -121,14 +155,16 @@ class MatchingNet(MetaTraining):
         return torch.cat(parts)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """`Matching` to the full-context embeddings of the support set."""
         context = cast(FullContext, head)
-        read, ordered = context.support(support, labels, ways)
-        return Matching(context, read, F.one_hot(ordered, ways).to(read.dtype), self.scale)
+        embedded, ordered = context.support(support, labels, ways)
+        members = F.one_hot(ordered, ways).to(embedded.dtype)
+        return Matching(context, embedded, members, self.scale)
 
 
 @torch.no_grad()
 def _canonical_order(support: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """Order of the support samples [T, S] that does not depend on how they are given."""
+    """Indices [T, S] that sort the support samples, whatever order they are given in."""
     middle = support.mean(1, keepdim=True).mT
     agreement = (support @ middle).squeeze(-1)  # [T, S]
     prototypes = (class_means(support, labels, ways) @ middle).squeeze(-1)  # [T, N]

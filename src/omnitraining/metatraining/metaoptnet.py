@@ -1,4 +1,17 @@
-"""Meta-learning with differentiable convex solvers (Lee et al. 2019 [41]): ridge and SVM heads."""
+"""Meta-learning with differentiable convex solvers (Lee et al. 2019 [41]): ridge and SVM heads.
+
+[41] K. Lee, S. Maji, A. Ravichandran, S. Soatto: "Meta-Learning with Differentiable Convex
+Optimization", CVPR 2019, https://arxiv.org/abs/1904.03758
+
+R2-D2: L. Bertinetto, J. F. Henriques, P. H. S. Torr, A. Vedaldi: "Meta-learning with differentiable
+closed-form solvers", ICLR 2019, https://arxiv.org/abs/1805.08136
+
+SVM: K. Crammer, Y. Singer: "On the Algorithmic Implementation of Multiclass Kernel-based Vector
+Machines", JMLR 2001. Accelerated projected gradients: A. Beck, M. Teboulle: "A Fast Iterative
+Shrinkage-Thresholding Algorithm for Linear Inverse Problems", SIAM J. Imaging Sciences 2009.
+Projection onto a simplex: J. Duchi et al.: "Efficient Projections onto the l1-Ball for Learning in
+High Dimensions", ICML 2008.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -32,9 +45,9 @@ def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int 
     """Dual weights A [T, S, N] of the multi-class SVM of Crammer & Singer, so that W = X^T A.
 
     Minimizes ||W||^2 / 2 + cost * sum of hinge losses: in the dual, A = cost * targets - B where
-    every row of B lies on a simplex of size ``cost``. Accelerated projected gradients find which
-    entries of B are zero; a linear system then gives the others exactly, and its gradient is that
-    of the solution, since small changes of the features do not change which entries are zero.
+    every row of B is on a simplex of size ``cost``. Accelerated projected gradients find which
+    entries of B are zero; a linear system then gives the others exactly. Its gradient is that of
+    the solution, since small changes of the features do not change which entries are zero.
 
     Args:
         gram: X X^T of the support sets [T, S, S].
@@ -42,7 +55,7 @@ def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int 
         cost: weight of the hinge losses.
         iterations: of the projected gradients.
     """
-    # Norms take no NaN. The linear system below does, and hands it on.
+    # Norms take no NaN; the linear system below does and returns NaN.
     free = _active_set(gram.detach().nan_to_num(), targets, cost, iterations)
     tasks, samples, ways = targets.shape
     size = samples * ways
@@ -58,9 +71,9 @@ def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int 
     ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1).detach() * identity
     upper = torch.cat([is_free * (kernel + ridge) + (1 - is_free) * identity, is_free * sums.mT], 2)
     lower = torch.cat([sums, sums.new_zeros(tasks, samples, samples)], 2)
-    wanted, bound = (v.mT.reshape(tasks, size, 1) for v in (targets, cost * targets))
+    target, bound = (v.mT.reshape(tasks, size, 1) for v in (targets, cost * targets))
     right = torch.cat(
-        [torch.where(is_free > 0, wanted, bound), wanted.new_zeros(tasks, samples, 1)], 1
+        [torch.where(is_free > 0, target, bound), target.new_zeros(tasks, samples, 1)], 1
     )
     solution: Tensor = torch.linalg.solve(torch.cat([upper, lower], 1), right)
     weights: Tensor = solution[:, :size, 0].unflatten(1, (ways, samples)).mT
@@ -92,13 +105,19 @@ def _onto_simplex(rows: Tensor, size: float) -> Tensor:
 
 
 class Scale(nn.Module):
-    """A learned factor of the logits; it starts at the given value."""
+    """A learned factor of the logits.
+
+    Args:
+        start: its value before training.
+    """
 
     def __init__(self, start: float) -> None:
+        """Make the factor."""
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(start))
 
     def forward(self, logits: Tensor) -> Tensor:
+        """Scaled logits [..., N] of logits [..., N]."""
         return self.factor * logits
 
 
@@ -113,7 +132,16 @@ class MetaOptNet(MetaTraining):
         normalize: fit on features of length 1.
         scale: of the logits at the start; it is learned.
         reduction: of ridge regression's squared errors over the samples of the support set:
-            ``"sum"``, or ``"mean"`` as in R2-D2 (Bertinetto et al. 2019), whose penalty is 50 too.
+            ``"sum"``, or ``"mean"`` as in R2-D2, whose penalty is 50 too.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import MetaOptNet
+        >>> algorithm = MetaOptNet(solver="ridge", penalty=1.0)
+        >>> support, labels = 3 * torch.eye(2)[None], torch.tensor([[0, 1]])
+        >>> classifier = algorithm.fit(algorithm.head(2, 2), support, labels, ways=2)
+        >>> classifier(support).argmax(-1)  # of queries [T, Q, D]
+        tensor([[0, 1]])
     """
 
     solver: Literal["ridge", "svm"] = "svm"
@@ -124,12 +152,15 @@ class MetaOptNet(MetaTraining):
     reduction: Literal["sum", "mean"] = "sum"
 
     def head(self, features: int, outputs: int) -> nn.Module:
+        """The learned `Scale`; linear layers are solved for."""
         return Scale(self.scale)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of logits [T, Q, N] against class indices [T, Q]."""
         return cross_entropy(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
+        """Logits [T, Q, N]."""
         embedded = episode.with_inputs(network.backbone(episode.inputs()))
         head = self.fit(network.head, embedded.support_x, episode.support_y, episode.ways)
         with torch.autocast(embedded.query_x.device.type, enabled=False):
@@ -137,9 +168,10 @@ class MetaOptNet(MetaTraining):
         return logits
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """Solved linear heads, followed by the learned scale."""
         if self.normalize:
             support = F.normalize(support, dim=-1)
-        # Solvers take no bfloat16, in which the backbone may compute.
+        # Solvers do not support bfloat16, in which the backbone may compute.
         support = at_least_float32(support)
         with torch.autocast(support.device.type, enabled=False):
             targets = F.one_hot(labels, ways).to(support.dtype)

@@ -15,7 +15,30 @@ from omnitraining.pretraining.linear_heads import LinearHead
 class PreTraining(Algorithm):
     """Learns one pretext task from mini-batches; at test a new head is fitted (eq. 1).
 
-    An algorithm holds options and no weights: the head it makes belongs to the model.
+    An algorithm is a frozen dataclass of options, without weights.
+
+    Example:
+        A classifier with label smoothing:
+
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from torch import nn
+        >>> from omnitraining import LogisticHead, PreTraining
+        >>> @dataclass(frozen=True)
+        ... class Smoothed(PreTraining):
+        ...     smoothing: float = 0.1
+        ...
+        ...     def head(self, features, outputs):
+        ...         return nn.Linear(features, outputs)
+        ...
+        ...     def loss(self, outputs, targets):
+        ...         criterion = nn.CrossEntropyLoss(label_smoothing=self.smoothing)
+        ...         return criterion(outputs, targets)
+        ...
+        ...     def predict(self, network, episode):
+        ...         return LogisticHead().predict(network.backbone, episode)
+        >>> Smoothed().loss(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
+        tensor(0.6931)
     """
 
     @abstractmethod
@@ -24,10 +47,15 @@ class PreTraining(Algorithm):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """l_pre, the mean over samples."""
+        """l_pre, the mean over samples; a scalar.
+
+        Args:
+            outputs: of the head [B, O].
+            targets: class indices [B], or values [B, O].
+        """
 
     def distillation_loss(self, outputs: Tensor, targets: Tensor, teacher_logits: Tensor) -> Tensor:
-        """l_pre of a generation that is taught by the generation before it.
+        """l_pre of a generation that is taught by the generation before it; a scalar.
 
         Args:
             outputs: of this generation [B, O].
@@ -63,9 +91,9 @@ class LinearPreTraining(PreTraining):
         return cross_entropy(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        """Logits [T, Q, N] of the queries, by heads fitted on frozen features."""
+        """Logits [T, Q, N] of the queries, by new heads on frozen features."""
         return self.new_head.predict(network.backbone, episode)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """New linear heads, one per task; the head of training is not used."""
+        """New linear heads [T, Q, D] -> [T, Q, N]; the head of training is not used."""
         return self.new_head.fit(support, labels, ways)

@@ -1,4 +1,11 @@
-"""Baseline++: a classifier by cosine similarity (Chen et al. 2019 [13])."""
+"""Baseline++: a classifier by cosine similarity (Chen et al. 2019 [13]).
+
+[13] W.-Y. Chen, Y.-C. Liu, Z. Kira, Y.-C. F. Wang, J.-B. Huang: "A Closer Look at Few-shot
+Classification", ICLR 2019, https://arxiv.org/abs/1904.04232
+
+[79] H.-Y. Tseng, H.-Y. Lee, J.-B. Huang, M.-H. Yang: "Cross-Domain Few-Shot Classification via
+Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.08735
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,15 +19,23 @@ from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, Linea
 class BaselinePP(LinearPreTraining):
     """Baseline whose logits are scaled cosines of features and class weights.
 
-    Class weights have length 1, as [79] computes them; [13] learns their lengths.
+    Class weights have length 1, as in the code of [79]; [13] learns their lengths.
 
     Args:
         scale: factor of the cosines in training.
         new_head: how H_new is fitted.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import BaselinePP
+        >>> logits = BaselinePP(scale=10.0).head(features=8, outputs=5)(torch.rand(3, 8))
+        >>> logits.shape, bool(logits.abs().max() <= 10)
+        (torch.Size([3, 5]), True)
     """
 
     scale: float = 10.0
     new_head: LinearHead = field(default_factory=CosineHead)
 
     def head(self, features: int, outputs: int) -> nn.Module:
+        """Scaled cosines [B, features] -> [B, outputs]."""
         return CosineLayer(features, outputs, self.scale)

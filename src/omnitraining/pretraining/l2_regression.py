@@ -20,8 +20,10 @@ class L2Regression(PreTraining):
         lr: their learning rate.
 
     Example:
-        >>> L2Regression().loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [3.0]]))
-        tensor(0.5000)
+        >>> import torch
+        >>> from omnitraining import L2Regression
+        >>> L2Regression().loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [4.0]]))
+        tensor(2.)
     """
 
     steps: int = 1
@@ -30,17 +32,17 @@ class L2Regression(PreTraining):
     needs_only_features = False
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """A linear layer from features [B, features] to values [B, outputs]."""
+        """A linear layer [B, features] -> [B, outputs]."""
         return nn.Linear(features, outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error of values [..., D]."""
+        """Mean squared error of outputs [..., D] against values [..., D] (eq. 17)."""
         return squared_error(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        """Query values [T, Q, D] after gradient steps on each task's support set."""
+        """Outputs [T, Q, D] of the queries, the network fine-tuned to each task."""
         return adapt_and_predict(network, episode, self.loss, (self.steps,), self.lr)[0]
 
     def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
-        """A copy of the network after the same steps on one support set."""
+        """A copy of a network fine-tuned on inputs [S, ...] and values [S, D] of one task."""
         return adapted_copy(network, x, y, self.loss, self.steps, self.lr)

@@ -1,4 +1,8 @@
-"""New linear classifiers for new tasks: all tasks' heads are fitted in one batched solve."""
+"""Linear classifiers for new tasks: the heads of all tasks are fitted in one batched solve.
+
+[13] W.-Y. Chen, Y.-C. Liu, Z. Kira, Y.-C. F. Wang, J.-B. Huang: "A Closer Look at Few-shot
+Classification", ICLR 2019, https://arxiv.org/abs/1904.04232 and its code, CloserLookFewShot
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ class LinearHead(ABC):
 
     @abstractmethod
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """Heads fitted on the support sets: a module from features [T, Q, D] to logits [T, Q, N].
+        """Heads of T tasks: a module from query features [T, Q, D] to logits [T, Q, N].
 
         Args:
             support: features [T, S, D].
@@ -28,12 +32,19 @@ class LinearHead(ABC):
         """
 
     def logits(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
-        """Logits [T, Q, N] of the queries [T, Q, D] under heads fitted on the support sets."""
+        """Logits of the queries under heads fitted on the support sets, [T, Q, N].
+
+        Args:
+            support: features [T, S, D].
+            labels: class indices [T, S].
+            query: features [T, Q, D].
+            ways: number of classes N.
+        """
         logits: Tensor = self.fit(support, labels, ways)(query)
         return logits
 
     def predict(self, backbone: nn.Module, episode: Episode) -> Tensor:
-        """Logits of the queries of new tasks on the features of a frozen backbone."""
+        """Logits [T, Q, N] of the queries of new tasks, on the features of a frozen backbone."""
         support, query = (
             backbone(x.flatten(0, 1)).unflatten(0, x.shape[:2])
             for x in (episode.support_x, episode.query_x)
@@ -42,9 +53,16 @@ class LinearHead(ABC):
 
 
 class CosineLayer(nn.Module):
-    """Scaled cosines of features [..., D] and class weights: logits [..., N]."""
+    """A linear layer whose logits are scaled cosines of features and class weights.
+
+    Args:
+        features: D.
+        outputs: number of classes N.
+        scale: factor of the cosines.
+    """
 
     def __init__(self, features: int, outputs: int, scale: float) -> None:
+        """Initialize the class weights [N, D] as `torch.nn.Linear` does."""
         super().__init__()
         self.scale = scale
         self.weight = nn.Parameter(torch.empty(outputs, features))
@@ -52,6 +70,7 @@ class CosineLayer(nn.Module):
 
     @in_full_precision
     def forward(self, x: Tensor) -> Tensor:
+        """Logits [..., N] of features [..., D]."""
         return self.scale * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
 
 
@@ -59,16 +78,27 @@ class CosineLayer(nn.Module):
 class LogisticHead(LinearHead):
     """Multinomial logistic regression on L2-normalized features, solved to convergence.
 
-    Minimizes cross-entropy + penalty / 2 ||W||^2, without a bias. From a zero start gradient
-    descent stays in the span of the support features, W = X^T A, so it runs on A alone, with the
-    small Gram matrix in place of the features. Unit features bound the curvature of the mean
-    cross-entropy by 1/2, so Nesterov's method needs no step size.
+    Minimizes cross-entropy + penalty / 2 ||W||^2, without a bias. Gradient descent from zero stays
+    in the span of the support features, W = X^T A, so it runs on A alone, with the small Gram
+    matrix in place of the features. Unit features bound the curvature of the mean cross-entropy by
+    1/2, so Nesterov's method needs no step size.
 
     Args:
         penalty: its strength, against the loss of the support set.
         iterations: of the solver.
         reduction: of that loss over the samples: ``"mean"``, or ``"sum"`` as in scikit-learn, whose
             C is 1 / penalty.
+
+    Raises:
+        InputError: the penalty is below 0.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import LogisticHead
+        >>> support, labels = torch.eye(3)[None], torch.tensor([[0, 1, 2]])
+        >>> classifier = LogisticHead().fit(support, labels, ways=3)
+        >>> classifier(support).argmax(-1)
+        tensor([[0, 1, 2]])
     """
 
     penalty: float = 0.01
@@ -80,6 +110,7 @@ class LogisticHead(LinearHead):
             raise InputError(f"new_head.penalty is {self.penalty}: it must be 0 or more")
 
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """Solve for the heads by Nesterov's accelerated gradient."""
         # Classes come before samples: a softmax along the last, short axis is four times slower.
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
         gram, samples = x @ x.mT, x.shape[1]
@@ -99,7 +130,7 @@ class LogisticHead(LinearHead):
 
 @dataclass(frozen=True)
 class SGDHead(LinearHead):
-    """The paper's head, as in CloserLookFewShot [13]: a linear layer trained by SGD.
+    """A linear layer trained by SGD, as the paper and CloserLookFewShot [13] have it.
 
     torch's default initialization, momentum 0.9, dampening 0.9, mini-batches in random order.
 
@@ -109,6 +140,16 @@ class SGDHead(LinearHead):
         batch: samples per mini-batch.
         passes: passes over the support set.
         seed: of initialization and order.
+
+    Raises:
+        InputError: ``batch`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import SGDHead
+        >>> support, labels = torch.eye(3)[None], torch.tensor([[0, 1, 2]])
+        >>> SGDHead(lr=0.1, passes=20).fit(support, labels, ways=3)(support).shape
+        torch.Size([1, 3, 3])
     """
 
     lr: float = 0.01
@@ -123,6 +164,7 @@ class SGDHead(LinearHead):
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """Train the heads of all tasks side by side; each has an initialization of its own."""
         tasks, samples, dim = support.shape
         random = torch.Generator().manual_seed(self.seed)
         start = (torch.rand(tasks, dim + 1, ways, generator=random) * 2 - 1) * dim**-0.5
@@ -149,12 +191,21 @@ class CosineHead(LinearHead):
     """Class weights of length 1 whose scaled cosines with the features are logits.
 
     They start as the prototypes and follow the gradient of the mean cross-entropy along the
-    sphere. [13] starts at random and takes mini-batches; from the prototypes a few full steps do.
+    sphere. [13] starts at random and takes mini-batches; from the prototypes, a few full-batch
+    steps suffice.
 
     Args:
         scale: factor of the cosines.
         lr: step size.
         steps: gradient steps.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import CosineHead
+        >>> support, labels = torch.eye(3)[None], torch.tensor([[0, 1, 2]])
+        >>> logits = CosineHead(scale=10.0).fit(support, labels, ways=3)(support)
+        >>> logits.argmax(-1), bool(logits.max() <= 10)
+        (tensor([[0, 1, 2]]), True)
     """
 
     scale: float = 10.0
@@ -162,6 +213,7 @@ class CosineHead(LinearHead):
     steps: int = 30
 
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """Start at the prototypes and take the gradient steps."""
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
         weight = F.normalize(target @ x / target.sum(-1, keepdim=True), dim=-1)  # [T, N, D]
         for _ in range(self.steps):

@@ -1,4 +1,8 @@
-"""REINFORCE: one policy for the mixture of all tasks, by the policy gradient (eq. 18)."""
+"""REINFORCE: one policy for the mixture of all tasks, by the policy gradient (eq. 18).
+
+R. J. Williams: "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement
+Learning", Machine Learning 1992, https://doi.org/10.1007/BF00992696
+"""
 
 from dataclasses import dataclass
 
@@ -28,10 +32,11 @@ class REINFORCE(PreTraining):
         lr: learning rate of the gradient steps on a new task.
 
     Example:
-        >>> REINFORCE(lr=0.2).head(features=64, outputs=2)
-        GaussianHead(
-          (mean): Linear(in_features=64, out_features=2, bias=True)
-        )
+        >>> import torch
+        >>> from omnitraining import REINFORCE
+        >>> policy = REINFORCE().head(features=64, outputs=2)
+        >>> policy(torch.rand(5, 64)).shape  # mean and log standard deviation of 2 numbers
+        torch.Size([5, 4])
     """
 
     lr: float = 0.1
@@ -39,17 +44,13 @@ class REINFORCE(PreTraining):
     needs_only_features = False
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """A Gaussian policy over actions [outputs]."""
+        """A Gaussian policy over actions of size ``outputs``."""
         return GaussianHead(features, outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The surrogate of outputs [..., 2 A] and packed `PolicyTargets` [..., A + 2]."""
-        return surrogate(outputs, PolicyTargets.unpack(targets))
-
-    def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a gradient step on a new task; shapes as in `loss`."""
-        return policy_gradient(outputs, PolicyTargets.unpack(targets))
+        """The surrogate whose gradient is the policy gradient; see `surrogate` for the shapes."""
+        return surrogate(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        """Outputs [T, Q, 2 A] after one gradient step on each task's support set."""
-        return adapt_and_predict(network, episode, self.inner_loss, (1,), self.lr)[0]
+        """Policy outputs for the queries after one gradient step on each task's support set."""
+        return adapt_and_predict(network, episode, policy_gradient, (1,), self.lr)[0]
