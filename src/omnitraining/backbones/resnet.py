@@ -91,8 +91,7 @@ class ResNet10(ResNet):
     Example:
         >>> import torch
         >>> from omnitraining import ResNet10
-        >>> with torch.device("meta"):  # shapes without numbers
-        ...     ResNet10()(torch.empty(2, 3, 84, 84)).shape
+        >>> ResNet10()(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 512])
     """
 
@@ -107,9 +106,8 @@ class ResNet18(ResNet):
     Example:
         >>> import torch
         >>> from omnitraining import ResNet18
-        >>> with torch.device("meta"):  # shapes without numbers
-        ...     ResNet18(pool=False)(torch.empty(2, 3, 224, 224)).shape  # flattened 7x7 maps
-        torch.Size([2, 25088])
+        >>> ResNet18(pool=False)(torch.rand(2, 3, 64, 64)).shape  # flattened 2x2 maps
+        torch.Size([2, 2048])
     """
 
     def __init__(self, channels: int = 3, pool: bool = True) -> None:
