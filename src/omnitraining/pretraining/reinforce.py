@@ -24,8 +24,7 @@ from omnitraining.pretraining.base import PreTraining
 class REINFORCE(PreTraining):
     """Maximizes the expected return over all tasks; fine-tuned on a new one (paper 6.3).
 
-    Williams 1992, "Simple statistical gradient-following algorithms for connectionist
-    reinforcement learning". The loss of training is the surrogate, which has the same gradient at
+    The loss of training is the surrogate, which has the same gradient at
     the policy that sampled the trajectories and which TRPO can evaluate elsewhere.
 
     Args:
@@ -44,13 +43,17 @@ class REINFORCE(PreTraining):
     needs_only_features = False
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """A Gaussian policy over actions of size ``outputs``."""
+        """A Gaussian policy over actions [outputs]."""
         return GaussianHead(features, outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The surrogate whose gradient is the policy gradient; see `surrogate` for the shapes."""
-        return surrogate(outputs, targets)
+        """The surrogate of outputs [..., 2 A] and packed `PolicyTargets` [..., A + 2]."""
+        return surrogate(outputs, PolicyTargets.unpack(targets))
+
+    def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a gradient step on a new task; shapes as in `loss`."""
+        return policy_gradient(outputs, PolicyTargets.unpack(targets))
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        """Policy outputs for the queries after one gradient step on each task's support set."""
-        return adapt_and_predict(network, episode, policy_gradient, (1,), self.lr)[0]
+        """Outputs [T, Q, 2 A] after one gradient step on each task's support set."""
+        return adapt_and_predict(network, episode, self.inner_loss, (1,), self.lr)[0]
