@@ -1,19 +1,23 @@
-"""What records of load, faults, long training and compatibility say, as Markdown."""
+"""Tables of the benchmarks of load, faults, long training and compatibility, as Markdown."""
 
-from omnitraining.experiments.report.sections import Record, table
+from typing import Any
+
+from omnitraining.experiments.tables import markdown
+
+Values = dict[str, Any]
 
 
-def faults(record: Record) -> str:
+def faults(record: Values) -> str:
     """Runs that were killed and resumed, and runs on a full disk."""
     lines = [
         [kind, str(found["kills"]), str(found["runs"]), str(found["runs that differ"])]
         for kind, found in record["kinds"].items()
     ]
     disk = record["full disk"]
-    told = "A full disk was not measured.\n"
+    words = "A full disk was not measured.\n"
     if disk["measured"]:
         count = disk["one line"] + disk["no error"]
-        told = (
+        words = (
             f"Of {count} runs on a disk that was nearly full, {disk['one line']} ended for want of "
             f"space, each with one line; {disk['checkpoints intact']} checkpoints were read, all "
             f"intact; {disk['resumed to another end']} resumed runs ended otherwise.\n"
@@ -21,12 +25,12 @@ def faults(record: Record) -> str:
     return (
         f"**Runs that were killed and resumed** (`python -m benchmarks.faults`; {record['kills']} "
         "kills; compared bit by bit with runs that nothing disturbed).\n\n"
-        + table(["runs of", "kills", "runs", "that end otherwise"], lines)
-        + f"\n{told}"
+        + markdown(["runs of", "kills", "runs", "that end otherwise"], lines)
+        + f"\n{words}"
     )
 
 
-def demo_load(record: Record) -> str:
+def demo_load(record: Values) -> str:
     """Visitors of the demo at once, malformed requests, and the memory of the server."""
     wrong, seconds = record["malformed"], record["seconds per request"]
     answers = ", ".join(f"{count} x {status}" for status, count in wrong["answers"].items())
@@ -35,7 +39,7 @@ def demo_load(record: Record) -> str:
         ["visitors, of whom at once", f"{record['visitors']}, {record['visitors at once']}"],
         ["answers asked for, right, missing",
          f"{record['answers']}, {record['right']}, {record['missing']}"],
-        ["names of others' classes that a visitor was told",
+        ["other visitors' class names shown",
          str(record["names of others that were seen"])],
         ["seconds of a request: median, most", f"{seconds['median']}, {seconds['most']}"],
         ["malformed requests, of kinds", f"{wrong['requests']}, {wrong['kinds']}"],
@@ -50,21 +54,21 @@ def demo_load(record: Record) -> str:
          f"{record['MiB at the end, rested']}"],
         ["temporary files left when it ended", str(record["temporary files left"])],
     ]  # fmt: skip
-    return f"**{record['title']}** (`{record['command']}`).\n\n" + table(["", "measured"], lines)
+    return f"**{record['title']}** (`{record['command']}`).\n\n" + markdown(["", "measured"], lines)
 
 
-def thread_load(record: Record) -> str:
+def thread_load(record: Values) -> str:
     """Predictions by many threads that are not those of one."""
     lines = [
         [kind, str(found["predictions"]), str(found["threads"]), str(found["different"])]
         for kind, found in record["kinds"].items()
     ]
-    return f"**{record['title']}** (`{record['command']}`; compared bit by bit).\n\n" + table(
+    return f"**{record['title']}** (`{record['command']}`; compared bit by bit).\n\n" + markdown(
         ["learner", "predictions", "threads", "different"], lines
     )
 
 
-def long_run(record: Record) -> str:
+def long_run(record: Values) -> str:
     """Resident memory while as many steps are taken as a day has."""
     lines = [
         [kind, str(found["steps"]), found["a day of"],
@@ -75,7 +79,7 @@ def long_run(record: Record) -> str:
     return (
         f"**{record['title']}** (`{record['command']}`; tiny networks: what is left behind is left "
         "step by step, whatever their size).\n\n"
-        + table(
+        + markdown(
             ["training", "steps", "which are a day of", "MiB after a tenth", "at half",
              "at the end", "second half"],
             lines,
@@ -83,7 +87,7 @@ def long_run(record: Record) -> str:
     )  # fmt: skip
 
 
-def compatibility(record: Record) -> str:
+def compatibility(record: Values) -> str:
     """Versions of Python and torch in which the wheel was installed and used, or was not."""
     lines = [
         [row.get("exact", f"{row['python']}, {row['torch']}"), row["result"],
@@ -93,7 +97,7 @@ def compatibility(record: Record) -> str:
     return (
         f"**{record['title']}** (`{record['command']}`: the README's example, short runs, "
         "the shipped model, files of earlier versions; the oldest and the newest torch).\n\n"
-        + table(
+        + markdown(
             ["Python, torch", "result", "CUDA libraries", "s to install", "s to use", "why"], lines
         )
     )

@@ -1,7 +1,7 @@
-"""Writes the book of results, and the results in README.md and other pages, from the records here.
+"""Writes the report of results, and the tables of README.md and other pages, from the records here.
 
     python results/render.py            rewrite them
-    python results/render.py --check    exit code 1 if they are not what the records say
+    python results/render.py --check    exit code 1 if they differ from the records
 
 No number between the markers is typed by hand; a test runs the check.
 """
@@ -14,41 +14,46 @@ from pathlib import Path
 from typing import Any
 
 import endurance
+from pages import calibration, flows, front, glyphs, pretrained, speed, trust
 
-from omnitraining.experiments.figures import tables
-from omnitraining.experiments.report import book
+from omnitraining.experiments.figures import adaptation_curves, sinusoid_errors
+from omnitraining.experiments.record import Record, from_json
+from omnitraining.experiments.report import report
 from omnitraining.experiments.report.markers import filled
-from omnitraining.experiments.report.sections import (
-    calibration,
-    flows,
-    front,
-    glyphs,
-    policies,
-    pretrained,
-    search,
-    sinusoids,
-    speed,
-    trust,
-)
+from omnitraining.experiments.report.sections import search
+from omnitraining.experiments.tables import record_markdown
 
 HERE = Path(__file__).parent
 YARDSTICKS = ("yardstick-cifar-fs", "yardstick-omniglot", "yardstick-mini-imagenet")
 
 
-def front_page(record: Any) -> str:
+def front_page(record: Record) -> str:
     """The table of the main README: two records of the same runs."""
-    return front(record, json.loads((HERE / "photo-table4.json").read_text()))
+    return front(record, read(HERE / "photo-table4.json"))
+
+
+def sinusoids(record: Record) -> str:
+    """Errors and both pictures."""
+    waves = "![waves recovered from five points](figure6.png)\n"
+    return f"{sinusoid_errors.section(record, 'figure5.png')}\n{waves}"
+
+
+def read(path: Path) -> Any:
+    """A record of an experiment, or the values of another file."""
+    values = json.loads(path.read_text())
+    is_record = isinstance(values, dict) and "experiment" in values and "rows" in values
+    return from_json(values) if is_record else values
 
 
 def main() -> int:
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
         HERE.parent / "README.md": {"photo-table2": front_page},
         HERE / "README.md": {
-            **{name: tables.markdown for name in YARDSTICKS},
+            **{name: record_markdown for name in YARDSTICKS},
             "glyphs": glyphs,
             "figure5": sinusoids,
-            "figure8": partial(policies, picture="figure8.png"),
-            "figure8-cheetah": partial(policies, picture="figure8-cheetah.png"),
+            "figure8": partial(adaptation_curves.section, picture="figure8.png"),
+            "figure8-cheetah": partial(adaptation_curves.section, picture="figure8-cheetah.png"),
             "navigation-search": search,
             "glyphs-search": search,
             "calibration": calibration,
@@ -65,11 +70,11 @@ def main() -> int:
             name: flows for name in ("photo-table2", "photo-table4", "figure5")
         },
     }
-    wanted = {HERE / "book.md": book.markdown(book.chapters(HERE))}
+    wanted = {HERE / "report.md": report.markdown(report.report(HERE))}
     for page, sections in pages.items():
         records = {name: HERE / f"{name}.json" for name in sections}
         parts = [
-            render(json.loads(records[name].read_text()))
+            render(read(records[name]))
             for name, render in sections.items()
             if records[name].is_file()
         ]
@@ -79,7 +84,7 @@ def main() -> int:
     ]
     if "--check" in sys.argv:
         for page in stale:
-            print(f"{page} is not what the records say: python results/render.py writes it")
+            print(f"{page} differs from the records: python results/render.py writes it")
         return int(bool(stale))
     for page in stale:
         page.write_text(wanted[page])

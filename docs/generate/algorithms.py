@@ -6,7 +6,8 @@ from typing import Any
 
 from docs.generate.experiments import with_algorithm
 from docs.generate.places import PACKAGE
-from omnitraining.experiments.report import sections
+from omnitraining.evaluation import CellKey
+from omnitraining.experiments.tables import markdown, seeds, short_number
 
 KINDS = {"pretraining": "PreTraining", "metatraining": "MetaTraining"}
 """Folders of algorithms, with the end of the names of their base classes, which ``base`` holds."""
@@ -97,23 +98,22 @@ def _page(algorithm: Algorithm) -> str:
 def _numbers(algorithm: Algorithm) -> list[str]:
     lines = []
     for name, (record, rows) in with_algorithm(algorithm.name, algorithm.kind).items():
-        cells = list(dict.fromkeys(c for row in rows for c in record["rows"][row]["cells"]))
+        cells = list(dict.fromkeys(key for row in rows for key in record.rows[row].cells))
         shown = cells if len(cells) <= MOST_CELLS else _spread(cells)
         body = [
-            [row, *(sections.number(found[c]) if c in found else "" for c in shown)]
+            [row, *(short_number(own[key].ensemble) if key in own else "" for key in shown)]
             for row in rows
-            if (found := record["rows"][row]["cells"])
+            if (own := record.rows[row].cells)
         ]
         lines += [
-            f"[{record['title']}](../experiments/{name}.md), {record['unit']}, "
-            f"mean of {record['seeds']} seed{'s' * (record['seeds'] > 1)}, 95 % intervals over "
-            f"{record['tasks']} tasks:\n",
-            sections.table(["", *(cell.replace(" 5-way", "") for cell in shown)], body),
+            f"[{record.title}](../experiments/{name}.md), {record.unit}, "
+            f"mean of {seeds(record)}, 95 % intervals {record.intervals}, {record.tasks} tasks:\n",
+            markdown(["", *(str(key.without_ways) for key in shown)], body),
         ]
     return ["## Measured\n", *lines] if lines else []
 
 
-def _spread(cells: list[str]) -> list[str]:
+def _spread(cells: list[CellKey]) -> list[CellKey]:
     """Some of many cells, from the first to the last."""
     last = len(cells) - 1
     return [cells[round(i * last / (MOST_CELLS - 1))] for i in range(MOST_CELLS)]

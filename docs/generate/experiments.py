@@ -1,4 +1,4 @@
-"""A page per experiment: what its file says, and what its record says. Nothing is typed by hand."""
+"""A page per experiment, from its file and its record. Nothing is typed by hand."""
 
 import json
 from dataclasses import dataclass
@@ -10,11 +10,12 @@ import yaml
 from docs.generate.places import PACKAGE, ROOT, relative, with_links
 from omnitraining.experiments.experiment import completed
 from omnitraining.experiments.experiment import experiments as shipped
-from omnitraining.experiments.figures.pairs import configuration
-from omnitraining.experiments.report import book, origin, page, sections
+from omnitraining.experiments.record import Record, read_record
+from omnitraining.experiments.report import report, sections
 from omnitraining.experiments.report.markers import outside
-
-Record = dict[str, Any]
+from omnitraining.experiments.report.provenance import full_size, provenance
+from omnitraining.experiments.tables import markdown
+from results import pages as measurements
 
 WITHOUT_ALGORITHMS = ("", "accuracies", "flow_curves", "flow_attention")
 """What experiments draw that do not compare algorithms."""
@@ -51,25 +52,30 @@ def experiments() -> dict[str, Experiment]:
     texts = {one.name: (folder / f"{one.name}.yaml").read_text() for one in shipped()}
     files = {name: yaml.safe_load(text) for name, text in texts.items()}
     return {
-        name: Experiment(name, _comment(text), completed(name, files), text, record(name))
+        name: Experiment(name, _comment(text), completed(name, files), text, _record(name))
         for name, text in texts.items()
     }
 
 
-def record(name: str) -> Record | None:
+def _record(name: str) -> Record | None:
     path = ROOT / "results" / f"{name}.json"
-    found: Record | None = json.loads(path.read_text()) if path.is_file() else None
-    return found
+    return read_record(path) if path.is_file() else None
+
+
+def _benchmark(name: str) -> Any:
+    """The values of a benchmark's file; none if it was not run."""
+    path = ROOT / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def pages() -> dict[str, str]:
     """Texts by place on the site: the list, a page per experiment, and other measurements."""
     found = {experiment.page: _page(experiment) for experiment in experiments().values()}
     found["experiments/index.md"] = _index()
-    if speed := record("benchmarks"):
-        found["experiments/speed.md"] = f"# Speed\n\n{sections.speed(speed)}"
-    if calibration := record("calibration"):
-        text = f"# Calibration, and none of these\n\n{sections.calibration(calibration)}"
+    if speed := _benchmark("benchmarks"):
+        found["experiments/speed.md"] = f"# Speed\n\n{measurements.speed(speed)}"
+    if calibration := _benchmark("calibration"):
+        text = f"# Calibration and unknown classes\n\n{measurements.calibration(calibration)}"
         found["experiments/calibration.md"] = text
     found["experiments/decisions.md"] = _decisions()
     found["experiments/verdicts.md"] = _verdicts()
@@ -77,19 +83,14 @@ def pages() -> dict[str, str]:
 
 
 @cache
-def chapters() -> list[book.Chapter]:
-    """The chapters of the results book."""
-    return book.chapters(ROOT / "results")
-
-
-def files() -> dict[str, str]:
-    """What the site has beside pages: the whole book in one file."""
-    return {"book.html": page.page(chapters(), ROOT / "results")}
+def report_sections() -> list[report.Section]:
+    """The sections of the report of results."""
+    return report.report(ROOT / "results")
 
 
 def _verdicts() -> str:
-    """The front of the book, which leads to the pages of the experiments."""
-    return book.front(chapters(), "{}.md") + "\n[The whole book in one file](../book.html).\n"
+    """The front of the report, with links to the pages of the experiments."""
+    return report.front(report_sections(), "{}.md")
 
 
 def _comment(text: str) -> str:
@@ -122,7 +123,7 @@ def _page(experiment: Experiment) -> str:
         *_claims(experiment.name),
         "## Results\n",
         *(_results(experiment) or _missing(experiment)),
-        origin.full_size(record("full-size") or {}, experiment.name),
+        full_size(_benchmark("full-size") or {}, experiment.name),
         "## The experiment\n",
         experiment.comment + "\n",
         f'??? note "{experiment.name}.yaml"\n',
@@ -135,20 +136,20 @@ def _page(experiment: Experiment) -> str:
 
 def _claims(name: str) -> list[str]:
     """What is claimed, and the verdicts."""
-    judged = next(chapter.claims for chapter in chapters() if chapter.name == name)
-    return ["## Claims\n", sections.claims(judged)] if judged else []
+    verdicts = next(section.claims for section in report_sections() if section.name == name)
+    return ["## Claims\n", sections.claims(verdicts)] if verdicts else []
 
 
 def _results(experiment: Experiment) -> list[str]:
     """All records of it: also of other budgets, which have files of their own."""
     lines = []
-    records = book.read_records(ROOT / "results")
+    records = report.read_records(ROOT / "results")
     for stem, found in sorted(records.items(), key=lambda item: item[0] != experiment.name):
-        if found["experiment"] == experiment.name:
+        if found.experiment == experiment.name:
             shown = f"{stem}.png" if _is_drawn(f"{stem}.png") else ""
             text = sections.results(found, experiment.values["draw"], shown)
             lines += [with_links(text, "results/README.md", experiment.page), ""]
-            lines += [origin.origin(found)]
+            lines += [provenance(found)]
     return lines
 
 
@@ -167,7 +168,7 @@ def _missing(experiment: Experiment) -> list[str]:
         if siblings:
             return [*lines, f"Drawn from the runs of {', '.join(siblings)}.\n"]
     lines.append("There is no record yet: this experiment has not been measured.\n")
-    if table := sections.printed(values["rows"]):
+    if table := sections.published(values["rows"]):
         lines += ["What the paper prints:\n", table]
     return lines
 
@@ -184,11 +185,11 @@ def _index() -> str:
     ]  # fmt: skip
     return (
         "# Experiments\n\nAn experiment is one file: what of the paper it reproduces, a common "
-        "configuration, and per row what differs. `omni reproduce NAME` trains every row, judges "
-        "it on fixed tasks, and draws a table and a figure; given again, it goes on where it was "
-        "stopped. Numbers on these pages are drawn from the records of such runs when the site "
+        "configuration, and per row what differs. `omni reproduce NAME` trains and evaluates "
+        "every row on fixed tasks, and draws a table and a figure; given again, it resumes. "
+        "Numbers on these pages are drawn from the records of such runs when the site "
         "is built.\n\n"
-        + sections.table(["name", "what", "measured"], body)
+        + markdown(["name", "what", "measured"], body)
         + "\n[How the recipes were chosen, and what the results do not show](decisions.md) is part "
         "of them. Beside experiments, [speed](speed.md) and [calibration](calibration.md) were "
         "measured.\n"
@@ -223,10 +224,10 @@ def with_algorithm(name: str, kind: str) -> dict[str, tuple[Record, list[str]]]:
             continue
         rows = [
             row
-            for row, results in experiment.record["rows"].items()
-            if configuration(results)["method"] in methods
-            and configuration(results)[kind]["class_path"].rpartition(".")[2] == name
-            and results["cells"]
+            for row, results in experiment.record.rows.items()
+            if results.cells
+            and results.training.config["method"] in methods
+            and results.training.config[kind]["class_path"].rpartition(".")[2] == name
         ]
         if rows:
             found[experiment.name] = (experiment.record, rows)

@@ -43,8 +43,6 @@ def on_files(files: Any, config: Any) -> Any:
 
     for page, text in generated().items():
         files.append(File.generated(config, page, content=text))
-    for name, text in experiments.files().items():
-        files.append(File.generated(config, name, content=text))
     for picture in places.pictures():
         path = str(places.ROOT / picture)
         files.append(File.generated(config, picture, abs_src_path=path))

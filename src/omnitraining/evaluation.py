@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -58,18 +59,110 @@ def ensemble_mean(
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One column of a results table: one benchmark, one number of shots.
+class CellKey:
+    """What one column of results was measured on.
 
-    Attributes:
+    Args:
+        benchmark: data set or environment; empty where a problem has only one.
+        ways: classes of an episode; None outside classification.
+        shots: support samples, per class in classification; None where there are none.
+        steps: gradient steps of adaptation or fine-tuning; None without them.
+
+    Example:
+        >>> str(CellKey("cub", ways=5, shots=1))
+        'cub 5-way 1-shot'
+        >>> CellKey.parse("cub 5-shot, 10 steps")
+        CellKey(benchmark='cub', ways=None, shots=5, steps=10)
+    """
+
+    benchmark: str = ""
+    ways: int | None = None
+    shots: int | None = None
+    steps: int | None = None
+
+    def __str__(self) -> str:
+        episode = [
+            self.benchmark,
+            "" if self.ways is None else f"{self.ways}-way",
+            "" if self.shots is None else f"{self.shots}-shot",
+        ]
+        steps = "" if self.steps is None else f"{self.steps} step" + "s" * (self.steps != 1)
+        return ", ".join(filter(None, (" ".join(filter(None, episode)), steps)))
+
+    @classmethod
+    def parse(cls, text: str) -> "CellKey":
+        """The key of a text as experiments and files of earlier versions have it.
+
+        Args:
+            text: as ``str`` makes it; also ``"K=5 10 steps"`` of version 0.1.
+        """
+        parts = _CELL.fullmatch(text)
+        assert parts is not None  # any text is a benchmark at least
+        numbers = {
+            name: int(parts[name]) if parts[name] else None for name in ("ways", "shots", "steps")
+        }
+        if parts["k"]:
+            numbers["shots"] = int(parts["k"])
+        return cls(parts["benchmark"] or "", **numbers)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "CellKey":
+        """The key in a mapping that may have other entries too.
+
+        Raises:
+            ValueError: an entry is not what it must be.
+        """
+        benchmark = values.get("benchmark", "")
+        numbers = {name: values.get(name) for name in ("ways", "shots", "steps")}
+        if not isinstance(benchmark, str):
+            raise ValueError(f"benchmark is {benchmark!r}: it must be a text")
+        for name, value in numbers.items():
+            if value is not None and type(value) is not int:
+                raise ValueError(f"{name} is {value!r}: it must be an integer")
+        return cls(benchmark, **numbers)
+
+    def as_json(self) -> dict[str, Any]:
+        """The entries that are given."""
+        return {name: value for name, value in asdict(self).items() if value not in ("", None)}
+
+    @property
+    def without_ways(self) -> "CellKey":
+        """The same with any number of ways, as tables of papers leave it out."""
+        return replace(self, ways=None)
+
+    def covers(self, other: "CellKey") -> bool:
+        """Whether this key names another: it is equal, or names the benchmark alone."""
+        if self.shots is None and self.steps is None:
+            return self.benchmark == other.benchmark and self.ways in (None, other.ways)
+        return self in (other, other.without_ways)
+
+
+_CELL = re.compile(
+    r"(?:K=(?P<k>\d+)|(?P<benchmark>.*?))??(?:(?:^| )(?P<ways>\d+)-way)?"
+    r"(?:(?:^| )(?P<shots>\d+)-shot)?(?:(?:^|,? )(?P<steps>\d+) steps?)?",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Results in one column of a table.
+
+    Args:
         tasks_hash: identifies the test tasks; only results on the same tasks are comparable.
-        scores: per head, the score of each task.
+        scores: per head (a flow, or ``"ensemble"``), the score of each task.
+
+    Example:
+        >>> cell = Cell("tasks", {"ensemble": [60.0, 62.0, 64.0]})
+        >>> cell.mean()
+        62.0
     """
 
     tasks_hash: str
     scores: dict[str, list[float]]
 
     def mean(self, head: str = ENSEMBLE) -> float:
+        """Mean score over tasks."""
         return sum(self.scores[head]) / len(self.scores[head])
 
     def interval(self, head: str = ENSEMBLE) -> float:
@@ -81,43 +174,63 @@ class Cell:
 class Evaluation:
     """Results of one model.
 
-    Attributes:
-        unit: what a score is.
+    Args:
+        unit: of the scores.
         higher_is_better: direction of the score.
-        cells: results by cell name.
+        cells: results by what they were measured on.
     """
 
     unit: str
     higher_is_better: bool
-    cells: dict[str, Cell] = field(default_factory=dict)
+    cells: dict[CellKey, Cell] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Values that JSON can hold; `from_json` reads them."""
+        cells = [{**key.as_json(), **asdict(cell)} for key, cell in self.cells.items()]
+        return {"unit": self.unit, "higher_is_better": self.higher_is_better, "cells": cells}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Evaluation":
+        """An evaluation of the values that `as_json` makes of one.
+
+        Raises:
+            ValueError: they are not; the message says what is wrong.
+        """
+        if not isinstance(values, dict) or {*values} != {"unit", "higher_is_better", "cells"}:
+            raise ValueError("it must have unit, higher_is_better and cells")
+        cells = {}
+        for key, own in keyed_cells(values["cells"]):
+            if not {"tasks_hash", "scores"} <= {*own}:
+                raise ValueError(f"{key} must have tasks_hash and scores")
+            scores = own["scores"]
+            if not isinstance(scores, dict) or not scores:
+                raise ValueError(f"scores of {key} must be a mapping")
+            lists = [
+                v for v in scores.values() if isinstance(v, list) and v and all(map(_is_score, v))
+            ]
+            is_whole = len(lists) == len(scores) and len({*map(len, lists)}) == 1
+            if ENSEMBLE not in scores or not is_whole:
+                raise ValueError(f"scores of {key} must be equally many numbers for each head")
+            cells[key] = Cell(str(own["tasks_hash"]), scores)
+        return cls(str(values["unit"]), values["higher_is_better"] is True, cells)
 
 
-def evaluation_from(record: Any) -> Evaluation:
-    """An evaluation of the values that `dataclasses.asdict` makes of one.
+def keyed_cells(values: Any) -> Iterator[tuple[CellKey, dict[str, Any]]]:
+    """Cells of a file with their keys: of a list, or of version 0.1's mapping by texts.
 
     Raises:
-        ValueError: they are not; the message says what is wrong.
+        ValueError: they are neither, or one of them is not a mapping.
     """
-    if not isinstance(record, dict) or {*record} != {"unit", "higher_is_better", "cells"}:
-        raise ValueError("it must have unit, higher_is_better and cells")
-    cells = {}
-    if not isinstance(record["cells"], dict):  # a search has none: it is judged by validation
-        raise ValueError("cells must be a mapping")
-    for name, values in record["cells"].items():
-        if {*_mapping(values, name)} != {"tasks_hash", "scores"}:
-            raise ValueError(f"{name} must have tasks_hash and scores")
-        scores = _mapping(values["scores"], f"scores of {name}")
-        lists = [v for v in scores.values() if isinstance(v, list) and v and all(map(_is_score, v))]
-        if ENSEMBLE not in scores or len(lists) < len(scores) or len({*map(len, lists)}) != 1:
-            raise ValueError(f"scores of {name} must be equally many numbers for each head")
-        cells[name] = Cell(str(values["tasks_hash"]), scores)
-    return Evaluation(str(record["unit"]), record["higher_is_better"] is True, cells)
-
-
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"{name} must be a mapping")
-    return value
+    if isinstance(values, dict):
+        pairs = [(CellKey.parse(name), cell) for name, cell in values.items()]
+    elif isinstance(values, list) and all(isinstance(cell, dict) for cell in values):
+        pairs = [(CellKey.from_json(cell), cell) for cell in values]
+    else:
+        raise ValueError("cells must be a list of mappings")
+    for key, cell in pairs:
+        if not isinstance(cell, dict):
+            raise ValueError(f"{key} must be a mapping")
+        yield key, cell
 
 
 def _is_score(value: Any) -> bool:

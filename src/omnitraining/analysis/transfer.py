@@ -22,6 +22,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
+    CellKey,
     Difference,
     Evaluation,
     Inference,
@@ -73,13 +74,12 @@ class Transfer:
 
     def frozen_cell(self, images: str, shots: int) -> Cell:
         """Results on some images."""
-        begin, end = f"{images} ", f" {shots}-shot"
         cells = self.frozen.cells.items()
-        return next(c for name, c in cells if name.startswith(begin) and name.endswith(end))
+        return next(c for key, c in cells if (key.benchmark, key.shots) == (images, shots))
 
     def tuned_cell(self, shots: int, steps: int) -> Cell:
         """Results after fine-tuning."""
-        return self.tuned.cells[tuned_name(self.own, shots, steps)]
+        return self.tuned.cells[CellKey(self.own, shots=shots, steps=steps)]
 
     def gains(self, flow: str, shots: int) -> list[Difference]:
         """What a flow gains on the user's images by each number of steps above 0, task by task.
@@ -90,11 +90,6 @@ class Transfer:
             return []
         cells = [self.tuned_cell(shots, steps).scores[flow] for steps in STEPS]
         return [paired_difference(after, cells[0]) for after in cells[1:]]
-
-
-def tuned_name(own: str, shots: int, steps: int) -> str:
-    """What results after fine-tuning are called."""
-    return f"{own} {shots}-shot, {steps} steps"
 
 
 def measure(
@@ -172,7 +167,7 @@ def _tune(
             yield flow
         for place, steps in enumerate(STEPS):
             scores = {flow: parts[place].tolist() for flow, parts in found.items()}
-            tuned.cells[tuned_name(own.name, some, steps)] = Cell(identity, scores)
+            tuned.cells[CellKey(own.name, shots=some, steps=steps)] = Cell(identity, scores)
 
 
 @torch.no_grad()
@@ -251,8 +246,7 @@ def tuned(problem: Classification, model: Model, inference: Inference, tasks: in
             hits = {head: _accuracy(part) for head, part in found.items()}
             for place, steps in enumerate(STEPS):
                 scores = {head: part[place].tolist() for head, part in hits.items()}
-                cell = tuned_name(f"{name} {ways}-way", shots, steps)
-                evaluation.cells[cell] = Cell(identity, scores)
+                evaluation.cells[CellKey(name, ways, shots, steps)] = Cell(identity, scores)
     return evaluation
 
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "reproduce": "run a whole experiment: train, judge, table, figure",
     "sweep": "train a configuration with all combinations of some values",
     "tune": "search options by validation tasks alone, for any method",
-    "report": "write the results book: records beside the paper, with verdicts",
+    "report": "write a report: records beside the paper, with verdicts",
     "adapt": "learn new classes from a few images of each, into a file",
     "predict": "label images with what 'omni adapt' has learned",
     "export": "write a flow or a fitted predictor for use without this library",

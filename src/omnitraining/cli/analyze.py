@@ -48,8 +48,9 @@ def main(arguments: list[str]) -> int:
     from omnitraining.datasets import read
     from omnitraining.datasets.decoding import load
     from omnitraining.datasets.images import LabeledImages
-    from omnitraining.experiments.display import evaluation_table, show
+    from omnitraining.experiments.display import show
     from omnitraining.experiments.figures import transfer_chart, transfer_report
+    from omnitraining.experiments.tables import evaluation_table
     from omnitraining.learner.inputs import ImageInputs
     from omnitraining.runs.run import Run
     from omnitraining.tasks.classification.problem import Classification

@@ -16,7 +16,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--head", default="ensemble", help="pre, joint, meta or ensemble (default)")
     options = parser.parse_args(arguments)
 
-    from omnitraining.experiments.display import comparison_table, show
+    from omnitraining.experiments.display import show
+    from omnitraining.experiments.tables import comparison_table
     from omnitraining.runs.run import Run
 
     runs = [Run(path) for path in options.runs]

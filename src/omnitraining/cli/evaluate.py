@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     from omnitraining.experiments import running
-    from omnitraining.experiments.display import evaluation_table, show
+    from omnitraining.experiments.display import show
+    from omnitraining.experiments.tables import evaluation_table
     from omnitraining.runs.run import Run
 
     run = Run(options.run, trust=options.trust)

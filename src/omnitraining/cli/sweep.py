@@ -30,16 +30,17 @@ def main(arguments: list[str]) -> int:
     add_trust_in_named_runs(parser)
     options, rest = parser.parse_known_args(arguments)
 
-    from omnitraining.experiments import cluster, jobs, sweeping, variation
+    from omnitraining.experiments import cluster, grid, jobs, sweeping
 
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}: it must be 1 or more")
-    fields = variation.given_fields(rest)
+    fields = grid.given_fields(rest)
     if "seed" in fields:
         raise InputError("--seed is not swept: give --seeds 0,1,2")
-    cells = variation.cells(options.config, {f: variation.listed(t) for f, t in fields.items()})
-    seeds = sweeping.read_seeds(options.seeds, cells[0].values["seed"])
-    several = [*cells[0].varied] or ["seeds"]
+    values = {field: grid.listed(text) for field, text in fields.items()}
+    combinations = grid.combinations(options.config, values)
+    seeds = sweeping.read_seeds(options.seeds, combinations[0].values["seed"])
+    several = [*combinations[0].varied] or ["seeds"]
     command = ["omni", "sweep", str(options.config), *rest]
     facts = {
         "experiment": options.out.absolute().name,
@@ -49,9 +50,9 @@ def main(arguments: list[str]) -> int:
     }
     processes = options.jobs
     if processes is None and options.launcher == "processes":
-        processes = jobs.default_processes(cells[0].values["training"]["device"])
+        processes = jobs.default_processes(combinations[0].values["training"]["device"])
     launch = cluster.launcher(options.launcher, processes, options.out, options.request)
-    failures = sweeping.sweep(cells, seeds, options.out, launch, facts, options.trust)
+    failures = sweeping.sweep(combinations, seeds, options.out, launch, facts, options.trust)
     for name, reason in failures.items():
         say(f"failed: {name}: {reason}", error=True)
     if failures:

@@ -52,15 +52,12 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"--{name} is {value}: it must be 1 or more")
 
     from omnitraining import distributed
+    from omnitraining.cli.list import fields_table
     from omnitraining.config import run_config
     from omnitraining.config.fields import described
     from omnitraining.experiments import running
-    from omnitraining.experiments.display import (
-        TrainingDisplay,
-        evaluation_table,
-        fields_table,
-        show,
-    )
+    from omnitraining.experiments.display import TrainingDisplay, show
+    from omnitraining.experiments.tables import evaluation_table
     from omnitraining.training import find_device
 
     folder = known.out or Path("runs") / known.config.stem

@@ -1,87 +1,93 @@
-"""Claims: that one row of a table is better than another, and whether the measurements say so."""
+"""Claims: that one row of a table is better than another, and the verdict by the measurements."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, Evaluation, paired_difference
+from omnitraining.evaluation import ENSEMBLE, CellKey, Difference, Evaluation, paired_difference
+from omnitraining.experiments.record import Comparison, Number, Record, Row
 
-Record = dict[str, Any]
-Gaps = dict[str, tuple[float, float]]
-"""By cell, the difference in favor of what is claimed, and the half-width of its 95 % interval."""
-
-
-Number = tuple[float, float | None]
-"""A mean and its interval, as far as one is known."""
+EQUAL = 1.1
+"""Compute counts as equal up to this ratio, since training ends at whole epochs."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row is better than another, or level with it.
+    """One row is better than another, or equivalent to it.
 
     Args:
-        row: that is said to be better.
-        above: the row that it is better than.
-        level: instead: the row that it is level with, neither better nor worse.
-        margin: with ``level``: the largest difference that still counts as level, in the unit of
+        row: the row that is better.
+        better_than: the row that it is better than.
+        equivalent_to: instead, the row that it is neither better nor worse than.
+        margin: with ``equivalent_to``, the largest difference that counts as none, in the unit of
             the record.
-        head: of the first row: a flow of it, or the ensemble.
-        cells: those that it is about, by the beginning of their names; all if empty.
-        of: where it is said: a table or figure of the paper.
+        head: of the first row: one of its flows, or the ensemble.
+        cells: the cells it is about, as ``"cub"`` or ``"cub 5-way 1-shot"``; all if empty.
+        source: the table or figure of the paper that makes it.
 
     Raises:
-        InputError: there are both or none of ``above`` and ``level``, or no margin with the latter.
+        InputError: there are both or none of ``better_than`` and ``equivalent_to``, or no margin
+            with the latter.
+
+    Example:
+        >>> Claim("omni", better_than="protonet", cells=["cub"]).text
+        'omni above protonet on cub'
     """
 
     row: str
-    above: str = ""
-    level: str = ""
+    better_than: str = ""
+    equivalent_to: str = ""
     margin: float = 0.0
     head: str = ENSEMBLE
-    cells: tuple[str, ...] = ()
-    of: str = ""
+    cells: Sequence[str] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.above) == bool(self.level):
-            raise InputError(f"claim about {self.row!r}: say 'above' or 'level', and which row")
-        if bool(self.level) != (self.margin > 0):
+        if bool(self.better_than) == bool(self.equivalent_to):
             raise InputError(
-                f"claim about {self.row!r}: give a margin above 0 with 'level', and only with it"
+                f"claim about {self.row!r}: give better_than or equivalent_to, one of the two"
+            )
+        if bool(self.equivalent_to) != (self.margin > 0):
+            raise InputError(
+                f"claim about {self.row!r}: give a margin above 0 with equivalent_to, and only "
+                "with it"
             )
         object.__setattr__(self, "cells", tuple(self.cells))
 
     @property
     def rival(self) -> str:
-        return self.above or self.level
+        """The other row."""
+        return self.better_than or self.equivalent_to
 
     @property
     def text(self) -> str:
         """In words."""
         flow = "" if self.head == ENSEMBLE else f", {self.head}-flow alone,"
-        where = f" on {', '.join(cell.rstrip(',') for cell in self.cells)}" if self.cells else ""
-        words = f"within {self.margin:g} of" if self.level else "above"
+        where = f" on {', '.join(self.cells)}" if self.cells else ""
+        words = f"within {self.margin:g} of" if self.equivalent_to else "above"
         return f"{self.row}{flow} {words} {self.rival}{where}"
 
-    def is_about(self, cell: str) -> bool:
-        return not self.cells or any(f"{cell} ".startswith(f"{begin} ") for begin in self.cells)
+    def is_about(self, key: CellKey) -> bool:
+        """Whether it is about a cell."""
+        return not self.cells or any(CellKey.parse(cell).covers(key) for cell in self.cells)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the measurements say of a claim.
+    """What the measurements show about a claim.
 
     Attributes:
-        word: a claim that a row is above holds if the interval of the difference excludes zero in
-            its favor in more than half of the cells, and against it in none. That rows are level
+        word: a claim that a row is better holds if the interval of the difference excludes zero in
+            its favor in more than half of the cells, and against it in none. A claim of equivalence
             holds if the whole interval is within the margin in more than half of the cells, and
             the whole interval beyond it in none. Where it would hold, but the row was trained for
             more than `EQUAL` times the multiply-adds of its rival, or they were not counted, it is
             "not at equal compute".
-        better: cells whose interval excludes zero, in favor; of a level claim, those within the
+        better: cells whose interval excludes zero, in favor; of an equivalence, those within the
             margin.
-        worse: cells whose interval excludes zero, against; of a level claim, those beyond the
+        worse: cells whose interval excludes zero, against; of an equivalence, those beyond the
             margin.
         cells: all that were measured.
         is_paired: whether intervals are of differences task by task. If not, both rows count as
@@ -98,144 +104,139 @@ class Verdict:
     compute: float | None = None
 
 
-def shortfall(ours: Number, published: Number) -> float:
-    """How far a rival of ours falls short of its published number; 0 if it is reached.
-
-    It is reached if our mean plus its interval is not below the published mean minus its own.
-
-    Args:
-        ours: mean and half-width of its interval; None counts as 0.
-        published: the same of its authors.
-    """
-    (mean, half), (wanted, its_half) = ours, published
-    return max(0.0, wanted - (its_half or 0.0) - mean - (half or 0.0))
-
-
-EQUAL = 1.1
-"""Compute counts as equal up to this ratio, since training ends at whole epochs."""
-
-
-def judge(claim: Claim, records: list[Record]) -> Verdict:
+def verdict(claim: Claim, records: Sequence[Record]) -> Verdict:
     """The verdict on a claim by all cells of some records.
 
     Args:
         claim: of the experiment.
-        records: of it, as `omnitraining.experiments.records` writes them; none if it was not run.
+        records: of the experiment; none if it was not run.
     """
-    found = [gaps(claim, record) for record in records]
-    pairs = [gap for each, _ in found for gap in each.values()]
-    if not pairs:
+    measured = [(record, *gaps(claim, record)) for record in records]
+    used = [(record, own, is_paired) for record, own, is_paired in measured if own]
+    differences = [gap for _, own, _ in used for gap in own.values()]
+    if not differences:
         return Verdict("not measured here", 0, 0, 0, False)
-    if claim.level:
-        better = sum(abs(mean) + width <= claim.margin for mean, width in pairs)
-        worse = sum(abs(mean) - width > claim.margin for mean, width in pairs)
+    if claim.equivalent_to:
+        better = sum(abs(gap.mean) + gap.interval <= claim.margin for gap in differences)
+        worse = sum(abs(gap.mean) - gap.interval > claim.margin for gap in differences)
     else:
-        better = sum(mean > width for mean, width in pairs)
-        worse = sum(-mean > width for mean, width in pairs)
-    holds = worse == 0 and better > len(pairs) / 2
-    used = [record for record, (each, _) in zip(records, found, strict=True) if each]
+        better, worse = better_and_worse(differences)
     ratios = [
-        compute_ratio(record["rows"][claim.row], record["rows"][claim.rival]) for record in used
+        compute_ratio(record.rows[claim.row], record.rows[claim.rival]) for record, _, _ in used
     ]
     compute = None if None in ratios else max(ratio for ratio in ratios if ratio is not None)
-    word: Literal["holds", "does not", "not at equal compute"] = "holds" if holds else "does not"
-    if holds and (compute is None or compute > EQUAL):
-        word = "not at equal compute"
-    is_paired = all(paired for each, paired in found if each)
-    return Verdict(word, better, worse, len(pairs), is_paired, compute)
+    word: Literal["holds", "does not", "not at equal compute"] = "does not"
+    if worse == 0 and better > len(differences) / 2:
+        word = "holds" if compute is not None and compute <= EQUAL else "not at equal compute"
+    is_paired = all(is_paired for _, _, is_paired in used)
+    return Verdict(word, better, worse, len(differences), is_paired, compute)
 
 
-def compute_ratio(row: Record, rival: Record) -> float | None:
-    """Multiply-adds that a row was trained for, over those of its rival, the largest by setting.
+def better_and_worse(gaps: Sequence[Difference]) -> tuple[int, int]:
+    """How many differences exclude zero, above it and below it."""
+    better = sum(gap.mean > gap.interval for gap in gaps)
+    worse = sum(-gap.mean > gap.interval for gap in gaps)
+    return better, worse
+
+
+def shortfall(ours: tuple[float, float], published: Number) -> float:
+    """By how much a rival of ours falls short of its published number; 0 if it is reached.
+
+    It is reached if our mean plus its interval is not below the published mean minus its own.
 
     Args:
-        row: of a record.
-        rival: another one.
+        ours: mean and half-width of its interval.
+        published: the same of its authors; no interval counts as 0.
+    """
+    (mean, half), (wanted, its_half) = ours, published
+    return max(0.0, wanted - (its_half or 0.0) - mean - half)
+
+
+def compute_ratio(row: Row, rival: Row) -> float | None:
+    """Multiply-adds that a row was trained for, over those of its rival, the largest by setting.
 
     Returns:
         The ratio, or None where they were not counted or the two have no setting in common.
     """
-    ones, others = (each.get("settings", {"": each}) for each in (row, rival))
-    both = [
-        (training_cost(ones[name]), training_cost(others[name])) for name in ones if name in others
-    ]
-    if not both or any(one is None or other is None for one, other in both):
-        return None
-    return max(one / other for one, other in both if one is not None and other)
+    ratios = []
+    for setting, own in row.trainings.items():
+        if setting in rival.trainings:
+            one, other = own.multiply_adds, rival.trainings[setting].multiply_adds
+            if one is None or other is None:
+                return None
+            ratios.append(one / other)
+    return max(ratios, default=None)
 
 
-def training_cost(facts: Record) -> float | None:
-    """Multiply-adds of a training, on average over seeds; None where they were not counted.
+def gaps(claim: Claim, record: Record) -> tuple[dict[CellKey, Difference], bool]:
+    """Differences that a record has on a claim, in the row's favor, and whether they are paired.
 
-    Args:
-        facts: what a record has of the runs of a row in one setting.
+    They are paired task by task where the record was written with the claim, or where one of the
+    rows is the reference.
     """
-    step, steps = facts.get("multiply_adds_per_step"), facts.get("steps")
-    return step * sum(steps) / len(steps) if step and steps else None
-
-
-def gaps(claim: Claim, record: Record) -> tuple[Gaps, bool]:
-    """Differences that a record has on a claim, and whether they were taken task by task.
-
-    They are where the record was written with the claim, or where one of the rows is the reference.
-    """
-    rows, sign = record["rows"], 1 if record["higher_is_better"] else -1
-    if claim.row not in rows or claim.rival not in rows:
+    if claim.row not in record.rows or claim.rival not in record.rows:
         return {}, False
-    paired: Gaps = {}
-    for known in record.get("claims", []):
-        if (known["row"], known["head"], known["rival"]) == (claim.row, claim.head, claim.rival):
-            paired |= {n: (sign * g["mean"], g["interval"]) for n, g in known["cells"].items()}
-    first, second = rows[claim.row]["cells"], rows[claim.rival]["cells"]
-    if claim.head == ENSEMBLE and record["reference"] in (claim.row, claim.rival):
-        turned = sign if record["reference"] == claim.row else -sign
-        for name, cell in (second if record["reference"] == claim.row else first).items():
-            if gap := cell.get("reference_minus_this"):
-                paired.setdefault(name, (turned * gap["mean"], gap["interval"]))
-    found: Gaps = {}
-    for name, cell in first.items():
-        heads, other = cell["heads"], second.get(name, {})
-        if not claim.is_about(name) or cell["tasks"] != other.get("tasks"):
+    paired = _paired(claim, record)
+    first, second = record.rows[claim.row].cells, record.rows[claim.rival].cells
+    differences: dict[CellKey, Difference] = {}
+    for key, column in first.items():
+        other = second.get(key)
+        if not claim.is_about(key) or other is None or other.tasks != column.tasks:
             continue
-        if name in paired:
-            found[name] = paired[name]
-        elif claim.head in heads:
-            one, two = heads[claim.head], other["heads"][ENSEMBLE]
-            width = math.hypot(one["interval"], two["interval"])
-            found[name] = (sign * (one["mean"] - two["mean"]), width)
-    return found, found.keys() <= paired.keys()
+        if key in paired:
+            differences[key] = paired[key]
+        elif claim.head in column.heads:
+            one, two = column.heads[claim.head], other.ensemble
+            width = math.hypot(one.interval, two.interval)
+            differences[key] = Difference(record.sign * (one.mean - two.mean), width)
+    return differences, differences.keys() <= paired.keys()
 
 
-def differences(claims: list[Claim], by_seed: Mapping[str, Sequence[Evaluation]]) -> list[Record]:
-    """What a record keeps of claims: row minus rival by cell, seed by seed and task by task.
+def _paired(claim: Claim, record: Record) -> dict[CellKey, Difference]:
+    """Differences task by task that a record has on the two rows, in favor of the first."""
+    paired: dict[CellKey, Difference] = {}
+    for known in record.claims:
+        if known.about == (claim.row, claim.head, claim.rival):
+            paired |= {
+                key: Difference(record.sign * gap.mean, gap.interval)
+                for key, gap in known.cells.items()
+            }
+    if claim.head == ENSEMBLE and record.reference in (claim.row, claim.rival):
+        is_first = record.reference == claim.row
+        sign = record.sign if is_first else -record.sign
+        other = record.rows[claim.rival if is_first else claim.row]
+        for key, column in other.cells.items():
+            if gap := column.reference_minus_this:
+                paired.setdefault(key, Difference(sign * gap.mean, gap.interval))
+    return paired
+
+
+def comparisons(
+    claims: Sequence[Claim], by_seed: Mapping[str, Sequence[Evaluation]]
+) -> list[Comparison]:
+    """What a record keeps for claims: row minus rival by cell, seed by seed and task by task.
 
     Args:
         claims: of the experiment; those on rows that are not there are left out.
         by_seed: evaluations by row, one for each seed.
     """
-    found: dict[tuple[str, str, str], Record] = {}
+    kept: dict[tuple[str, str, str], Comparison] = {}
     for claim in claims:
         if claim.row not in by_seed or claim.rival not in by_seed:
             continue
         firsts, seconds = by_seed[claim.row], by_seed[claim.rival]
         cells = {}
-        for name, cell in firsts[0].cells.items():
-            other = seconds[0].cells.get(name)
-            if (
-                other is None
-                or other.tasks_hash != cell.tasks_hash
-                or claim.head not in cell.scores
-            ):
+        for key, cell in firsts[0].cells.items():
+            other = seconds[0].cells.get(key)
+            if other is None or other.tasks_hash != cell.tasks_hash:
+                continue
+            if claim.head not in cell.scores:
                 continue
             gap = paired_difference(
-                [each.cells[name].scores[claim.head] for each in firsts],
-                [each.cells[name].scores[ENSEMBLE] for each in seconds],
+                [each.cells[key].scores[claim.head] for each in firsts],
+                [each.cells[key].scores[ENSEMBLE] for each in seconds],
             )
-            cells[name] = {
-                "mean": float(f"{gap.mean:.4g}"),
-                "interval": float(f"{gap.interval:.4g}"),
-            }
-        found[claim.row, claim.head, claim.rival] = {
-            "row": claim.row, "head": claim.head, "rival": claim.rival, "cells": cells
-        }  # fmt: skip
-    return [*found.values()]
+            cells[key] = Difference(float(f"{gap.mean:.4g}"), float(f"{gap.interval:.4g}"))
+        comparison = Comparison(claim.row, claim.head, claim.rival, cells)
+        kept[comparison.about] = comparison
+    return [*kept.values()]

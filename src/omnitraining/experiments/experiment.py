@@ -2,33 +2,35 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 
 import yaml
 
 from omnitraining.errors import InputError
-from omnitraining.experiments.records import Values
+from omnitraining.experiments.claims import Claim
+from omnitraining.experiments.record import Values
 
 OF_A_ROW = ("run", "continues", "teacher_run", "start_from", "settings", "paper", "smoke")
-"""What a row may say beside fields of the configuration."""
+"""Keys of a row that are not fields of the configuration."""
 
-OF_A_SETTING = ("called", "cells", "rows")
-"""What a setting may say beside fields of the configuration."""
+OF_A_SETTING = ("rename", "shots", "rows")
+"""Keys of a setting that are not fields of the configuration."""
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment of several rows.
 
-    A file may say ``like: NAME``: it has what the experiment of that name has, except for what it
-    says itself; its rows are added, and a row that is null is left out, with claims about it.
-    With ``keep: {rows: [ROW, ...], settings: [SETTING, ...]}`` it has only those of the other's
-    rows or settings, in that order, and then its own.
+    A file with ``like: NAME`` inherits everything from the experiment of that name; its own entries
+    override, its rows are added, and a row that is null is removed, with the claims about it. With
+    ``keep: {rows: [ROW, ...], settings: [SETTING, ...]}`` it inherits these rows or settings only,
+    in that order.
 
-    A row holds fields of the configuration. Beside them it may say
+    A row holds fields of the configuration, and may have these keys:
 
-    - ``run: NAME``: its runs are called so and not as the row, because a row of another experiment
-      in the same folder has the same ones;
+    - ``run: NAME``: name of its runs, instead of the row's, where a row of another experiment in
+      the same folder has the same runs;
     - ``continues: ROW``: it is that row trained on for more steps, which with a constant learning
       rate gives the same weights as training it afresh, at less cost;
     - ``teacher_run: ROW``: it is that row again, taught by its run of the same setting and seed;
@@ -41,10 +43,9 @@ class Experiment:
 
     A row that continues another or has a teacher has its fields and its settings.
 
-    A setting may say ``called: {BENCHMARK: NAME}``: what a benchmark is called in the record, for
-    settings that share one; ``cells: [ENDING, ...]``: only cells whose names end so go into the
-    record, as those of the shots that the setting trains for; and ``rows: {ROW: FIELDS, ...}``:
-    fields of a row that differ there.
+    A setting may have ``rename: {BENCHMARK: NAME}``, names of its benchmarks in the record, where
+    settings share one; ``shots: [1]``, the only numbers of shots whose results go into the record;
+    and ``rows: {ROW: FIELDS, ...}``, fields of a row that differ there.
 
     Attributes:
         name: of the file.
@@ -55,17 +56,17 @@ class Experiment:
         rows: per row, the fields that differ; the first row is the reference of differences.
         smoke: fields of the tiny variant.
         seeds: seeds of weights and samples.
-        draw: module of `figures` whose ``draw`` makes the figure; empty for a
-            search, which is judged by validation alone.
+        draw: module of `figures` that makes the figure; empty for a search, which is evaluated by
+            validation alone.
         folder: default folder of runs, where experiments share them.
         settings: separate trainings of every row that together make one table, as on
             mini-ImageNet and on CUB: per setting, the fields that differ.
-        claims: what is said about rows, as fields of `Claim`.
+        claims: of the paper, about rows.
         show: benchmarks that go into the record; all if empty. Experiments that share a folder
             have the same configurations, and can show different benchmarks of the same runs.
-        tuned: first test tasks on which the whole backbone of every flow is fine-tuned too, whose
-            cells stand beside the others (Figure 10c); none if 0.
-        yardstick: rows are rivals, and ``paper`` what their own authors published: the record says
+        fine_tuned_tasks: on so many of the first test tasks the whole backbone of every flow is
+            fine-tuned too, with results beside the others (Figure 10c); none if 0.
+        yardstick: rows are rivals, and ``paper`` what their own authors published: the record shows
             which numbers are reached.
     """
 
@@ -80,13 +81,14 @@ class Experiment:
     draw: str
     folder: str = ""
     settings: dict[str, Values] = field(default_factory=dict)
-    claims: list[Values] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
     show: list[str] = field(default_factory=list)
-    tuned: int = 0
+    fine_tuned_tasks: int = 0
     yardstick: bool = False
 
 
-def experiments() -> list[Experiment]:
+@cache
+def experiments() -> tuple[Experiment, ...]:
     """All shipped experiments, by name; Figure 10 comes after Figure 9."""
     folder = resources.files("omnitraining") / "experiments"
     files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
@@ -96,11 +98,16 @@ def experiments() -> list[Experiment]:
         parts = re.split(r"(\d+)", name)
         return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
-    return [Experiment(name, **completed(name, values)) for name in sorted(values, key=place)]
+    return tuple(_made(name, completed(name, values)) for name in sorted(values, key=place))
+
+
+def _made(name: str, values: Values) -> Experiment:
+    claims = [Claim(**claim) for claim in values.pop("claims", [])]
+    return Experiment(name, **values, claims=claims)
 
 
 def completed(name: str, values: dict[str, Values]) -> Values:
-    """What a file says, over what the file says that it names as ``like``.
+    """The entries of a file over the entries of the file that it is ``like``.
 
     Args:
         name: of the experiment.
@@ -123,7 +130,7 @@ def completed(name: str, values: dict[str, Values]) -> Values:
 
 
 def _rows_of(claim: Values) -> set[str]:
-    return {claim[key] for key in ("row", "above", "level") if key in claim}
+    return {claim[key] for key in ("row", "better_than", "equivalent_to") if key in claim}
 
 
 def find_experiment(name: str) -> Experiment:

@@ -1,4 +1,4 @@
-"""Jobs: runs that are to be trained and judged, here or in processes of their own."""
+"""Jobs: runs to be trained and evaluated, here or in processes of their own."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from jsonargparse import Namespace
 from omnitraining.config.run_config import parse
 from omnitraining.errors import InputError
 from omnitraining.experiments.display import TrainingDisplay
-from omnitraining.experiments.records import Values
+from omnitraining.experiments.record import Values
 from omnitraining.experiments.running import changed_fields, evaluate_run, train_run
 from omnitraining.io.files import locked, sync
 from omnitraining.runs.run import Run
@@ -61,11 +61,11 @@ class Job:
         return (self.folder / "provenance.json").is_file()
 
     @property
-    def is_judged(self) -> bool:
+    def is_evaluated(self) -> bool:
         return (self.folder / "evaluations" / "test.json").is_file()
 
     @property
-    def is_tuned(self) -> bool:
+    def is_fine_tuned(self) -> bool:
         return (self.folder / "evaluations" / "tuned.json").is_file()
 
 
@@ -103,20 +103,20 @@ def train(job: Job, progress: Progress) -> None:
     train_run(job.config, job.folder, resume=resume, progress=progress, trust=job.trust)
 
 
-def judge(job: Job, tasks: int | None = None) -> None:
-    """Judge a trained job on its test tasks, if that has not been done.
+def evaluate(job: Job, tasks: int | None = None) -> None:
+    """Evaluate a trained job on its test tasks, if that has not been done.
 
     Args:
         job: trained.
         tasks: test tasks per cell; all if not given.
     """
-    if not job.is_judged:
+    if not job.is_evaluated:
         # It may name classes from anywhere: they are those of the job, with which it was compared.
         evaluate_run(Run(job.folder, trust=True), tasks)
 
 
-def tune(job: Job, tasks: int) -> None:
-    """Judge a trained job with its backbones fine-tuned, if that has not been done.
+def fine_tune(job: Job, tasks: int) -> None:
+    """Evaluate a trained job with its backbones fine-tuned, if that has not been done.
 
     Args:
         job: trained, on images.
@@ -124,7 +124,7 @@ def tune(job: Job, tasks: int) -> None:
     """
     from omnitraining.analysis import transfer  # few experiments need it
 
-    if not job.is_tuned:
+    if not job.is_fine_tuned:
         transfer.tune_run(Run(job.folder, trust=True), tasks)
 
 
@@ -153,14 +153,14 @@ Launch = Callable[[Sequence[Job], Work], Iterator[tuple[Job, str | None]]]
 
 
 def train_only(job: Job) -> None:
-    """Train, and say how it goes in plain lines."""
+    """Train, with progress in plain lines."""
     train(job, TrainingDisplay(job.title))
 
 
-def train_and_judge(job: Job) -> None:
-    """Train and judge, and say how it goes in plain lines."""
+def train_and_evaluate(job: Job) -> None:
+    """Train and evaluate, with progress in plain lines."""
     train_only(job)
-    judge(job)
+    evaluate(job)
 
 
 def default_processes(device: str) -> int:

@@ -1,4 +1,4 @@
-"""Whole experiments: train every row for every seed, judge, and draw a table and a figure.
+"""Whole experiments: train every row for every seed, evaluate, and draw a table and a figure.
 
 An experiment is one YAML file in ``experiments/``: what of the paper it reproduces, a common
 configuration, and per row what differs. Its results go into one record, from which tables and
@@ -16,29 +16,18 @@ from omnitraining.config.recipes import merge, with_recipe
 from omnitraining.datasets import placeholders, read
 from omnitraining.datasets.standards import complaints
 from omnitraining.errors import InputError
-from omnitraining.experiments.claims import Claim
-from omnitraining.experiments.display import (
-    TrainingDisplay,
-    comparison_table,
-    show,
-    validation_table,
-)
+from omnitraining.experiments.display import TrainingDisplay, show
 from omnitraining.experiments.experiment import OF_A_ROW, OF_A_SETTING, Experiment, find_experiment
-from omnitraining.experiments.jobs import Job, check_unchanged, judge, train, tune
-from omnitraining.experiments.records import (
-    Results,
-    Shown,
-    Values,
-    costs,
-    make_record,
-    write_record,
-)
+from omnitraining.experiments.jobs import Job, check_unchanged, evaluate, fine_tune, train
+from omnitraining.experiments.record import Row, Values, printed, read_record, write_record
+from omnitraining.experiments.recording import Results, Selection, make_record
+from omnitraining.experiments.tables import costs, record_table, validation_table
 from omnitraining.experiments.timing import cost_table, step_costs
 from omnitraining.io.files import locked, write_json
 from omnitraining.io.terminal import say
 from omnitraining.runs.run import Run, provenance
 
-TUNED_IN_SMOKE = 2  # tasks of fine-tuning in the tiny variant
+FINE_TUNED_IN_SMOKE = 2  # tasks of fine-tuning in the tiny variant
 
 
 def reproduce(
@@ -108,9 +97,9 @@ def reproduce(
         for job in chosen:
             with TrainingDisplay(job.title) as progress:
                 train(job, progress)
-            judge(job, 20 if smoke else None)
-            if experiment.tuned:
-                tune(job, TUNED_IN_SMOKE if smoke else experiment.tuned)
+            evaluate(job, 20 if smoke else None)
+            if tasks := experiment.fine_tuned_tasks:
+                fine_tune(job, FINE_TUNED_IN_SMOKE if smoke else tasks)
     finally:  # an interrupted experiment shows what is there
         folder.mkdir(parents=True, exist_ok=True)
         # Another program may do other rows; whoever comes last sees what both have finished.
@@ -121,8 +110,8 @@ def reproduce(
     if experiment.draw and not only:
         drawing = importlib.import_module(f"omnitraining.experiments.figures.{experiment.draw}")
         runs = {row: [run for some in by.values() for run in some] for row, by in results.items()}
-        record = json.loads(path.read_text("utf-8"))
-        say(f"figure: {drawing.draw(record, runs, path.with_suffix('.png'))}")
+        picture = drawing.draw(read_record(path), runs, path.with_suffix(".png"))
+        say(f"figure: {picture}")
     return path
 
 
@@ -307,55 +296,59 @@ def _check_names(
 
 
 def _finished(experiment: Experiment, jobs: list[Job]) -> Results:
-    """Runs by row and setting, as far as those of all seeds are trained and judged."""
+    """Runs by row and setting, as far as all seeds are trained and evaluated."""
     results: Results = {}
     for row in experiment.rows:
         for setting in experiment.settings or [""]:
-            those = [job for job in jobs if (job.row, job.setting) == (row, setting)]
-            judged = [job.is_judged and (job.is_tuned or not experiment.tuned) for job in those]
-            if those and all(job.is_trained for job in those) and all(judged):
-                results.setdefault(row, {})[setting] = [Run(job.folder) for job in those]
+            own = [job for job in jobs if (job.row, job.setting) == (row, setting)]
+            if own and all(_is_finished(job, experiment) for job in own):
+                results.setdefault(row, {})[setting] = [Run(job.folder) for job in own]
     return results
+
+
+def _is_finished(job: Job, experiment: Experiment) -> bool:
+    is_fine_tuned = job.is_fine_tuned or not experiment.fine_tuned_tasks
+    return job.is_trained and job.is_evaluated and is_fine_tuned
 
 
 def _write_record(experiment: Experiment, results: Results, command: str, path: Path) -> None:
     """Write and show everything a table or figure needs, and where it came from."""
-    facts = {
+    header = {
         "experiment": experiment.name,
         "title": experiment.title,
         "paper": experiment.paper,
         "command": command,
-        **({"yardstick": True} if experiment.yardstick else {}),
+        "yardstick": experiment.yardstick,
     }
-    beside: dict[str, Values] = {
-        row: {"paper": own["paper"]} for row, own in experiment.rows.items() if "paper" in own
+    settings = experiment.settings
+    selection = Selection(
+        experiment.show,
+        {name: fields.get("rename", {}) for name, fields in settings.items()},
+        {name: fields.get("shots", []) for name, fields in settings.items()},
+        ("test", "tuned") if experiment.fine_tuned_tasks else ("test",),
+    )
+    seconds = _seconds_per_step(path.with_name(f"{experiment.name}.costs.json"))
+    beside = {
+        row: Row(paper=printed(own.get("paper", {})), seconds_per_step=seconds.get(row, {}))
+        for row, own in experiment.rows.items()
     }
-    timed = path.with_name(f"{experiment.name}.costs.json")
-    if timed.is_file():
-        for row, by in json.loads(timed.read_text("utf-8"))["rows"].items():
-            seconds = {setting: float(f"{one['seconds']:.4g}") for setting, one in by.items()}
-            beside.setdefault(row, {})["seconds_per_step"] = seconds
-    claims = [Claim(**claim) for claim in experiment.claims]
-    called = {name: fields.get("called", {}) for name, fields in experiment.settings.items()}
-    cells = {name: own["cells"] for name, own in experiment.settings.items() if "cells" in own}
-    parts = ("test", "tuned") if experiment.tuned else ("test",)
-    shown = Shown(experiment.show, called, cells, parts)
-    record, pooled = make_record(facts, results, shown, beside, claims)
-    if experiment.draw in ("tables", "pairs", "flow_curves", "flow_attention"):
-        from omnitraining.experiments.figures import (
-            tables,  # matplotlib is not for 'omni list' to wait for
-        )
-
-        show(tables.table(record))
-    elif experiment.draw:
-        show(comparison_table(pooled))
+    record = make_record(header, results, selection, beside, experiment.claims)
+    if experiment.draw:
+        show(record_table(record))
     else:
-        show(
-            validation_table(
-                experiment.name, {r: v["validation"] for r, v in record["rows"].items()}
-            )
-        )
+        show(validation_table(experiment.name, record))
     for row, texts in costs(record).items():
         say(f"training of {row}: {'; '.join(texts)}")
     write_record(path, record)
     say(f"record: {path}")
+
+
+def _seconds_per_step(path: Path) -> dict[str, dict[str, float]]:
+    """By row and setting, as ``--cost`` has timed them; empty where it has not."""
+    if not path.is_file():
+        return {}
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    return {
+        row: {setting: float(f"{one['seconds']:.4g}") for setting, one in by_setting.items()}
+        for row, by_setting in rows.items()
+    }

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnitraining.errors import InputError
-from omnitraining.experiments.display import show, sweep_table
-from omnitraining.experiments.jobs import Job, Launch, check_unchanged, train_and_judge
-from omnitraining.experiments.records import Results, Shown, Values, make_record, write_record
-from omnitraining.experiments.variation import Cell
+from omnitraining.experiments.display import show
+from omnitraining.experiments.grid import Combination
+from omnitraining.experiments.jobs import Job, Launch, check_unchanged, train_and_evaluate
+from omnitraining.experiments.record import Row, Values, write_record
+from omnitraining.experiments.recording import Results, Selection, make_record
+from omnitraining.experiments.tables import sweep_table
 from omnitraining.io.files import locked
 from omnitraining.io.terminal import say
 from omnitraining.runs.run import Run
@@ -17,26 +19,26 @@ Failures = dict[str, str]
 
 
 def sweep(
-    cells: list[Cell],
+    combinations: list[Combination],
     seeds: Sequence[int],
     folder: Path,
     launch: Launch,
     facts: Values,
     trust: bool = False,
 ) -> Failures:
-    """Train and judge every cell for every seed; what is there is kept, and broken runs resumed.
+    """Train and evaluate every combination for every seed; finished runs are kept, others resumed.
 
-    The record has what is finished, also when the sweep is interrupted: a cell is the mean of those
-    seeds that are finished, and says which. A run that fails leaves the others alone.
+    The record has what is finished, also when the sweep is interrupted: each row is the mean of the
+    finished seeds, which it names. A run that fails does not stop the others.
 
     Args:
-        cells: combinations of values.
-        seeds: of every cell.
+        combinations: of values.
+        seeds: of every combination.
         folder: of the runs, the record and the figure, which are called like it.
         launch: how runs are done, as `cluster.launcher` says.
-        facts: what the record says first: experiment, title, paper, command.
-        trust: whether runs that the configuration names, as ``start``, may run classes from outside
-            this library.
+        facts: header of the record: experiment, title, paper, command.
+        trust: whether runs that the configuration names, as ``start_from``, may use classes from
+            outside this library.
 
     Returns:
         Why runs failed, by their names.
@@ -45,48 +47,55 @@ def sweep(
         InputError: a run in the folder has another configuration.
     """
     jobs = [
-        Job(cell.label, "", folder / f"{cell.folder}-{seed}", {**cell.values, "seed": seed},
-            trust=trust)
+        Job(
+            combination.label,
+            "",
+            folder / f"{combination.folder}-{seed}",
+            {**combination.values, "seed": seed},
+            trust=trust,
+        )
         for seed in seeds
-        for cell in cells
-    ]  # fmt: skip
+        for combination in combinations
+    ]
     for job in jobs:
         check_unchanged(job)
-    waiting = [job for job in jobs if not job.is_judged]
+    waiting = [job for job in jobs if not job.is_evaluated]
     say(f"{len(jobs)} runs, of which {len(jobs) - len(waiting)} are finished")
     failures: Failures = {}
     try:
-        for done, (job, reason) in enumerate(launch(waiting, train_and_judge), 1):
+        for done, (job, reason) in enumerate(launch(waiting, train_and_evaluate), 1):
             say(f"{done}/{len(waiting)} {job.title}: {reason or 'finished'}")
             if reason:
                 failures[job.title] = reason
     finally:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):  # another sweep, of other seeds, may have the same record
-            conclude(cells, jobs, folder, {**facts, "failed": failures})
+            conclude(combinations, jobs, folder, {**facts, "failed": failures})
     return failures
 
 
-def conclude(cells: list[Cell], jobs: list[Job], folder: Path, facts: Values) -> None:
+def conclude(combinations: list[Combination], jobs: list[Job], folder: Path, facts: Values) -> None:
     """Write the record of what is finished, show it, and draw it where numbers were varied."""
-    judged = {
-        cell.label: [job for job in jobs if job.row == cell.label and job.is_judged]
-        for cell in cells
+    finished = {
+        combination.label: [
+            job for job in jobs if job.row == combination.label and job.is_evaluated
+        ]
+        for combination in combinations
     }
     results: Results = {
-        label: {"": [Run(job.folder) for job in those]} for label, those in judged.items() if those
+        label: {"": [Run(job.folder) for job in own]} for label, own in finished.items() if own
     }
     if not results:
         return
     beside = {
-        cell.label: {
-            "varied": cell.varied,
-            "of_seeds": [job.values["seed"] for job in judged[cell.label]],
-        }
-        for cell in cells
+        combination.label: Row(
+            varied=combination.varied,
+            of_seeds=[job.values["seed"] for job in finished[combination.label]],
+        )
+        for combination in combinations
     }
     path = folder / f"{folder.absolute().name}.json"
-    record, _ = make_record(facts, results, Shown(), beside, [])
+    record = make_record(facts, results, Selection(), beside, [])
     show(sweep_table(record))
     write_record(path, record)
     say(f"record: {path}")

@@ -20,9 +20,9 @@ from rich.table import Table
 from omnitraining.config.run_config import dump, parse
 from omnitraining.config.values import read_values
 from omnitraining.errors import InputError
+from omnitraining.experiments.grid import Fields, checked, listed, value_of
 from omnitraining.experiments.jobs import Job, Launch, train_only
-from omnitraining.experiments.records import Values
-from omnitraining.experiments.variation import Fields, checked, listed, value_of
+from omnitraining.experiments.record import Values
 from omnitraining.io.files import locked, write_atomic, write_json
 from omnitraining.io.terminal import say
 from omnitraining.runs.places import relative, settled

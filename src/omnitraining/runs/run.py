@@ -26,7 +26,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from torch import Tensor, nn
 
 from omnitraining.distributed import team
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Evaluation, evaluation_from
+from omnitraining.evaluation import Evaluation
 from omnitraining.io.files import atomic_path, locked, remove_parts
 
 
@@ -141,7 +140,7 @@ class Run:
         return dict(facts)
 
     def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
-        self.write_text(f"evaluations/{name}.json", json.dumps(asdict(evaluation)))
+        self.write_text(f"evaluations/{name}.json", json.dumps(evaluation.as_json()))
         return self.path / "evaluations" / f"{name}.json"
 
     def load_evaluation(self, name: str = "test") -> Evaluation:
@@ -149,7 +148,7 @@ class Run:
         if not path.is_file():
             raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
         try:
-            return evaluation_from(json.loads(path.read_text("utf-8")))
+            return Evaluation.from_json(json.loads(path.read_text("utf-8")))
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"evaluation {path} is damaged ({error}): run 'omni evaluate {self.path}'"

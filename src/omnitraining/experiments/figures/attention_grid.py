@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import torch
-from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 from omnitraining.analysis.attention import attention_maps, heat, predictor_maps
 from omnitraining.batches import channels_last
 from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
+from omnitraining.experiments.figures.canvas import save, subplots
 from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.inputs import Images
 from omnitraining.learner.sources import Source
@@ -134,11 +131,10 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
         InputError: pictures cannot be written in files of this kind.
     """
     count, agree = len(rows[0].pixels), len({row.titles for row in rows}) == 1
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(rows) + 1,
         count,
         figsize=(1.3 * count + 1.6, 1.35 * (len(rows) + 1)),
-        squeeze=False,
     )
     for line, row in zip(axes, [None, *rows], strict=True):
         shown = row or rows[0]
@@ -158,9 +154,6 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     figure.tight_layout(pad=0.4)
     try:
-        figure.savefig(path, dpi=130)
+        return save(figure, path)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    finally:
-        plt.close(figure)
-    return path

@@ -1,24 +1,27 @@
 """Figure 11: where pre-training, meta-training and the flows of Omni-Training look."""
 
 from pathlib import Path
-from typing import Any
 
-from omnitraining.experiments.figures import attention_grid
+from omnitraining.experiments.figures import attention_grid, tables
+from omnitraining.experiments.record import Record
 from omnitraining.learner.sources import find
 from omnitraining.runs.run import Run
 
 IMAGES = 8
 
 
-def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path:
+section = tables.section
+
+
+def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
     """A row per flow, those of the first row of the record last, a column per image.
 
     Args:
-        record: as `omnitraining.experiments.reproduction` writes it.
+        record: with several flows in its first row.
         runs: runs by row; the first of each is drawn.
         path: the picture.
     """
-    reference = record["reference"]
+    reference = record.reference
     chosen = [own[0] for row, own in runs.items() if row != reference] + [runs[reference][0]]
     task = attention_grid.first_task(chosen[-1], IMAGES)
     rows = []

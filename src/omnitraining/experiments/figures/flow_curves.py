@@ -1,22 +1,20 @@
 """Figure 10: each flow of Omni-Training against its counterpart that is trained alone."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from omnitraining.errors import InputError
+from omnitraining.evaluation import CellKey
+from omnitraining.experiments.figures.canvas import one_legend, open_sides, save, subplots
 from omnitraining.experiments.figures.lines import line_between, line_with_band
-from omnitraining.experiments.figures.pairs import configuration
+from omnitraining.experiments.figures.tables import section as table_section
+from omnitraining.experiments.record import Record
+from omnitraining.experiments.tables import markdown, seeds, short_number
 from omnitraining.runs.run import Run
 
-Record = dict[str, Any]
 Curve = list[tuple[int, float]]
 
 ALONE = {"pre": "pre-training", "meta": "meta-training"}
@@ -27,14 +25,32 @@ ACROSS = 4
 
 
 def counterparts(record: Record) -> dict[str, str]:
-    """The row that is trained alone as each flow of the reference is, by flow.
+    """By flow of the reference, the row that is trained as this flow alone is."""
+    methods = {name: row.training.config["method"] for name, row in record.rows.items()}
+    rows = {flow: [r for r, m in methods.items() if m == alone] for flow, alone in ALONE.items()}
+    return {flow: names[0] for flow, names in rows.items() if names}
+
+
+def section(record: Record, picture: str) -> str:
+    """The table, the picture, and each flow beside its counterpart.
 
     Args:
-        record: as `omnitraining.experiments.reproduction` writes it.
+        record: with several flows in its first row.
+        picture: file beside the record; empty if there is none.
     """
-    methods = {row: configuration(own)["method"] for row, own in record["rows"].items()}
-    found = {flow: [r for r, m in methods.items() if m == alone] for flow, alone in ALONE.items()}
-    return {flow: rows[0] for flow, rows in found.items() if rows}
+    reference = record.rows[record.reference]
+    lines = [
+        [title, *(short_number(row.cells[key].heads[flow]) if key in row.cells else ""
+                  for key in record.keys)]
+        for flow, other in counterparts(record).items()
+        for title, row in (
+            (f"{record.reference}, {flow}-flow alone", reference),
+            (other, record.rows[other]),
+        )
+    ]  # fmt: skip
+    header = ["", *(str(key.without_ways) for key in record.keys)]
+    words = "Flow by flow; cells with steps are of fine-tuned flows:\n\n"
+    return f"{table_section(record, picture)}\n{words}{markdown(header, lines)}"
 
 
 def training_loss(run: Run, flow: str) -> Curve:
@@ -53,7 +69,7 @@ def training_loss(run: Run, flow: str) -> Curve:
 def validation(run: Run, flow: str) -> Curve:
     """The validation score of a flow by training step.
 
-    Where both student and teacher are judged, it is the better one's.
+    Where both student and teacher are evaluated, it is the better one's.
 
     Raises:
         InputError: there are no such scores in the run.
@@ -74,19 +90,18 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
     """Per setting, losses and validation accuracies; then accuracies by steps of fine-tuning.
 
     Args:
-        record: as `reproduction` writes it; its first row has several flows.
+        record: with several flows in its first row.
         runs: by row, those of each setting one after the other.
         path: the picture.
 
     Raises:
         InputError: a run has no validation scores of single flows.
     """
-    omni, alone = record["reference"], counterparts(record)
+    omni, alone = record.reference, counterparts(record)
     settings, tuned = [*_settings(record, omni)], _tuned(record, omni)
     down = len(settings) + -(-len(tuned) // ACROSS)
-    figure, grid = plt.subplots(
-        down, ACROSS, figsize=(16, 0.9 + 3.2 * down), squeeze=False, layout="constrained"
-    )
+    size = 16, 0.9 + 3.2 * down
+    figure, grid = subplots(down, ACROSS, figsize=size, layout="constrained")
     for line, setting in zip(grid, settings, strict=False):
         pairs = zip((line[:2], line[2:]), ALONE, strict=True)
         for (left, right), flow in pairs:
@@ -104,17 +119,16 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
     for axis, (place, cells) in zip(rest, tuned.items(), strict=False):
         for flow, other in alone.items():
             for index, row in zip(COLORS[flow], (omni, other), strict=True):
-                if not all(cell in record["rows"][row]["cells"] for cell in cells.values()):
+                own_cells = record.rows[row].cells
+                if not all(key in own_cells for key in cells.values()):
                     continue
-                heads = [
-                    record["rows"][row]["cells"][cell]["heads"][flow] for cell in cells.values()
-                ]
+                heads = [own_cells[key].heads[flow] for key in cells.values()]
                 line_with_band(
                     axis, range(len(cells)), heads, index, _label(row, flow, row == omni)
                 )
         axis.set_xticks(range(len(cells)), [f"{steps}" for steps in cells])
         axis.set_xlabel("gradient steps of fine-tuning")
-        axis.set_ylabel(f"test {record['unit']}")
+        axis.set_ylabel(f"test {record.unit}")
         axis.set_title(f"{place}, fine-tuned", fontsize=10)
     for axis in rest[len(tuned) :]:
         axis.set_visible(False)
@@ -122,51 +136,41 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
 
 
 def _finish(figure: Any, record: Record, path: Path) -> Path:
-    named: dict[str, Any] = {}
     for axis in figure.axes:
         axis.grid(alpha=0.3)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-        handles, labels = axis.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
-    seeds = record["seeds"]
-    bands = "bands over training: lowest to highest seed; " if seeds > 1 else ""
-    words = f"mean of {seeds} seeds; " if seeds > 1 else "1 seed; "
+        open_sides(axis)
+    several = record.seeds > 1
+    bands = "bands over training: lowest to highest seed; " if several else ""
+    words = f"{'mean of ' * several}{seeds(record)}; "
     figure.suptitle(
-        f"{record['title']}\n{words}{bands}bands of fine-tuning: 95 % intervals over tasks",
+        f"{record.title}\n{words}{bands}bands of fine-tuning: 95 % intervals over tasks",
         fontsize=11,
     )
-    figure.legend(named.values(), named.keys(), ncol=4, loc="outside lower center", frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    one_legend(figure, ncol=4, loc="outside lower center")
+    return save(figure, path, dpi=110)
 
 
 def _settings(record: Record, row: str) -> Sequence[str]:
-    return [*record["rows"][row].get("settings", {"": None})]
+    return [*record.rows[row].trainings]
 
 
 def _of_setting(record: Record, runs: dict[str, list[Run]], row: str, setting: str) -> list[Run]:
     """The runs of a row in a setting; none if it has none there."""
-    seeds, settings = record["seeds"], _settings(record, row)
+    settings = _settings(record, row)
     if setting not in settings:
         return []
-    first = seeds * settings.index(setting)
-    return runs[row][first : first + seeds]
+    first = record.seeds * settings.index(setting)
+    return runs[row][first : first + record.seeds]
 
 
-def _tuned(record: Record, row: str) -> dict[str, dict[int, str]]:
+def _tuned(record: Record, row: str) -> dict[str, dict[int, CellKey]]:
     """Cells of fine-tuning with the most shots: by benchmark and by steps."""
-    parts = [
-        (found[1], int(found[2]), int(found[3]), cell)
-        for cell in record["rows"][row]["cells"]
-        if (found := re.fullmatch(r"(.+) (\d+)-shot, (\d+) steps", cell))
-    ]
-    most = max((shots for _, shots, _, _ in parts), default=0)
-    places: dict[str, dict[int, str]] = {}
-    for place, shots, steps, cell in parts:
-        if shots == most:
-            places.setdefault(f"{place} {shots}-shot", {})[steps] = cell
+    keys = [key for key in record.rows[row].cells if key.steps is not None]
+    most = max((key.shots or 0 for key in keys), default=0)
+    places: dict[str, dict[int, CellKey]] = {}
+    for key in keys:
+        if key.shots == most and key.steps is not None:
+            places.setdefault(str(replace(key, steps=None)), {})[key.steps] = key
     return places
 
 

@@ -1,14 +1,11 @@
 """Figure 6: waves recovered from five points after one and ten gradient steps."""
 
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 from omnitraining.config.run_config import load_run
+from omnitraining.experiments.figures import accuracies
+from omnitraining.experiments.figures.canvas import save, subplots
+from omnitraining.experiments.record import Record
 from omnitraining.runs.run import Run
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 
@@ -18,7 +15,10 @@ SHOWN = {"baseline": "Pre-Training (Baseline)", "maml": "Meta-Training (MAML)",
          "omni-training": "Omni-Training"}  # fmt: skip
 
 
-def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path:
+section = accuracies.section
+
+
+def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
     """A row per test wave (the first ones, not chosen), a column per method.
 
     Args:
@@ -27,13 +27,12 @@ def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path
         path: the picture.
     """
     rows = [row for row in SHOWN if row in runs]
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(WAVES),
         len(rows),
         figsize=(4.2 * len(rows), 2.9 * len(WAVES)),
         sharex=True,
         sharey="row",
-        squeeze=False,
     )
     for column, row in enumerate(rows):
         run_config = load_run(runs[row][0])
@@ -61,6 +60,4 @@ def draw(record: dict[str, Any], runs: dict[str, list[Run]], path: Path) -> Path
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, ncol=4, loc="lower center", frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return save(figure, path)

@@ -4,12 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from omnitraining.analysis.transfer import STEPS, Transfer
+from omnitraining.experiments.figures.canvas import save, subplots
 from omnitraining.experiments.figures.lines import MARKERS, color
 
 
@@ -20,13 +16,12 @@ def draw(found: Transfer, path: Path) -> Path:
         found: what was measured.
         path: the picture.
     """
-    places = list(dict.fromkeys(name.rsplit(" ", 2)[0] for name in found.frozen.cells))
+    places = list(dict.fromkeys(key.benchmark for key in found.frozen.cells))
     steps = [f"{step} step" + "s" * (step > 1) for step in STEPS[1:]]
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(found.shots),
         2,
         figsize=(10.5, 1.0 + 3.2 * len(found.shots)),
-        squeeze=False,
         width_ratios=(len(places), len(steps)),
         layout="constrained",
     )
@@ -46,9 +41,7 @@ def draw(found: Transfer, path: Path) -> Path:
     axes[0, 0].set_title("frozen flows, new heads", fontsize=10)
     axes[0, 1].set_title(f"{found.own}: whole flows fine-tuned", fontsize=10)
     axes[0, 0].legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return save(figure, path)
 
 
 def _points(axis: Any, series: dict[str, list[tuple[float, float]]], names: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def _tuning(found: Transfer, shots: int) -> str:
 
 def _trained(found: Transfer) -> str:
     """The images trained on; of several domains, the first."""
-    return next(name for name in found.frozen.cells if name.startswith(TRAINED)).rsplit(" ", 2)[0]
+    return next(key.benchmark for key in found.frozen.cells if key.benchmark.startswith(TRAINED))
 
 
 def _number(cell: Cell, head: str) -> str:
@@ -72,8 +72,8 @@ def write(found: Transfer, path: Path) -> Path:
 
     def cells(evaluation: Evaluation) -> dict[str, Any]:
         return {
-            name: {h: {"mean": cell.mean(h), "interval": cell.interval(h)} for h in cell.scores}
-            for name, cell in evaluation.cells.items()
+            str(key): {h: {"mean": cell.mean(h), "interval": cell.interval(h)} for h in cell.scores}
+            for key, cell in evaluation.cells.items()
         }
 
     record = {

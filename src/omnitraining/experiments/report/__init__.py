@@ -1,1 +1,1 @@
-"""The results book: what was measured, beside what the paper says, with a verdict per claim."""
+"""The report of results: measured numbers beside published ones, with a verdict per claim."""

@@ -13,6 +13,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
+    CellKey,
     Evaluation,
     Inference,
     ensemble_mean,
@@ -232,7 +233,7 @@ class Classification(Supervised):
                     for head, p in heads.items()
                 }
                 identity = tasks_hash(images.fingerprint, drawn.support, drawn.query)
-                evaluation.cells[f"{name} {ways}-way {shots}-shot"] = Cell(identity, scores)
+                evaluation.cells[CellKey(name, ways, shots)] = Cell(identity, scores)
         return evaluation
 
     def fixed_tasks(self, images: LabeledImages, ways: int, shots: int, count: int) -> TaskIndices:

@@ -13,6 +13,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
+    CellKey,
     Evaluation,
     Inference,
     ensemble_mean,
@@ -154,7 +155,7 @@ class Sinusoids(Supervised):
                     head: (y - episode.query_y).square().mean((1, 2)).tolist()
                     for head, y in predictions.items()
                 }
-                evaluation.cells[f"K={shots} {step} steps"] = Cell(identity, scores)
+                evaluation.cells[CellKey(shots=shots, steps=step)] = Cell(identity, scores)
         return evaluation
 
     def curves(

@@ -14,7 +14,7 @@ from omnitraining.adaptation.batched import Weights, expand_weights
 from omnitraining.adaptation.inner_loop import gradients, sgd_step, sgd_update
 from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference, tasks_hash
+from omnitraining.evaluation import ENSEMBLE, Cell, CellKey, Evaluation, Inference, tasks_hash
 from omnitraining.metatraining import MAML
 from omnitraining.model import Model
 from omnitraining.network import Network
@@ -215,7 +215,7 @@ class Reinforcement(Problem):
             scores = {flow: values[step].tolist() for flow, values in returns.items()}
             best = max(members, key=lambda flow: validated[flow][1][step])
             scores[ENSEMBLE] = scores[best]
-            evaluation.cells[f"{env.name} {step} steps"] = Cell(identity, scores)
+            evaluation.cells[CellKey(env.name, steps=step)] = Cell(identity, scores)
         return evaluation
 
     def best_flow(self, model: Model, inference: Inference, steps: int) -> str:

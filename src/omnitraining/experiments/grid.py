@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from omnitraining.config import recipes
 from omnitraining.config.run_config import dump, instantiate, read_config
 from omnitraining.errors import InputError
-from omnitraining.experiments.records import Values
+from omnitraining.experiments.record import Values
 from omnitraining.training import find_device
 
 Fields = dict[str, str]
@@ -21,7 +21,7 @@ Fields = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Combination:
     """One combination of values.
 
     Attributes:
@@ -85,7 +85,7 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def cells(path: Path, fields: dict[str, list[str]]) -> list[Cell]:
+def combinations(path: Path, fields: dict[str, list[str]]) -> list[Combination]:
     """All combinations of values, the last field varying fastest; each is checked.
 
     Args:
@@ -100,7 +100,7 @@ def cells(path: Path, fields: dict[str, list[str]]) -> list[Cell]:
             raise InputError(f"--{field} has {len(empty)} empty values: give it as --{field} 0,1,3")
     several = [field for field, values in fields.items() if len(values) > 1]
     names = _short_names(several)
-    found: list[Cell] = []
+    found: list[Combination] = []
     for combination in product(*fields.values()):
         chosen = dict(zip(fields, combination, strict=True))
         config = checked(path, chosen)
@@ -112,7 +112,7 @@ def cells(path: Path, fields: dict[str, list[str]]) -> list[Cell]:
         values = yaml.safe_load(dump(config))
         if twin := next((cell for cell in found if cell.values == values), None):
             raise InputError(f"{label} and {twin.label} are the same configuration")
-        found.append(Cell(label or path.stem, varied, values))
+        found.append(Combination(label or path.stem, varied, values))
     return found
 
 

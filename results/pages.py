@@ -1,0 +1,183 @@
+"""Tables of this repository's own pages: README, results, guides, the card of the shipped model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omnitraining.evaluation import ENSEMBLE
+from omnitraining.experiments.claims import EQUAL, better_and_worse, compute_ratio
+from omnitraining.experiments.record import Record
+from omnitraining.experiments.tables import (
+    against_each_row,
+    by_shots,
+    markdown,
+    seeds,
+    short_number,
+)
+
+Values = Mapping[str, Any]
+"""A file of a benchmark, which is no record of an experiment."""
+
+HEADS = {"vote": "ensemble, weights by validation", ENSEMBLE: "ensemble, equal weights"}
+"""What two entries of the file of calibration are."""
+
+
+def front(near: Record, far: Record) -> str:
+    """Unseen classes of the training domain, and the mean over other domains, with the compute.
+
+    Args:
+        near: record with one benchmark, of the training domain.
+        far: record of the same runs with the benchmarks of other domains.
+    """
+    (name,) = {key.benchmark for key in near.keys}
+    others = list(dict.fromkeys(key.benchmark for key in far.keys))
+    lines = []
+    for label, row in near.rows.items():
+        abroad = [
+            [
+                column.ensemble.mean
+                for key, column in far.rows[label].cells.items()
+                if key.shots == s
+            ]
+            for s in (1, 5)
+        ]
+        home = [
+            short_number(column.ensemble)
+            for shots in (1, 5)
+            for key, column in row.cells.items()
+            if key.shots == shots
+        ]
+        cost = row.training.multiply_adds
+        spent = f"{cost / 1e12:.1f}" if cost else ""
+        means = [f"{sum(each) / len(each):.1f}" for each in abroad]
+        lines.append([label, *home, *means, str(row.training.steps[0]), spent])
+    header = ["", f"{name} 1-shot", "5-shot", f"{len(others)} other domains 1-shot", "5-shot"]
+    words = (
+        f"**Trained on {name}, tested on its unseen classes and on {', '.join(others)}** "
+        f"(`{near.command}`; Conv4 of 64 channels, 42 px, 5-way accuracy in %, {near.tasks} "
+        f"episodes, {seeds(near)}, 95 % intervals {near.intervals}; other domains: mean).\n"
+    )
+    table = markdown([*header, "steps", "10^12 multiply-adds"], lines)
+    return "\n".join([words, table, _against(near, far)])
+
+
+def _against(near: Record, far: Record) -> str:
+    """In how many cells the reference is better and worse than each row of equal compute."""
+    words = []
+    for name, row in near.rows.items():
+        ratio = compute_ratio(near.rows[near.reference], row)
+        if name == near.reference or ratio is None or not 1 / EQUAL <= ratio <= EQUAL:
+            continue
+        gaps = [
+            column.reference_minus_this
+            for record in (near, far)
+            for column in record.rows[name].cells.values()
+            if column.reference_minus_this
+        ]
+        better, worse = better_and_worse(gaps)
+        words.append(f"{name} {better} / {worse}")
+    cells = sum(len(record.rows[record.reference].cells) for record in (near, far))
+    return (
+        f"At equal compute {near.reference} is better / worse, paired over episodes with an "
+        f"interval that excludes zero, in so many of {cells} cells: {'; '.join(words)}.\n"
+    )
+
+
+def glyphs(record: Record) -> str:
+    """The demonstration on generated characters: accuracies, and differences in pairs."""
+    words = (
+        f"**{record.title}** (`{record.command}`; 5-way accuracy in %, {record.tasks} tasks, "
+        f"{seeds(record)}, 95 % intervals {record.intervals}; all rows but those named otherwise "
+        "are trained for as many multiply-adds as the first).\n"
+    )
+    picture = "![accuracy of every method on every benchmark](glyphs.png)\n"
+    return "\n".join([words, picture, by_shots(record), against_each_row(record, "accuracy")])
+
+
+def pretrained(record: Record) -> str:
+    """Accuracies of the shipped model and of its counterparts."""
+    words = (
+        f"`{record.command}`; 5-way accuracy in %, {record.tasks} tasks, "
+        f"{'mean of ' * (record.seeds > 1)}{seeds(record)}, 95 % interval {record.intervals}.\n"
+    )
+    return f"{words}\n{by_shots(record)}"
+
+
+def flows(record: Record) -> str:
+    """The flows of the reference one by one, and their ensemble."""
+    cells = record.rows[record.reference].cells
+    shown = [key for key in cells if key.steps in (None, 1, 10)]
+    lines = [
+        [head, *(short_number(cells[key].heads[head]) for key in shown)]
+        for head in cells[shown[0]].heads
+    ]
+    words = (
+        f"`{record.command}`, {record.unit}, {'mean of ' * (record.seeds > 1)}{seeds(record)}, "
+        f"95 % intervals {record.intervals}, {record.tasks} tasks:\n"
+    )
+    return "\n".join([words, markdown(["", *(str(key.without_ways) for key in shown)], lines)])
+
+
+def speed(rows: list[dict[str, Any]]) -> str:
+    """Ratios of the benchmarks."""
+    lines = [[r["what"], r["case"], f"{r['ratio']:.3g}", r["goal"]] for r in rows]
+    table = markdown(["what", "case", "ratio", "goal"], lines)
+    return f"**Speed** (`make bench`; ratios measured side by side).\n\n{table}"
+
+
+def trust(record: Values) -> str:
+    """Calibration and rejection of unknown classes by the shipped model, per benchmark."""
+    lines = []
+    for cell, heads in record["probabilities"].items():
+        ensemble = heads.get("vote", heads[ENSEMBLE])
+        found = record.get("unknown", record.get("strangers"))[cell]
+        rejected = found.get("unknown rejected", found.get("strangers rejected"))
+        lines.append(
+            [cell, f"{ensemble['accuracy']:.1f}", f"{ensemble['error before']:.1f}",
+             f"{ensemble['error after']:.1f}", f"{found['auroc']:.3f}",
+             f"{found['known accepted']:.0f}", f"{rejected:.0f}"]
+        )  # fmt: skip
+    errors = "calibration error before", "after"
+    accepted = f"known accepted % ({record['accepted']:.0%} wanted)"
+    unknown = "AUROC of unknown classes", accepted, "unknown rejected %"
+    header = ["tasks", "accuracy %", *errors, *unknown]
+    return f"{markdown(header, lines)}\n`{record['command']}`\n"
+
+
+def calibration(record: Values) -> str:
+    """The same, and the calibration error of each flow, averaged over tasks."""
+    cells = record["probabilities"].values()
+    heads = [
+        [HEADS.get(head, head),
+         *(f"{sum(c[head][key] for c in cells) / len(cells):.1f}"
+           for key in ("accuracy", "error before", "error after"))]
+        for head in next(iter(cells))
+    ]  # fmt: skip
+    return (
+        f"**{record['title']}** ({record['tasks']} tasks per row; percentage points).\n\n"
+        + trust(record)
+        + "\nMean over these rows, by the flow that predicts:\n\n"
+        + markdown(["head", "accuracy %", "calibration error before", "after"], heads)
+        + _scores(record)
+    )
+
+
+def _scores(record: Values) -> str:
+    """Other scores of unknown classes than similarity, averaged over benchmarks."""
+    cells: dict[str, dict[str, dict[str, float]]] = record.get("scores", {})
+    shots = list(dict.fromkeys(cell.split()[-1] for cell in cells))
+    lines = []
+    for name in next(iter(cells.values()), ()):
+        line = [name]
+        for shot in shots:
+            own = [scores[name] for cell, scores in cells.items() if cell.endswith(shot)]
+            keys = [key for key in own[0] if key == "auroc" or key.endswith(" rejected")]
+            auroc, rejected = (sum(each[key] for each in own) / len(own) for key in keys)
+            line.append(f"{auroc:.3f}, {rejected:.0f} %")
+        lines.append(line)
+    if not lines:
+        return ""
+    return (
+        "\nOther scores, on the same tasks: AUROC, and unknown queries rejected where "
+        f"{record['accepted']:.0%} of known queries are accepted, mean over benchmarks. The first "
+        "is the library's.\n\n" + markdown(["score", *shots], lines)
+    )

@@ -1,0 +1,315 @@
+"""Results as tables: for the terminal (rich) and in Markdown."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from omnitraining.errors import InputError
+from omnitraining.evaluation import (
+    ENSEMBLE,
+    CellKey,
+    Difference,
+    Evaluation,
+    paired_difference,
+)
+from omnitraining.experiments.claims import better_and_worse, shortfall
+from omnitraining.experiments.record import Mean, Number, Record, Row
+from omnitraining.io.terminal import can_show
+
+MISSING = "–"
+BEST = "\0"
+"""Before the best mean of a column on its way to a terminal, where no text has it."""
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown.
+
+    Example:
+        >>> print(markdown(["", "accuracy"], [["protonet", "61.2"]]), end="")
+        |  | accuracy |
+        | --- | --- |
+        | protonet | 61.2 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+# --- one model, or a few ---
+
+
+def evaluation_table(title: str, evaluation: Evaluation) -> Table:
+    """Cells as rows, heads as columns, each mean with its 95 % interval."""
+    heads = list(dict.fromkeys(h for cell in evaluation.cells.values() for h in cell.scores))
+    table = Table(title=f"{title}: {evaluation.unit}, mean and 95 % interval over tasks")
+    table.add_column("benchmark")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for key, cell in evaluation.cells.items():
+        texts = (_with_interval(cell.mean(head), cell.interval(head)) for head in heads)
+        table.add_row(str(key), *texts)
+    return table
+
+
+def comparison_table(evaluations: Mapping[str, Evaluation], head: str = ENSEMBLE) -> Table:
+    """Runs as columns; below each mean the paired difference of the reference from it.
+
+    Args:
+        evaluations: by run name; the first is the reference.
+        head: the head to compare; runs that have one head only are compared by their ensemble.
+
+    Raises:
+        InputError: the runs were evaluated on different tasks, or share none.
+    """
+    (reference, first), *others = evaluations.items()
+    table = Table(
+        title=f"{first.unit}; below it: {reference} minus that run, paired, 95 % interval"
+    )
+    table.add_column("benchmark")
+    for name in evaluations:
+        table.add_column(name, justify="right")
+    shared = [key for key in first.cells if all(key in other.cells for _, other in others)]
+    if not shared:
+        listed = "; ".join(
+            f"{name} has {', '.join(map(str, e.cells))}" for name, e in evaluations.items()
+        )
+        raise InputError(f"these runs share no benchmark: {listed}")
+    for key in shared:
+        mine = first.cells[key]
+        if head not in mine.scores:
+            raise InputError(f"{reference} has no head {head!r}, only {', '.join(mine.scores)}")
+        row = [_with_interval(mine.mean(head), mine.interval(head))]
+        for other, evaluation in others:
+            cell = evaluation.cells[key]
+            counts = len(cell.scores[ENSEMBLE]), len(mine.scores[head])
+            if cell.tasks_hash != mine.tasks_hash or counts[0] != counts[1]:
+                raise InputError(
+                    f"{reference} and {other} were evaluated on different tasks of '{key}': "
+                    "run 'omni evaluate' on both"
+                )
+            theirs = head if head in cell.scores else ENSEMBLE
+            gap = paired_difference(mine.scores[head], cell.scores[theirs])
+            mark = "" if gap.is_significant else " n.s."
+            row.append(
+                f"{_with_interval(cell.mean(theirs), cell.interval(theirs))}\n"
+                f"{gap.mean:+.3g} ± {gap.interval:.2g}{mark}"
+            )
+        table.add_row(str(key), *row)
+    return table
+
+
+def _with_interval(mean: float, interval: float) -> str:
+    return f"{mean:.2f} ± {interval:.2f}" if abs(mean) >= 10 else f"{mean:.4f} ± {interval:.4f}"
+
+
+# --- records ---
+
+
+def record_table(record: Record) -> Table:
+    """Methods and cells of a record; below each mean the published one.
+
+    The best of our means in each cell is bold; a cell without a run shows a dash. Methods are rows;
+    they are columns where there are more cells than fit beside each other.
+    """
+    title = f"{record.command}: {caption(record)}"
+    cells, texts = columns(record), _texts(record, BEST, "")
+    if len(cells) > 8:
+        grid = Table("", *texts, title=title)
+        for index, key in enumerate(cells):
+            lines = (Text("\n").join(map(_styled, row[index])) for row in texts.values())
+            grid.add_row(str(key), *lines)
+        return grid
+    grid = Table(title=title)
+    grid.add_column("")
+    for key in cells:
+        grid.add_column(str(key).replace(" ", "\n", 1), justify="right")
+    for row, own in texts.items():
+        grid.add_row(row, *(Text("\n").join(map(_styled, lines)) for lines in own))
+    return grid
+
+
+def _styled(line: str) -> Text:
+    """A line of a cell as rich shows it."""
+    shown = line if can_show("±", sys.stdout) else line.replace("±", "+/-")
+    return Text(shown.removeprefix(BEST), "bold" if line.startswith(BEST) else "")
+
+
+def record_markdown(record: Record) -> str:
+    """The same table in Markdown, with the cost of training, below a line with its facts."""
+    title = f"**{record.title}** (`{record.command}`; {caption(record)})."
+    spent = costs(record)
+    header = ["", *map(str, columns(record)), *(["training, by setting"] if spent else [])]
+    lines = []
+    for row, cells in _texts(record, "**", "**").items():
+        beside = ["<br>".join(spent[row])] if spent else []
+        lines.append([row, *("<br>".join(texts) for texts in cells), *beside])
+    return f"{title}\n\n{markdown(header, lines)}"
+
+
+def columns(record: Record) -> list[CellKey]:
+    """The measured and the published cells, without ways, those of a benchmark side by side."""
+    met = [key for row in record.rows.values() for key in (*row.paper, *means(row))]
+    benchmarks = list(dict.fromkeys(key.benchmark for key in met))
+    return sorted(dict.fromkeys(met), key=lambda key: benchmarks.index(key.benchmark))
+
+
+def means(row: Row) -> dict[CellKey, Mean]:
+    """Results of the ensemble by cell, without ways, as papers have them."""
+    return {key.without_ways: column.ensemble for key, column in row.cells.items()}
+
+
+def _texts(record: Record, begin: str, end: str) -> dict[str, list[list[str]]]:
+    """Lines of text of every cell by row; the best of our means stands between two marks."""
+    cells = columns(record)
+    ours = {name: means(row) for name, row in record.rows.items()}
+    choose = max if record.higher_is_better else min
+    best = {
+        key: choose((own[key].mean for own in ours.values() if key in own), default=None)
+        for key in cells
+    }
+    texts: dict[str, list[list[str]]] = {}
+    for name, row in record.rows.items():
+        texts[name] = []
+        for key in cells:
+            mean, published = ours[name].get(key), row.paper.get(key)
+            text = MISSING if mean is None else number_text((mean.mean, mean.interval))
+            if mean is not None and mean.mean == best[key]:
+                text = f"{begin}{text}{end}"
+            beside = [f"paper {number_text(published)}"] if published else []
+            if published and mean and record.yardstick:
+                beside.append(reached((mean.mean, mean.interval), published))
+            texts[name].append([text, *beside])
+    return texts
+
+
+def number_text(number: Number) -> str:
+    """A mean with its interval, if there is one."""
+    mean, half = number
+    return f"{mean:.2f}" if half is None else f"{mean:.2f} ± {half:.2f}"
+
+
+def reached(ours: tuple[float, float], published: Number) -> str:
+    """Whether a published number is reached, in words."""
+    short = shortfall(ours, published)
+    return f"{short:.1f} short" if short else "reached"
+
+
+def short_number(mean: Mean, small: int = 3) -> str:
+    """Mean and interval, with so many digits after the point where the mean is below 10."""
+    digits = 1 if abs(mean.mean) >= 10 else small
+    return f"{mean.mean:.{digits}f} ± {mean.interval:.{digits}f}"
+
+
+def seeds(record: Record) -> str:
+    """How many there are, in words."""
+    return "1 seed" if record.seeds == 1 else f"{record.seeds} seeds"
+
+
+def caption(record: Record) -> str:
+    """Unit, tasks, seeds and intervals, in words."""
+    return (
+        f"{record.unit}, {record.tasks} tasks, {seeds(record)}, 95 % intervals {record.intervals}"
+    )
+
+
+def costs(record: Record) -> dict[str, list[str]]:
+    """Multiply-adds and seconds of the trainings of every row, in each of its settings.
+
+    Milliseconds of a step stand beside them where ``omni reproduce --cost`` has timed all rows in
+    turn: seconds of a whole training include whatever else the machine did.
+
+    Returns:
+        Texts by row; none where nothing was counted, as in records of early versions.
+    """
+    texts: dict[str, list[str]] = {}
+    is_counted = False
+    for name, row in record.rows.items():
+        texts[name] = []
+        for setting, facts in row.trainings.items():
+            cost = facts.multiply_adds
+            count = "no count" if cost is None else f"{cost / 1e12:.3g}e12 multiply-adds"
+            text = f"{count}, {sum(facts.seconds) / max(1, len(facts.seconds)):.0f} s"
+            step = row.seconds_per_step.get(setting)
+            texts[name].append(text + (f" ({1000 * step:.3g} ms a step)" if step else ""))
+            is_counted |= cost is not None
+    return texts if is_counted else {}
+
+
+def by_shots(record: Record) -> str:
+    """A table per number of shots: rows are methods, columns are benchmarks."""
+    cells = list(record.rows[record.reference].cells)
+    parts = []
+    for shots in dict.fromkeys(key.shots for key in cells):
+        chosen = [key for key in cells if key.shots == shots]
+        header = ["" if shots is None else f"{shots}-shot", *(key.benchmark for key in chosen)]
+        lines = [
+            [name, *(short_number(row.cells[key].ensemble) for key in chosen)]
+            for name, row in record.rows.items()
+        ]
+        parts.append(markdown(header, lines))
+    return "\n".join(parts)
+
+
+def against_each_row(record: Record, what: str) -> str:
+    """In how many cells the reference is better, worse, or undecided, per other row.
+
+    Args:
+        record: with the reference.
+        what: is better, as "accuracy".
+    """
+    lines = []
+    for name, row in record.rows.items():
+        gaps = [
+            Difference(record.sign * gap.mean, gap.interval)
+            for column in row.cells.values()
+            if (gap := column.reference_minus_this)
+        ]
+        if name == record.reference or not gaps:  # or measured elsewhere than the reference
+            continue
+        better, worse = better_and_worse(gaps)
+        least = min(gaps, key=lambda gap: gap.mean)
+        lines.append(
+            [name, f"{better} of {len(gaps)}", str(worse), str(len(gaps) - better - worse),
+             f"{record.sign * least.mean:+.3g} ± {least.interval:.2g}"]
+        )  # fmt: skip
+    return (
+        f"Paired over tasks, {record.reference} has the better {what}, with a 95 % interval that "
+        "excludes zero, in:\n\n"
+        + markdown(["against", "better", "worse", "undecided", "least favorable difference"], lines)
+    )
+
+
+def validation_table(title: str, record: Record) -> Table:
+    """Best validation score of every row of a search, by seed, best first."""
+    table = Table("row", "best validation score, by seed", title=title)
+    scores = {name: row.training.validation for name, row in record.rows.items()}
+    for name, values in sorted(scores.items(), key=lambda item: -sum(item[1])):
+        table.add_row(name, "  ".join(f"{value:.4g}" for value in values))
+    return table
+
+
+def sweep_table(record: Record) -> Table:
+    """Combinations of a sweep with the best validation score and the results on every benchmark.
+
+    Args:
+        record: as `sweeping` writes it.
+    """
+    lines: dict[str, list[str]] = {"seeds": [], "best validation score": []}
+    for row in record.rows.values():
+        scores = row.training.validation
+        lines["seeds"].append(", ".join(map(str, row.of_seeds)))
+        lines["best validation score"].append(f"{sum(scores) / len(scores):.4g}")
+        for key, column in row.cells.items():
+            text = _with_interval(column.ensemble.mean, column.ensemble.interval)
+            lines.setdefault(str(key), []).append(text)
+    title = f"{record.title}: {record.unit}, mean over seeds, 95 % interval over tasks"
+    if len(lines) <= 8:
+        table = Table("", *(name.replace(" ", "\n") for name in lines), title=title)
+        for label, texts in zip(record.rows, zip(*lines.values(), strict=True), strict=True):
+            table.add_row(label, *texts)
+    else:
+        table = Table("", *(label.replace(", ", "\n") for label in record.rows), title=title)
+        for name, line in lines.items():
+            table.add_row(name, *line)
+    return table
