@@ -5,24 +5,29 @@ from typing import Any
 
 import pytest
 
-from omnitraining.experiments.figures import accuracies
+from omnitraining.experiments.figures import accuracies, canvas
+from omnitraining.experiments.record import Record, from_json
 
 
-def record(means: dict[str, list[float]]) -> dict[str, Any]:
+def record(means: dict[str, list[float]]) -> Record:
     """Rows with means on two benchmarks."""
     rows = {
         row: {
             "cells": {
-                f"{place} 5-way 1-shot": {"heads": {"ensemble": {"mean": mean, "interval": 0.5}}}
+                f"{place} 5-way 1-shot": {
+                    "tasks": place,
+                    "heads": {"ensemble": {"mean": mean, "interval": 0.5}},
+                }
                 for place, mean in zip(("near", "far"), values, strict=True)
             }
         }
         for row, values in means.items()
     }
-    return {
-        "rows": rows, "title": "rows", "tasks": 2, "seeds": 1, "unit": "accuracy %",
-        "reference": next(iter(means)),
+    header = {
+        "experiment": "rows", "title": "rows", "paper": "", "command": "omni", "tasks": 2,
+        "seeds": 1, "unit": "accuracy %", "higher_is_better": True, "reference": next(iter(means)),
     }  # fmt: skip
+    return from_json({**header, "rows": rows})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,12 @@ def test_what_is_far_below_all_others_is_a_number_at_the_edge(
     lost: list[float], numbers: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(accuracies.plt, "close", kept.append)
+
+    def saved(figure: Any, path: Path, **options: Any) -> Path:
+        kept.append(figure)
+        return canvas.save(figure, path, **options)
+
+    monkeypatch.setattr(accuracies, "save", saved)
     means = {"ours": [74.0, 81.0], "one": [72.0, 79.0], "two": [70.0, 77.0], "lost": lost}
     accuracies.draw(record(means), None, tmp_path / "picture.png")
     (figure,) = kept

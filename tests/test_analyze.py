@@ -11,12 +11,12 @@ from PIL import Image
 from torch import nn
 
 from omnitraining.analysis import transfer
-from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer, tuned_name
+from omnitraining.analysis.transfer import NEW, STEPS, TRAINED, Transfer
 from omnitraining.backbones import Conv4
 from omnitraining.cli import main
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, Cell, Evaluation, Inference
+from omnitraining.evaluation import ENSEMBLE, Cell, CellKey, Evaluation, Inference
 from omnitraining.experiments.figures import transfer_chart
 from omnitraining.experiments.figures.transfer_report import advice
 from omnitraining.experiments.running import train_run
@@ -200,10 +200,10 @@ def test_fine_tuning_that_would_take_too_long_is_cut(
 def made_up(own: dict[str, list[float]], tuned: list[list[float]]) -> Transfer:
     """Results of one shot; those on other images are far off, so that they cannot be mixed up."""
     far = {head: [5.0, 5.0] for head in own}
-    frozen = {f"{TRAINED} 5-way 1-shot": far, f"{NEW} 5-way 1-shot": far, "mine 5-way 1-shot": own}
+    frozen = {CellKey(TRAINED, 5, 1): far, CellKey(NEW, 5, 1): far, CellKey("mine", 5, 1): own}
     flows = [head for head in own if head != ENSEMBLE]
     after = {
-        tuned_name("mine", 1, steps): dict.fromkeys(flows, scores)
+        CellKey("mine", shots=1, steps=steps): dict.fromkeys(flows, scores)
         for steps, scores in zip(STEPS, tuned, strict=True)
     }
     evaluations = (

@@ -20,6 +20,7 @@ from omnitraining.config.fields import described
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import RunConfig, instantiate, read_config
 from omnitraining.errors import InputError
+from omnitraining.evaluation import CellKey
 from omnitraining.experiments import reproduction, sweeping, variation
 from omnitraining.experiments.experiment import find_experiment
 from omnitraining.experiments.jobs import Job
@@ -186,8 +187,9 @@ def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
     assert sorted(p.name for p in finished.iterdir() if p.is_file()) == FILES
     assert (finished / "evaluations" / "test.json").is_file()
     cells = Run(finished).load_evaluation().cells
-    assert list(cells) == ["K=5 1 steps", "K=5 2 steps"]
-    assert len(cells["K=5 1 steps"].scores["ensemble"]) == 600
+    first, second = cells
+    assert (str(first), str(second)) == ("5-shot, 1 step", "5-shot, 2 steps")
+    assert len(cells[first].scores["ensemble"]) == 600
     resolved = yaml.safe_load((finished / "config.yaml").read_text())
     assert resolved["loss"]["distill_weight"] == 3.0 and resolved["training"]["steps"] == 4
 
@@ -231,9 +233,10 @@ def test_evaluate_takes_shots_tasks_and_a_file(run: Path, tmp_path: Path, says: 
     file = tmp_path / "result.json"
     out = says("evaluate", run, "--shots", 3, 7, "--tasks", 5, "--json", file)
     cells = json.loads(file.read_text())["cells"]
-    assert list(cells) == [f"K={k} {s} steps" for k in (3, 7) for s in (1, 2)]
-    assert all(name in out for name in cells)
-    assert all(len(scores) == 5 for cell in cells.values() for scores in cell["scores"].values())
+    wanted = [CellKey(shots=k, steps=s) for k in (3, 7) for s in (1, 2)]
+    assert [CellKey.from_json(cell) for cell in cells] == wanted
+    assert all(str(key) in out for key in wanted)
+    assert all(len(scores) == 5 for cell in cells for scores in cell["scores"].values())
     assert (run / "evaluations" / "test.json").read_text() == test
     says("evaluate", run)
     assert json.loads((run / "evaluations" / "test.json").read_text()) == json.loads(test)
@@ -253,8 +256,8 @@ def test_compare_shows_paired_differences_from_the_first(
     run: Path, finished: Path, says: Says
 ) -> None:
     def worse(record: Any) -> None:
-        first = record["cells"]["K=5 1 steps"]["scores"]["ensemble"]
-        record["cells"]["K=5 1 steps"]["scores"]["ensemble"] = [score + 0.5 for score in first]
+        first = record["cells"][0]["scores"]["ensemble"]
+        record["cells"][0]["scores"]["ensemble"] = [score + 0.5 for score in first]
 
     rewrite(run, worse)
     one, other = (says("compare", *pair) for pair in ((finished, run), (run, finished)))
@@ -271,18 +274,18 @@ def test_compare_refuses_different_tasks_heads_and_benchmarks(
     assert line == f"{finished} has no head 'chin', only pre, joint, meta, ensemble"
 
     def other_tasks(record: Any) -> None:
-        record["cells"]["K=5 1 steps"]["tasks_hash"] = "other"
+        record["cells"][0]["tasks_hash"] = "other"
 
     rewrite(run, other_tasks)
     line = refuses("compare", finished, run)
-    assert "different tasks of 'K=5 1 steps': run 'omni evaluate' on both" in line
+    assert "different tasks of '5-shot, 1 step': run 'omni evaluate' on both" in line
 
     def other_cells(record: Any) -> None:
-        record["cells"] = {"latin": record["cells"]["K=5 1 steps"]}
+        record["cells"] = {"latin": record["cells"][0]}  # as version 0.1 had them
 
     rewrite(run, other_cells)
     line = refuses("compare", finished, run)
-    assert "share no benchmark" in line and "latin" in line and "K=5 1 steps" in line
+    assert "share no benchmark" in line and "latin" in line and "5-shot, 1 step" in line
     shutil.rmtree(run / "evaluations")
     assert f"has no evaluation: run 'omni evaluate {run}'" in refuses("compare", finished, run)
     Run(run).write_text("evaluations/test.json", "{")
@@ -473,7 +476,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
     line = refuses("train", waves, "--out", tmp_path / "run")
     assert "loss term l_pre became nan on the mini-batch of training step 3" in line
     assert "lower training.lr or the weight of that term" in line
-    assert "K=5 2 steps" in says("evaluate", tmp_path / "run", "--tasks", 2)
+    assert "5-shot, 2 steps" in says("evaluate", tmp_path / "run", "--tasks", 2)
 
 
 @pytest.mark.parametrize(
@@ -585,11 +588,12 @@ def test_what_cannot_be_written_is_shown(
     monkeypatch.setattr(Run, "save_evaluation", refuse)
     with pytest.warns(UserWarning, match="not kept in the run: cannot write it"):
         assert main(["evaluate", str(run), "--tasks", "2", "--json", str(tmp_path / "a")]) == 0
-    assert "K=5 1 steps" in capsys.readouterr().out
-    assert [*json.loads((tmp_path / "a").read_text())["cells"]] == ["K=5 1 steps", "K=5 2 steps"]
+    assert "5-shot, 1 step" in capsys.readouterr().out
+    cells = json.loads((tmp_path / "a").read_text())["cells"]
+    assert [cell["steps"] for cell in cells] == [1, 2]
     assert main(["train", str(waves), "--out", str(tmp_path / "new")]) == 2
     captured = capsys.readouterr()
-    assert "K=5 1 steps" in captured.out and "Read-only file system" in captured.err
+    assert "5-shot, 1 step" in captured.out and "Read-only file system" in captured.err
 
 
 def test_a_record_that_cannot_be_written_is_shown(

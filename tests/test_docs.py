@@ -22,6 +22,7 @@ from docs.generate import hooks, reference
 from omnitraining import cli
 from omnitraining.config import experiment
 from omnitraining.errors import CalibrationWarning, InputError
+from omnitraining.evaluation import CellKey
 from omnitraining.experiments import running
 from omnitraining.experiments.experiment import experiments
 from omnitraining.runs.run import Run
@@ -201,10 +202,10 @@ def test_pages_of_experiments_show_their_records() -> None:
     for shipped in experiments():
         assert f"omni reproduce {shipped.name}" in made[f"experiments/{shipped.name}.md"]
         assert shipped.title == hooks.experiments.experiments()[shipped.name].values["title"]
-    record = hooks.experiments.record("glyphs")
+    record = hooks.experiments.experiments()["glyphs"].record
     assert record is not None
-    cell = record["rows"]["baseline"]["cells"]["digits 5-way 1-shot"]["heads"]["ensemble"]
-    assert f"{cell['mean']:.1f} ± {cell['interval']:.1f}" in made["experiments/glyphs.md"]
+    mean = record.rows["baseline"].cells[CellKey("digits", 5, 1)].ensemble
+    assert f"{mean.mean:.1f} ± {mean.interval:.1f}" in made["experiments/glyphs.md"]
     assert "has not been measured" in made["experiments/table2.md"]
 
 

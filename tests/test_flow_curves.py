@@ -1,12 +1,14 @@
 """Figures 10 and 11: what is drawn of the runs, against numbers written by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from omnitraining.errors import InputError
-from omnitraining.experiments.figures import flow_attention, flow_curves
+from omnitraining.experiments.figures import canvas, flow_attention, flow_curves
+from omnitraining.experiments.record import from_json
 from omnitraining.runs.run import Run
 
 HEADER = "step,name,value\n"
@@ -55,7 +57,10 @@ def test_runs_without_scores_of_flows_are_one_line(tmp_path: Path) -> None:
 
 
 def cell(**means: float) -> dict[str, Any]:
-    return {"heads": {head: {"mean": mean, "interval": 1.0} for head, mean in means.items()}}
+    return {
+        "tasks": "h",
+        "heads": {head: {"mean": mean, "interval": 1.0} for head, mean in means.items()},
+    }
 
 
 def row(method: str, **means: float) -> dict[str, Any]:
@@ -75,14 +80,16 @@ def row(method: str, **means: float) -> dict[str, Any]:
 def test_every_flow_is_drawn_beside_its_counterpart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = {
-        "title": "Flows", "reference": "omni", "seeds": 2, "unit": "accuracy %",
+    values = {
+        "experiment": "flows", "title": "Flows", "paper": "nothing", "command": "omni",
+        "reference": "omni", "seeds": 2, "tasks": 9, "unit": "accuracy %", "higher_is_better": True,
         "rows": {
             "omni": row("omni-training", pre=50, meta=60, ensemble=70),
             "alone": row("pre-training", pre=40, ensemble=40),
             "episodes": row("meta-training", meta=30, ensemble=30),
         },
     }  # fmt: skip
+    record = from_json(values)
     assert flow_curves.counterparts(record) == {"pre": "alone", "meta": "episodes"}
     names = {"omni": OMNI, "alone": OMNI, "episodes": OMNI}
     runs = {
@@ -91,7 +98,12 @@ def test_every_flow_is_drawn_beside_its_counterpart(
         for name, rows in names.items()
     }  # fmt: skip
     figures: list[Any] = []
-    monkeypatch.setattr(flow_curves.plt, "close", figures.append)  # type: ignore[attr-defined]
+
+    def saved(figure: Any, path: Path, **options: Any) -> Path:
+        figures.append(figure)
+        return canvas.save(figure, path, **options)
+
+    monkeypatch.setattr(flow_curves, "save", saved)
     path = flow_curves.draw(record, runs, tmp_path / "a.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     (figure,) = figures
@@ -125,6 +137,6 @@ def test_attention_is_drawn_of_the_first_run_of_each_row_the_reference_last(
     monkeypatch.setattr(f"{grid}.rows_of_task", lambda source, *task: [(source, task)])
     monkeypatch.setattr(f"{grid}.draw", lambda rows, path: asked.extend(rows) or path)
     monkeypatch.setattr(flow_attention, "find", lambda path, trust: path.name)
-    path = flow_attention.draw({"reference": "omni"}, runs, tmp_path / "a.png")
+    path = flow_attention.draw(SimpleNamespace(reference="omni"), runs, tmp_path / "a.png")
     assert path == tmp_path / "a.png"
     assert asked == [("alone-0", ("omni-0", 8)), ("omni-0", ("omni-0", 8))]

@@ -1,48 +1,57 @@
 """Records that were measured in several places become one."""
 
 import copy
-import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from omnitraining.errors import InputError
-from omnitraining.experiments.claims import Claim, judge
+from omnitraining.evaluation import CellKey, Difference
+from omnitraining.experiments.claims import Claim, verdict
+from omnitraining.experiments.record import (
+    Column,
+    Comparison,
+    Mean,
+    Record,
+    Row,
+    TrainingFacts,
+    read_record,
+    write_record,
+)
 from results.merging import merged
 
-Record = dict[str, Any]
+A, B, C = (CellKey(name) for name in "abc")
 ROOT = Path(__file__).parent.parent
 
 
 def record(reference: str, rows: dict[str, dict[str, float]], **claims: float) -> Record:
     """A record of rows of means by cell, with paired differences to the reference."""
-    made = {
-        row: {
-            "cells": {
-                cell: {
-                    "tasks": cell,
-                    "heads": {"ensemble": {"mean": mean, "interval": 1.0}},
-                    "reference_minus_this": {
-                        "mean": rows[reference][cell] - mean, "interval": 0.1},
-                }
+    made = {}
+    for name, cells in rows.items():
+        made[name] = Row(
+            {
+                CellKey(cell): Column(
+                    cell,
+                    {"ensemble": Mean(mean, 1.0)},
+                    Difference(rows[reference][cell] - mean, 0.1),
+                )
                 for cell, mean in cells.items()
             },
-            "settings": {cell: {"seconds": [mean]} for cell, mean in cells.items()},
-        }
-        for row, cells in rows.items()
-    }  # fmt: skip
+            {cell: TrainingFacts(seconds=[mean]) for cell, mean in cells.items()},
+        )
     kept = [
-        {"row": row, "head": "ensemble", "rival": reference,
-         "cells": {cell: {"mean": gap, "interval": 0.1} for cell in rows[row]}}
+        Comparison(
+            row, "ensemble", reference, {CellKey(c): Difference(gap, 0.1) for c in rows[row]}
+        )
         for row, gap in claims.items()
-    ]  # fmt: skip
-    return {
-        "experiment": "mine", "unit": "accuracy %", "higher_is_better": True,
-        "reference": reference, "rows": made, "claims": kept,
-    }  # fmt: skip
+    ]
+    return Record(
+        "mine", "Mine", "nothing", "omni", "accuracy %", True, reference, 600, 1,
+        rows=made, claims=kept,
+    )  # fmt: skip
 
 
 OLD = record("omni", {"omni": {"a": 9.0, "b": 8.0}, "proto": {"a": 8.5, "b": 6.0}}, proto=-0.5)
@@ -53,37 +62,34 @@ def test_other_rows_are_added_and_compared_as_independent_with_the_old_ones() ->
     before = copy.deepcopy(OLD)
     both = merged(OLD, new)
     assert before == OLD, "neither record is changed"
-    assert [*both["rows"]] == ["omni", "proto", "maml", "plain"] and both["reference"] == "omni"
-    assert "reference_minus_this" not in both["rows"]["maml"]["cells"]["a"]
-    assert both["rows"]["proto"] == OLD["rows"]["proto"]
+    assert [*both.rows] == ["omni", "proto", "maml", "plain"] and both.reference == "omni"
+    assert both.rows["maml"].cells[A].reference_minus_this is None
+    assert both.rows["proto"] == OLD.rows["proto"]
     # 9.0 - 8.8 of two means with an interval of 1 each is nothing; paired, 0.1 would be less.
-    verdict = judge(Claim("omni", above="maml"), [both])
-    assert (verdict.better, verdict.cells, verdict.is_paired) == (0, 1, False)
-    assert judge(Claim("omni", level="proto", margin=1), [both]).is_paired
-    plain = judge(Claim("maml", above="plain"), [both])
+    found = verdict(Claim("omni", better_than="maml"), [both])
+    assert (found.better, found.cells, found.is_paired) == (0, 1, False)
+    assert verdict(Claim("omni", equivalent_to="proto", margin=1), [both]).is_paired
+    plain = verdict(Claim("maml", better_than="plain"), [both])
     assert (plain.better, plain.cells, plain.is_paired) == (1, 1, False)
-    assert {(c["row"], *c["cells"]) for c in both["claims"]} == {
-        ("plain", "a"),
-        ("proto", "a", "b"),
-    }
+    assert {(c.row, *c.cells) for c in both.claims} == {("plain", A), ("proto", A, B)}
 
 
 def test_a_cell_measured_anew_replaces_the_old_one_and_its_differences() -> None:
     both = merged(OLD, record("proto", {"proto": {"a": 7.0}}))
-    assert both["rows"]["proto"]["cells"]["a"]["heads"]["ensemble"]["mean"] == 7.0
-    assert "reference_minus_this" not in both["rows"]["proto"]["cells"]["a"]
-    assert both["rows"]["proto"]["cells"]["b"] == OLD["rows"]["proto"]["cells"]["b"]
-    assert both["rows"]["proto"]["settings"] == {"a": {"seconds": [7.0]}, "b": {"seconds": [6.0]}}
-    assert [[*claim["cells"]] for claim in both["claims"]] == [["b"]]
-    verdict = judge(Claim("omni", above="proto"), [both])
-    assert (verdict.better, verdict.cells, verdict.is_paired) == (2, 2, False)
+    assert both.rows["proto"].cells[A].ensemble.mean == 7.0
+    assert both.rows["proto"].cells[A].reference_minus_this is None
+    assert both.rows["proto"].cells[B] == OLD.rows["proto"].cells[B]
+    assert [t.seconds for t in both.rows["proto"].trainings.values()] == [[7.0], [6.0]]
+    assert [[*claim.cells] for claim in both.claims] == [[B]]
+    found = verdict(Claim("omni", better_than="proto"), [both])
+    assert (found.better, found.cells, found.is_paired) == (2, 2, False)
 
 
 def test_another_setting_of_all_rows_keeps_its_own_differences() -> None:
     both = merged(OLD, record("omni", {"omni": {"c": 5.0}, "proto": {"c": 4.0}}, proto=-1.0))
-    assert both["rows"]["proto"]["cells"]["c"]["reference_minus_this"]["mean"] == 1.0
-    assert judge(Claim("omni", above="proto"), [both]).is_paired
-    assert both["claims"][0]["cells"].keys() == {"a", "b", "c"}
+    assert both.rows["proto"].cells[C].reference_minus_this == Difference(1.0, 0.1)
+    assert verdict(Claim("omni", better_than="proto"), [both]).is_paired
+    assert both.claims[0].cells.keys() == {A, B, C}
 
 
 def test_merging_with_itself_changes_nothing() -> None:
@@ -92,10 +98,10 @@ def test_merging_with_itself_changes_nothing() -> None:
 
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(InputError, match="'mine' and 'other' cannot be merged"):
-        merged(OLD, {**OLD, "experiment": "other"})
+        merged(OLD, replace(OLD, experiment="other"))
     new = record("maml", {"maml": {"a": 8.8}})
-    new["rows"]["maml"]["cells"]["a"]["tasks"] = "others"
-    with pytest.raises(InputError, match="maml was judged on other tasks of 'a'"):
+    new.rows["maml"].cells[A].tasks = "others"
+    with pytest.raises(InputError, match="maml was evaluated on other tasks of 'a'"):
         merged(OLD, new)
 
 
@@ -103,16 +109,16 @@ def test_the_script_merges_files(tmp_path: Path) -> None:
     script = tmp_path / "merge.py"
     script.write_text((ROOT / "results" / "merge.py").read_text())
     (tmp_path / "merging.py").write_text((ROOT / "results" / "merging.py").read_text())
-    (tmp_path / "mine.json").write_text(json.dumps(OLD))
+    write_record(tmp_path / "mine.json", OLD)
     (tmp_path / "new").mkdir()
     new = record("maml", {"maml": {"a": 8.8}})
     for name in ("mine.json", "first.json"):
-        (tmp_path / "new" / name).write_text(json.dumps(new))
+        write_record(tmp_path / "new" / name, new)
         subprocess.run([sys.executable, script, tmp_path / "new" / name], check=True)
-    assert json.loads((tmp_path / "mine.json").read_text()) == merged(OLD, new)
-    assert json.loads((tmp_path / "first.json").read_text()) == new
-    new["rows"]["maml"]["settings"]["a"]["provenance"] = {"commit": "abc1234-dirty"}
-    (tmp_path / "new" / "dirty.json").write_text(json.dumps(new))
+    assert read_record(tmp_path / "mine.json") == merged(OLD, new)
+    assert read_record(tmp_path / "first.json") == new
+    new.rows["maml"].trainings["a"].provenance["commit"] = "abc1234-dirty"
+    write_record(tmp_path / "new" / "dirty.json", new)
     command = [sys.executable, script, tmp_path / "new" / "dirty.json"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "uncommitted changes" in refused.stderr

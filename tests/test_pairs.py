@@ -7,6 +7,7 @@ import pytest
 
 from omnitraining.experiments.experiment import find_experiment
 from omnitraining.experiments.figures import pairs
+from omnitraining.experiments.record import Record, from_json
 
 PROTO, GNN = {"class_path": "ProtoNet"}, {"class_path": "GNN"}
 PLAIN, NOISY = {"class_path": "Conv4"}, {"class_path": "FeatureWise"}
@@ -15,7 +16,7 @@ PLAIN, NOISY = {"class_path": "Conv4"}, {"class_path": "FeatureWise"}
 def row(method: str, meta: object, *numbers: tuple[float, float], backbone: object = PLAIN) -> Any:
     names = ("birds 5-way 1-shot", "birds 5-way 5-shot", "cars 5-way 1-shot")
     cells = {
-        name: {"heads": {"ensemble": {"mean": mean, "interval": interval}}}
+        name: {"tasks": name, "heads": {"ensemble": {"mean": mean, "interval": interval}}}
         for name, (mean, interval) in zip(names, numbers, strict=False)
     }
     return {
@@ -25,7 +26,7 @@ def row(method: str, meta: object, *numbers: tuple[float, float], backbone: obje
 
 
 @pytest.fixture
-def record() -> dict[str, Any]:
+def record() -> Record:
     noisy = row("meta-training", PROTO, (10.0, 1.0), backbone=NOISY)
     rows = {
         "ft-proto": noisy,
@@ -34,29 +35,36 @@ def record() -> dict[str, Any]:
         "baseline": row("pre-training", PROTO, (59.0, 1.0), (81.0, 1.0), (45.0, 1.0)),
         "protonet": row("meta-training", PROTO, (55.0, 1.0), (77.0, 2.5)),
     }
-    return {"title": "birds", "rows": rows, "higher_is_better": True}
+    return from_json(
+        {
+            "experiment": "birds", "title": "birds", "paper": "nothing", "command": "omni",
+            "unit": "accuracy %", "higher_is_better": True, "reference": "omni-proto",
+            "tasks": 600, "seeds": 1, "rows": rows,
+        }
+    )  # fmt: skip
 
 
-def test_a_row_is_paired_with_its_algorithm_alone_on_the_same_backbone(record: Any) -> None:
+def test_a_row_is_paired_with_its_algorithm_alone_on_the_same_backbone(record: Record) -> None:
     assert pairs.pairs(record) == {"omni-proto": "protonet"}
 
 
-def test_verdicts_count_cells_above_and_clearly_above(record: Any) -> None:
-    assert pairs.verdicts(record) == [
+def test_leads_count_cells_above_and_clearly_above(record: Record) -> None:
+    assert pairs.leads(record) == [
         ("omni-proto", "protonet", 2, 2, 1),  # 60 against 55 ± 2; 80 against 77 ± 3.5
         ("omni-proto", "baseline", 3, 2, 1),  # 1 above, 1 below, 5 above
     ]
 
 
-def test_rows_of_several_settings_are_paired_too(record: Any) -> None:
-    for results in record["rows"].values():
-        results["settings"] = {"one": {"config": results.pop("config")}}
+def test_rows_of_several_settings_are_paired_too(record: Record) -> None:
+    for results in record.rows.values():
+        results.trainings = {"one": results.training, "two": results.training}
     assert pairs.pairs(record) == {"omni-proto": "protonet"}
 
 
-def test_the_figure_is_drawn_with_cells_missing(record: Any, tmp_path: Path) -> None:
+def test_the_figure_is_drawn_with_cells_missing(record: Record, tmp_path: Path) -> None:
     assert pairs.draw(record, {}, tmp_path / "pairs.png").stat().st_size > 10_000
-    del record["rows"]["protonet"], record["rows"]["baseline"], record["rows"]["ft-proto"]
+    for name in ("protonet", "baseline", "ft-proto"):
+        del record.rows[name]
     assert pairs.draw(record, {}, tmp_path / "few.png").is_file()
 
 

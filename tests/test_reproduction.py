@@ -15,11 +15,13 @@ import yaml
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, load_run, parse, read_config
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Cell, Evaluation, half_width
-from omnitraining.experiments import records, reproduction
+from omnitraining.evaluation import Cell, CellKey, Difference, Evaluation, half_width
+from omnitraining.experiments import reproduction
 from omnitraining.experiments.experiment import Experiment, experiments, find_experiment
-from omnitraining.experiments.records import pool
+from omnitraining.experiments.record import Record, read_record
+from omnitraining.experiments.recording import pool
 from omnitraining.experiments.reproduction import reproduce
+from omnitraining.experiments.tables import costs
 from omnitraining.runs.run import Run
 
 SUITES = [experiment.name for experiment in experiments()]
@@ -103,7 +105,8 @@ def test_merging_changes_none_of_its_parts() -> None:
 
 
 def evaluation(tasks_hash: str, *scores: float) -> Evaluation:
-    return Evaluation("accuracy %", True, {"cell": Cell(tasks_hash, {"ensemble": [*scores]})})
+    cells = {CellKey("cell"): Cell(tasks_hash, {"ensemble": [*scores]})}
+    return Evaluation("accuracy %", True, cells)
 
 
 def test_pooling_takes_the_mean_over_seeds_task_by_task() -> None:
@@ -112,7 +115,7 @@ def test_pooling_takes_the_mean_over_seeds_task_by_task() -> None:
 
 
 def test_seeds_on_different_tasks_are_not_pooled() -> None:
-    with pytest.raises(InputError, match="seeds were judged on different tasks of 'cell'"):
+    with pytest.raises(InputError, match="seeds were evaluated on different tasks of 'cell'"):
         pool([evaluation("h", 1.0), evaluation("other", 1.0)])
 
 
@@ -148,34 +151,30 @@ def test_every_shipped_configuration_parses_and_says_what_it_is(path: Path) -> N
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda p: p.stem)
 def test_committed_results_have_what_tables_and_figures_need(path: Path) -> None:
-    record = json.loads(path.read_text())
+    record = read_record(path)
     check_record(record)
-    if "intervals" in record:  # earlier ones are from trees with uncommitted changes, in part
-        for results in record["rows"].values():
-            for made in results.get("settings", {"": results}).values():
-                assert not made["provenance"]["commit"].endswith("-dirty")
+    trainings = [facts for row in record.rows.values() for facts in row.trainings.values()]
+    if all(facts.steps for facts in trainings):  # of version 0.1, some are from changed trees
+        assert not any(facts.provenance["commit"].endswith("-dirty") for facts in trainings)
 
 
 # --- running them ---
 
 
-def check_record(record: dict[str, Any]) -> None:
-    for name in ("experiment", "title", "paper", "command", "unit", "higher_is_better"):
-        assert name in record
-    rows = record["rows"]
-    assert record["reference"] == next(iter(rows)) and record["seeds"] >= 1
-    cells = next(iter(rows.values()))["cells"].keys()
-    for row, results in rows.items():
-        assert "settings" in results or results["cells"].keys() == cells
-        for made in results.get("settings", {"": results}).values():
-            for facts in ("config", "seconds", "peak_mib", "best_step", "provenance"):
-                assert made[facts]
-        for cell in results["cells"].values():
-            assert cell["tasks"] and "ensemble" in cell["heads"]
-            for head in cell["heads"].values():
-                assert head["interval"] >= 0 and len(head["by_seed"]) == record["seeds"]
-            if row == record["reference"]:
-                assert cell["reference_minus_this"] == {"mean": 0, "interval": 0}
+def check_record(record: Record) -> None:
+    assert record.reference == next(iter(record.rows)) and record.seeds >= 1
+    keys = record.rows[record.reference].cells.keys()
+    for name, row in record.rows.items():
+        assert len(row.trainings) > 1 or "" not in row.trainings or row.cells.keys() == keys
+        for facts in row.trainings.values():
+            assert facts.config and facts.seconds and facts.peak_mib and facts.best_step
+            assert facts.provenance
+        for column in row.cells.values():
+            assert column.tasks and "ensemble" in column.heads
+            for mean in column.heads.values():
+                assert mean.interval >= 0 and len(mean.by_seed) == record.seeds
+            if name == record.reference:
+                assert column.reference_minus_this == Difference(0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +205,12 @@ def reproduced(
 def test_every_experiment_runs_and_draws_its_figure(reproduced: tuple[Experiment, Path]) -> None:
     experiment, path = reproduced
     assert path.name == f"{experiment.name}.json"
-    record = json.loads(path.read_text())
+    record = read_record(path)
     check_record(record)
-    assert list(record["rows"]) == list(experiment.rows) and record["tasks"] == 20
-    assert record["command"] == f"omni reproduce {experiment.name} --smoke"
+    assert list(record.rows) == list(experiment.rows) and record.tasks == 20
+    assert record.command == f"omni reproduce {experiment.name} --smoke"
     if not experiment.draw:
-        assert all(len(row["validation"]) == 1 for row in record["rows"].values())
+        assert all(len(row.training.validation) == 1 for row in record.rows.values())
         return
     picture = path.with_suffix(".png").read_bytes()
     assert picture.startswith(b"\x89PNG\r\n")
@@ -221,22 +220,22 @@ def test_every_experiment_runs_and_draws_its_figure(reproduced: tuple[Experiment
 
 def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Experiment, Path]) -> None:
     experiment, path = reproduced
-    record = json.loads(path.read_text())
-    reference = load(path, record["reference"])
-    for row, results in record["rows"].items():
+    record = read_record(path)
+    reference = load(path, record.reference)
+    for row, results in record.rows.items():
         found = load(path, row)
-        assert list(results["cells"]) == list(found)
-        for name, cell in results["cells"].items():
-            assert cell["tasks"] == found[name]["tasks_hash"]
+        assert list(results.cells) == list(found)
+        for name, cell in results.cells.items():
+            assert cell.tasks == found[name]["tasks_hash"]
             scores = {head: numbers(s) for head, s in found[name]["scores"].items()}
-            assert cell["heads"].keys() == scores.keys()
+            assert cell.heads.keys() == scores.keys()
             for head, (mean, interval) in scores.items():
-                written = cell["heads"][head]
-                assert written["mean"] == pytest.approx(mean, rel=1e-3)
-                assert written["by_seed"] == pytest.approx([mean], rel=1e-3)
-                assert written["interval"] == pytest.approx(interval, rel=1e-3, abs=1e-9)
-            if cell["tasks"] != reference[name]["tasks_hash"]:
-                assert "reference_minus_this" not in cell  # as in a search among environments
+                written = cell.heads[head]
+                assert written.mean == pytest.approx(mean, rel=1e-3)
+                assert written.by_seed == pytest.approx([mean], rel=1e-3)
+                assert written.interval == pytest.approx(interval, rel=1e-3, abs=1e-9)
+            if cell.tasks != reference[name]["tasks_hash"]:
+                assert cell.reference_minus_this is None  # as in a search among environments
                 continue
             gaps = [
                 one - other
@@ -247,21 +246,21 @@ def test_a_record_holds_the_numbers_of_its_runs(reproduced: tuple[Experiment, Pa
                 )
             ]
             mean, interval = numbers(gaps)
-            gap = cell["reference_minus_this"]
-            assert gap["mean"] == pytest.approx(mean, rel=1e-3, abs=1e-5)
-            assert gap["interval"] == pytest.approx(interval, rel=1e-3, abs=1e-5)
+            gap = cell.reference_minus_this
+            assert gap and gap.mean == pytest.approx(mean, rel=1e-3, abs=1e-5)
+            assert gap.interval == pytest.approx(interval, rel=1e-3, abs=1e-5)
         config = yaml.safe_load(
             (path.parent / f"{row}-{experiment.seeds[0]}/config.yaml").read_text()
         )
         if config.get("start_from"):  # a record names no folder of the machine
             config["start_from"] = Path(config["start_from"]).name
-        assert results["config"] == config
+        assert results.training.config == config
 
 
-def load(path: Path, row: str) -> dict[str, Any]:
+def load(path: Path, row: str) -> dict[CellKey, dict[str, Any]]:
     (folder,) = path.parent.glob(f"{row}-[0-9]*")
-    cells: dict[str, Any] = json.loads((folder / "evaluations/test.json").read_text())["cells"]
-    return cells
+    cells = json.loads((folder / "evaluations/test.json").read_text())["cells"]
+    return {CellKey.from_json(cell): cell for cell in cells}
 
 
 def numbers(scores: list[float]) -> tuple[float, float]:
@@ -302,26 +301,27 @@ def test_several_seeds_are_pooled(
     small = dataclasses.replace(experiment, rows=rows)
     monkeypatch.setattr(reproduction, "find_experiment", lambda name: small)
     path = reproduce("figure5", tmp_path, smoke=True, seeds=[1, 2])
-    record = json.loads(path.read_text())
+    record = read_record(path)
     check_record(record)
-    assert record["seeds"] == 2
-    for row, results in record["rows"].items():
+    assert record.seeds == 2
+    for row, results in record.rows.items():
         folders = [Run(tmp_path / f"{row}-{seed}") for seed in (1, 2)]
         assert [load_run(folder).seed for folder in folders] == [1, 2]
-        for name, cell in results["cells"].items():
+        for name, cell in results.cells.items():
             both = [run.load_evaluation().cells[name].scores["ensemble"] for run in folders]
             mean, interval = torch.tensor(both).mean().item(), half_width(torch.tensor(both))
-            head = cell["heads"]["ensemble"]
-            assert (head["mean"], head["interval"]) == pytest.approx((mean, interval), rel=1e-3)
-            assert head["by_seed"] == pytest.approx([*map(lambda s: numbers(s)[0], both)], rel=1e-3)
+            head = cell.ensemble
+            assert (head.mean, head.interval) == pytest.approx((mean, interval), rel=1e-3)
+            assert head.by_seed == pytest.approx([*map(lambda s: numbers(s)[0], both)], rel=1e-3)
 
 
 def test_policies_are_trained_in_a_setting_and_drawn(shrunk: Any, tmp_path: Path) -> None:
     path = reproduce("figure8", tmp_path, smoke=True, settings=["navigation"])
-    record = json.loads(path.read_text())
+    record = read_record(path)
     check_record(record)
-    assert list(record["rows"]) == list(shrunk("figure8").rows)
-    assert list(record["rows"]["maml"]["cells"]) == [f"navigation {k} steps" for k in range(5)]
+    assert list(record.rows) == list(shrunk("figure8").rows)
+    keys = [CellKey("navigation", steps=step) for step in range(5)]
+    assert list(record.rows["maml"].cells) == keys
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -372,7 +372,7 @@ def test_impossible_budgets_are_refused(budget: float, tmp_path: Path) -> None:
 def test_only_some_rows_may_be_trained(shrunk: Any, tmp_path: Path) -> None:
     path = reproduce("figure5", tmp_path, smoke=True, only=["maml"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["figure5.json", "maml-0"]  # no figure
-    assert list(json.loads(path.read_text())["rows"]) == ["maml"]
+    assert list(read_record(path).rows) == ["maml"]
     assert instantiate(parse(yaml.safe_load((tmp_path / "maml-0/config.yaml").read_text())))
 
 
@@ -388,15 +388,15 @@ def test_steps_of_all_rows_are_timed_and_the_record_has_their_seconds(
 ) -> None:
     path = reproduce("demo", tmp_path, smoke=True, cost=True)
     assert [p.name for p in tmp_path.iterdir()] == ["demo.costs.json"]  # nothing was trained
-    costs = json.loads(path.read_text())["rows"]
-    assert list(costs) == [*find_experiment("demo").rows]
-    one = {row: by[""] for row, by in costs.items()}
+    timed = json.loads(path.read_text())["rows"]
+    assert list(timed) == [*find_experiment("demo").rows]
+    one = {row: by[""] for row, by in timed.items()}
     assert all(cost["seconds"] > 0 for cost in one.values())
-    record = json.loads(reproduce("demo", tmp_path, smoke=True).read_text())
-    for row, found in record["rows"].items():
-        assert found["multiply_adds_per_step"] == one[row]["multiply_adds"]
-        assert found["seconds_per_step"][""] == pytest.approx(one[row]["seconds"], rel=1e-3)
-        assert re.search(r" s \(.* ms a step\)$", records.costs(record)[row][0])
+    record = read_record(reproduce("demo", tmp_path, smoke=True))
+    for row, results in record.rows.items():
+        assert results.training.multiply_adds_per_step == one[row]["multiply_adds"]
+        assert results.seconds_per_step[""] == pytest.approx(one[row]["seconds"], rel=1e-3)
+        assert re.search(r" s \(.* ms a step\)$", costs(record)[row][0])
     parts = one["baseline"]["multiply_adds"] + one["protonet"]["multiply_adds"]
     assert one["ensemble"]["multiply_adds"] == one["joint-training"]["multiply_adds"] == parts
     assert one["omni-training"]["multiply_adds"] > parts

@@ -21,7 +21,7 @@ import omnitraining
 from omnitraining.cli import main
 from omnitraining.config.run_config import load_model
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.evaluation import Cell, CellKey, Evaluation
 from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.io import files
 from omnitraining.io.files import atomic_path, locked, write_atomic
@@ -458,7 +458,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = Run(tmp_path, create=True)
-    cells = {"latin 5-way 1-shot": Cell("abc", {"pre": [1 / 3, 100.0], "ensemble": [0.1, 1e-30]})}
+    cells = {CellKey("latin", 5, 1): Cell("abc", {"pre": [1 / 3, 100.0], "ensemble": [0.1, 1e-30]})}
     evaluation = Evaluation("accuracy %", True, cells)
     run.save_evaluation("test", evaluation)
     assert run.load_evaluation() == evaluation

@@ -1,6 +1,5 @@
 """Sweeps: all combinations, in any number of processes, whatever fails or is killed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,8 @@ from omnitraining.cli import main
 from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
 from omnitraining.experiments.figures import varied_fields
-from omnitraining.experiments.variation import Cell, cells, given_fields, listed
+from omnitraining.experiments.grid import Combination, combinations, given_fields, listed
+from omnitraining.experiments.record import Record, from_json, read_record
 from omnitraining.runs.run import Run
 from tests.reference.tiny import SINUSOIDS
 
@@ -43,16 +43,15 @@ def swept(waves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / f"{folder.name}.json").read_text())
-    return record
+def record_of(folder: Path) -> Record:
+    return read_record(folder / f"{folder.name}.json")
 
 
 def scores(folder: Path) -> dict[str, Any]:
     """Scores of every task, by run and cell."""
     return {
         path.parents[1].name: {
-            name: cell.scores for name, cell in Run(path.parents[1]).load_evaluation().cells.items()
+            key: cell.scores for key, cell in Run(path.parents[1]).load_evaluation().cells.items()
         }
         for path in folder.glob("*/evaluations/test.json")
     }
@@ -86,7 +85,7 @@ def test_the_product_is_in_order_and_one_value_is_the_same_in_all(waves: Path) -
         "problem.waves": ["7"],
         "training.lr": ["0.1", "0.2"],
     }
-    found = cells(waves, fields)
+    found = combinations(waves, fields)
     assert [cell.label for cell in found] == [
         f"distill_weight={w}, lr={lr}" for w in (0, 1) for lr in (0.1, 0.2)
     ]
@@ -97,12 +96,14 @@ def test_the_product_is_in_order_and_one_value_is_the_same_in_all(waves: Path) -
 
 
 def test_fields_of_the_same_last_name_are_told_apart(waves: Path) -> None:
-    found = cells(waves, {"pretraining.lr": ["0.1", "0.2"], "metatraining.lr": ["0.3", "0.4"]})
+    found = combinations(
+        waves, {"pretraining.lr": ["0.1", "0.2"], "metatraining.lr": ["0.3", "0.4"]}
+    )
     assert found[0].label == "pretraining.lr=0.1, metatraining.lr=0.3"
 
 
 def test_classes_can_be_swept_and_their_options_are_their_own(waves: Path) -> None:
-    found = cells(waves, {"method": ["omni-training", "meta-training"], "backbone": ["MLP"]})
+    found = combinations(waves, {"method": ["omni-training", "meta-training"], "backbone": ["MLP"]})
     assert [cell.values["method"] for cell in found] == ["omni-training", "meta-training"]
     assert found[0].values["backbone"]["init_args"]["hidden"] == [8, 8]
 
@@ -110,7 +111,7 @@ def test_classes_can_be_swept_and_their_options_are_their_own(waves: Path) -> No
 def test_folders_have_harmless_and_different_names() -> None:
     long = ", ".join(f"field{i}={i}" for i in range(40))
     labels = ["w=1, lr=0.1", "data=../../etc", "data=.._.._etc", "vote=[pre,joint]", long]
-    names = [Cell(label, {}, {}).folder for label in labels]
+    names = [Combination(label, {}, {}).folder for label in labels]
     assert len({*names}) == len(names)
     assert all("/" not in name and len(name) <= 100 for name in names)
 
@@ -160,31 +161,29 @@ def test_wrong_input_is_one_line_before_anything_runs(
 
 def test_a_failed_run_leaves_the_others_alone(swept: Path) -> None:
     record = record_of(swept)
-    assert [*record["rows"]] == ["distill_weight=0, lr=0.01", "distill_weight=1, lr=0.01"]
-    assert record["reference"] == "distill_weight=0, lr=0.01" and record["seeds"] == 2
-    assert record["command"].endswith(
-        "--loss.distill_weight 0,1 --training.lr 0.01,1e30 --seeds 0,1"
-    )
-    assert sorted(record["failed"]) == [
+    assert [*record.rows] == ["distill_weight=0, lr=0.01", "distill_weight=1, lr=0.01"]
+    assert record.reference == "distill_weight=0, lr=0.01" and record.seeds == 2
+    assert record.command.endswith("--loss.distill_weight 0,1 --training.lr 0.01,1e30 --seeds 0,1")
+    assert sorted(record.failed or {}) == [
         f"distill_weight={w},lr=1e30-{seed}" for w in (0, 1) for seed in (0, 1)
     ]
-    assert all("lower training.lr" in reason for reason in record["failed"].values())
-    for row in record["rows"].values():
-        assert row["of_seeds"] == [0, 1] and row["provenance"]["machine"]
-        assert all(seconds > 0 for seconds in row["seconds"])
+    assert all("lower training.lr" in reason for reason in (record.failed or {}).values())
+    for row in record.rows.values():
+        assert row.of_seeds == [0, 1] and row.training.provenance["machine"]
+        assert all(seconds > 0 for seconds in row.training.seconds)
 
 
 def test_the_numbers_are_those_of_the_runs(swept: Path) -> None:
-    rows, found = record_of(swept)["rows"], scores(swept)
+    rows, found = record_of(swept).rows, scores(swept)
     for label, folder in (("distill_weight=0, lr=0.01", "distill_weight=0,lr=0.01"),):
-        for name, cell in rows[label]["cells"].items():
-            both = [found[f"{folder}-{seed}"][name]["ensemble"] for seed in (0, 1)]
+        for key, column in rows[label].cells.items():
+            both = [found[f"{folder}-{seed}"][key]["ensemble"] for seed in (0, 1)]
             mean = sum(map(sum, both)) / sum(map(len, both))
-            assert cell["heads"]["ensemble"]["mean"] == pytest.approx(mean, rel=1e-3)
+            assert column.ensemble.mean == pytest.approx(mean, rel=1e-3)
     for name in found:
-        experiment = load_run(Run(swept / name))
-        assert experiment.seed == int(name[-1]) and experiment.training.lr == 0.01
-        assert experiment.loss.distill_weight == float(name[len("distill_weight=")])
+        config = load_run(Run(swept / name))
+        assert config.seed == int(name[-1]) and config.training.lr == 0.01
+        assert config.loss.distill_weight == float(name[len("distill_weight=")])
 
 
 def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
@@ -205,7 +204,7 @@ def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
         and "1/1 distill_weight=3-0: finished" in said.out
     )
     assert before == {file: file.stat().st_mtime_ns for file in before}
-    assert [*record_of(out)["rows"]] == ["distill_weight=0", "distill_weight=1", "distill_weight=3"]
+    assert [*record_of(out).rows] == ["distill_weight=0", "distill_weight=1", "distill_weight=3"]
     assert (out / "grid.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"holds a run with another training.steps: choose"):
         main_raises(waves, "--loss.distill_weight", "0,1", "--training.steps", 6, "--out", out)
@@ -240,21 +239,27 @@ def test_a_killed_sweep_goes_on_and_ends_alike(swept: Path, waves: Path, tmp_pat
 # --- the figure ---
 
 
-def record(varied: list[dict[str, Any]]) -> dict[str, Any]:
+def record(varied: list[dict[str, Any]]) -> Record:
     """A record whose means are the row's number."""
     head = {"interval": 0.5, "by_seed": [1.0]}
     rows = {
         str(i): {
             "varied": values,
             "cells": {
-                f"latin 5-way {shot}-shot": {"heads": {"ensemble": {**head, "mean": 50.0 + i}}}
+                f"latin 5-way {shot}-shot": {
+                    "tasks": "h",
+                    "heads": {"ensemble": {**head, "mean": 50.0 + i}},
+                }
                 for shot in (1, 5)
             },
         }
         for i, values in enumerate(varied)
     }
-    facts = {"title": "t", "unit": "accuracy %", "tasks": 9, "seeds": 1, "higher_is_better": True}
-    return {**facts, "rows": rows}
+    header = {
+        "experiment": "t", "title": "t", "paper": "", "command": "omni", "unit": "accuracy %",
+        "tasks": 9, "seeds": 1, "higher_is_better": True, "reference": "0",
+    }  # fmt: skip
+    return from_json({**header, "rows": rows})
 
 
 ONE = [{"w": 3}, {"w": 0.5}, {"w": 1}]

@@ -1,7 +1,6 @@
 """Tables of several settings: what is trained where, what is shown, and the paper's own tables."""
 
 import dataclasses
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,14 +22,15 @@ from omnitraining.config.run_config import instantiate, load_run, parse
 from omnitraining.datasets import placeholders, read
 from omnitraining.datasets.standards import STANDARDS
 from omnitraining.errors import InputError
-from omnitraining.evaluation import Cell, Evaluation
-from omnitraining.experiments import display, jobs, reproduction
-from omnitraining.experiments.claims import Claim
+from omnitraining.evaluation import Cell, CellKey, Difference, Evaluation
+from omnitraining.experiments import display, jobs, recording, reproduction
 from omnitraining.experiments.experiment import Experiment, completed, experiments, find_experiment
-from omnitraining.experiments.figures import tables
-from omnitraining.experiments.records import Shown, evaluations, join, rows_of
+from omnitraining.experiments.figures import canvas, tables
+from omnitraining.experiments.record import Mean, Record, TrainingFacts, from_json, read_record
+from omnitraining.experiments.recording import Selection, evaluations, join, make_record
 from omnitraining.experiments.report import sections
 from omnitraining.experiments.reproduction import reproduce
+from omnitraining.experiments.tables import reached, record_markdown, record_table
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification import photos
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
@@ -54,7 +54,7 @@ WAVES = Experiment(
         "many": {"problem": {"init_args": {**SMALL["init_args"], "test_shots": [9]}}},
     },
     rows={
-        "maml": {"method": "meta-training", "paper": {"K=2 1 steps": [1.5, 0.25]}},
+        "maml": {"method": "meta-training", "paper": {"2-shot, 1 step": [1.5, 0.25]}},
         "baseline": {"method": "pre-training", "settings": ["many"]},
     },
     smoke={},
@@ -95,9 +95,11 @@ def runs_in(folder: Path) -> list[str]:
     return sorted(str(f.parent.relative_to(folder)) for f in folder.rglob("provenance.json"))
 
 
-def record_of(folder: Path, name: str = "waves") -> Values:
-    record: Values = json.loads((folder / f"{name}.json").read_text())
-    return record
+def record_of(folder: Path, name: str = "waves") -> Record:
+    return read_record(folder / f"{name}.json")
+
+
+TWO, THREE, NINE = (CellKey(shots=shots, steps=1) for shots in (2, 3, 9))
 
 
 # --- settings ---
@@ -116,80 +118,86 @@ def test_a_row_is_trained_once_in_each_of_its_settings_with_each_seed(trained: P
 
 
 def test_a_record_joins_the_cells_of_the_settings(trained: Path) -> None:
-    rows = record_of(trained)["rows"]
-    assert list(rows["maml"]["cells"]) == ["K=2 1 steps", "K=3 1 steps", "K=9 1 steps"]
-    assert list(rows["baseline"]["cells"]) == ["K=9 1 steps"]
+    rows = record_of(trained).rows
+    assert list(rows["maml"].cells) == [TWO, THREE, NINE]
+    assert list(rows["baseline"].cells) == [NINE]
     for row, cell, setting in (
-        ("maml", "K=3 1 steps", "few"),
-        ("maml", "K=9 1 steps", "many"),
-        ("baseline", "K=9 1 steps", "many"),
+        ("maml", THREE, "few"),
+        ("maml", NINE, "many"),
+        ("baseline", NINE, "many"),
     ):
         means = [
             Run(trained / setting / f"{row}-{seed}").load_evaluation().cells[cell].mean()
             for seed in (0, 1)
         ]
-        head = rows[row]["cells"][cell]["heads"]["ensemble"]
-        assert head["by_seed"] == pytest.approx(means, rel=1e-3)
-        assert head["mean"] == pytest.approx(sum(means) / 2, rel=1e-3)
+        head = rows[row].cells[cell].ensemble
+        assert head.by_seed == pytest.approx(means, rel=1e-3)
+        assert head.mean == pytest.approx(sum(means) / 2, rel=1e-3)
 
 
 def test_a_record_says_how_the_runs_of_each_setting_were_made(trained: Path) -> None:
-    rows = record_of(trained)["rows"]
-    assert {row: list(made["settings"]) for row, made in rows.items()} == {
+    rows = record_of(trained).rows
+    assert {row: list(made.trainings) for row, made in rows.items()} == {
         "maml": ["few", "many"],
         "baseline": ["many"],
     }
-    for setting, facts in rows["maml"]["settings"].items():
-        shots = facts["config"]["problem"]["init_args"]["test_shots"]
+    for setting, facts in rows["maml"].trainings.items():
+        shots = facts.config["problem"]["init_args"]["test_shots"]
         assert shots == WAVES.settings[setting]["problem"]["init_args"]["test_shots"]
-        assert len(facts["seconds"]) == 2
+        assert len(facts.seconds) == 2
 
 
 def test_differences_are_taken_where_both_rows_have_results(trained: Path) -> None:
-    rows = record_of(trained)["rows"]
-    maml, baseline = (rows[row]["cells"]["K=9 1 steps"] for row in ("maml", "baseline"))
-    gap = maml["heads"]["ensemble"]["mean"] - baseline["heads"]["ensemble"]["mean"]
-    assert baseline["reference_minus_this"]["mean"] == pytest.approx(gap, abs=2e-3)
-    rows["maml"]["cells"].pop("K=9 1 steps")
-    assert all(cell["reference_minus_this"]["mean"] == 0 for cell in rows["maml"]["cells"].values())
+    rows = record_of(trained).rows
+    maml, baseline = (rows[row].cells[NINE] for row in ("maml", "baseline"))
+    gap = maml.ensemble.mean - baseline.ensemble.mean
+    assert baseline.reference_minus_this
+    assert baseline.reference_minus_this.mean == pytest.approx(gap, abs=2e-3)
+    gaps = [column.reference_minus_this for column in rows["maml"].cells.values()]
+    assert all(gap and gap.mean == 0 for gap in gaps)
 
 
-def test_differences_on_other_tasks_are_not_taken() -> None:
-    cells = {name: Cell("one", {"ensemble": [1.0, 4.0]}) for name in ("a", "b")}
+def test_differences_on_other_tasks_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {CellKey(name): Cell("one", {"ensemble": [1.0, 4.0]}) for name in ("a", "b")}
     found = {
         "first": Evaluation("error", False, cells),
-        "second": Evaluation("error", False, {**cells, "b": one_cell("b").cells["b"]}),
+        "second": Evaluation("error", False, {**cells, **one_cell("b").cells}),
     }
-    rows = rows_of({"first": {}, "second": {}}, {r: [e] for r, e in found.items()}, found, {})
-    gaps = {
-        name: cell.get("reference_minus_this") for name, cell in rows["second"]["cells"].items()
-    }
-    assert gaps == {"a": {"mean": 0.0, "interval": 0.0}, "b": None}
+    monkeypatch.setattr(recording, "evaluations", lambda *_: {r: [e] for r, e in found.items()})
+    header = {"experiment": "x", "title": "", "paper": "", "command": ""}
+    made = make_record(header, {"first": {}, "second": {}}, Selection(), {}, [])
+    gaps = {str(key): own.reference_minus_this for key, own in made.rows["second"].cells.items()}
+    assert gaps == {"a": Difference(0.0, 0.0), "b": None}
 
 
 def one_cell(name: str) -> Evaluation:
-    return Evaluation("accuracy %", True, {name: Cell("hash", {"ensemble": [1.0, 2.0]})})
+    key = CellKey.parse(name)
+    return Evaluation("accuracy %", True, {key: Cell("hash", {"ensemble": [1.0, 2.0]})})
 
 
 def test_settings_with_the_same_cell_are_refused() -> None:
     both = {"here": one_cell("cub 1-shot"), "there": one_cell("cub 1-shot")}
     with pytest.raises(InputError, match="settings here and there both have results on 'cub 1-sho"):
         join(both, [])
-    assert join({**both, "there": one_cell("cars 1-shot")}, []).cells.keys() == {
-        "cub 1-shot",
-        "cars 1-shot",
-    }
+    joined = join({**both, "there": one_cell("cars 1-shot")}, [])
+    assert joined.cells.keys() == {CellKey("cub", shots=1), CellKey("cars", shots=1)}
 
 
 def test_settings_that_share_a_benchmark_give_it_names(trained: Path) -> None:
     runs = {"few": [Run(trained / "few/maml-0")], "many": [Run(trained / "many/maml-0")]}
-    shown = Shown(["three", "K=9"], {"few": {"K=3": "three"}})
-    (joined,) = evaluations({"maml": runs}, shown)["maml"]
-    assert list(joined.cells) == ["three 1 steps", "K=9 1 steps"]
+    renamed = Selection(["few", "many"], {"few": {"": "few"}, "many": {"": "many"}})
+    (joined,) = evaluations({"maml": runs}, renamed)["maml"]
+    assert list(map(str, joined.cells)) == [
+        "few 2-shot, 1 step", "few 3-shot, 1 step", "many 9-shot, 1 step"
+    ]  # fmt: skip
+    (joined,) = evaluations({"maml": runs}, dataclasses.replace(renamed, benchmarks=["many"]))[
+        "maml"
+    ]
+    assert list(map(str, joined.cells)) == ["many 9-shot, 1 step"]
 
 
 def test_a_file_may_keep_some_rows_and_settings_of_another() -> None:
-    claims = [{"row": "a", "above": "b"}, {"row": "c", "above": "b"}]
+    claims = [{"row": "a", "better_than": "b"}, {"row": "c", "better_than": "b"}]
     files: dict[str, Values] = {
         "first": {
             "rows": {"a": {"x": 1}, "b": {}, "c": {}}, "settings": {"s": {}, "t": {}},
@@ -210,11 +218,11 @@ def test_only_some_settings_may_be_trained(tmp_path: Path, use: Use) -> None:
     use(WAVES)
     reproduce("waves", tmp_path, seeds=[0], settings=["few"])
     assert runs_in(tmp_path) == ["few/maml-0"]
-    assert list(record_of(tmp_path)["rows"]) == ["maml"]
+    assert list(record_of(tmp_path).rows) == ["maml"]
     reproduce("waves", tmp_path, seeds=[0], settings=["many"], only=["maml"])
     assert runs_in(tmp_path) == ["few/maml-0", "many/maml-0"]
-    cells = record_of(tmp_path)["rows"]["maml"]["cells"]
-    assert list(cells) == ["K=2 1 steps", "K=3 1 steps", "K=9 1 steps"], "the first is kept"
+    cells = record_of(tmp_path).rows["maml"].cells
+    assert list(cells) == [TWO, THREE, NINE], "the first is kept"
 
 
 def test_the_tiny_variant_is_of_one_seed_and_one_setting(tmp_path: Path, use: Use) -> None:
@@ -249,14 +257,22 @@ def test_a_run_of_another_configuration_is_told_before_anything_is_trained(
 
 
 def test_experiments_show_different_benchmarks_of_the_same_runs(copy: Path, use: Use) -> None:
-    use(WAVES, name="other", show=["K=9", "K=2"], seeds=[0])
+    settings = {
+        "few": {**WAVES.settings["few"], "rename": {"": "little"}, "shots": [2]},
+        "many": {**WAVES.settings["many"], "rename": {"": "much"}},
+    }
+    use(WAVES, name="other", show=["much"], settings=settings, seeds=[0])
     before = {f: f.stat().st_mtime_ns for f in copy.rglob("*.safetensors")}
     reproduce("other", copy)
     assert before == {f: f.stat().st_mtime_ns for f in copy.rglob("*.safetensors")}
-    rows, all_rows = record_of(copy, "other")["rows"], record_of(copy)["rows"]
-    assert list(rows["maml"]["cells"]) == ["K=2 1 steps", "K=9 1 steps"]
-    heads, of_both = (some["maml"]["cells"]["K=9 1 steps"]["heads"] for some in (rows, all_rows))
-    assert heads["ensemble"]["by_seed"] == of_both["ensemble"]["by_seed"][:1]
+    (key,) = record_of(copy, "other").rows["maml"].cells
+    assert key == dataclasses.replace(NINE, benchmark="much")
+    one = record_of(copy, "other").rows["maml"].cells[key].ensemble
+    assert one.by_seed == record_of(copy).rows["maml"].cells[NINE].ensemble.by_seed[:1]
+    use(WAVES, name="third", settings=settings, seeds=[0])
+    reproduce("third", copy)
+    cells = record_of(copy, "third").rows["maml"].cells
+    assert list(map(str, cells)) == ["little 2-shot, 1 step", "much 9-shot, 1 step"]
 
 
 def test_an_interrupted_experiment_shows_and_keeps_what_is_there(
@@ -283,12 +299,12 @@ def test_an_interrupted_experiment_shows_and_keeps_what_is_there(
     assert main(["reproduce", "waves", "--out", str(tmp_path)]) == 130
     out = capsys.readouterr().out
     assert "maml" in out and "baseline" not in out and "paper 1.50 ± 0.25" in out
-    assert list(record_of(tmp_path)["rows"]) == ["maml"] and "figure" not in out
-    assert len(record_of(tmp_path)["rows"]["maml"]["cells"]) == 3
+    assert list(record_of(tmp_path).rows) == ["maml"] and "figure" not in out
+    assert len(record_of(tmp_path).rows["maml"].cells) == 3
     stop = ""
     before = (tmp_path / "few/maml-0/last.safetensors").stat().st_mtime_ns
     reproduce("waves", tmp_path)
-    assert list(record_of(tmp_path)["rows"]) == ["maml", "baseline"]
+    assert list(record_of(tmp_path).rows) == ["maml", "baseline"]
     assert before == (tmp_path / "few/maml-0/last.safetensors").stat().st_mtime_ns
     assert (tmp_path / "waves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -343,8 +359,8 @@ def test_a_generation_is_taught_by_the_run_of_the_same_seed(tmp_path: Path, use:
         assert experiments[row].teacher_run == tmp_path / "first-3"
         assert experiments[row].pretraining == experiments["first"].pretraining
         assert experiments[row].pretraining.temperature == 2.0  # type: ignore[attr-defined]
-    facts = record_of(tmp_path, "generations")["rows"]["second"]
-    assert facts["config"]["teacher_run"] == "first-3", "no folder of this machine"
+    facts = record_of(tmp_path, "generations").rows["second"].training
+    assert facts.config["teacher_run"] == "first-3", "no folder of this machine"
 
 
 def test_rows_go_on_from_runs_by_the_names_that_these_have() -> None:
@@ -456,12 +472,13 @@ def small_table(name: str, *rows: str) -> Experiment:
 def test_placeholders_stand_in_for_missing_photographs(tmp_path: Path, use: Use) -> None:
     experiment = use(small_table("table5", "protonet"))
     record = record_of(reproduce("table5", tmp_path, smoke=True).parent, "table5")
-    assert record["command"] == "omni reproduce table5 --smoke"
+    assert record.command == "omni reproduce table5 --smoke"
     assert runs_in(tmp_path) == ["cub/protonet-0"]
-    results = record["rows"]["protonet"]
-    assert list(results["cells"]) == ["cub 5-way 1-shot", "cub 5-way 5-shot"]
-    assert results["paper"] == experiment.rows["protonet"]["paper"]
-    assert results["settings"]["cub"]["config"]["problem"]["init_args"]["data"] == "DIR"
+    row = record.rows["protonet"]
+    assert list(row.cells) == [CellKey("cub", 5, 1), CellKey("cub", 5, 5)]
+    published = experiment.rows["protonet"]["paper"]
+    assert row.paper == {CellKey.parse(cell): tuple(given) for cell, given in published.items()}
+    assert row.trainings["cub"].config["problem"]["init_args"]["data"] == "DIR"
     made = yaml.safe_load((tmp_path / "cub/protonet-0/config.yaml").read_text())
     assert made["problem"]["init_args"]["complete"] is False
     problem = load_run(Run(tmp_path / "cub/protonet-0")).problem
@@ -486,7 +503,7 @@ def test_given_data_are_used_in_the_tiny_variant_too(
     monkeypatch.chdir(tmp_path)
     reproduce("table3", tmp_path / "out", smoke=True, data=Path("data"))
     assert runs_in(tmp_path / "out") == ["mini-imagenet-cub/protonet-0"]
-    assert "--smoke --data DIR" in record_of(tmp_path / "out", "table3")["command"]
+    assert "--smoke --data DIR" in record_of(tmp_path / "out", "table3").command
     made = (tmp_path / "out/mini-imagenet-cub/protonet-0/config.yaml").read_text()
     options = yaml.safe_load(made)["problem"]
     folder = tmp_path / "out/mini-imagenet-cub/protonet-0"
@@ -546,14 +563,14 @@ def test_numbers_of_the_paper_are_those_of_its_cells(name: str) -> None:
     experiment, cells = find_experiment(name), set()
     for setting in experiment.settings.values():
         for benchmark in setting["problem"]["init_args"]["benchmarks"]:
-            shown = setting.get("called", {}).get(benchmark, benchmark)
+            shown = setting.get("rename", {}).get(benchmark, benchmark)
             assert shown not in cells, "cells of settings would clash"
             cells.add(shown)
     for own in experiment.rows.values():
         for cell, (mean, *half) in own.get("paper", {}).items():
-            assert cell.partition(" ")[0] in cells and 20 < mean < 100 and len(half) < 2
-    for claim in (Claim(**fields) for fields in experiment.claims):
-        assert {cell.partition(" ")[0] for cell in claim.cells} <= cells
+            assert CellKey.parse(cell).benchmark in cells and 20 < mean < 100 and len(half) < 2
+    for claim in experiment.claims:
+        assert {CellKey.parse(cell).benchmark for cell in claim.cells} <= cells
 
 
 def test_experiments_that_share_a_folder_have_the_same_runs_in_it() -> None:
@@ -610,26 +627,26 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_the_tiny_variants_run_in_one_folder(name: str, photographs: Path) -> None:
     assert (photographs / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    rows = record_of(photographs, name)["rows"]
-    assert all(results["cells"] for results in rows.values())
-    (cell, *_) = rows.popitem()[1]["cells"]
+    rows = record_of(photographs, name).rows
+    assert all(results.cells for results in rows.values())
+    (key, *_) = rows.popitem()[1].cells
     crossed = name in ("figure9", "figure12")
-    assert cell.startswith("mini-imagenet→cub 5-way" if crossed else ("mini-imagenet", "cub"))
+    assert key.benchmark in (["mini-imagenet→cub"] if crossed else ["mini-imagenet", "cub"])
+    assert key.ways == 5
 
 
-def test_records_and_the_book_have_fine_tuned_flows(photographs: Path) -> None:
+def test_records_and_the_report_have_fine_tuned_flows(photographs: Path) -> None:
     record = record_of(photographs, "figure10")
-    cells = record["rows"]["omni-proto"]["cells"]
-    tuned = cells["cub 5-way 5-shot, 10 steps"]
-    assert (
-        list(tuned["heads"]) == ["pre", "joint", "meta", "ensemble"] and "cub 5-way 5-shot" in cells
-    )
+    cells = record.rows["omni-proto"].cells
+    key = CellKey("cub", 5, 5, 10)
+    assert list(cells[key].heads) == ["pre", "joint", "meta", "ensemble"]
+    assert CellKey("cub", 5, 5) in cells
     run = Run(photographs / "cub" / "omni-proto-0")
-    scores = run.load_evaluation("tuned").cells["cub 5-way 5-shot, 10 steps"].scores["pre"]
-    assert tuned["heads"]["pre"]["mean"] == pytest.approx(sum(scores) / len(scores), rel=1e-3)
+    scores = run.load_evaluation("tuned").cells[key].scores["pre"]
+    assert cells[key].heads["pre"].mean == pytest.approx(sum(scores) / len(scores), rel=1e-3)
     text = sections.results(record, "flow_curves", "")
     assert "| omni-proto, pre-flow alone |" in text and "cub 5-shot, 10 steps" in text
-    assert record["claims"][0]["head"] == "pre"
+    assert record.claims[0].head == "pre"
 
 
 @pytest.mark.parametrize(
@@ -671,7 +688,7 @@ def test_an_unseen_domain_is_not_trained_on() -> None:
 def test_the_tiny_variant_of_every_table_runs(name: str, tmp_path: Path) -> None:
     try:
         record = record_of(reproduce(name, tmp_path, smoke=True).parent, name)
-        assert list(record["rows"]) == list(find_experiment(name).rows)
+        assert list(record.rows) == list(find_experiment(name).rows)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     finally:
         shutil.rmtree(tmp_path)  # some gigabytes
@@ -705,11 +722,12 @@ def test_a_resnet_18_adapts_by_maml() -> None:
 # --- drawing ---
 
 
-def record(rows: dict[str, dict[str, Any]], higher_is_better: bool = True) -> Values:
+def record(rows: dict[str, dict[str, Any]], higher_is_better: bool = True) -> Record:
     """A record with the given means and numbers of the paper."""
-    return {
+    values = {
         "experiment": "table9",
         "title": "A table",
+        "paper": "nothing",
         "command": "omni reproduce table9",
         "unit": "accuracy %",
         "higher_is_better": higher_is_better,
@@ -719,7 +737,7 @@ def record(rows: dict[str, dict[str, Any]], higher_is_better: bool = True) -> Va
         "rows": {
             name: {
                 "cells": {
-                    cell: {"heads": {"ensemble": {"mean": mean, "interval": 0.5}}}
+                    cell: {"tasks": "h", "heads": {"ensemble": {"mean": mean, "interval": 0.5}}}
                     for cell, mean in row["ours"].items()
                 },
                 **({"paper": row["paper"]} if "paper" in row else {}),
@@ -727,6 +745,7 @@ def record(rows: dict[str, dict[str, Any]], higher_is_better: bool = True) -> Va
             for name, row in rows.items()
         },
     }
+    return from_json(values)
 
 
 PARTIAL = record(
@@ -742,7 +761,7 @@ PARTIAL = record(
 
 
 def test_markdown_has_ours_and_the_papers_numbers_the_best_of_ours_bold() -> None:
-    lines = tables.markdown(PARTIAL).splitlines()
+    lines = record_markdown(PARTIAL).splitlines()
     assert lines == [
         "**A table** (`omni reproduce table9`; accuracy %, 600 tasks, 2 seeds, 95 % intervals over "
         "tasks).",
@@ -759,20 +778,20 @@ def test_markdown_has_ours_and_the_papers_numbers_the_best_of_ours_bold() -> Non
 def test_means_of_the_paper_may_lack_an_interval(tmp_path: Path) -> None:
     rows = {"one": {"ours": {"cub 5-shot": 50.0}, "paper": {"cub 5-shot": [73.44]}}}
     made = record(rows)
-    assert "| one | **50.00 ± 0.50**<br>paper 73.44 |" in tables.markdown(made)
-    assert "| one | 73.44 |" in sections.printed({"one": rows["one"]})
+    assert "| one | **50.00 ± 0.50**<br>paper 73.44 |" in record_markdown(made)
+    assert "| one | 73.44 |" in sections.published({"one": rows["one"]})
     assert tables.draw(made, {}, tmp_path / "a.png").is_file()
 
 
 def test_the_best_error_is_the_lowest() -> None:
-    rows = {"one": {"ours": {"K=5": 0.3}}, "two": {"ours": {"K=5": 0.2}}}
-    assert "| two | **0.20 ± 0.50** |" in tables.markdown(record(rows, False))
+    rows = {"one": {"ours": {"5-shot": 0.3}}, "two": {"ours": {"5-shot": 0.2}}}
+    assert "| two | **0.20 ± 0.50** |" in record_markdown(record(rows, False))
 
 
 def test_the_printed_table_says_the_same() -> None:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(tables.table(PARTIAL))
+        console.print(record_table(PARTIAL))
     text = [" ".join(line.replace("│", " ").split()) for line in capture.get().splitlines()]
     assert "one 70.12 ± 0.50 50.00 ± 0.50 –" in text
     assert text[text.index("one 70.12 ± 0.50 50.00 ± 0.50 –") + 1] == (
@@ -781,15 +800,20 @@ def test_the_printed_table_says_the_same() -> None:
     assert "two – 40.00 ± 0.50 30.00 ± 0.50" in text and "paper 31.00 ± 0.25" in text
     plain = display._Plain(width=120, force_terminal=True, color_system="standard")
     with plain.capture() as capture:
-        plain.print(tables.table(PARTIAL))
+        plain.print(record_table(PARTIAL))
     shown = capture.get()
     assert "\x1b[1m70.12 ± 0.50" in shown and "[bold]" not in shown and "\0" not in shown
 
 
-def points(path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Values) -> dict[str, Any]:
+def points(path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Record) -> dict[str, Any]:
     """What is drawn, by panel and label: values along x and along y."""
-    figures = []
-    monkeypatch.setattr(tables.plt, "close", figures.append)
+    figures: list[Any] = []
+
+    def saved(figure: Any, path: Path) -> Path:
+        figures.append(figure)
+        return canvas.save(figure, path)
+
+    monkeypatch.setattr(tables, "save", saved)
     assert tables.draw(drawn, {}, path) == path
     (figure,) = figures
     return {
@@ -845,21 +869,20 @@ def test_without_numbers_of_the_paper_it_is_the_figure_of_accuracies(
 def test_a_number_is_reached_where_the_intervals_meet(
     ours: tuple[float, float], published: tuple[float, float | None], words: str
 ) -> None:
-    assert tables.verdict(ours, published) == words
+    assert reached(ours, published) == words
     made = record({"one": {"ours": {"d 5-way 1-shot": ours[0]}, "paper": {"d 1-shot": published}}})
-    made["rows"]["one"]["cells"]["d 5-way 1-shot"]["heads"]["ensemble"]["interval"] = ours[1]
-    assert words not in tables.markdown(made)
-    assert words in tables.markdown({**made, "yardstick": True})
+    made.rows["one"].cells[CellKey("d", 5, 1)].heads["ensemble"] = Mean(*ours)
+    assert words not in record_markdown(made)
+    assert words in record_markdown(dataclasses.replace(made, yardstick=True))
 
 
 def test_a_setting_may_keep_the_cells_of_its_own_shots(trained: Path) -> None:
     runs = {"few": [Run(trained / "few/maml-0")]}
     every, kept = (
-        evaluations({"maml": runs}, Shown(cells=cells))["maml"][0]
-        for cells in ({}, {"few": ["1 steps"]})
+        evaluations({"maml": runs}, Selection(shots=shots))["maml"][0]
+        for shots in ({}, {"few": [3]})
     )
-    assert list(kept.cells) == [name for name in every.cells if name.endswith("1 steps")]
-    assert len(kept.cells) > 0
+    assert list(every.cells) == [TWO, THREE] and list(kept.cells) == [THREE]
 
 
 @pytest.mark.parametrize(
@@ -869,22 +892,25 @@ def test_every_yardstick_row_trains_and_published_numbers_have_cells(name: str) 
     """A cell without a run of its own could never be reached."""
     experiment = find_experiment(name)
     for row, own in experiment.rows.items():
-        endings = [
-            ending
+        shots = [
+            number
             for setting in own["settings"]
-            for ending in experiment.settings[setting].get("cells", ["1-shot", "5-shot"])
+            for number in experiment.settings[setting].get("shots", [1, 5])
         ]
         for cell in own.get("paper", {}):
-            assert cell.endswith(tuple(endings)), f"{row}: {cell}"
+            assert CellKey.parse(cell).shots in shots, f"{row}: {cell}"
 
 
 def test_what_trainings_cost_stands_beside_their_accuracy() -> None:
     made = record({"one": {"ours": {"d 1-shot": 50.0}}, "two": {"ours": {"d 1-shot": 40.0}}})
-    assert "training" not in tables.markdown(made), "nothing was counted"
-    cost = {"multiply_adds_per_step": 2_000_000_000, "steps": [500, 1500], "seconds": [10.0, 31.0]}
-    made["rows"]["one"]["settings"] = {"few": cost, "many": {**cost, "steps": [3000, 3000]}}
-    made["rows"]["two"]["seconds"] = [7.0]
-    lines = tables.markdown(made).splitlines()
+    assert "training" not in record_markdown(made), "nothing was counted"
+    few = TrainingFacts(
+        multiply_adds_per_step=2_000_000_000, steps=[500, 1500], seconds=[10.0, 31.0]
+    )
+    many = dataclasses.replace(few, steps=[3000, 3000])
+    made.rows["one"].trainings = {"few": few, "many": many}
+    made.rows["two"].trainings = {"": TrainingFacts(seconds=[7.0])}
+    lines = record_markdown(made).splitlines()
     assert lines[2].endswith("| training, by setting |")
     assert lines[4].endswith("| 2e12 multiply-adds, 20 s<br>6e12 multiply-adds, 20 s |")
     assert lines[5].endswith("| no count, 7 s |")

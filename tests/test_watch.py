@@ -11,6 +11,7 @@ from PIL import Image
 from omnitraining.cli import main
 from omnitraining.config.run_config import instantiate
 from omnitraining.experiments.figures import adaptation_curves, cheetah_strip, navigation_paths
+from omnitraining.experiments.record import Record, from_json
 from omnitraining.experiments.running import train_run
 from omnitraining.tasks.reinforcement.half_cheetah import Physics
 from omnitraining.tasks.reinforcement.problem import Reinforcement
@@ -121,14 +122,19 @@ def test_outlines_are_those_of_the_body() -> None:
     np.testing.assert_allclose(torso[:, 1].mean(), 0.7, atol=1e-6)
 
 
-def record(environments: int, rows: int) -> dict[str, Any]:
+def record(environments: int, rows: int) -> Record:
     """Curves of every row; the first has three flows, and only the last lacks an environment."""
 
     def cell(row: int, step: int) -> dict[str, Any]:
         names = ("pre", "joint", "meta", "ensemble") if row == 0 else ("meta", "ensemble")
-        return {"heads": {n: {"mean": -20 / (step + 1) - row, "interval": 0.5} for n in names}}
+        return {
+            "tasks": "h",
+            "heads": {n: {"mean": -20 / (step + 1) - row, "interval": 0.5} for n in names},
+        }
 
-    return {
+    values = {
+        "experiment": "curves", "title": "Curves", "paper": "", "command": "omni", "unit": "return",
+        "higher_is_better": True, "tasks": 9, "seeds": 1,
         "reference": "row 0",
         "rows": {
             f"row {row}": {
@@ -140,7 +146,8 @@ def record(environments: int, rows: int) -> dict[str, Any]:
             }
             for row in range(rows)
         },
-    }
+    }  # fmt: skip
+    return from_json(values)
 
 
 @pytest.mark.parametrize(("environments", "rows"), [(1, 1), (2, 3), (4, 6)])

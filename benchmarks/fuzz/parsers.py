@@ -26,7 +26,7 @@ from omnitraining.datasets.decoding import decode
 from omnitraining.datasets.json_lists import json_lists
 from omnitraining.datasets.pickles import pickles, read_pickle
 from omnitraining.datasets.tables import one_table
-from omnitraining.evaluation import Cell, Evaluation
+from omnitraining.evaluation import Cell, CellKey, Evaluation
 from omnitraining.learner import FewShotClassifier, FewShotRegressor, TrainedModel, load
 from omnitraining.learner.sources import MODELS
 from omnitraining.runs.run import Run, load_checkpoint, unique_tensors
@@ -273,7 +273,7 @@ ARRAYS = {"data": np.zeros((2, 2, 2, 3), np.uint8), "labels": [0, 1]}
 ROWS = {"image_data": ARRAYS["data"], "class_dict": {"a": [0], "b": [1]}}
 CONFIG = (MODELS / "glyphs" / "config.yaml").read_bytes()
 ANCHORS = b"a: &a {b: [1]}\nc: {<<: *a, d: *a}\n"
-RECORD = Evaluation("%", True, {"5-way": Cell("hash", {"pre": [0.5, 0.25]})})
+RECORD = Evaluation("%", True, {CellKey("a", 5): Cell("hash", {"ensemble": [0.5, 0.25]})})
 LISTS = {"label_names": ["x"], "image_names": ["a.png"], "image_labels": [0]}
 
 PARSERS: dict[str, Parser] = {
@@ -292,7 +292,7 @@ PARSERS: dict[str, Parser] = {
     "evaluations of runs (JSON)": Parser(
         evaluation,
         100_000,
-        [json.dumps({**vars(RECORD), "cells": {"a": vars(RECORD.cells["5-way"])}}).encode()],
+        [json.dumps(RECORD.as_json()).encode()],
     ),
     "checkpoints": Parser(
         checkpoint,

@@ -14,7 +14,7 @@ from omnitraining.backbones import Conv4
 from omnitraining.batches import Episode
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, Cell, Inference
+from omnitraining.evaluation import ENSEMBLE, Cell, CellKey, Inference
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
@@ -26,7 +26,7 @@ from omnitraining.tasks.classification.transforms import Augmentation, NoAugment
 from tests.reference.tiny import blobs
 
 PROTOCOL = EpisodeConfig(ways=3, shots=2, queries=3, batch=8, test_ways=3, test_shots=(1, 2))
-NAMES = ("blobs 3-way 1-shot", "blobs 3-way 2-shot")
+NAMES = (CellKey("blobs", 3, 1), CellKey("blobs", 3, 2))
 
 
 def dull(noise: Tensor) -> LabeledImages:
@@ -229,13 +229,13 @@ def test_fewer_shots_see_the_first_images_of_more_and_the_same_queries(
 def test_ways_are_capped_at_the_classes_of_a_benchmark() -> None:
     wide = EpisodeConfig(ways=3, shots=1, queries=3, test_ways=7, test_shots=(1,))
     data = Classification(blobs(8, 9, "a"), blobs(7, 9, "b"), {"few": blobs(4, 9, "c")}, wide)
-    assert list(data.evaluate(model(data), Inference(), 2).cells) == ["few 4-way 1-shot"]
+    assert list(data.evaluate(model(data), Inference(), 2).cells) == [CellKey("few", 4, 1)]
 
 
 def test_shots_may_be_chosen_later_but_must_fit(data: Classification) -> None:
     network = model(data)
     more = data.with_test_shots((4,))
-    assert list(more.evaluate(network, Inference(), 2).cells) == ["blobs 3-way 4-shot"]
+    assert list(more.evaluate(network, Inference(), 2).cells) == [CellKey("blobs", 3, 4)]
     assert list(data.evaluate(network, Inference(), 2).cells) != list(
         more.evaluate(network, Inference(), 2).cells
     )
@@ -568,4 +568,4 @@ def test_validation_has_fewer_ways_where_there_are_fewer_classes() -> None:
         <= 100
     )
     cells = problem.evaluate(model, Inference(ensemble_weights="validation"), tasks=5).cells
-    assert list(cells) == ["three 3-way 1-shot", "eight 4-way 1-shot"]
+    assert list(cells) == [CellKey("three", 3, 1), CellKey("eight", 4, 1)]

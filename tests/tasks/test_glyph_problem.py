@@ -12,6 +12,7 @@ from omnitraining.datasets import glyphs
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
+from omnitraining.experiments.record import read_record
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
@@ -175,7 +176,7 @@ def test_known_look_alikes_are_twins_and_only_classes_of_different_domains_are()
 
 def test_the_tasks_are_those_of_the_published_record() -> None:
     """Other test tasks would make all records void."""
-    row = json.loads(RECORD.read_text())["rows"]["omni-training"]
+    row = read_record(RECORD).rows["omni-training"]
     options = row["config"]["problem"]["init_args"]
     latin = glyphs.load("latin", "test", size=options["size"], instances=options["instances"])
     protocol, rest = (
@@ -194,4 +195,4 @@ def test_the_tasks_are_those_of_the_published_record() -> None:
         OmniNetOptions(),
     )
     for name, cell in data.evaluate(network, Inference()).cells.items():
-        assert cell.tasks_hash == row["cells"][name]["tasks"]
+        assert cell.tasks_hash == row.cells[name].tasks

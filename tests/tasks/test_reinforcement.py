@@ -19,7 +19,7 @@ from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.cli import main
 from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, Inference
+from omnitraining.evaluation import ENSEMBLE, CellKey, Inference
 from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
@@ -246,7 +246,7 @@ def test_without_second_order_the_inner_gradient_is_a_constant() -> None:
 def test_an_evaluation_has_a_cell_per_number_of_steps_with_every_flow() -> None:
     data = problem()
     found = data.evaluate(model_of(data), Inference(), 7)
-    assert list(found.cells) == [f"navigation-distance {step} steps" for step in (0, 1, 2)]
+    assert list(found.cells) == [CellKey("navigation-distance", steps=step) for step in (0, 1, 2)]
     assert found.higher_is_better and found.unit == "return"
     for cell in found.cells.values():
         assert set(cell.scores) == {"pre", "joint", "meta", ENSEMBLE}
@@ -419,7 +419,7 @@ def test_other_trajectories_or_another_horizon_are_other_tests() -> None:
     longer = Reinforcement(Navigation("distance", horizon=7), 3, 4, test_steps=2, test_tasks=7)
     hashes = [d.evaluate(model, Inference(), 7) for d in (data, longer)]
     hashes.append(data.with_test_shots((5,)).evaluate(model, Inference(), 7))
-    assert len({e.cells["navigation-distance 1 steps"].tasks_hash for e in hashes}) == 3
+    assert len({e.cells[CellKey("navigation-distance", steps=1)].tasks_hash for e in hashes}) == 3
 
 
 # --- training ---

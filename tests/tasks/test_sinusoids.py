@@ -9,7 +9,7 @@ from torch import nn
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, Evaluation, Inference
+from omnitraining.evaluation import ENSEMBLE, CellKey, Evaluation, Inference
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, L2Regression
@@ -116,14 +116,14 @@ def test_impossible_problems_are_refused(options: dict[str, object], words: str)
 # --- tests ---
 
 
-def scores(found: Evaluation, cell: str, head: str = ENSEMBLE) -> list[float]:
+def scores(found: Evaluation, cell: CellKey, head: str = ENSEMBLE) -> list[float]:
     return found.cells[cell].scores[head]
 
 
 def test_an_evaluation_has_a_cell_per_shots_and_steps_with_every_flow_and_the_vote() -> None:
     data = problem()
     found = data.evaluate(model(data), Inference(), 7)
-    names = [f"K={shots} {step} steps" for shots in (5, 10) for step in (1, 2)]
+    names = [CellKey(shots=shots, steps=step) for shots in (5, 10) for step in (1, 2)]
     assert list(found.cells) == names and not found.higher_is_better
     for cell in found.cells.values():
         assert set(cell.scores) == {"pre", "joint", "meta", ENSEMBLE}
@@ -159,7 +159,7 @@ def test_a_flow_is_fine_tuned_on_the_first_points_and_judged_on_even_ones(shots:
         for step in (1, 2):
             outputs = maml.adapted([*plain.parameters()], support, grid[t], step, 0.05)
             error = (outputs - truth[t]).square().mean().item()
-            cell = f"K={shots} {step} steps"
+            cell = CellKey(shots=shots, steps=step)
             assert scores(found, cell, "meta")[t] == pytest.approx(error, rel=1e-10)
             assert scores(found, cell)[t] == pytest.approx(error, rel=1e-10)
 
@@ -192,7 +192,7 @@ def test_an_equal_vote_is_the_mean_of_the_flows_predictions() -> None:
     torch.testing.assert_close(found[ENSEMBLE], mean)
     error = (found[ENSEMBLE][1] - found["query_y"]).square().mean().item()
     evaluation = data.evaluate(network, Inference(), 3)
-    assert scores(evaluation, "K=5 1 steps")[2] == pytest.approx(error, rel=1e-10)
+    assert scores(evaluation, CellKey(shots=5, steps=1))[2] == pytest.approx(error, rel=1e-10)
 
 
 def test_chosen_vote_weights_are_convex_and_the_best_on_validation_waves() -> None:
