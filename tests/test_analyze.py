@@ -88,7 +88,7 @@ def test_runs_are_fine_tuned_flow_by_flow_and_vote() -> None:
     problem = Blobs(PROTOCOL)
     model, images = model_of(problem, Baseline()), problem.benchmarks["blobs"]
     found = transfer.tuned(problem, model, Inference(flows=("pre", "meta")), 4)
-    names = [f"blobs 3-way {k}-shot, {steps} steps" for k in (1, 2) for steps in STEPS]
+    names = [CellKey("blobs", 3, k, steps) for k in (1, 2) for steps in STEPS]
     assert [*found.cells] == names
     tasks = problem.fixed_tasks(images, 3, 2, 4)
     parts = {}
@@ -127,7 +127,7 @@ def test_frozen_results_are_those_of_an_evaluation() -> None:
     found = transfer.measure(problem, model, Inference(), problem.benchmarks["blobs"], 6, 3)
     own = problem.benchmarks["blobs"]
     for shots in (1, 2):
-        wanted = problem.evaluate(model, Inference(), 6).cells[f"blobs 3-way {shots}-shot"]
+        wanted = problem.evaluate(model, Inference(), 6).cells[CellKey("blobs", 3, shots)]
         assert found.frozen_cell(own.name, shots) == wanted
 
 

@@ -21,7 +21,7 @@ from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import RunConfig, instantiate, read_config
 from omnitraining.errors import InputError
 from omnitraining.evaluation import CellKey
-from omnitraining.experiments import reproduction, sweeping, variation
+from omnitraining.experiments import grid, reproduction, sweeping
 from omnitraining.experiments.experiment import find_experiment
 from omnitraining.experiments.jobs import Job
 from omnitraining.metatraining import MatchingNet, ProtoNet
@@ -603,7 +603,7 @@ def test_a_record_that_cannot_be_written_is_shown(
         raise OSError(30, "Read-only file system", "record.json")
 
     monkeypatch.setattr(sweeping, "write_record", refuse)
-    (cell, *_) = variation.cells(waves, {"loss.distill_weight": ["3", "4"]})
+    (cell, *_) = grid.combinations(waves, {"loss.distill_weight": ["3", "4"]})
     job = Job(cell.label, "", run, {**cell.values, "seed": 0})
     with pytest.raises(OSError, match="Read-only"):
         sweeping.conclude([cell], [job], run.parent, {"title": "T", "command": "c"})

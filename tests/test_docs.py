@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 import omnitraining
 from docs.generate import hooks, reference
 from omnitraining import cli
-from omnitraining.config import experiment
+from omnitraining.config import run_config
 from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.evaluation import CellKey
 from omnitraining.experiments import running
@@ -101,7 +101,7 @@ def test_my_own_algorithm_is_as_short_as_is_said() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
 def test_yaml_is_of_known_fields(page: str) -> None:
-    known = {field for field in vars(experiment.RunConfig)["__dataclass_fields__"]}
+    known = {field for field in vars(run_config.RunConfig)["__dataclass_fields__"]}
     for text in blocks(page, "yaml"):
         assert set(yaml.safe_load(text)) <= known | {"tune"}
 
@@ -155,9 +155,9 @@ def test_commands_exist(page: str, line: str, helps: dict[str, str]) -> None:
 def test_fields_named_on_command_lines_exist() -> None:
     """`omni train` takes fields as options; a wrong one would be named."""
     with pytest.raises(InputError, match="nonsense"):
-        experiment.read_config(Path("glyphs.yaml"), ["--training.nonsense", "1"])
+        run_config.read_config(Path("glyphs.yaml"), ["--training.nonsense", "1"])
     fields = ["--training.steps", "5", "--metatraining", "ProtoNet", "--metatraining.scale", "20"]
-    assert experiment.read_config(Path("glyphs.yaml"), fields).metatraining.init_args.scale == 20
+    assert run_config.read_config(Path("glyphs.yaml"), fields).metatraining.init_args.scale == 20
 
 
 def anchors(text: str) -> set[str]:

@@ -177,7 +177,7 @@ def test_known_look_alikes_are_twins_and_only_classes_of_different_domains_are()
 def test_the_tasks_are_those_of_the_published_record() -> None:
     """Other test tasks would make all records void."""
     row = read_record(RECORD).rows["omni-training"]
-    options = row["config"]["problem"]["init_args"]
+    options = row.training.config["problem"]["init_args"]
     latin = glyphs.load("latin", "test", size=options["size"], instances=options["instances"])
     protocol, rest = (
         EpisodeConfig(**options["protocol"] | {"test_shots": (1, 5)}),

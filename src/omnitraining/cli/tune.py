@@ -36,10 +36,10 @@ def main(arguments: list[str]) -> int:
         if (value := getattr(options, name)) < 1:
             raise InputError(f"--{name} is {value}: it must be 1 or more")
 
-    from omnitraining.experiments import cluster, tuning, variation
+    from omnitraining.experiments import cluster, grid, tuning
     from omnitraining.experiments.display import show
 
-    fixed, given = tuning.split_fields(variation.given_fields(rest))
+    fixed, given = tuning.split_fields(grid.given_fields(rest))
     declared = tuning.declared(options.config)
     ranges = {f: r for f, r in {**declared, **given}.items() if f not in fixed}
     launch = cluster.launcher(options.launcher, options.jobs, options.out, options.request)
