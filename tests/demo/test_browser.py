@@ -70,13 +70,13 @@ def browser() -> Iterator[Any]:
 
 
 def visit(browser: Any, server: Any, size: tuple[int, int] = DESKTOP, **more: Any) -> Any:
-    """The page as a new visitor gets it; it may ask no other machine for anything."""
+    """The page as a new visitor gets it; it may send no request to another machine."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **more)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
-    page.strangers = []
+    page.foreign = []
     own = (server[0], "data:", "blob:", server[0].replace("http", "ws"))
-    page.on("request", lambda r: r.url.startswith(own) or page.strangers.append(r.url))
+    page.on("request", lambda r: r.url.startswith(own) or page.foreign.append(r.url))
     page.goto(server[0])
     page.locator("#start").wait_for()
     return page
@@ -112,24 +112,24 @@ def give(page: Any, name: str, paths: list[Path]) -> None:
     page.locator("#add").click()
 
 
-def said(page: Any, place: str, words: str) -> str:
+def message(page: Any, place: str, words: str) -> str:
     """The message in a place of the page, once it holds the words."""
-    found = page.locator(f"#{place} .omni-message").filter(has_text=words)
-    found.wait_for()
-    text: str = found.inner_text()
+    shown = page.locator(f"#{place} .omni-message").filter(has_text=words)
+    shown.wait_for()
+    text: str = shown.inner_text()
     return text
 
 
-def ask(page: Any, path: Path) -> None:
+def predict(page: Any, path: Path) -> None:
     page.get_by_label("Upload", exact=True).check()
     page.set_input_files("#file input[type=file]", str(path))
     page.locator("#file").get_by_text(path.stem[:5]).first.wait_for()
-    page.locator("#ask").click()
+    page.locator("#predict").click()
 
 
 def test_one_click_shows_what_it_is_about(page: Any, tmp_path: Path) -> None:
     assert "No classes yet" in page.locator("#classes").inner_text()
-    assert "No answer yet" in page.locator("#answer").inner_text()
+    assert "No prediction yet" in page.locator("#result").inner_text()
     page.screenshot(path=tmp_path / "empty.png", full_page=True)
     page.locator("#start").click()
     label = page.locator("#omni-label")
@@ -137,39 +137,39 @@ def test_one_click_shows_what_it_is_about(page: Any, tmp_path: Path) -> None:
     assert label.inner_text().startswith("Ayb")
     assert page.locator(".omni-classes li").count() == 5
     assert page.locator(".omni-flows li").count() == 3
-    assert page.locator(".omni-flows img[alt^='where the']").count() == 3
+    assert page.locator(".omni-flows img[alt^='attention map']").count() == 3
     page.screenshot(path=tmp_path / "example.png", full_page=True)
     page.locator("#another").click()
     page.locator("#omni-label").filter(has_text="Ben").wait_for()
 
 
-def test_teach_ask_add_a_class_and_download(
+def test_add_classes_predict_label_and_download(
     page: Any, images: dict[int, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (1, 4):
         give(page, NAMES[number], images[number][:4])
-        said(page, "added", f"“{NAMES[number]}” now has 4 pictures")
+        message(page, "class-message", f"“{NAMES[number]}” now has 4 pictures")
     for number in (1, 4):
-        ask(page, images[number][5])
+        predict(page, images[number][5])
         page.locator("#omni-label").filter(has_text=NAMES[number]).wait_for()
         page.locator("#file [aria-label*=emove], #file [aria-label*=lear]").first.click()
-    ask(page, images[7][0])
+    predict(page, images[7][0])
     page.get_by_text("Or add this picture to a class").click()
     page.get_by_label("Class, an old or a new one").fill(NAMES[7])
     page.keyboard.press("Enter")
-    page.locator("#teach").click()
-    said(page, "asked", f"The picture was added to “{NAMES[7]}”")
+    page.locator("#label").click()
+    message(page, "query-message", f"The picture was added to “{NAMES[7]}”")
     assert page.locator(".omni-classes li").count() == 3
-    page.locator("#ask").click()
+    page.locator("#predict").click()
     page.locator("#omni-label").filter(has_text=NAMES[7]).wait_for()
     page.screenshot(path=tmp_path / "own.png", full_page=True)
 
-    page.get_by_text("Keep what was learned").click()
+    page.get_by_text("Save the fitted model").click()
     for button, words in (("save", "omni predict classes.learner"), ("onnx", "reads ONNX")):
         page.locator(f"#{button}").click()
-        said(page, "saved", words)
+        message(page, "save-message", words)
         with page.expect_download() as waiting:
-            page.locator("#made a[download]").click()
+            page.locator("#download a[download]").click()
         waiting.value.save_as(tmp_path / waiting.value.suggested_filename)
     page.screenshot(path=tmp_path / "saved.png", full_page=True)
     assert {"classes.learner", "classes.onnx"} <= {path.name for path in tmp_path.iterdir()}
@@ -185,20 +185,22 @@ def test_wrong_input_is_one_clear_sentence(
     notes.write_text("no image")
     large.write_bytes(images[1][0].read_bytes() + bytes(22_000_000))
     Image.new("1", (9000, 6000)).save(wide)
-    page.locator("#ask").click()
-    said(page, "asked", "Draw something first.")
+    page.locator("#predict").click()
+    message(page, "query-message", "Draw something first.")
     page.locator("#add").click()
-    said(page, "added", "Give the class a name first.")
+    message(page, "class-message", "Give the class a name first.")
     give(page, "empty", [])
-    said(page, "added", "Choose one or more pictures of “empty” first.")
+    message(page, "class-message", "Choose one or more pictures of “empty” first.")
     give(page, "text", [images[1][0], notes])
-    said(page, "added", "notes.png is not an image, or of a kind that Pillow cannot read.")
+    message(
+        page, "class-message", "notes.png is not an image, or of a kind that Pillow cannot read."
+    )
     page.screenshot(path=tmp_path / "wrong.png", full_page=True)
     assert "No classes yet" in page.locator("#classes").inner_text()
     page.reload()
     page.locator("#start").wait_for()
     give(page, "wide", [wide])
-    said(page, "added", "wide.png has 54 million pixels: 50 million at most.")
+    message(page, "class-message", "wide.png has 54 million pixels: 50 million at most.")
     page.reload()
     page.locator("#start").wait_for()
     other = tmp_path / "notes.txt"
@@ -215,9 +217,11 @@ def test_wrong_input_is_one_clear_sentence(
         page.reload()
         page.locator("#start").wait_for()
     give(page, "one", images[1][:2])
-    said(page, "added", "Add another class.")
-    ask(page, images[4][0])
-    said(page, "asked", "Add one more class first: there must be two or more to choose from.")
+    message(page, "class-message", "Add another class.")
+    predict(page, images[4][0])
+    message(
+        page, "query-message", "Add one more class first: there must be two or more to choose from."
+    )
     assert "Traceback" not in page.content()
 
 
@@ -225,8 +229,8 @@ def test_visitors_do_not_see_each_other(browser: Any, server: Any, page: Any) ->
     page.locator("#start").click()
     page.locator("#omni-label").wait_for()
     other = visit(browser, server)
-    other.locator("#ask").click()
-    said(other, "asked", "Draw something first.")
+    other.locator("#predict").click()
+    message(other, "query-message", "Draw something first.")
     assert "No classes yet" in other.locator("#classes").inner_text()
     other.context.close()
 
@@ -257,14 +261,14 @@ def test_a_drawing_on_a_phone(browser: Any, server: Any, tmp_path: Path) -> None
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "drawn.png")
     seen = page.locator(".omni-verdict img").get_attribute("src")
-    page.locator("#ask").click()
+    page.locator("#predict").click()
     page.wait_for_function(
         "seen => document.querySelector('.omni-verdict img').src != seen", arg=seen
     )
     page.wait_for_timeout(500)
-    page.screenshot(path=tmp_path / "asked.png", full_page=True)
-    assert not page.locator("#asked .omni-wrong").count()
-    assert not page.strangers
+    page.screenshot(path=tmp_path / "predicted.png", full_page=True)
+    assert not page.locator("#query-message .omni-wrong").count()
+    assert not page.foreign
     page.context.close()
 
 
@@ -276,8 +280,10 @@ def test_the_keyboard_reaches_everything(page: Any) -> None:
             "(() => { let e = document.activeElement; const ids = [];"
             "for (; e; e = e.parentElement) if (e.id) ids.push(e.id); return ids })()"
         )
-    reached = [name for name in ("start", "name", "files", "add", "kind", "ask") if name in seen]
-    assert reached == ["start", "name", "files", "add", "kind", "ask"]
+    reached = [
+        name for name in ("start", "name", "files", "add", "kind", "predict") if name in seen
+    ]
+    assert reached == ["start", "name", "files", "add", "kind", "predict"]
     page.locator("#start").focus()
     page.keyboard.press("Enter")
     page.locator("#omni-label").wait_for()

@@ -1,7 +1,6 @@
 """What a visitor of the demo teaches and asks, without a browser or gradio."""
 
 import re
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from omnitraining import load
 from omnitraining.cli import main
-from omnitraining.demo import examples, page, server, session, view
+from omnitraining.demo import examples, page, session, view
 from omnitraining.demo.drawing import centered
 from omnitraining.demo.session import Session
 from omnitraining.errors import InputError
@@ -173,7 +172,7 @@ def test_names_cannot_write_html(taught: Session) -> None:
 
 def test_the_empty_page_says_what_to_do() -> None:
     assert "Name one below" in view.classes({})
-    assert "two classes or more" in view.prediction(None)
+    assert "two classes or more" in view.prediction(None).lower()
     one = {"cat": [np.zeros((3, 8, 8), np.uint8)]}
     assert "1 picture<" in view.classes(one) and "add another" in view.classes(one)
 
@@ -181,15 +180,6 @@ def test_the_empty_page_says_what_to_do() -> None:
 def test_models_of_curves_are_refused() -> None:
     with pytest.raises(InputError, match="model of curves"):
         Session(curves()[1])
-
-
-def test_ports_that_are_taken_or_are_none_are_named() -> None:
-    with closing(server._listening(None)) as taken:
-        number = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"cannot be served at port {number}: "):
-            server._listening(number)
-    with pytest.raises(InputError, match="--port is 70000: it must be from 1 to 65535"):
-        server._listening(70000)
 
 
 def test_the_command_says_what_is_missing(
@@ -211,3 +201,18 @@ def test_pictures_are_shown_as_the_network_gets_them(trained: TrainedModel) -> N
     color = Image.new("RGB", (40, 40), (200, 110, 0))
     (picture,) = Session(trained).read([color])
     assert picture.shape == (3, 32, 32) and np.unique(picture).tolist() == [124]
+
+
+def test_errors_of_handlers_are_a_sentence_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong() -> page.Updates:
+        raise InputError("Choose a picture first.")
+
+    def broken() -> page.Updates:
+        return {}["missing"]
+
+    assert page.with_message(dict, "place")() == {"place": view.message("")}
+    assert page.with_message(wrong, "place")() == {
+        "place": view.message("Choose a picture first.", True)
+    }
+    assert page.with_message(broken, "place")() == {"place": view.message(page.FAILED, True)}
+    assert "KeyError: 'missing'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``omni demo``: teach a few classes in the browser, and ask."""
+"""``omni demo``: few-shot classification in the browser."""
 
 import signal
 from contextlib import suppress
@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     """Serve the page on this machine until interrupted."""
     parser = command_parser(
         "demo",
-        "The page is served to this machine alone, and nothing leaves it. Ctrl-C ends the program.",
+        "The page is served on this machine only; nothing leaves it. Ctrl-C ends the program.",
     )
     parser.add_argument(
         "run",
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.demo.server import serve
     from omnitraining.learner.sources import find
 
-    signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted then, too
+    signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted
     with suppress(KeyboardInterrupt):
         serve(
             find(options.run, options.trust),

@@ -1,4 +1,5 @@
-"""The browser demo: teach a few classes, ask about a picture, see what each flow thinks of it.
+"""The browser demo: few-shot classification of pictures, with the prediction of each flow.
 
-`session` is what one visitor has taught, `view` writes it as HTML, `page` lays it out in Gradio.
+`session` holds the classes of one visitor, `view` writes them as HTML, `page` is the page in
+Gradio, `server` serves it, and `protection` refuses requests of other sites.
 """

@@ -1,4 +1,4 @@
-"""What a visitor drew, as a picture to ask about."""
+"""A drawing as a picture to classify."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from omnitraining.errors import InputError
 
 
 def centered(drawn: dict[str, Any] | None) -> Image.Image:
-    """What was drawn, black on white, in the middle of a square with a margin.
+    """The strokes of a drawing, black on white, in the middle of a square with a margin.
 
     Args:
-        drawn: value of a sketchpad, whose "composite" is what was drawn on nothing.
+        drawn: value of a sketchpad; its "composite" has the strokes on a transparent ground.
 
     Raises:
-        InputError: nothing was drawn.
+        InputError: the drawing is empty.
     """
     image: Image.Image | None = drawn["composite"] if drawn else None
     ink = None if image is None else _ink(image)
@@ -29,7 +29,7 @@ def centered(drawn: dict[str, Any] | None) -> Image.Image:
 
 
 def _ink(image: Image.Image) -> Image.Image:
-    """How dark an image is where it is opaque."""
+    """The darkness of an image on white, from 0 to 255."""
     rgba = image.convert("RGBA")
     white = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return ImageOps.invert(white.convert("L"))

@@ -18,7 +18,7 @@ class Examples(NamedTuple):
 
     Attributes:
         support: images [S, S], uint8, by class.
-        queries: other images, of one class after the other.
+        queries: other images; the classes take turns.
     """
 
     support: dict[str, list[NDArray[np.uint8]]]
@@ -27,7 +27,7 @@ class Examples(NamedTuple):
 
 @cache
 def armenian(size: int) -> Examples:
-    """Five letters, five images of each, and three more of each to ask about.
+    """Five letters: five support images of each, and three queries.
 
     Args:
         size: side of the square images, in pixels.

@@ -1,4 +1,4 @@
-"""The temporary folder of a server, and those that servers left which were killed."""
+"""The temporary folder of a server; folders that killed servers left are deleted."""
 
 import os
 import shutil
@@ -9,25 +9,25 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where a folder cannot be locked: nothing is swept there
+except ImportError:  # Windows, where a folder cannot be locked: no folders are deleted there
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = "omni-demo-"
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
-    """A folder that this process holds while it runs; it is deleted in the end.
+def locked_folder() -> Iterator[Path]:
+    """A folder that this process locks; it is deleted at the end.
 
-    The system takes the lock off a folder whose process is gone, however that ended.
+    The system releases the lock when the process ends, in any way.
     """
-    sweep()
+    delete_unlocked()
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         lock = _locked(folder)
         if folder.is_dir() and (lock is not None or fcntl is None):
             break
-        _unlock(lock)  # another server that starts took it for one that was left
+        _unlock(lock)  # another server deleted it before it was locked
     try:
         yield folder
     finally:
@@ -35,8 +35,8 @@ def own_folder() -> Iterator[Path]:
         _unlock(lock)
 
 
-def sweep() -> None:
-    """Delete the folders of this user that no process holds."""
+def delete_unlocked() -> None:
+    """Delete the folders of this user that no process has locked."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # it is gone, or another user's
             if fcntl is None or folder.is_symlink() or folder.stat().st_uid != os.getuid():
@@ -48,19 +48,19 @@ def sweep() -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock on a folder, or nothing if another process has it."""
+    """A lock on a folder; None if another process has it."""
     if fcntl is None:
         return None
     try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(opened)
+        os.close(lock)
         return None
-    return opened
+    return lock
 
 
 def _unlock(lock: int | None) -> None:

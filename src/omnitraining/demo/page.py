@@ -1,7 +1,5 @@
-"""The page of the demo in Gradio: classes, a picture, and the answer."""
+"""The page of the demo in Gradio: layout, and the handlers of its events."""
 
-import shutil
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 
 from omnitraining.demo import examples, view
 from omnitraining.demo.drawing import centered
-from omnitraining.demo.guard import IDLE, Files
 from omnitraining.demo.session import (
     CLASSES,
     IMAGES,
@@ -26,16 +23,15 @@ from omnitraining.demo.session import (
 from omnitraining.errors import InputError
 from omnitraining.learner import TrainedModel
 
-SWEEP = 20  # seconds between two looks for old temporary files and for memory to give back
-VISITORS = 60  # whose classes are kept at a time
-WAITING = 2 * VISITORS  # requests
+IDLE, CLEAN_UP = 3600, 300  # seconds until files and sessions are deleted, and between two looks
+WAITING = 120  # requests that may wait
 DRAW, UPLOAD, EXAMPLE = "Draw", "Upload", "Example"
 CANVAS = 280  # pixels
-SHOW = """() => {
-    const wrong = document.querySelector("#asked .omni-wrong");
-    (wrong || document.getElementById("answer")).scrollIntoView({ block: "nearest" });
-}"""  # on a phone the answer would be out of sight
-PICK = """() => {
+SCROLL_TO_RESULT = """() => {
+    const wrong = document.querySelector("#query-message .omni-wrong");
+    (wrong || document.getElementById("result")).scrollIntoView({ block: "nearest" });
+}"""  # on a phone the prediction would be out of sight
+SELECT_BRUSH = """() => {
     let tries = 100;
     const pick = () => {
         const brush = document.querySelector('#drawing button[aria-label="Brush"]');
@@ -43,302 +39,345 @@ PICK = """() => {
         else if (tries--) setTimeout(pick, 100);
     };
     pick();
-}"""  # without it one would have to choose the brush before drawing
-FAILED = "The program failed at this. The terminal in which it runs says why."
+}"""  # otherwise it must be selected before drawing
+FAILED = "This failed in the program; its terminal shows the error."
+
+Updates = dict[Any, Any]
+"""New values by component, as Gradio takes them of a handler."""
 
 
-def build(trained: TrainedModel, files: Files) -> Any:
-    """The page, a `gradio.Blocks`.
+class Page:
+    """Components of the page as attributes, and handlers of its events as methods.
 
     Args:
         trained: a trained model of images.
-        files: temporary ones, as uploads and files to download.
+        folder: for files to download.
+
+    Attributes:
+        blocks: the page, a `gradio.Blocks`.
 
     Raises:
         InputError: Gradio is missing.
     """
-    gr = find_gradio()
-    name = trained.name
-    with gr.Blocks(
-        title=f"Omni-Training: {name}", analytics_enabled=False, delete_cache=(SWEEP, IDLE)
-    ) as page:
-        kept = gr.State(None, time_to_live=IDLE)
-        turn = gr.State(0)
-        gr.HTML(
-            "<h1>Teach a few classes, then ask</h1><p>Give two or more classes a few pictures "
-            "each. Omni-Training then says of a new picture which class it is, and what each of "
-            "its three flows thinks. Nothing leaves this machine.</p>",
-            padding=False,
+
+    def __init__(self, trained: TrainedModel, folder: Path) -> None:
+        self.trained, self.folder, self.gr = trained, folder, find_gradio()
+        self.blocks = self.gr.Blocks(
+            title=f"Omni-Training: {trained.name}",
+            analytics_enabled=False,
+            delete_cache=(CLEAN_UP, IDLE),
+        )
+        with self.blocks:
+            self._layout()
+            self._bind()
+        self.blocks.queue(max_size=WAITING, default_concurrency_limit=1)
+
+    # --- layout ---
+
+    def _layout(self) -> None:
+        gr = self.gr
+        self.session = gr.State(None, time_to_live=IDLE)
+        self.turn = gr.State(0)
+        self._html(
+            "<h1>Few-shot classification</h1><p>Give two or more classes a few pictures each. "
+            "Omni-Training then predicts the class of a new picture, with each of its three flows "
+            "and with all of them. Nothing leaves this machine.</p>",
             elem_classes="omni-head",
         )
-        start = gr.Button("Show me an example", variant="primary", elem_id="start")
+        self.start = gr.Button("Show me an example", variant="primary", elem_id="start")
         with gr.Row():
             with gr.Column(min_width=320):
-                gr.HTML("<h2>1. Classes</h2>", padding=False, elem_classes="omni-step")
-                shown = gr.HTML(view.classes({}), padding=False, elem_id="classes")
-                class_name = gr.Textbox(
-                    label="Name of the class", placeholder="as: cat", max_lines=1, elem_id="name"
-                )
-                uploads = gr.File(
-                    label="Pictures of it",
-                    file_count="multiple",
-                    file_types=["image"],
-                    height=150,
-                    elem_id="files",
-                )
-                add = gr.Button("Add to the class", elem_id="add")
-                added = gr.HTML(view.message(""), padding=False, elem_id="added")
-                with gr.Accordion("Remove a class, or all", open=False):
-                    doomed = gr.Dropdown([], label="Class to remove", elem_id="doomed")
-                    with gr.Row():
-                        remove = gr.Button("Remove this class", elem_id="remove")
-                        clear = gr.Button("Remove all", elem_id="clear")
+                self._layout_classes()
             with gr.Column(min_width=320):
-                gr.HTML("<h2>2. Picture</h2>", padding=False, elem_classes="omni-step")
-                kind = gr.Radio(
-                    [DRAW, UPLOAD, EXAMPLE], value=DRAW, label="Where from", elem_id="kind"
-                )
-                drawing = gr.Sketchpad(
-                    label="Draw here",
-                    type="pil",
-                    canvas_size=(CANVAS, CANVAS),
-                    fixed_canvas=True,
-                    height=CANVAS + 60,
-                    layers=False,
-                    transforms=(),
-                    brush=gr.Brush(default_size=9, colors=["#000000"], color_mode="fixed"),
-                    buttons=[],
-                    elem_id="drawing",
-                )
-                file = gr.File(
-                    label="A picture",
-                    file_types=["image"],
-                    height=150,
-                    visible=False,
-                    elem_id="file",
-                )
-                example = gr.HTML(visible=False, padding=False, elem_id="example")
-                another = gr.Button("Another example", visible=False, elem_id="another")
-                ask = gr.Button("Which class is it?", variant="primary", elem_id="ask")
-                asked = gr.HTML(view.message(""), padding=False, elem_id="asked")
-                with gr.Accordion("Or add this picture to a class", open=False, elem_id="teaching"):
-                    target = gr.Dropdown(
-                        [],
-                        label="Class, an old or a new one",
-                        allow_custom_value=True,
-                        elem_id="target",
-                    )
-                    teach = gr.Button("Add the picture", elem_id="teach")
-                gr.HTML("<h2>3. Answer</h2>", padding=False, elem_classes="omni-step")
-                answer = gr.HTML(view.prediction(None), padding=False, elem_id="answer")
-                with gr.Accordion("Keep what was learned", open=False, elem_id="keeping"):
-                    with gr.Row():
-                        save = gr.Button("As a learner", elem_id="save")
-                        onnx = gr.Button("As ONNX (slow)", elem_id="onnx")
-                    saved = gr.HTML(view.message(""), padding=False, elem_id="saved")
-                    made = gr.File(
-                        label="File to download",
-                        interactive=False,
-                        visible=False,
-                        elem_id="made",
-                    )
-        gr.HTML(
-            f"<p>Model: {name}. At most {CLASSES} classes of {IMAGES} pictures; {MEGABYTES} MB and "
-            f"{MEGAPIXELS} million pixels each. Pictures are shown as the network gets them. What "
-            "you give is forgotten when the program ends, or after an hour.</p>",
-            padding=False,
+                self._layout_query()
+                self._layout_result()
+        self._html(
+            f"<p>Model: {self.trained.name}. At most {CLASSES} classes of {IMAGES} pictures; "
+            f"{MEGABYTES} MB and {MEGAPIXELS} million pixels each. Pictures are shown as the "
+            "network takes them. They are deleted when the program ends, or after an hour.</p>",
             elem_classes="omni-foot",
         )
 
-        def renewed(session: Session) -> dict[Any, Any]:
-            """All that shows the classes."""
-            names = [*session.pictures]
-            return {
-                kept: session,
-                shown: view.classes(session.pictures),
-                doomed: gr.update(choices=names, value=None),
-                target: gr.update(choices=names),
-                made: gr.update(value=None, visible=False),
-                saved: view.message(""),
-            }
+    def _layout_classes(self) -> None:
+        gr = self.gr
+        self._html("<h2>1. Classes</h2>", elem_classes="omni-step")
+        self.classes = self._html(view.classes({}), elem_id="classes")
+        self.class_name = gr.Textbox(
+            label="Name of the class", placeholder="as: cat", max_lines=1, elem_id="name"
+        )
+        self.uploads = gr.File(
+            label="Pictures of it",
+            file_count="multiple",
+            file_types=["image"],
+            height=150,
+            elem_id="files",
+        )
+        self.add = gr.Button("Add to the class", elem_id="add")
+        self.class_message = self._html(view.message(""), elem_id="class-message")
+        with gr.Accordion("Remove a class, or all", open=False):
+            self.removed = gr.Dropdown([], label="Class to remove", elem_id="removed")
+            with gr.Row():
+                self.remove = gr.Button("Remove this class", elem_id="remove")
+                self.clear = gr.Button("Remove all", elem_id="clear")
 
-        def chosen(
-            session: Session, kind: str, drawn: dict[str, Any] | None, path: str | None, turn: int
-        ) -> Picture:
-            """The picture to ask about."""
-            if kind == DRAW:
-                return session.read([centered(drawn)])[0]
-            if kind == UPLOAD:
-                if path is None:
-                    raise InputError("Choose a picture first.")
-                return session.read([Path(path)])[0]
-            return _example(session, turn)
+    def _layout_query(self) -> None:
+        gr = self.gr
+        self._html("<h2>2. Picture</h2>", elem_classes="omni-step")
+        self.kind = gr.Radio([DRAW, UPLOAD, EXAMPLE], value=DRAW, label="Source", elem_id="kind")
+        self.drawing = gr.Sketchpad(
+            label="Draw here",
+            type="pil",
+            canvas_size=(CANVAS, CANVAS),
+            fixed_canvas=True,
+            height=CANVAS + 60,
+            layers=False,
+            transforms=(),
+            brush=gr.Brush(default_size=9, colors=["#000000"], color_mode="fixed"),
+            buttons=[],
+            elem_id="drawing",
+        )
+        self.file = gr.File(
+            label="A picture", file_types=["image"], height=150, visible=False, elem_id="file"
+        )
+        self.example = self._html("", visible=False, elem_id="example")
+        self.another = gr.Button("Another example", visible=False, elem_id="another")
+        self.predict = gr.Button("Which class is it?", variant="primary", elem_id="predict")
+        self.query_message = self._html(view.message(""), elem_id="query-message")
+        with gr.Accordion("Or add this picture to a class", open=False, elem_id="labeling"):
+            self.target = gr.Dropdown(
+                [],
+                label="Class, an old or a new one",
+                allow_custom_value=True,
+                elem_id="target",
+            )
+            self.label = gr.Button("Add the picture", elem_id="label")
 
-        def on_start(session: Session | None) -> dict[Any, Any]:
-            session = session or Session(trained)
-            for title, images in examples.armenian(session.side).support.items():
-                if title not in session.pictures:
-                    session.add(title, [_gray(image) for image in images])
-            picture = _example(session, 0)
-            return {
-                **renewed(session),
-                added: view.message("Five Armenian letters were added, five pictures of each."),
-                answer: view.prediction(session.predict(picture)),
-                **on_kind(EXAMPLE, 0),
-                kind: EXAMPLE,
-                turn: 0,
-                asked: view.message(""),
-            }
-
-        def on_add(session: Session | None, name: str, paths: list[str] | None) -> dict[Any, Any]:
-            session = session or Session(trained)
-            read = session.read([Path(path) for path in paths or []])
-            session.add(name, read)
-            files.used(map(Path, paths or []))
-            name = " ".join(name.split())
-            words = f"“{name}” now has {len(session.pictures[name])} pictures."
-            if len(session.pictures) < 2:
-                words += " Add another class."
-            return {
-                **renewed(session),
-                added: view.message(words),
-                class_name: "",
-                uploads: None,
-            }
-
-        def on_remove(session: Session | None, name: str | None) -> dict[Any, Any]:
-            session = session or Session(trained)
-            session.remove(name or "")
-            gone = view.message(f"“{name}” was removed.")
-            return {**renewed(session), added: gone, answer: view.prediction(None)}
-
-        def on_clear(session: Session | None) -> dict[Any, Any]:
-            session = session or Session(trained)
-            session.clear()
-            gone = view.message("All classes were removed.")
-            return {**renewed(session), added: gone, answer: view.prediction(None)}
-
-        def on_kind(kind: str, turn: int) -> dict[Any, Any]:
-            picture = view.picture(_example(Session(trained), turn)) if kind == EXAMPLE else ""
-            return {
-                # Hidden and not taken away, so that the drawing and the chosen brush stay.
-                drawing: gr.update(visible=True if kind == DRAW else "hidden"),
-                file: gr.update(visible=kind == UPLOAD),
-                example: gr.update(visible=kind == EXAMPLE, value=picture),
-                another: gr.update(visible=kind == EXAMPLE),
-            }
-
-        def on_another(session: Session | None, number: int) -> dict[Any, Any]:
-            session = session or Session(trained)
-            made = {turn: number + 1, example: view.picture(_example(session, number + 1))}
-            if len(session.pictures) < 2:
-                return made
-            found = session.predict(_example(session, number + 1))
-            return {**made, kept: session, answer: view.prediction(found)}
-
-        def on_ask(session: Session | None, *query: Any) -> dict[Any, Any]:
-            session = session or Session(trained)
-            found = session.predict(chosen(session, *query))
-            return {kept: session, answer: view.prediction(found)}
-
-        def on_teach(session: Session | None, name: str | None, *query: Any) -> dict[Any, Any]:
-            session = session or Session(trained)
-            session.add(name or "", [chosen(session, *query)])
-            words = f"The picture was added to “{' '.join((name or '').split())}”."
-            return {
-                **renewed(session),
-                asked: view.message(words),
-                target: gr.update(value=None, choices=[*session.pictures]),
-            }
-
-        def written(write: Callable[[Path], Path], words: str) -> dict[Any, Any]:
-            """A file to download, in a folder of its own."""
-            if not files.has_room():
-                raise InputError("Too many files are kept for now. Try again later.")
-            place = Path(tempfile.mkdtemp(dir=files.folder))
-            try:
-                path = write(place)
-            except BaseException:
-                shutil.rmtree(place)
-                raise
-            return {made: gr.update(value=str(path), visible=True), saved: view.message(words)}
-
-        def on_save(session: Session | None) -> dict[Any, Any]:
-            session = session or Session(trained)
-            return written(session.save, "Ask it with: omni predict classes.learner IMAGE ...")
-
-        def on_onnx(session: Session | None) -> dict[Any, Any]:
-            session = session or Session(trained)
-            return written(session.save_onnx, "Any program that reads ONNX can use it.")
-
-        query = [kind, drawing, file, turn]
-        lists = [kept, shown, doomed, target, made, saved]
-        views = [drawing, file, example, another]
-
-        def on(event: Any, work: Callable[..., Any], inputs: Any, place: Any, outputs: Any) -> Any:
-            """Bind an event; what goes wrong is said in a place of the page."""
-            return event(
-                _guarded(work, place),
-                inputs,
-                [place, *(each for each in outputs if each is not place)],
-                api_visibility="private",
-                concurrency_id="model",
-                concurrency_limit=1,
-                show_progress="minimal",
+    def _layout_result(self) -> None:
+        gr = self.gr
+        self._html("<h2>3. Prediction</h2>", elem_classes="omni-step")
+        self.result = self._html(view.prediction(None), elem_id="result")
+        with gr.Accordion("Save the fitted model", open=False, elem_id="saving"):
+            with gr.Row():
+                self.save = gr.Button("As a learner", elem_id="save")
+                self.onnx = gr.Button("As ONNX (slow)", elem_id="onnx")
+            self.save_message = self._html(view.message(""), elem_id="save-message")
+            self.download = gr.File(
+                label="File to download", interactive=False, visible=False, elem_id="download"
             )
 
-        on(start.click, on_start, [kept], added, [*lists, *views, kind, turn, answer, asked]).then(
-            None, js=SHOW
+    def _html(self, html: str, **options: Any) -> Any:
+        return self.gr.HTML(html, padding=False, **options)
+
+    # --- events ---
+
+    def _bind(self) -> None:
+        query = [self.kind, self.drawing, self.file, self.turn]
+        classes = [self.session, self.classes, self.removed, self.target, self.download]
+        classes += [self.save_message]
+        sources = [self.drawing, self.file, self.example, self.another]
+        outcome = [*classes, self.result]
+        scroll = {"fn": None, "js": SCROLL_TO_RESULT}
+
+        added, asked, saved = self.class_message, self.query_message, self.save_message
+        example = [*outcome, *sources, self.kind, self.turn, asked]
+        self._on(self.start.click, self.on_start, [], added, example).then(**scroll)
+        given = [self.class_name, self.uploads]
+        self._on(self.add.click, self.on_add, given, added, [*classes, *given])
+        self._on(self.remove.click, self.on_remove, [self.removed], added, outcome)
+        self._on(self.clear.click, self.on_clear, [], added, outcome)
+        self._on(self.kind.input, self.on_kind, [self.kind, self.turn], asked, sources)
+        another = [self.session, self.turn, self.example, self.result]
+        self._on(self.another.click, self.on_another, [self.turn], asked, another).then(**scroll)
+        result = [self.session, self.result]
+        self._on(self.predict.click, self.on_predict, query, asked, result).then(**scroll)
+        self._on(self.label.click, self.on_label, [self.target, *query], asked, classes)
+        self._on(self.save.click, self.on_save, [], saved, [self.download])
+        self._on(self.onnx.click, self.on_onnx, [], saved, [self.download])
+        self.blocks.load(fn=None, js=SELECT_BRUSH)
+
+    def _on(
+        self,
+        event: Any,
+        handler: Callable[..., Updates],
+        inputs: list[Any],
+        message: Any,
+        outputs: list[Any],
+    ) -> Any:
+        """Bind an event to a handler of the session and the inputs.
+
+        Its errors become a sentence in the component ``message``.
+        """
+        return event(
+            with_message(self._with_session(handler), message),
+            [self.session, *inputs],
+            [message, *(each for each in outputs if each is not message)],
+            api_visibility="private",
+            concurrency_id="model",
+            concurrency_limit=1,
+            show_progress="minimal",
         )
-        on(
-            add.click,
-            on_add,
-            [kept, class_name, uploads],
-            added,
-            [*lists, class_name, uploads],
-        )
-        on(remove.click, on_remove, [kept, doomed], added, [*lists, answer])
-        on(clear.click, on_clear, [kept], added, [*lists, answer])
-        on(kind.input, on_kind, [kind, turn], asked, views)
-        page.load(None, js=PICK)
-        on(another.click, on_another, [kept, turn], asked, [kept, turn, example, answer]).then(
-            None, js=SHOW
-        )
-        on(ask.click, on_ask, [kept, *query], asked, [kept, answer]).then(None, js=SHOW)
-        on(teach.click, on_teach, [kept, target, *query], asked, lists)
-        on(save.click, on_save, [kept], saved, [made])
-        on(onnx.click, on_onnx, [kept], saved, [made])
-    page.queue(max_size=WAITING, default_concurrency_limit=1)
-    return page
+
+    def _with_session(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
+        return lambda session, *inputs: handler(session or Session(self.trained), *inputs)
+
+    def on_start(self, session: Session) -> Updates:
+        """Add the classes of the example, and predict its first picture."""
+        for title, images in examples.armenian(session.side).support.items():
+            if title not in session.pictures:
+                session.add(title, [_three_channels(image) for image in images])
+        return {
+            **self._class_updates(session),
+            self.class_message: view.message("Five Armenian letters, five pictures of each."),
+            self.result: view.prediction(session.predict(_example(session, 0))),
+            **self.on_kind(session, EXAMPLE, 0),
+            self.kind: EXAMPLE,
+            self.turn: 0,
+            self.query_message: view.message(""),
+        }
+
+    def on_add(self, session: Session, name: str, paths: list[str] | None) -> Updates:
+        """Add uploaded pictures to a class."""
+        session.add(name, session.read([Path(path) for path in paths or []]))
+        name = " ".join(name.split())
+        text = f"“{name}” now has {len(session.pictures[name])} pictures."
+        if len(session.pictures) < 2:
+            text += " Add another class."
+        return {
+            **self._class_updates(session),
+            self.class_message: view.message(text),
+            self.class_name: "",
+            self.uploads: None,
+        }
+
+    def on_remove(self, session: Session, name: str | None) -> Updates:
+        """Remove a class."""
+        session.remove(name or "")
+        return self._without_result(session, f"“{name}” was removed.")
+
+    def on_clear(self, session: Session) -> Updates:
+        """Remove all classes."""
+        session.clear()
+        return self._without_result(session, "All classes were removed.")
+
+    def on_kind(self, session: Session, kind: str, turn: int) -> Updates:
+        """Show the source of pictures that was chosen."""
+        gr = self.gr
+        picture = view.picture(_example(session, turn)) if kind == EXAMPLE else ""
+        return {
+            # Hidden and not removed, so that the drawing and the selected brush stay.
+            self.drawing: gr.update(visible=True if kind == DRAW else "hidden"),
+            self.file: gr.update(visible=kind == UPLOAD),
+            self.example: gr.update(visible=kind == EXAMPLE, value=picture),
+            self.another: gr.update(visible=kind == EXAMPLE),
+        }
+
+    def on_another(self, session: Session, turn: int) -> Updates:
+        """Show the next example, and predict it."""
+        picture = _example(session, turn + 1)
+        updates: Updates = {self.turn: turn + 1, self.example: view.picture(picture)}
+        if len(session.pictures) < 2:
+            return updates
+        result = view.prediction(session.predict(picture))
+        return {**updates, self.session: session, self.result: result}
+
+    def on_predict(self, session: Session, *query: Any) -> Updates:
+        """Predict the class of the picture."""
+        result = session.predict(_query_picture(session, *query))
+        return {self.session: session, self.result: view.prediction(result)}
+
+    def on_label(self, session: Session, name: str | None, *query: Any) -> Updates:
+        """Add the picture to a class."""
+        session.add(name or "", [_query_picture(session, *query)])
+        text = f"The picture was added to “{' '.join((name or '').split())}”."
+        return {
+            **self._class_updates(session),
+            self.query_message: view.message(text),
+            self.target: self.gr.update(value=None, choices=[*session.pictures]),
+        }
+
+    def on_save(self, session: Session) -> Updates:
+        """Offer the fitted learner as a file."""
+        return self._saved(session.save, "Use it with: omni predict classes.learner IMAGE ...")
+
+    def on_onnx(self, session: Session) -> Updates:
+        """Offer the fitted predictor as an ONNX file."""
+        return self._saved(session.save_onnx, "Any program that reads ONNX can use it.")
+
+    def _class_updates(self, session: Session) -> Updates:
+        """All components that depend on the classes."""
+        names = [*session.pictures]
+        return {
+            self.session: session,
+            self.classes: view.classes(session.pictures),
+            self.removed: self.gr.update(choices=names, value=None),
+            self.target: self.gr.update(choices=names),
+            self.download: self.gr.update(value=None, visible=False),
+            self.save_message: view.message(""),
+        }
+
+    def _without_result(self, session: Session, text: str) -> Updates:
+        return {
+            **self._class_updates(session),
+            self.class_message: view.message(text),
+            self.result: view.prediction(None),
+        }
+
+    def _saved(self, write: Callable[[Path], Path], text: str) -> Updates:
+        path = write(Path(tempfile.mkdtemp(dir=self.folder)))
+        return {
+            self.download: self.gr.update(value=str(path), visible=True),
+            self.save_message: view.message(text),
+        }
+
+
+def with_message(handler: Callable[..., Updates], message: Any) -> Callable[..., Updates]:
+    """A handler whose errors are a sentence on the page.
+
+    Args:
+        handler: of an event.
+        message: component of the sentence.
+    """
+
+    def handle(*inputs: Any) -> Updates:
+        try:
+            return {message: view.message(""), **handler(*inputs)}
+        except InputError as error:
+            return {message: view.message(str(error), wrong=True)}
+        except Exception:
+            traceback.print_exc()
+            return {message: view.message(FAILED, wrong=True)}
+
+    return handle
+
+
+def _query_picture(
+    session: Session, kind: str, drawn: dict[str, Any] | None, path: str | None, turn: int
+) -> Picture:
+    """The picture to classify, of the source that was chosen."""
+    if kind == DRAW:
+        return session.read([centered(drawn)])[0]
+    if kind == UPLOAD:
+        if path is None:
+            raise InputError("Choose a picture first.")
+        return session.read([Path(path)])[0]
+    return _example(session, turn)
 
 
 def _example(session: Session, turn: int) -> Picture:
     queries = examples.armenian(session.side).queries
-    return _gray(queries[turn % len(queries)])
+    return _three_channels(queries[turn % len(queries)])
 
 
-def _gray(image: NDArray[np.uint8]) -> Picture:
+def _three_channels(image: NDArray[np.uint8]) -> Picture:
     return np.array(np.broadcast_to(image, (3, *image.shape)))
 
 
-def _guarded(work: Callable[..., dict[Any, Any]], place: Any) -> Callable[..., dict[Any, Any]]:
-    """A handler whose errors are a sentence on the page."""
-
-    def handler(*inputs: Any) -> dict[Any, Any]:
-        try:
-            return {place: view.message(""), **work(*inputs)}
-        except InputError as error:
-            return {place: view.message(str(error), wrong=True)}
-        except Exception as error:
-            # Without what the error says, which may hold what a visitor wrote.
-            traceback.print_tb(error.__traceback__)
-            sys.stderr.write(f"{type(error).__name__}\n")
-            return {place: view.message(FAILED, wrong=True)}
-
-    return handler
-
-
 def find_gradio() -> Any:
+    """Gradio.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         return import_module("gradio")
     except ImportError as error:
