@@ -1,4 +1,4 @@
-"""The hub, without a network: a folder stands for it; only what crosses the wire is replaced."""
+"""The hub, without a network: a folder stands for it, and only uploads and downloads are faked."""
 
 import re
 import shutil
@@ -14,7 +14,14 @@ from markdown_it import MarkdownIt
 
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import evaluate_run, train_run
-from omnitraining.learner import FewShotClassifier, TrainedModel, hub, hub_download, load
+from omnitraining.learner import (
+    FewShotClassifier,
+    TrainedModel,
+    hub,
+    hub_download,
+    load,
+    model_card,
+)
 from omnitraining.runs.run import Run
 from tests.reference.tiny import BLOBS, SINUSOIDS, blobs, config
 
@@ -81,10 +88,10 @@ def test_a_fitted_learner_comes_back_fitted(run: Run, tmp_path: Path) -> None:
     assert isinstance(back, FewShotClassifier)
     np.testing.assert_array_equal(back.predict_proba(x), learner.predict_proba(x))
     text = (folder / "README.md").read_text()
-    assert "It has learned already: 0, 1, 2." in text and "did not come with" in text
+    assert "It is fitted to the classes 0, 1, 2." in text and "run is not known" in text
 
 
-def test_the_card_says_data_results_configuration_license_and_how_to_load(
+def test_the_card_has_data_results_configuration_license_and_how_to_load(
     run: Run, tmp_path: Path
 ) -> None:
     folder = hub.save_pretrained(run.path, tmp_path / "folder", "cc-by-4.0", trust=True)
@@ -95,7 +102,7 @@ def test_the_card_says_data_results_configuration_license_and_how_to_load(
     assert 'learner = from_pretrained("folder")' in text
     assert "tests.reference.tiny.Blobs" in text  # the data
     cell = run.load_evaluation().cells["blobs 5-way 1-shot"]
-    assert f"{cell.mean():.2f} ± {cell.interval():.2f}" in text and "over 20 tasks" in text
+    assert f"{cell.mean():.2f} ± {cell.interval():.2f}" in text and "over 20 fixed tasks" in text
     configuration = yaml.safe_load(text.split("## Configuration")[1].split("```")[1][5:])
     assert configuration["metatraining"]["init_args"] == {"metric": "cosine", "scale": 10.0}
     assert str(tmp_path) not in text
@@ -108,7 +115,7 @@ def test_no_name_in_a_card_is_html_or_ends_its_block(run: Run, tmp_path: Path) -
     learner.model.config["omninet"] = {"shared_until": "a\n\n```\n\n<script>"}
     learner.model.name = "<b>"
     learner.fit(data.images, np.array(names)[data.labels])
-    text = hub.card(learner, None, 'x"\n```\n<i>', "mit")
+    text = model_card.card(learner, None, 'x"\n```\n<i>', "mit")
     page = MarkdownIt().render(text.split("---\n", 2)[2])
     assert not set(re.findall(r"<(\w+)", page)) - {"h1", "h2", "p", "pre", "code", "strong"}
     assert "&lt;img src=x onerror=alert(1)&gt;, [a](javascript:b) # c|d." in page
@@ -124,24 +131,24 @@ def test_what_a_run_links_to_is_not_pushed(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "folder" / "evaluation.json").exists()
 
 
-def test_the_card_does_not_tell_where_data_were(run: Run, tmp_path: Path) -> None:
+def test_the_card_has_no_folder_of_this_machine(run: Run, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run.path, copied)
     values = yaml.safe_load((copied / "config.yaml").read_text())
     values["problem"]["init_args"]["data"] = "/home/anna/secret/birds"
     (copied / "config.yaml").write_text(yaml.safe_dump(values))
-    text = hub.card(load(run.path, trust=True), Run(copied), "me/omni", "mit")
+    text = model_card.card(load(run.path, trust=True), Run(copied), "me/omni", "mit")
     assert "data: birds" in text and "anna" not in text
 
 
 def test_a_model_of_curves_has_a_card_too(tmp_path: Path) -> None:
     run = train_run(config(SINUSOIDS), tmp_path / "waves")
     text = (hub.save_pretrained(run.path, tmp_path / "folder") / "README.md").read_text()
-    assert "points of a curve" in text and "was not judged" in text
+    assert "points of a curve" in text and "was not evaluated" in text
     assert "license: unknown" in text and "pipeline_tag" not in text
 
 
-def test_what_goes_wrong_on_the_wire_is_one_line(wire: Path, tmp_path: Path) -> None:
+def test_errors_of_the_hub_are_one_line(wire: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^me/none on the hub: 404 Client Error\.$"):
         hub_download.download("me/none")
     with pytest.raises(InputError, match="does not exist"):

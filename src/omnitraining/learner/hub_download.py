@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: how they are reached and downloaded."""
+"""Downloads of models of the Hugging Face hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from typing import Any
 from omnitraining.errors import InputError
 
 FILES = ("*.safetensors", "*.json", "*.md")
-"""What is downloaded of a model; nothing that could run."""
+"""Files of a model that are downloaded; none of them is code."""
 
 
 def download(name: str) -> Path:
-    """The folder of a model on the hub; it is kept, so that it is downloaded once.
+    """The folder of a model on the hub; it is downloaded once and kept.
 
     Args:
         name: "owner/name".
@@ -28,7 +28,7 @@ def download(name: str) -> Path:
 
 @contextmanager
 def reached(name: str) -> Iterator[Any]:
-    """huggingface_hub, whose errors become one line that names the model."""
+    """huggingface_hub, whose errors become an `InputError` that names the model."""
     try:
         hub = import_module("huggingface_hub")
     except ImportError as error:
@@ -37,6 +37,6 @@ def reached(name: str) -> Iterator[Any]:
         ) from error
     try:
         yield hub
-    except Exception as error:  # its errors are those of an HTTP library, which versions change
+    except Exception as error:  # of an HTTP library that differs between versions
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{name} on the hub: {reason[0]}") from error
