@@ -114,6 +114,11 @@ def test_unknown_images_are_none_of_these(
     words = ("predict", tmp_path / "a", tmp_path / "noise.png", "--json")
     assert json.loads(said(capsys, *words))[0]["label"] is None
     assert "noise.png,," in said(capsys, *words[:-1], "--csv")
+    with pytest.warns(FutureWarning, match="reject is called accept_rate now"):
+        said(capsys, *adapt[:-1], tmp_path / "b", "--reject", "0.9", "--flow", "pre")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    both = refused(capsys, *adapt, "--reject", "0.9", "--accept-rate", "0.9")
+    assert "reject is the former name of accept_rate" in both
 
 
 def test_wrong_input_is_one_line(

@@ -162,6 +162,23 @@ def test_labels_of_another_kind_are_refused(tiny: TrainedModel, images: Data) ->
             learner.score(x[:36], y[:36], weights)
 
 
+def test_reject_is_a_former_name_of_accept_rate(images: Data, tmp_path: Path) -> None:
+    x, y = images[0][:36], images[1][:36]
+    expected = FewShotClassifier("glyphs", accept_rate=0.9).fit(x, y)
+    expected.save(tmp_path / "learner")
+    with pytest.warns(FutureWarning, match="reject is called accept_rate now"):
+        former = FewShotClassifier("glyphs", reject=0.9).fit(x, y)
+    with pytest.warns(FutureWarning, match="reject is called accept_rate now"):
+        loaded = omnitraining.load(tmp_path / "learner", reject=0.5)
+    assert former.threshold_ == expected.threshold_
+    assert isinstance(loaded, FewShotClassifier)
+    assert loaded.accept_rate == 0.5 and loaded.threshold_ > expected.threshold_
+    with pytest.raises(InputError, match="reject is the former name of accept_rate: give accept_"):
+        FewShotClassifier("glyphs", accept_rate=0.9, reject=0.9).fit(x, y)
+    with pytest.raises(InputError, match="reject is the former name of accept_rate: give accept_"):
+        omnitraining.load("glyphs", accept_rate=0.9, reject=0.9)
+
+
 @pytest.mark.parametrize(("kind", "label"), [(str, "unknown"), (int, -1)])
 def test_metrics_of_rejected_images(
     tiny: TrainedModel, images: Data, half: float, kind: Any, label: Any

@@ -16,9 +16,9 @@ from omnitraining import CalibrationWarning, FewShotClassifier
 from omnitraining.datasets import digits
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.ensemble import resolve_flow
+from omnitraining.learner.fit_result import FitResult
 from omnitraining.learner.fitting import Support
 from omnitraining.learner.held_out import FitReport, _report, folds, held_out
-from omnitraining.learner.learned import Learned
 from tests.learner.models import untrained
 
 Data = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -53,8 +53,8 @@ def test_images_held_out_are_predicted_as_by_a_fit_without_them() -> None:
     experiment, trained = untrained()
     images: Any = experiment.problem.benchmarks["blobs"]  # type: ignore[attr-defined]
     x, y = images.images[:36:4], images.labels[:36:4]  # three images of three classes
-    fit = FewShotClassifier(trained).fit(x, y)._learned
-    assert isinstance(fit, Learned)
+    fit = FewShotClassifier(trained).fit(x, y)._fit_result
+    assert isinstance(fit, FitResult)
     held, kept, _ = folds(fit.support.labels, 3)
     probabilities, truth = [], []
     for out, rest in zip(held, kept, strict=True):

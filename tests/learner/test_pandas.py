@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from omnitraining import FewShotClassifier, InputError
-from omnitraining.learner.given import labels_of
+from omnitraining.learner.image_data import labels_of
 from omnitraining.learner.inputs import ImageInputs
 
 pd: Any = pytest.importorskip("pandas")

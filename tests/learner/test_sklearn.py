@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Tags
-from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
 
 from omnitraining import FewShotClassifier
@@ -59,11 +59,6 @@ def tiny() -> TrainedModel:
     return untrained(backbone={"init_args": {"width": 16}})[1]
 
 
-def test_learners_pass_the_checks_for_estimators_of_images() -> None:
-    with pytest.warns(Warning, match="Can't test estimator"):  # it says so of all but tables
-        check_estimator(FewShotClassifier("glyphs"))
-
-
 @parametrize_with_checks([Rows(tiny(), "pre")])  # none is expected to fail
 def test_learners_pass_the_checks_for_classifiers(estimator: Any, check: Any) -> None:
     check(estimator)
@@ -79,10 +74,22 @@ def images() -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
 
 def test_cross_validation_and_search(images: tuple[NDArray[np.uint8], NDArray[np.str_]]) -> None:
     x, y = images
-    scores = cross_val_score(FewShotClassifier(tiny()), x, y, cv=3)
-    assert scores.shape == (3,) and scores.min() > 0.5
-    search = GridSearchCV(FewShotClassifier(tiny()), {"flow": ["pre", "meta"]}, cv=2).fit(x, y)
-    assert search.best_params_["flow"] in ("pre", "meta")
+    trained, folds = tiny(), StratifiedKFold(3)
+    scores = cross_val_score(FewShotClassifier(trained), x, y, cv=folds)
+    expected = [
+        FewShotClassifier(trained).fit(x[train], y[train]).score(x[test], y[test])
+        for train, test in folds.split(x, y)
+    ]
+    assert scores.tolist() == expected and min(expected) > 0.5
+    # Of rates of acceptance the one that rejects nearly all images must lose.
+    rates = {"accept_rate": [1e-9, None]}
+    search = GridSearchCV(FewShotClassifier(trained, reject_label="none"), rates, cv=folds)
+    search.fit(x, y)
+    assert search.best_params_ == {"accept_rate": None}
+    assert search.cv_results_["mean_test_score"][0] < search.best_score_
+    np.testing.assert_array_equal(
+        search.predict(x), FewShotClassifier(trained).fit(x, y).predict(x)
+    )
 
 
 def test_a_pipeline_of_images(images: tuple[NDArray[np.uint8], NDArray[np.str_]]) -> None:

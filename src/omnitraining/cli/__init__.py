@@ -22,7 +22,7 @@ COMMANDS = {
     "tune": "search options by validation tasks alone, for any method",
     "report": "write a report: records beside the paper, with verdicts",
     "adapt": "learn new classes from a few images of each, into a file",
-    "predict": "label images with what 'omni adapt' has learned",
+    "predict": "label images by the classes that 'omni adapt' learned",
     "export": "write a flow or a fitted predictor for use without this library",
     "demo": "interactive few-shot demo in the browser",
     "attention": "draw where the flows of models look",

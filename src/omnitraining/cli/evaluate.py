@@ -10,11 +10,11 @@ from omnitraining.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
-    """Judge a run, and show and keep the result."""
+    """Evaluate a run, and show and keep the result."""
     parser = command_parser("evaluate")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
-        "--shots", type=int, nargs="+", default=[], help="support samples per class"
+        "--shots", type=int, nargs="+", default=[], help="numbers of support samples per class"
     )
     parser.add_argument("--tasks", type=int, help="test tasks per cell (default: all, mostly 600)")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     show(evaluation_table(run.name, evaluation))
     try:
         run.save_evaluation(name, evaluation)
-    except InputError as error:  # a run that may only be read
+    except InputError as error:  # a read-only run
         warnings.warn(f"the result is not kept in the run: {error}", stacklevel=1)
     if options.json:
         options.json.write_text(json.dumps(asdict(evaluation)), "utf-8")

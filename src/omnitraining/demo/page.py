@@ -61,6 +61,7 @@ class Page:
     """
 
     def __init__(self, trained: TrainedModel, folder: Path) -> None:
+        """Build the page and bind its events."""
         self.trained, self.folder, self.gr = trained, folder, find_gradio()
         self.blocks = self.gr.Blocks(
             title=f"Omni-Training: {trained.name}",

@@ -30,6 +30,7 @@ class Protection:
     """
 
     def __init__(self, app: Any) -> None:
+        """Wrap an application."""
         self.app = app
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:

@@ -92,6 +92,7 @@ class Session:
     """
 
     def __init__(self, trained: TrainedModel) -> None:
+        """Start without classes."""
         self.trained, self.inputs = trained, trained.image_inputs
         self.side = self.inputs.stored
         self.pictures: dict[str, list[Picture]] = {}

@@ -16,16 +16,16 @@ from omnitraining.learner.calibration import QUANTILES, WEIGHTED, Calibration
 from omnitraining.learner.curves import CurveWeights
 from omnitraining.learner.inputs import ImageInputs
 
-MOST_PIXELS = 4_096
+MAX_SIDE = 4_096
 """Side of an image."""
-MOST_SUPPORT = 20_000
+MAX_SUPPORT = 20_000
 """Support images or points; heads make a square of as many rows."""
-MOST_STEPS = 1_000
+MAX_STEPS = 1_000
 """Gradient steps on a support set."""
-MOST_CHARACTERS = 1 << 26
+MAX_CHARACTERS = 1 << 26
 """Of an array of labels, in which each is as long as the longest."""
 
-LONGEST_LABEL = 1_000
+MAX_LABEL = 1_000
 """Characters of the label of rejected images."""
 
 LABELS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
@@ -45,7 +45,7 @@ def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
     """
     fields = _fields(values, "inputs", ("channels", "stored", "size", "mean", "std"))
     channels, stored, size = (
-        _whole(fields[name], f"inputs.{name}", 1, MOST_PIXELS)
+        _whole(fields[name], f"inputs.{name}", 1, MAX_SIDE)
         for name in ("channels", "stored", "size")
     )
     if channels not in (1, 3) or size > stored or (channels, size, size) != tuple(shape):
@@ -110,7 +110,7 @@ def curve_weights(values: Any, flows: Sequence[str]) -> CurveWeights:
         for part in _list(fields["weights"], "votes.weights", len(shots))
     ]
     counts = {len(part) for part in weights}
-    if len(counts) != 1 or not 1 <= min(counts) <= MOST_STEPS + 1:
+    if len(counts) != 1 or not 1 <= min(counts) <= MAX_STEPS + 1:
         raise DamagedError("votes.weights is not of one number of steps")
     return CurveWeights(shots, members, weights)
 
@@ -132,10 +132,10 @@ def options(values: Mapping[str, Any], flows: Sequence[str]) -> None:
             f"fit.accept_rate is {accept_rate!r:.80}: it must be above 0 and below 1"
         )
     other = values.get("reject_label")
-    if other is not None and (type(other) not in (str, int) or len(str(other)) > LONGEST_LABEL):
+    if other is not None and (type(other) not in (str, int) or len(str(other)) > MAX_LABEL):
         raise DamagedError(f"fit.reject_label is {other!r:.80}: it must be a text or whole number")
     if steps is not None:
-        _whole(steps, "fit.steps", 0, MOST_STEPS)
+        _whole(steps, "fit.steps", 0, MAX_STEPS)
 
 
 def labels(values: Any, dtype: Any) -> NDArray[Any]:
@@ -146,9 +146,9 @@ def labels(values: Any, dtype: Any) -> NDArray[Any]:
         dtype: of the array, as numpy spells it, or "object".
     """
     entries = _list(values, "fit.labels")
-    if not 1 <= len(entries) <= MOST_SUPPORT:
+    if not 1 <= len(entries) <= MAX_SUPPORT:
         raise DamagedError(
-            f"fit.labels has {len(entries):,} entries: 1 to {MOST_SUPPORT:,} are read"
+            f"fit.labels has {len(entries):,} entries: 1 to {MAX_SUPPORT:,} are read"
         )
     kinds = {type(label) for label in entries}
     if not kinds <= {str} and not kinds <= {int, float, bool}:
@@ -156,7 +156,7 @@ def labels(values: Any, dtype: Any) -> NDArray[Any]:
     kind = dtype.lstrip("<>|=") if isinstance(dtype, str) else ""
     if kinds == {str} and (kind == "object" or kind[:1] == "U"):
         longest = max(map(len, entries))
-        if longest * len(entries) > MOST_CHARACTERS:
+        if longest * len(entries) > MAX_CHARACTERS:
             raise DamagedError(f"fit.labels would take {longest * len(entries):,} characters")
         return np.array(entries, dtype=object if kind == "object" else str)
     if kinds == {str} or (kind != "object" and kind not in LABELS):
@@ -190,8 +190,8 @@ def support(
                 f"{name} is {tensor.dtype} {[*tensor.shape]}: the model has {dtype} [S, "
                 f"{', '.join(map(str, shape))}]"
             )
-        if len(tensor) > MOST_SUPPORT:
-            raise DamagedError(f"{name} has {len(tensor):,} rows: {MOST_SUPPORT:,} are read")
+        if len(tensor) > MAX_SUPPORT:
+            raise DamagedError(f"{name} has {len(tensor):,} rows: {MAX_SUPPORT:,} are read")
         if not tensor.isfinite().all():
             raise DamagedError(f"{name} holds values that are not finite")
     return dict(tensors)

@@ -16,11 +16,11 @@ from torch import Tensor
 from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.learner import checks
 from omnitraining.learner.ensemble import resolve_flow
+from omnitraining.learner.fit_result import FitResult, Options, current_accept_rate, fit_support
 from omnitraining.learner.fitting import PIXELS, embed
-from omnitraining.learner.given import Rows, check_kind, given, kind_of, labels_of
 from omnitraining.learner.held_out import FitReport
+from omnitraining.learner.image_data import Rows, as_images, check_kind, kind_of, labels_of
 from omnitraining.learner.inputs import Images, class_folders
-from omnitraining.learner.learned import Learned, Options, current_accept_rate, learn
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source, find
 from omnitraining.learner.trained import TrainedModel, save_file
@@ -82,6 +82,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         reject_label: str | int | None = None,
         reject: float | None = None,
     ) -> None:
+        """Keep the options; the model is loaded by `fit`."""
         self.model, self.flow, self.accept_rate = model, flow, accept_rate
         self.reject_label, self.reject = reject_label, reject
 
@@ -122,7 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: as in `fit`; or ``model`` or ``flow`` were changed since the last fit.
         """
-        known = self._learned
+        known = self._fit_result
         if known is not None and (known.options.source, known.options.flow) != (
             self.model,
             self.flow,
@@ -218,7 +219,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: the file cannot be written, or labels are neither texts nor numbers.
         """
-        fit = self._learned
+        fit = self._fit_result
         if fit is None:
             trained, options = find(self.model), self._options()
             tensors, values = dict[str, Tensor](), dict[str, Any]()
@@ -250,7 +251,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                         f"{name} has {len(rows)} rows of {len(labels)} labels"
                     )
             rows_of = {n.removeprefix("support."): x.to(trained.device) for n, x in kept.items()}
-            learner._fit = learn(trained, learner._options(), rows_of, labels)
+            learner._fit = fit_support(trained, learner._options(), rows_of, labels)
         elif kept:
             raise checks.DamagedError("it holds support images, but no labels of them")
         return learner
@@ -284,20 +285,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._attribute("fit_report_").report
 
     @property
-    def _learned(self) -> Learned | None:
+    def _fit_result(self) -> FitResult | None:
         """The last fit; to be read once, since another thread may fit."""
-        fit: Learned | None = self.__dict__.get("_fit")
+        fit: FitResult | None = self.__dict__.get("_fit")
         return fit
 
-    def _attribute(self, name: str) -> Learned:
-        fit = self._learned
+    def _attribute(self, name: str) -> FitResult:
+        fit = self._fit_result
         if fit is None:
             raise AttributeError(f"{type(self).__name__} has no {name} before it is fitted")
         return fit
 
-    def _fitted(self) -> Learned:
+    def _fitted(self) -> FitResult:
         check_is_fitted(self)
-        fit = self._learned
+        fit = self._fit_result
         assert fit is not None
         return fit
 
@@ -308,7 +309,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _learn(
         self, trained: TrainedModel, kept: Mapping[str, Tensor], labels: NDArray[Any]
     ) -> "FewShotClassifier":
-        fit = learn(trained, self._options(), kept, labels)
+        fit = fit_support(trained, self._options(), kept, labels)
         self._fit = fit  # changed only once all that can fail is done
         if fit.report.calibrated is False:
             warnings.warn(fit.report.warning(trained.name), CalibrationWarning, stacklevel=4)
@@ -319,7 +320,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         trained: TrainedModel,
         images: Images,
         y: ArrayLike | None,
-        known: Learned | None = None,
+        known: FitResult | None = None,
         classes: ArrayLike | None = None,
     ) -> tuple[dict[str, Tensor], NDArray[Any]]:
         """What is kept of images (see `Support`), and their labels."""
@@ -347,11 +348,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @float32_on_cpu()
     def _predict(
         self,
-        fit: Learned,
+        fit: FitResult,
         X: Images,  # noqa: N803
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Probabilities [B, N] and similarities [B]."""
-        images = given(X)
+        images = as_images(X)
         if isinstance(images, Rows) and images.shuffles and not isinstance(X, Rows):
             raise InputError(
                 "a DataLoader that shuffles gives its images in another order each time: use one "
@@ -373,7 +374,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return probabilities / probabilities.sum(1, keepdims=True), similarity
 
     def __sklearn_is_fitted__(self) -> bool:
-        return self._learned is not None
+        return self._fit_result is not None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -391,7 +392,7 @@ def _kept_kinds(trained: TrainedModel) -> dict[str, tuple[torch.dtype, tuple[int
 
 def _labeled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any] | None]:
     """Images, and their labels [B]; None if they come with the images, which are `Rows` then."""
-    items = given(images)
+    items = as_images(images)
     if isinstance(items, Rows):
         if y is not None and items.shuffles:
             raise InputError("y cannot go with a DataLoader that shuffles: leave y out")

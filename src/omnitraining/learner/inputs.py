@@ -29,7 +29,7 @@ from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
 from omnitraining.io.threads import map_in_threads
-from omnitraining.learner.given import Rows, given
+from omnitraining.learner.image_data import Rows, as_images
 from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
 
 Images: TypeAlias = Any
@@ -126,7 +126,7 @@ class ImageInputs:
 
     def _stored(self, images: Images, size: int) -> Iterator[Tensor]:
         """Batches of images before the center crop."""
-        items = given(images)
+        items = as_images(images)
         if isinstance(items, Rows):
             ones: Iterator[Tensor] = map(self._one, enumerate(items))
         else:

@@ -13,7 +13,7 @@ from omnitraining.errors import InputError
 from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.classifier import FewShotClassifier
-from omnitraining.learner.learned import current_accept_rate
+from omnitraining.learner.fit_result import current_accept_rate
 from omnitraining.learner.regressor import FewShotRegressor
 from omnitraining.learner.sources import Source, check, file_of, find
 from omnitraining.learner.trained import TrainedModel

@@ -46,6 +46,7 @@ class FlowPredictor(nn.Module):
         backbone_index: Sequence[int],
         prototypes: Tensor,
     ) -> None:
+        """Register the prototypes, normalized to length 1, as a buffer."""
         super().__init__()
         self.backbones, self.heads = nn.ModuleList(backbones), nn.ModuleList(heads)
         self.backbone_index = tuple(backbone_index)
@@ -93,6 +94,7 @@ class Predictor(nn.Module):
         temperatures: Mapping[str, float],
         temperature: float,
     ) -> None:
+        """Freeze the weights and set evaluation mode."""
         super().__init__()
         self.shape, self.weights = shape, dict(weights)
         self.temperatures, self.temperature = dict(temperatures), temperature

@@ -40,9 +40,16 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         networks_: the adapted network of each flow, by name.
         weights_: ensemble weight of each flow.
+
+    Example:
+        >>> from omnitraining import FewShotRegressor
+        >>> learner = FewShotRegressor("runs/waves").fit([0.0, 1.0], [0.2, 0.9])  # doctest: +SKIP
+        >>> learner.predict([0.5]).shape  # doctest: +SKIP
+        (1,)
     """
 
     def __init__(self, model: Source, flow: str | None = None, steps: int | None = None) -> None:
+        """Keep the options; the model is loaded by `fit`."""
         self.model, self.flow, self.steps = model, flow, steps
 
     @float32_on_cpu()

@@ -81,7 +81,7 @@ class TrainedModel:
         >>> from omnitraining import load
         >>> trained = load("glyphs").model
         >>> trained, trained.model.trained_flows, trained.image_inputs.shape
-        (<trained model glyphs>, ('pre', 'joint', 'meta'), (1, 28, 28))
+        (<trained model glyphs>, ('pre', 'joint', 'meta'), (1, 32, 32))
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class TrainedModel:
         name: str,
         trust: bool = False,
     ) -> None:
+        """Freeze the model, check its weights, and merge its Omni-Layers into plain layers."""
         self.model, self.trust = model.eval().requires_grad_(False), trust
         self.config, self.inputs, self.name = dict(config), inputs, name
         self.measured = measured

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from omnitraining import FewShotClassifier, InputError
 from omnitraining.learner import TrainedModel
-from omnitraining.learner.given import labels_of
+from omnitraining.learner.image_data import labels_of
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import untrained

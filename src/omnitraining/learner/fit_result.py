@@ -15,8 +15,8 @@ from torch import Tensor
 from omnitraining.errors import InputError
 from omnitraining.learner.ensemble import Ensemble, resolve_flow
 from omnitraining.learner.fitting import Support, fit_predictor
-from omnitraining.learner.given import kind_of
 from omnitraining.learner.held_out import FitReport, held_out
+from omnitraining.learner.image_data import kind_of
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source
 from omnitraining.learner.trained import TrainedModel
@@ -58,7 +58,7 @@ def current_accept_rate(accept_rate: float | None, reject: float | None) -> floa
 
 
 @dataclass(frozen=True)
-class Learned:
+class FitResult:
     """Classes, their predictor, and the support set that both were made of.
 
     A learner replaces it as a whole, so that a thread that holds it sees one fit.
@@ -87,7 +87,7 @@ class Learned:
         return self.ensemble.trained
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return learn, (self.trained, self.options, dict(self.support.kept), self.labels)
+        return fit_support, (self.trained, self.options, dict(self.support.kept), self.labels)
 
     @cached_property
     def report(self) -> FitReport:
@@ -117,9 +117,9 @@ class Learned:
 
 
 @float32_on_cpu()
-def learn(
+def fit_support(
     trained: TrainedModel, options: Options, kept: Mapping[str, Tensor], labels: NDArray[Any]
-) -> Learned:
+) -> FitResult:
     """Fit a predictor on what is kept of a support set.
 
     Raises:
@@ -145,7 +145,7 @@ def learn(
             )
         threshold = trained.calibration.threshold(ensemble.head, support.shots, accept_rate)
     predictor = fit_predictor(ensemble, support)
-    return Learned(ensemble, options, support, labels, classes, predictor, threshold)
+    return FitResult(ensemble, options, support, labels, classes, predictor, threshold)
 
 
 def _check_reject_label(label: Any, classes: NDArray[Any]) -> None:

@@ -25,6 +25,7 @@ class Rows:
     """
 
     def __init__(self, source: Any) -> None:
+        """Keep the source; it is read by an iteration."""
         self.source = source
         self.labels: list[Any] = []
         self.passed = 0
@@ -85,7 +86,7 @@ class Rows:
         return y
 
 
-def given(images: Any) -> Any:
+def as_images(images: Any) -> Any:
     """Images as an array, a tensor, a list, a path, or `Rows`.
 
     Raises:
