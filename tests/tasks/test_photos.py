@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from omnitraining.config.run_config import instantiate
-from omnitraining.datasets.duplicates import shared
+from omnitraining.datasets.duplicates import shared_images
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
@@ -197,8 +197,8 @@ def test_shared_images_are_those_of_the_same_pixels() -> None:
     first = torch.from_numpy(random.integers(0, 256, (6, 3, 9, 9), dtype=np.uint8))
     second = first[[5, 2, 2, 0]].clone()
     second[3, 2, 0, 0] ^= 1  # the middle row is the same, but not all of the image
-    assert shared(first, second) == [(5, 0), (2, 1), (2, 2)]
-    assert shared(first[:2], second) == []
+    assert shared_images(first, second) == [(5, 0), (2, 1), (2, 2)]
+    assert shared_images(first[:2], second) == []
 
 
 def test_damaged_images_can_be_left_out(changing: Path) -> None:

@@ -16,7 +16,7 @@ from omnitraining.adaptation.batched import BatchedModules, Weights, expand_weig
 from omnitraining.adaptation.inner_loop import sgd_step
 from omnitraining.batches import Episode
 from omnitraining.config.run_config import load_run
-from omnitraining.datasets.duplicates import shared
+from omnitraining.datasets.duplicates import shared_images
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
@@ -123,7 +123,7 @@ def measure(
     judged = for_images(problem, own)
     trained = judged.training
     for domain in trained:
-        if known := len(shared(domain.images, own.images)):
+        if known := len(shared_images(domain.images, own.images)):
             warnings.warn(
                 f"the model was trained on {known} of the {len(own.images)} images of {own.name}: "
                 "results on them say nothing about new images",

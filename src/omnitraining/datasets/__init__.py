@@ -1,4 +1,4 @@
-"""Few-shot image data sets in the layouts in which they are met on disk."""
+"""Image data sets for few-shot learning: the layouts on disk, decoding, and built-in glyphs."""
 
 from omnitraining.datasets.dataset import DataSet
 from omnitraining.datasets.layouts import find, read

@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from omnitraining.datasets import DataSet, standards
-from omnitraining.datasets.decoding import decode, opened
+from omnitraining.datasets.decoding import decode, open_image
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
@@ -156,7 +156,7 @@ def _content(item: Item) -> tuple[bytes, tuple[int, int], str]:
     if not isinstance(item, Path):
         digest = hashlib.sha256(np.ascontiguousarray(item).data).digest()
         return digest, (item.shape[1], item.shape[0]), "RGB" if item.ndim == 3 else "L"
-    with item.open("rb") as file, opened(file) as image:
+    with item.open("rb") as file, open_image(file) as image:
         size, mode = image.size, image.mode
     return hashlib.sha256(item.read_bytes()).digest(), size, mode
 

@@ -1,8 +1,8 @@
-"""A data set as it lies on disk: its splits, none of whose files has been opened yet."""
+"""A data set on disk: its splits, as lists of images that are not opened yet."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -11,6 +11,8 @@ from omnitraining.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 UNSPLIT = "all"
+"""Name of the only split of data that have none, and of the union of all splits."""
+
 SPLIT_ALIASES = {
     "train": "train",
     "base": "train",
@@ -20,19 +22,19 @@ SPLIT_ALIASES = {
     "test": "test",
     "novel": "test",
 }
-"""Words for splits that are met in names of files and folders, and in tables."""
+"""The split that a name of a file or folder, or a cell of a table, stands for."""
 
 Images: TypeAlias = Mapping[str, Sequence[Item]]
 """Images by the name of their class."""
 
 
 class LayoutMatch(NamedTuple):
-    """What a reader returns.
+    """A data set read in one of the layouts.
 
     Attributes:
-        layout: in plain words.
+        layout: description of the layout.
         splits: the images of every split.
-        notes: what was left out, and what else its user should know.
+        notes: warnings for the user, as of files that were left out.
     """
 
     layout: str
@@ -45,11 +47,11 @@ class DataSet:
     """A data set on disk.
 
     Attributes:
-        name: of its folder or file.
-        layout: how it lies there, in plain words.
-        splits: listings by "train", "validation" and "test", or "all" if there is no split.
-        path: where it lies.
-        notes: what was left out, and what else its user should know, in plain words.
+        name: name of its folder or file.
+        layout: description of its layout.
+        splits: listings by "train", "validation" and "test"; or by "all" if there is no split.
+        path: its folder or file.
+        notes: warnings for the user, as of files that were left out.
     """
 
     name: str
@@ -59,7 +61,7 @@ class DataSet:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> Listing:
-        """One split; "all" is the union of those there are.
+        """The images of one split; "all" is the union of all splits.
 
         Raises:
             InputError: there is no such split.
@@ -72,19 +74,30 @@ class DataSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names that `split` takes."""
+        """Names that `split` accepts."""
         return (*(name for name in self.splits if name != UNSPLIT), UNSPLIT)
 
 
 def list_images(name: str, images: Images) -> Listing:
-    """Images numbered by class, in the order given."""
-    items = [item for some in images.values() for item in some]
-    labels = [label for label, some in enumerate(images.values()) for _ in some]
+    """The listing of images by class, labeled in the order of the classes.
+
+    Args:
+        name: name of the listing.
+        images: images by class.
+    """
+    items = [item for group in images.values() for item in group]
+    labels = [label for label, group in enumerate(images.values()) for _ in group]
     return Listing(name, tuple(images), items, labels)
 
 
 def subset(whole: Listing, name: str, classes: Collection[str]) -> Listing:
-    """The images of some classes, numbered anew."""
+    """The images of some classes, with new labels.
+
+    Args:
+        whole: the listing to choose from.
+        name: name of the new listing.
+        classes: names of the classes to keep.
+    """
     kept = tuple(known for known in whole.classes if known in classes)
     number = {whole.classes.index(known): label for label, known in enumerate(kept)}
     pairs = zip(whole.items, whole.labels, strict=True)
@@ -95,13 +108,16 @@ def subset(whole: Listing, name: str, classes: Collection[str]) -> Listing:
 def closerlook_split(
     classes: Iterable[tuple[int, str, Sequence[Item]]],
 ) -> dict[str, dict[str, Sequence[Item]]]:
-    """The splits of CloserLook (Chen et al., 2019) for data sets that come without one.
+    """The split of CloserLook (Chen et al., 2019) for data sets that are published without one.
 
-    Of the classes, counted from 0, every second is for training; the others are for validation
-    and test by turns.
+    Classes of even number are for training, of 1 modulo 4 for validation, of 3 modulo 4 for test.
 
     Args:
-        classes: number, name and images of each.
+        classes: number (from 0), name and images of each class.
+
+    Example:
+        >>> closerlook_split((number, name, []) for number, name in enumerate("abcd"))
+        {'train': {'a': [], 'c': []}, 'validation': {'b': []}, 'test': {'d': []}}
     """
     splits: dict[str, dict[str, Sequence[Item]]] = {split: {} for split in SPLITS}
     for number, name, images in classes:
@@ -110,10 +126,14 @@ def closerlook_split(
 
 
 def check_disjoint(path: Path, splits: Mapping[str, Images]) -> None:
-    """Few-shot splits share no class.
+    """Check that no class is in two splits.
+
+    Args:
+        path: the data set, for the message.
+        splits: images by class, by split.
 
     Raises:
-        InputError: two of them do.
+        InputError: a class is in two splits.
     """
     for first, second in combinations(splits, 2):
         shared = [name for name in splits[first] if name in splits[second]]
@@ -125,9 +145,11 @@ def check_disjoint(path: Path, splits: Mapping[str, Images]) -> None:
 
 
 def _union(name: str, parts: Sequence[Listing]) -> Listing:
-    classes, items, labels = list[str](), list[Item](), list[int]()
-    for part in parts:
-        labels += [label + len(classes) for label in part.labels]
-        classes += part.classes
-        items += part.items
-    return Listing(name, tuple(classes), items, labels)
+    starts = accumulate((len(part.classes) for part in parts), initial=0)
+    pairs = [*zip(parts, starts, strict=False)]
+    return Listing(
+        name,
+        tuple(known for part in parts for known in part.classes),
+        [item for part in parts for item in part.items],
+        [label + start for part, start in pairs for label in part.labels],
+    )

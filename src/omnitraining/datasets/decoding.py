@@ -112,7 +112,7 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
         raise InputError(f"{item} is a pipe: it must be an image file")
     try:
         # Not by name: Pillow maps uncompressed TIFF files with a name, and turns those wrongly.
-        with item.open("rb") as file, opened(file) as image:
+        with item.open("rb") as file, open_image(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             # A JPEG can be decoded at half its size or less, in a fraction of the time. Twice the
@@ -124,7 +124,7 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
         raise InputError(f"{item} {_complaint(item, error)}") from error
 
 
-def opened(file: IO[bytes]) -> Image.Image:
+def open_image(file: IO[bytes]) -> Image.Image:
     """An image of Pillow, not decoded yet, of those kinds alone that are pixels.
 
     Pillow knows others too: for PostScript it starts another program on what is in the file.

@@ -1,8 +1,8 @@
 """Handwritten digits as a test domain: the 1797 scans that come with scikit-learn.
 
-They are the test part of the UCI "Optical Recognition of Handwritten Digits" set: 8x8 counts of
-ink, 0 to 16. Here they get the look of most glyphs of :mod:`glyphs`: dark ink on light paper, the
-middle of its gray ranges, and a margin around the digit.
+They are the test part of the UCI "Optical Recognition of Handwritten Digits" set: 8 x 8 counts of
+ink, 0 to 16. Here they are rendered like most images of :mod:`glyphs`: dark ink on light paper,
+with the middle values of its gray ranges, and a margin around the digit.
 """
 
 import torch
@@ -15,14 +15,17 @@ _EXTENT = 0.8  # height of a digit, as part of the image; the scans have no marg
 
 
 def load(*, size: int = 32) -> LabeledImages:
-    """All digits, [1797, 1, size, size], 174 to 183 for each of the ten classes.
+    """All digits, uint8 [1797, 1, size, size], 174 to 183 of each of the ten classes.
+
+    Args:
+        size: side of the images in pixels.
 
     Raises:
-        ValueError: if size is below 8, the side of the scans.
+        ValueError: the size is below 8, the side of the scans.
     """
     if size < 8:
         raise ValueError(f"size must be >= 8, got {size}")
-    # Importing scikit-learn takes seconds, which only those who use the digits should pay.
+    # Importing scikit-learn takes seconds, so it is imported only where the digits are used.
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     scans = load_digits()

@@ -5,15 +5,18 @@ import hashlib
 from torch import Tensor
 
 
-def shared(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
-    """Positions of the same pixels in two sets of decoded images, each of the second only once.
+def shared_images(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
+    """Positions of equal images in two sets of decoded images, each of the second only once.
 
-    Only of images whose middle rows are found in both sets is the rest read: sets may be mapped
-    from files larger than memory.
+    The middle rows are compared first, and whole images only where these are equal: sets may be
+    mapped from files larger than memory.
 
     Args:
         first: uint8 [M, C, S, S].
         second: uint8 [N, C, S, S].
+
+    Returns:
+        Pairs (position in the first set, position in the second set).
     """
     rows = [_rows(images) for images in (first, second)]
     common = set(rows[0]) & set(rows[1])

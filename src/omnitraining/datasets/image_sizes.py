@@ -1,10 +1,10 @@
-"""Sizes of image files as they are on disk, read from their headers."""
+"""Width and height of image files, read from their headers."""
 
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from omnitraining.datasets.decoding import opened
+from omnitraining.datasets.decoding import open_image
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
 
@@ -13,22 +13,24 @@ SAMPLED = 64
 
 
 def check_sizes(listings: Iterable[Listing], size: int, must_be_square: bool = False) -> None:
-    """Warn where images are smaller than the network's input, so that they are enlarged.
+    """Warn of images that are smaller than the network's input, and so are enlarged.
 
     Args:
         listings: the images.
         size: side of the network's input, in pixels.
-        must_be_square: read all files, and refuse images that are no squares.
+        must_be_square: read all files, and refuse images that are not square.
 
     Raises:
         InputError: an image that must be square is not.
+
+    Warns:
+        UserWarning: images are smaller than ``size``.
     """
     for listing in listings:
         items = listing.items
-        read = (
-            range(len(items)) if must_be_square else range(0, len(items), -(-len(items) // SAMPLED))
-        )
-        sizes = {index: found for index in read if (found := side_lengths(items[index]))}
+        step = 1 if must_be_square else -(-len(items) // SAMPLED)
+        positions = range(0, len(items), step) if items else range(0)
+        sizes = {i: sides for i in positions if (sides := side_lengths(items[i]))}
         for index, (width, height) in sizes.items():
             if must_be_square and width != height:
                 which = f"{_name(items[index], index)} of {listing.name}"
@@ -48,13 +50,13 @@ def check_sizes(listings: Iterable[Listing], size: int, must_be_square: bool = F
 
 
 def side_lengths(item: Item) -> tuple[int, int] | None:
-    """Width and height of an image; None if they cannot be read, of which decoding will say why."""
+    """Width and height of an image; None if they cannot be read, which decoding will report."""
     if not isinstance(item, Path):
         return item.shape[1], item.shape[0]
-    if not item.is_file():  # of a pipe nothing may ever come
+    if not item.is_file():  # reading a pipe might never end
         return None
     try:
-        with item.open("rb") as file, opened(file) as image:
+        with item.open("rb") as file, open_image(file) as image:
             return image.size
     except Exception:  # damaged files raise about any type of error in Pillow
         return None

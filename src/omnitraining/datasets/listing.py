@@ -1,4 +1,4 @@
-"""A data set before its images are decoded: what every layout on disk is read to."""
+"""The list of images of a split, before they are decoded; every layout is read into one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Listing:
     """The images of one split of a data set.
 
     Attributes:
-        name: of the data set and split, for messages, as "cub-test".
+        name: name of the data set and split, for messages, as "cub-test".
         classes: names of the classes.
         items: images, as files or as arrays.
         labels: class of each image, an index into ``classes``.

@@ -1,4 +1,4 @@
-"""Tiny data sets in the layout of real ones, to see a program run where the photographs are not."""
+"""Tiny made-up data sets in the layout of real ones, for trial runs without the photographs."""
 
 import os
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ from PIL import Image
 from omnitraining.io.files import atomic_path
 
 CLASSES, IMAGES, SIDE = 5, 8, 40  # classes of a split, images of a class, pixels
-WRITTEN = 1_000_000_000  # time of every file: those that are there are not written again
+WRITTEN = 1_000_000_000  # modification time of every file, by which a finished one is recognized
 
 
 def write(folder: Path, names: Iterable[str]) -> Path:
-    """Data sets of made-up images, as FOLDER/NAME/train/CLASS/0.jpg, and val and test beside train.
+    """Write data sets of made-up images, as FOLDER/NAME/SPLIT/CLASS/0.jpg.
 
-    The images of a class share a coarse pattern of colors and differ in noise. They are the same
-    whenever they are written.
+    The splits are train, val and test. The images of a class share a coarse pattern of colors and
+    differ in noise. They are the same each time they are written.
 
     Args:
-        folder: made if it is not there.
-        names: of the data sets.
+        folder: folder to write to, made if it does not exist.
+        names: names of the data sets.
 
     Returns:
         The folder.
@@ -39,8 +39,8 @@ def _write_class(folder: Path) -> None:
     pattern = random.integers(40, 216, (4, 4, 3))
     for number in range(IMAGES):
         noise = random.integers(-40, 40, (8, 8, 3))
-        levels = pattern.repeat(2, 0).repeat(2, 1) + noise
-        image = Image.fromarray(levels.astype(np.uint8)).resize((SIDE, SIDE))
+        pixels = pattern.repeat(2, 0).repeat(2, 1) + noise
+        image = Image.fromarray(pixels.astype(np.uint8)).resize((SIDE, SIDE))
         path = folder / f"{number}.jpg"
         if path.is_file() and path.stat().st_mtime == WRITTEN:
             continue  # another program may be reading it

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining.analysis.attention import heat, predictor_maps
-from omnitraining.datasets.decoding import decode, opened
+from omnitraining.datasets.decoding import decode, open_image
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner import FewShotClassifier, TrainedModel, export
@@ -228,7 +228,7 @@ def _read(file: Path | Image.Image, side: int) -> Picture:
     if file.stat().st_size > MEGABYTES * 2**20:
         raise InputError(f"{name} has more than {MEGABYTES} megabytes: give a smaller file.")
     try:
-        with file.open("rb") as stream, opened(stream) as image:
+        with file.open("rb") as stream, open_image(stream) as image:
             pixels = image.width * image.height
     except Exception:
         pixels = 0  # decode raises the error

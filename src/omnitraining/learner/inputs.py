@@ -25,6 +25,7 @@ from omnitraining.datasets.files import (
     in_words,
 )
 from omnitraining.datasets.folders import named_as_splits
+from omnitraining.datasets.images import luma
 from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
@@ -34,8 +35,6 @@ from omnitraining.tasks.classification.problem import EMBED_BATCH, Classificatio
 
 Images: TypeAlias = Any
 """An array or tensor of images, or a list of paths, of Pillow images, or of arrays."""
-
-GRAY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,7 @@ class ImageInputs:
         """Bytes [..., 3, S, S] in as many channels as the network takes."""
         if self.channels == 3:
             return pixels
-        weights = torch.tensor(GRAY, dtype=torch.float32).view(3, 1, 1)
-        return (pixels * weights).sum(-3, keepdim=True).round().to(torch.uint8)
+        return luma(pixels)
 
 
 def listed(images: Images) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from omnitraining.batches import to_device
-from omnitraining.datasets.images import LabeledImages
+from omnitraining.datasets.images import LabeledImages, consecutive_labels
 from omnitraining.errors import InputError
 
 MOVED = 2 * 1024**3  # bytes; larger sets stay where they are, perhaps in a file
@@ -42,8 +42,7 @@ class Domains:
                     f"images of {part.name} are {_shape(part)}, those of {first.name} "
                     f"{_shape(first)}: training domains must have images of one shape"
                 )
-        offsets = accumulate((len(part.classes) for part in parts), initial=0)
-        self.labels = torch.cat([p.labels + o for p, o in zip(parts, offsets, strict=False)])
+        self.labels = consecutive_labels(parts)
         self.classes = sum(len(part.classes) for part in parts)
         self.starts = [*accumulate((len(part.images) for part in parts[:-1]), initial=0)]
         self.device = torch.device("cpu")

@@ -4,13 +4,13 @@ import json
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, chain, combinations
+from itertools import combinations
 from pathlib import Path
 
 import torch
 
 from omnitraining.datasets import digits, glyphs
-from omnitraining.datasets.images import LabeledImages
+from omnitraining.datasets.images import LabeledImages, concatenate
 from omnitraining.errors import InputError
 from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 
@@ -134,19 +134,7 @@ def _split(parts: list[LabeledImages], split: str) -> LabeledImages:
     for part in parts:
         classes += [c for c in part.classes if not alike.get(c, set()) & {*classes}]
     start, step = {"train": (0, 2), "validation": (1, 4), "test": (3, 4)}[split]
-    return _only(_union(parts, f"glyphs-scripts-{split}"), classes[start::step])
-
-
-def _union(parts: list[LabeledImages], name: str) -> LabeledImages:
-    """The classes of one part after those of another."""
-    starts = accumulate((len(part.classes) for part in parts), initial=0)
-    return LabeledImages(
-        torch.cat([part.images for part in parts]),
-        torch.cat([part.labels + start for part, start in zip(parts, starts, strict=False)]),
-        tuple(chain.from_iterable(part.classes for part in parts)),
-        name,
-        recipe="\n".join(part.recipe for part in parts),
-    )
+    return _only(concatenate(parts, f"glyphs-scripts-{split}"), classes[start::step])
 
 
 def _unlike(images: LabeledImages, unseen: Collection[str]) -> LabeledImages:

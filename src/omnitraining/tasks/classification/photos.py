@@ -12,7 +12,7 @@ from torch import Tensor
 from omnitraining.datasets import DataSet, read
 from omnitraining.datasets.dataset import SPLITS, UNSPLIT, subset
 from omnitraining.datasets.decoding import load
-from omnitraining.datasets.duplicates import shared
+from omnitraining.datasets.duplicates import shared_images
 from omnitraining.datasets.image_sizes import check_sizes
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.datasets.listing import Listing
@@ -241,7 +241,7 @@ def _warn_of_shared(
         named = len(items) == len(images[part].images) and isinstance(items[position], Path)
         return str(items[position]) if named else f"image {position}"
 
-    pairs = shared(images[seen].images, images[unseen].images)
+    pairs = shared_images(images[seen].images, images[unseen].images)
     if pairs:
         names = [f"{called(unseen, j)} is {called(seen, i)}" for i, j in pairs]
         warnings.warn(
