@@ -10,7 +10,7 @@ from PIL import Image
 
 from omnitraining import datasets
 from omnitraining.cli import main
-from omnitraining.datasets import decoding, standards
+from omnitraining.datasets import image_cache, standards
 from omnitraining.tasks.classification.photos import Photos, with_split
 from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference import layouts
@@ -151,9 +151,9 @@ def test_prepared_images_are_those_that_training_loads(
         size = count * 3 * side * side
         assert file.stat().st_size == size
         assert line == (f"{split}: {count} images of 13 x 13 pixels, {size / 1e6:.1f} MB in {file}")
-    monkeypatch.delattr(decoding, "decode")  # as nothing is decoded again
+    monkeypatch.delattr(image_cache, "decode")  # as nothing is decoded again
     assert omni("prepare", birds, "--size", 12) == (0, out, [])
-    data = decoding.load(datasets.read(birds).splits["train"], side)
+    data = image_cache.load_images(datasets.read(birds).splits["train"], side)
     with Image.open(birds / "train" / "train-1" / "00.png") as image:
         expected = np.asarray(image.resize((13, 13), Image.Resampling.BILINEAR))
     assert data.labels[21] == 1 and (data.images[21].permute(1, 2, 0).numpy() == expected).all()
@@ -235,7 +235,7 @@ def test_what_is_prepared_is_not_decoded_again_for_training(
 ) -> None:
     layouts.write_layout("class-folders", tmp_path / "own", classes=10, images=4)
     assert omni("prepare", tmp_path / "own", "--size", 16)[0] == 0
-    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(image_cache, "decode", lambda *_: pytest.fail("decoded again"))
     protocol = EpisodeConfig(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
     Photos(tmp_path, ("own",), "own", ("own",), protocol, size=16)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.streaming import forget
-from omnitraining.datasets.decoding import _mapped
+from omnitraining.datasets.image_cache import _mapped
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it calls the C library of Linux")

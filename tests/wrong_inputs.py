@@ -53,7 +53,7 @@ from omnitraining import (
 from omnitraining.cli import main
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, parse, read_config
-from omnitraining.datasets import decoding
+from omnitraining.datasets import image_cache
 from omnitraining.datasets.arrays import from_arrays, from_dataset
 from omnitraining.experiments.running import train_run
 from omnitraining.experiments.tuning import Range, Search
@@ -1187,7 +1187,7 @@ _CASES = [
     Case(
         DATA,
         "a cache that cannot be written",
-        lambda r: decoding.load(
+        lambda r: image_cache.load_images(
             from_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1], "mine"), 8, r.learner
         ),
     ),

@@ -187,8 +187,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "some labels": ([{"image": PIXELS, "label": 1}, {"image": PIXELS}], "image 1 has no label"),
     "no axis": (np.array(5.0), r"images of shape \[\] are no images"),
     "row of numbers": (np.zeros(5), r"images of shape \[5\] are no images"),
-    "meta": (torch.zeros(2, 8, 8, device="meta"), "a tensor on the meta device holds no levels"),
-    "masked": (np.ma.masked_equal(PIXELS[None], 0), "an array with masked levels: fill them"),
+    "meta": (torch.zeros(2, 8, 8, device="meta"), "a tensor on the meta device holds no pixels"),
+    "masked": (np.ma.masked_equal(PIXELS[None], 0), "an array with masked pixels: fill them"),
 }
 
 
@@ -257,7 +257,7 @@ def test_arrays_of_16_bits_and_of_half_precision_are_read_batch_by_batch() -> No
     assert inputs.pixels(half).unique().tolist() == [255]
     wrong = np.zeros((300, 8, 8))
     wrong[290, 1, 2] = np.nan
-    with pytest.raises(InputError, match=r"level at \[290, 1, 2\] is nan"):
+    with pytest.raises(InputError, match=r"pixel at \[290, 1, 2\] is nan"):
         inputs.pixels(wrong)
     with pytest.raises(InputError, match=r"of shape \[300, 2, 8, 8\]"):
         inputs.pixels(np.zeros((300, 2, 8, 8)))

@@ -112,12 +112,18 @@ def test_the_inputs_of_a_problem_are_what_its_augmentation_returns() -> None:
 NAN = np.zeros((3, 8, 8))
 NAN[1, 2, 3] = np.nan
 WRONG: dict[str, tuple[Any, str]] = {
-    "nan": (NAN, r"the images: level at \[1, 2, 3\] is nan: it must be a number"),
-    "nan in a list": ([NAN[0], NAN[1]], r"image 1: level at \[2, 3\] is nan"),
-    "infinite": ([np.full((4, 4), np.inf)], "image 0: level at .* is inf"),
-    "floats to 255": (np.full((2, 8, 8), 254.0), "from 254.0 to 254.0: floating-point levels are"),
-    "16 bits": (np.full((2, 8, 8), 999), "levels from 999 to 999: levels are from 0 to 255"),
-    "negative": (np.full((2, 8, 8), -1), "levels from -1 to -1: levels are from 0 to 255"),
+    "nan": (NAN, r"the images: pixel at \[1, 2, 3\] is nan: it must be a number"),
+    "nan in a list": ([NAN[0], NAN[1]], r"image 1: pixel at \[2, 3\] is nan"),
+    "infinite": ([np.full((4, 4), np.inf)], "image 0: pixel at .* is inf"),
+    "floats to 255": (np.full((2, 8, 8), 254.0), "from 254.0 to 254.0: floating-point pixels must"),
+    "16 bits": (
+        np.full((2, 8, 8), 999),
+        "pixels from 999 to 999: integer pixels must be from 0 to 255",
+    ),
+    "negative": (
+        np.full((2, 8, 8), -1),
+        "pixels from -1 to -1: integer pixels must be from 0 to 255",
+    ),
     "table": (np.zeros((5, 64)), r"images of shape \[5, 64\] are no images: give \[B, H, W\]"),
     "five axes": (np.zeros((1, 1, 1, 4, 4)), r"the images of shape \[1, 1, 1, 4, 4\]: give"),
     "two channels": (np.zeros((2, 2, 8, 8)), r"of shape \[2, 2, 8, 8\]: give .* C = 1, 3 or 4"),
@@ -125,7 +131,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "row": ([np.zeros(4)], r"image 0 of shape \[1, 4\]: give"),
     "no pixels": ([np.zeros((0, 4))], "has no pixels"),
     "none": ([], "there are no images: give one or more"),
-    "complex": (np.zeros((2, 8, 8), complex), "levels are complex128: give numbers"),
+    "complex": (np.zeros((2, 8, 8), complex), "pixels are complex128: give numbers"),
     "ragged": ([[[1, 2], [3]]], "nested lists of different lengths"),
     "things": ([object()], "image 0 is a object: give paths, Pillow images or arrays"),
     "number": (7, "images are int: give arrays, or paths of files"),

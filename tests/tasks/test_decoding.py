@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from omnitraining.datasets import decoding
+from omnitraining.datasets import decoding, image_cache
 from omnitraining.datasets import pixels as of_pixels
-from omnitraining.datasets.decoding import decode, load
+from omnitraining.datasets.decoding import decode
+from omnitraining.datasets.image_cache import load_images
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
 from omnitraining.io import threads
@@ -113,7 +114,7 @@ def test_sixteen_bits_of_big_endian(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_levels_of_unknown_range_are_refused(mode: str, tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new(mode, (9, 9), 1), "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif cannot be decoded: gray levels of 32 bits"):
+    with pytest.raises(InputError, match=r"a\.tif cannot be decoded: gray pixels of 32 bits"):
         decode(path, SIDE)
 
 
@@ -362,13 +363,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Item]]:
     """Every item that is decoded."""
     seen: list[Item] = []
-    original = decoding.decode
+    original = image_cache.decode
 
     def spy(item: Item, side: int) -> NDArray[np.uint8]:
         seen.append(item)
         return original(item, side)
 
-    monkeypatch.setattr(decoding, "decode", spy)
+    monkeypatch.setattr(image_cache, "decode", spy)
     yield seen
 
 
@@ -379,7 +380,7 @@ def count(seen: list[Item], call: Callable[[], object]) -> int:
 
 
 def test_load_gives_every_image_its_label_in_the_order_of_the_listing(listing: Listing) -> None:
-    data = load(listing, SIDE)
+    data = load_images(listing, SIDE)
     assert data.images.dtype == torch.uint8 and data.images.shape == (12, 3, SIDE, SIDE)
     assert data.labels.dtype == torch.long and data.labels.tolist() == list(listing.labels)
     assert data.classes == ("a", "b", "c") and data.name == "birds-test"
@@ -390,15 +391,15 @@ def test_load_gives_every_image_its_label_in_the_order_of_the_listing(listing: L
 def test_more_images_than_threads_read_ahead_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "AHEAD", 3)
     items = [np.full((9, 9), level, np.uint8) for level in range(100)]
-    data = load(Listing("gray", ("all",), items, [0] * 100), SIDE)
+    data = load_images(Listing("gray", ("all",), items, [0] * 100), SIDE)
     assert data.images[:, 0, 0, 0].tolist() == list(range(100))
 
 
 def test_a_second_load_decodes_nothing(listing: Listing, decoded: list[Item], cache: Path) -> None:
-    first = load(listing, SIDE)
+    first = load_images(listing, SIDE)
     assert len(decoded) == 12
-    assert count(decoded, lambda: load(listing, SIDE)) == 0
-    assert load(listing, SIDE).fingerprint == first.fingerprint
+    assert count(decoded, lambda: load_images(listing, SIDE)) == 0
+    assert load_images(listing, SIDE).fingerprint == first.fingerprint
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".uint8"]
 
 
@@ -406,7 +407,7 @@ def test_a_change_decodes_again(
     listing: Listing, decoded: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loads(listing: Listing, side: int = SIDE, cache: Path | None = None) -> int:
-        return count(decoded, lambda: load(listing, side, cache))
+        return count(decoded, lambda: load_images(listing, side, cache))
 
     def with_items(items: list[Item]) -> Listing:
         return Listing("birds-test", ("a", "b", "c"), items, listing.labels)
@@ -424,28 +425,34 @@ def test_a_change_decodes_again(
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert loads(listing) == 0, "the files are the same"
-    assert count(decoded, lambda: load(listing, SIDE, anew=True)) == 12 and loads(listing) == 0
+    assert (
+        count(decoded, lambda: load_images(listing, SIDE, anew=True)) == 12 and loads(listing) == 0
+    )
     saved(path.parent, Image.new("RGB", (300, 200), "lime"), path.name)
     assert loads(listing) == 12
-    assert load(listing, SIDE).images[4].flatten(1).unique(dim=1).flatten().tolist() == [0, 255, 0]
+    assert load_images(listing, SIDE).images[4].flatten(1).unique(dim=1).flatten().tolist() == [
+        0,
+        255,
+        0,
+    ]
     with monkeypatch.context() as patch:
         patch.setattr("PIL.__version__", "99")
         assert loads(listing) == 12
-    monkeypatch.setattr(decoding, "DECODING", -1)
+    monkeypatch.setattr(image_cache, "DECODING", -1)
     assert loads(listing) == 12
 
 
 def test_data_that_were_moved_are_not_decoded_again(
     listing: Listing, decoded: list[Item], tmp_path: Path
 ) -> None:
-    load(listing, SIDE)
+    load_images(listing, SIDE)
     (tmp_path / "data").rename(tmp_path / "moved")
     items = [
         tmp_path / "moved" / item.relative_to(tmp_path / "data") if isinstance(item, Path) else item
         for item in listing.items
     ]
     moved = Listing(listing.name, listing.classes, items, listing.labels)
-    assert count(decoded, lambda: load(moved, SIDE)) == 0
+    assert count(decoded, lambda: load_images(moved, SIDE)) == 0
 
 
 def test_other_images_of_the_same_names_sizes_and_times_are_decoded(
@@ -457,7 +464,7 @@ def test_other_images_of_the_same_names_sizes_and_times_are_decoded(
         folder.mkdir(parents=True)
         path = saved(folder, Image.new("L", (9, 9), level), "a.bmp")
         os.utime(path, (0, 0))
-        data = load(Listing("gray", ("class",), [path], [0]), SIDE)
+        data = load_images(Listing("gray", ("class",), [path], [0]), SIDE)
         levels.append(int(data.images[0, 0, 0, 0]))
     assert levels == [10, 5]
 
@@ -467,15 +474,15 @@ def test_corrected_files_of_equal_size_with_kept_times_are_seen(
     settled: float, decoded: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in the middle of many, and whether the hashes of the old ones were kept or not."""
-    monkeypatch.setattr(decoding, "_SETTLED", settled)
+    monkeypatch.setattr(image_cache, "_SETTLED", settled)
     paths = [saved(tmp_path, Image.new("L", (9, 9), 10), f"{i}.bmp") for i in range(40)]
     listing = Listing("gray", ("class",), paths, [0] * 40)
-    before = load(listing, SIDE)
+    before = load_images(listing, SIDE)
     status = paths[17].stat()
     saved(tmp_path, Image.new("L", (9, 9), 5), "17.bmp")
     os.utime(paths[17], ns=(status.st_atime_ns, status.st_mtime_ns))
     assert paths[17].stat().st_size == status.st_size
-    after = load(listing, SIDE)
+    after = load_images(listing, SIDE)
     assert after.images[:, 0, 0, 0].tolist() == [10] * 17 + [5] + [10] * 22
     assert before.digests != after.digests
 
@@ -483,19 +490,19 @@ def test_corrected_files_of_equal_size_with_kept_times_are_seen(
 def test_files_are_read_only_if_they_changed(
     listing: Listing, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_SETTLED", -60.0)
-    first = load(listing, SIDE)
+    monkeypatch.setattr(image_cache, "_SETTLED", -60.0)
+    first = load_images(listing, SIDE)
 
     def read(item: Item) -> str:
         raise AssertionError(f"{item} is read again")
 
-    monkeypatch.setattr(decoding, "_digest", read)
-    again = load(listing, SIDE)
+    monkeypatch.setattr(image_cache, "_digest", read)
+    again = load_images(listing, SIDE)
     assert again.digests == first.digests and len(again.digests or ()) == 3
     (kept,) = cache.glob("*.files.json")
     kept.write_text("{")
     with pytest.raises(AssertionError, match="is read again"):
-        load(listing, SIDE)
+        load_images(listing, SIDE)
 
 
 def test_threads_that_decode_the_same_data_all_get_them(
@@ -503,17 +510,17 @@ def test_threads_that_decode_the_same_data_all_get_them(
 ) -> None:
     """They have one process number, as two containers may have: no name is made of it."""
     with ThreadPoolExecutor(4) as pool:
-        found = [*pool.map(lambda _: load(listing, SIDE).fingerprint, range(8))]
+        found = [*pool.map(lambda _: load_images(listing, SIDE).fingerprint, range(8))]
     assert len({*found}) == 1 and len(decoded) == 12, "the others wait for the first"
     assert {path.suffix for path in cache.iterdir()} == {".json", ".uint8"}
 
 
 def test_what_killed_writers_left_is_removed(listing: Listing, cache: Path) -> None:
-    path = decoding.cache_file(listing, SIDE)
+    path = image_cache.cache_file(listing, SIDE)
     cache.mkdir(exist_ok=True)
     path.with_name(f"{path.name}.0123456789abcdef.part").write_bytes(b"half")
     path.with_name(f"{path.name}.lock").write_bytes(b"")
-    load(listing, SIDE)
+    load_images(listing, SIDE)
     assert {path.suffix for path in cache.iterdir()} == {".json", ".uint8"}
 
 
@@ -521,7 +528,7 @@ def test_what_killed_writers_left_is_removed(listing: Listing, cache: Path) -> N
 def test_errors_of_a_moment_are_not_kept(
     error: Exception, listing: Listing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = decoding.opened
+    original = decoding.open_image
 
     def fails_once(file: IO[bytes]) -> Image.Image:
         if file.name.endswith("/3.png"):
@@ -529,10 +536,10 @@ def test_errors_of_a_moment_are_not_kept(
         return original(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "opened", fails_once)
+        patch.setattr(decoding, "open_image", fails_once)
         with pytest.warns(UserWarning, match=r"left out 1 of 12 .*3\.png cannot be "):
-            assert len(load(listing, SIDE, skip_damaged=True).images) == 11
-    assert len(load(listing, SIDE, skip_damaged=True).images) == 12
+            assert len(load_images(listing, SIDE, skip_damaged=True).images) == 11
+    assert len(load_images(listing, SIDE, skip_damaged=True).images) == 12
 
 
 def test_threads_share_a_budget_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,7 +562,7 @@ def test_threads_share_a_budget_of_pixels(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(decoding, "_pixels", decoding._Budget(250))
     paths = [saved(tmp_path, Image.new("RGBA", (10, 10)), f"{i}.png") for i in range(10)]
     paths.insert(5, saved(tmp_path, Image.new("RGBA", (20, 20)), "large.png"))
-    load(Listing("a", ("a",), paths, [0] * 11), SIDE)
+    load_images(Listing("a", ("a",), paths, [0] * 11), SIDE)
     assert under_way == 0 and most == 400
 
 
@@ -591,8 +598,8 @@ def test_no_program_is_run_on_what_is_in_a_file(
 def test_a_half_written_cache_is_not_used(
     damage: str, listing: Listing, decoded: list[Item], cache: Path
 ) -> None:
-    expected = load(listing, SIDE).fingerprint
-    path = decoding.cache_file(listing, SIDE)
+    expected = load_images(listing, SIDE).fingerprint
+    path = image_cache.cache_file(listing, SIDE)
     record, content = path.with_suffix(".json"), path.read_bytes()
     if damage == "truncated":
         path.write_bytes(content[:-1])
@@ -604,8 +611,8 @@ def test_a_half_written_cache_is_not_used(
         record.write_bytes(record.read_bytes()[:-1])
     else:
         path.rename(path.with_name(f"{path.name}.1.part"))
-    assert count(decoded, lambda: load(listing, SIDE)) == 12
-    assert path.read_bytes() == content and load(listing, SIDE).fingerprint == expected
+    assert count(decoded, lambda: load_images(listing, SIDE)) == 12
+    assert path.read_bytes() == content and load_images(listing, SIDE).fingerprint == expected
 
 
 def test_interrupted_decoding_leaves_nothing(
@@ -615,9 +622,9 @@ def test_interrupted_decoding_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", stop)
+        patch.setattr(image_cache, "decode", stop)
         with pytest.raises(KeyboardInterrupt):
-            load(listing, SIDE)
+            load_images(listing, SIDE)
     assert list(cache.iterdir()) == []
 
 
@@ -628,24 +635,24 @@ def test_a_full_disk_is_one_line_that_names_the_file(
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with pytest.raises(InputError, match=rf"^cannot write {cache}/birds-test-8-\w+\.uint8: "):
-            load(listing, SIDE)
+            load_images(listing, SIDE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(cache.glob("*.uint8*"))
     usage = shutil.disk_usage(cache)._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"cannot write .*: 3\.6 GB needed, 1\.0 GB free$"):
-        load(listing, 10_000)
+        load_images(listing, 10_000)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(listing: Listing, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*/file/birds.*: .*/file is not a folder"):
-        load(listing, SIDE, tmp_path / "file")
+        load_images(listing, SIDE, tmp_path / "file")
 
 
 def test_odd_names_of_data_sets_are_file_names(cache: Path) -> None:
-    load(Listing("../my birds/été.v1", ("a",), [np.zeros((9, 9), np.uint8)], [0]), SIDE)
+    load_images(Listing("../my birds/été.v1", ("a",), [np.zeros((9, 9), np.uint8)], [0]), SIDE)
     assert all(path.name.startswith("_my_birds_été_v1-8-") for path in cache.iterdir())
 
 
@@ -656,19 +663,19 @@ def test_a_file_larger_than_memory_is_mapped(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         file.seek(2**40 - 1)
         file.write(b"\7")
-    images = decoding._mapped(tmp_path / "large", (2**30, 1, 2**5, 2**5))
+    images = image_cache._mapped(tmp_path / "large", (2**30, 1, 2**5, 2**5))
     assert images[torch.tensor([5, 2**30 - 1]), 0, -1, -1].tolist() == [0, 7]
 
 
 def test_writing_to_images_does_not_change_the_cache(listing: Listing, tmp_path: Path) -> None:
-    data = load(listing, SIDE)
-    fingerprint = load(listing, SIDE).fingerprint
+    data = load_images(listing, SIDE)
+    fingerprint = load_images(listing, SIDE).fingerprint
     data.images.fill_(1)
-    assert load(listing, SIDE).fingerprint == fingerprint != data.fingerprint
+    assert load_images(listing, SIDE).fingerprint == fingerprint != data.fingerprint
 
 
 def test_rows_are_copies_and_outlive_the_file(listing: Listing, cache: Path) -> None:
-    data = load(listing, SIDE)
+    data = load_images(listing, SIDE)
     rows = data.images[torch.tensor([3, 1])]
     shutil.rmtree(cache)
     assert rows[0, 0, 0, 0] == 60 and data.images[11, 0, 0, 0] == 99
@@ -677,9 +684,9 @@ def test_rows_are_copies_and_outlive_the_file(listing: Listing, cache: Path) -> 
 
 
 def test_hashing_is_left_until_asked_for(listing: Listing, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = load(listing, SIDE).fingerprint
+    expected = load_images(listing, SIDE).fingerprint
     monkeypatch.setattr("omnitraining.datasets.images._CHUNK", 5)
-    data = load(listing, SIDE)
+    data = load_images(listing, SIDE)
     assert "fingerprint" not in vars(data)
     assert data.fingerprint == expected
     assert vars(data)["fingerprint"] == expected  # and is not computed again
@@ -701,14 +708,14 @@ def damage(listing: Listing, *positions: int) -> list[str]:
 def test_all_damaged_files_are_reported_together(listing: Listing, cache: Path) -> None:
     (name,) = damage(listing, 3)
     with pytest.raises(InputError) as caught:
-        load(listing, SIDE)
+        load_images(listing, SIDE)
     assert str(caught.value) == (
         f"1 of 12 images of birds-test cannot be used: {name} is empty (0 bytes); "
         "mend them, or leave them out (skip_damaged)"
     )
     names = damage(listing, 0, 1, 3, 5, 8, 9, 10)
     with pytest.raises(InputError, match="7 of 12 images of birds-test cannot") as caught:
-        load(listing, SIDE)
+        load_images(listing, SIDE)
     assert all(name in str(caught.value) for name in names[:5])
     assert names[5] not in str(caught.value) and "; and 2 more; mend" in str(caught.value)
     assert list(cache.iterdir()) == []
@@ -724,7 +731,7 @@ def test_damaged_and_missing_files_may_be_left_out(
     for times in (12, 0):  # decoded at first, and then read from the cache with the same warning
         decoded.clear()
         with pytest.warns(UserWarning, match="left out 3 of 12 images of birds-test") as caught:
-            data = load(listing, SIDE, skip_damaged=True)
+            data = load_images(listing, SIDE, skip_damaged=True)
         words = str(caught[0].message)
         assert all(name in words for name in (*names, f"{gone} cannot be opened"))
         assert len(decoded) == times and data.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -732,30 +739,30 @@ def test_damaged_and_missing_files_may_be_left_out(
         for item, pixels in zip(kept, data.images, strict=True):
             assert (pixels.numpy() == decode(item, SIDE)).all()
     with pytest.raises(InputError, match="3 of 12 images of birds-test cannot be used"):
-        load(listing, SIDE)
+        load_images(listing, SIDE)
     # Mended files are noticed.
     for position in (1, 6, 9):
         saved(gone.parent, Image.new("RGB", (9, 9)), f"{position}.png")
-    assert len(load(listing, SIDE).images) == 12
+    assert len(load_images(listing, SIDE).images) == 12
 
 
 def test_an_array_of_another_kind_is_named_by_its_position(listing: Listing) -> None:
     items = [*listing.items[:-1], np.zeros((3, 3, 3), np.float32)]
     wrong = Listing(listing.name, listing.classes, items, listing.labels)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"image 11 is an array of float32 \[3, 3, 3\]"):
-        load(wrong, SIDE)
+        load_images(wrong, SIDE)
 
 
 def test_a_class_without_images_is_an_error(listing: Listing) -> None:
     damage(listing, 4, 5, 6, 7)
     words = "birds-test has classes with no image left that can be decoded: b$"
     with pytest.raises(InputError, match=words):
-        load(listing, SIDE, skip_damaged=True)
+        load_images(listing, SIDE, skip_damaged=True)
     classes = (*listing.classes, "d")
     more = Listing("birds", classes, [listing.items[0]] * 3, [0, 1, 2])
     with pytest.raises(InputError, match="birds has classes with no image in it: d"):
-        load(more, SIDE)
+        load_images(more, SIDE)
     with pytest.raises(InputError, match="birds has no images"):
-        load(Listing("birds", (), [], []), SIDE)
+        load_images(Listing("birds", (), [], []), SIDE)
     with pytest.raises(InputError, match="side is 0: it must be 1 or more"):
-        load(listing, 0)
+        load_images(listing, 0)

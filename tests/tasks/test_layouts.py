@@ -696,10 +696,14 @@ def test_gray_arrays_are_listed(images: NDArray[np.uint8]) -> None:
         (IMAGES[0, 0], [1], r"own of shape \[10, 3\]: give \[B, H, W\], \[B, H, W, C\] or"),
         (np.zeros((2, 8, 8, 2), np.uint8), [1, 2], r"own of shape \[2, 8, 8, 2\]: give"),
         (IMAGES[:0], [], r"own of shape \[0, 14, 10, 3\] has no pixels"),
-        (IMAGES.astype(float), [1] * 4, "floating-point levels are from 0 to 1"),
-        (IMAGES / 255 - 0.5, [1] * 4, "floating-point levels are from 0 to 1"),
-        (IMAGES * np.nan, [1] * 4, r"own: level at \[0, 0, 0, 0\] is nan"),
-        (IMAGES.astype(int) * 2, [1] * 4, "own: levels from .*: levels are from 0 to 255"),
+        (IMAGES.astype(float), [1] * 4, "floating-point pixels must be from 0 to 1"),
+        (IMAGES / 255 - 0.5, [1] * 4, "floating-point pixels must be from 0 to 1"),
+        (IMAGES * np.nan, [1] * 4, r"own: pixel at \[0, 0, 0, 0\] is nan"),
+        (
+            IMAGES.astype(int) * 2,
+            [1] * 4,
+            "own: pixels from .*: integer pixels must be",
+        ),
         ([IMAGES[0], IMAGES[1, :9]], [1, 2], "own: images differ in size: give arrays of one size"),
         (IMAGES, "abca", "labels of own are a str: give a list"),
         (IMAGES, 7, "labels of own are a int: give a list"),
@@ -776,7 +780,7 @@ def test_a_file_that_a_torch_data_set_cannot_read_is_named(tmp_path: Path) -> No
         ([("a.jpg", 1)], "image 0 of own is a str"),
         ({"train": [1]}, "element 0 of own: KeyError.0.: a dict must give"),
         ([(IMAGES[0], None)], "label 0 of own is None"),
-        ([(IMAGES[0].astype(float), 1)], "image 0 of own: levels from 0.0 to"),
+        ([(IMAGES[0].astype(float), 1)], "image 0 of own: pixels from 0.0 to"),
     ],
 )
 def test_bad_torch_data_sets_are_reported(dataset: Any, wrong: str) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from omnitraining.datasets import read
 from omnitraining.datasets.arrays import from_arrays, from_dataset
-from omnitraining.datasets.decoding import decode, load
+from omnitraining.datasets.decoding import decode
+from omnitraining.datasets.image_cache import load_images
 from omnitraining.errors import InputError
 from omnitraining.learner.inputs import ImageInputs
 
@@ -81,8 +82,12 @@ WAYS: dict[str, Callable[[Path], torch.Tensor]] = {
     "folder of classes": lambda path: COLOR.pixels(path.parent.parent)[:1],
     "Pillow": lambda path: COLOR.pixels([opened(path)]),
     "Pillow, loaded": lambda path: COLOR.pixels([loaded(path)]),
-    "data set on disk": lambda path: load(read(path.parent.parent).split("all"), SIDE).images[:1],
-    "torch data set": lambda path: load(from_dataset([(opened(path), 0)], "own"), SIDE).images,
+    "data set on disk": lambda path: load_images(
+        read(path.parent.parent).split("all"), SIDE
+    ).images[:1],
+    "torch data set": lambda path: (
+        load_images(from_dataset([(opened(path), 0)], "own"), SIDE).images
+    ),
 }
 
 
@@ -156,8 +161,8 @@ def test_arrays_give_the_pixels_of_the_file(kind: str, tmp_path: Path) -> None:
             "array": COLOR.pixels(array[None]),
             "list": COLOR.pixels([array]),
             "tensor, channels first": COLOR.pixels([torch.from_numpy(first.copy())]),
-            "from_arrays": load(from_arrays(array[None], [0], "own"), SIDE).images,
-            "from_dataset": load(from_dataset([(array, 0)], "own"), SIDE).images,
+            "from_arrays": load_images(from_arrays(array[None], [0], "own"), SIDE).images,
+            "from_dataset": load_images(from_dataset([(array, 0)], "own"), SIDE).images,
         }
         for form, found in forms.items():
             assert torch.equal(found, expected), (form, array.dtype)
@@ -167,7 +172,7 @@ def test_arrays_give_the_pixels_of_the_file(kind: str, tmp_path: Path) -> None:
 def test_levels_of_unknown_range_are_refused_by_every_way(mode: str, tmp_path: Path) -> None:
     image = Image.new(mode, (9, 9), 1)
     image.save(tmp_path / "a.tif")
-    words = "cannot be decoded: gray levels of 32 bits have no known range"
+    words = "cannot be decoded: gray pixels of 32 bits have no known range"
     with pytest.raises(InputError, match=rf"a\.tif {words}"):
         COLOR.pixels([tmp_path / "a.tif"])
     with pytest.raises(InputError, match=f"^image 1 {words}"):
@@ -193,7 +198,7 @@ def test_cut_and_closed_images_are_named(tmp_path: Path) -> None:
 def test_sixteen_bits_that_may_be_eight_are_refused() -> None:
     dark = np.full((1, 9, 9), 200, np.uint16)
     for attempt in (lambda: COLOR.pixels(dark), lambda: from_arrays(dark, [0], "own")):
-        with pytest.raises(InputError, match="levels of uint16 from 200 to 200 may be of 8 bits"):
+        with pytest.raises(InputError, match="pixels of uint16 from 200 to 200 may be of 8 bits"):
             attempt()
     assert COLOR.pixels(np.zeros((1, 9, 9), np.uint16)).max() == 0
 
@@ -204,5 +209,5 @@ def test_more_than_half_a_level_out_of_range_is_refused(levels: float) -> None:
         lambda: COLOR.pixels(np.full((1, 9, 9), levels)),
         lambda: from_arrays(np.full((1, 9, 9), levels), [0], "own"),
     ):
-        with pytest.raises(InputError, match="floating-point levels are from 0 to 1"):
+        with pytest.raises(InputError, match="floating-point pixels must be from 0 to 1"):
             attempt()

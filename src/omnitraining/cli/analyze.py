@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.analysis import transfer
     from omnitraining.config.run_config import load_run
     from omnitraining.datasets import read
-    from omnitraining.datasets.decoding import load
+    from omnitraining.datasets.image_cache import load_images
     from omnitraining.datasets.images import LabeledImages
     from omnitraining.experiments.display import show
     from omnitraining.experiments.figures import transfer_chart, transfer_report
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
     model = run_config.ready(run)
     inputs = ImageInputs.of(problem)
-    stored = load(read(options.data).split("all"), inputs.stored)
+    stored = load_images(read(options.data).split("all"), inputs.stored)
     own = LabeledImages(
         inputs.colored(stored.images), stored.labels, stored.classes, options.data.resolve().name
     )

@@ -101,7 +101,7 @@ def stored_side(augmentation: str, size: int) -> int:
 
 def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew: bool) -> int:
     from omnitraining import datasets
-    from omnitraining.datasets import decoding
+    from omnitraining.datasets import image_cache
     from omnitraining.tasks.classification.photos import with_split
 
     data_set = datasets.find(path)
@@ -114,10 +114,10 @@ def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew
             continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            images = decoding.load(listing, side, cache, skip_damaged, anew).images
+            images = image_cache.load_images(listing, side, cache, skip_damaged, anew).images
         for warning in caught:
             say(f"warning: {warning.message}", error=True)
-        file = decoding.cache_file(listing, side, cache)
+        file = image_cache.cache_file(listing, side, cache)
         shape = f"{len(images)} images of {side} x {side} pixels"
         say(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
     return 0

@@ -1,4 +1,4 @@
-"""Images that are in memory or in a torch data set already, listed as those on disk are."""
+"""Listings of images that are in arrays or in a torch data set."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from threading import Lock
@@ -21,14 +21,20 @@ def from_arrays(
     """List images that are in memory.
 
     Args:
-        images: [M, H, W, C] or [M, C, H, W] with 1, 3 or 4 channels, or [M, H, W]; whole numbers
-            from 0 to 255, those of uint16 to 65535, or floats from 0 to 1.
-        labels: class of each image in that order, as integers, which may have gaps, or as texts.
-        name: of the listing, as "birds".
+        images: [M, H, W, C] or [M, C, H, W] with 1, 3 or 4 channels, or [M, H, W]; integers from 0
+            to 255 (uint16: to 65535), or floats from 0 to 1.
+        labels: class of each image, as integers, which may have gaps, or as texts.
+        name: name of the listing, as "birds".
 
     Raises:
         InputError: the images have another shape, type or range, or the labels another number or
             type.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = np.zeros((4, 8, 8, 3), np.uint8)
+        >>> from_arrays(pixels, ["wren", "robin", "wren", "robin"], "birds").classes
+        ('robin', 'wren')
     """
     pixels = _pixels(images, name)
     classes, numbers = _numbered(labels, name)
@@ -40,14 +46,14 @@ def from_arrays(
 def from_dataset(dataset: Any, name: str) -> Listing:
     """List a torch data set without keeping its images.
 
-    Images are asked for again whenever they are needed: once here, to learn the labels, and later
-    to be decoded. So they must be the same each time.
+    Elements are read once here, for the labels, and again when the images are decoded. So they must
+    be the same each time.
 
     Args:
-        dataset: anything with a length whose elements are (image, label); images are of PIL, or
-            arrays or tensors of one image as `from_arrays` takes many. Its ``classes``, if there
-            are any, name integer labels, unless a ``target_transform`` has changed these.
-        name: of the listing, as "birds".
+        dataset: anything with a length whose elements are (image, label). Images are of PIL, or
+            arrays or tensors of one image in a form that `from_arrays` accepts. Its ``classes``,
+            if there are any, name integer labels, unless a ``target_transform`` has changed these.
+        name: name of the listing, as "birds".
 
     Raises:
         InputError: there is no image, or images or labels are of another kind.
@@ -67,12 +73,12 @@ def from_dataset(dataset: Any, name: str) -> Listing:
         if len(set(named)) == len(classes):
             classes = tuple(named)
     images = _Images(dataset, name)
-    _ = images[0]  # to hear now, not later, that they are of no known kind
+    _ = images[0]  # raises an error now, not later, if its kind is unknown
     return Listing(name, classes, images, numbers)
 
 
 class _Images(Sequence[NDArray[np.uint8]]):
-    """The images of a torch data set. It is asked by one thread at a time, as it may expect."""
+    """The images of a torch data set, which is read by one thread at a time, as it may expect."""
 
     def __init__(self, dataset: Any, name: str) -> None:
         self._dataset, self._name, self._lock = dataset, name, Lock()
@@ -124,12 +130,12 @@ def _pair(dataset: Any, position: int, name: str) -> tuple[Any, Any]:
 
 
 def _are_unchanged(dataset: Any, labels: list[int]) -> bool:
-    """Whether labels are still the numbers that the data set gave to its classes."""
+    """Whether labels are the numbers that the data set gave to its classes."""
     targets = getattr(dataset, "targets", None)
     if targets is None:
         return not any(getattr(dataset, name, None) for name in ("target_transform", "transforms"))
-    found = targets.tolist() if isinstance(targets, Tensor | np.ndarray) else [*targets]
-    return [int(target) for target in found] == labels
+    numbers = targets.tolist() if isinstance(targets, Tensor | np.ndarray) else [*targets]
+    return [int(number) for number in numbers] == labels
 
 
 def _pixels(images: NDArray[Any] | Tensor, name: str) -> NDArray[np.uint8]:
@@ -160,15 +166,15 @@ def _numbered(labels: Iterable[Any] | Tensor, name: str) -> tuple[tuple[str, ...
         )
     if isinstance(labels, Tensor | np.ndarray):
         labels = labels.tolist()
-    found = [label.item() if isinstance(label, Tensor | np.generic) else label for label in labels]
-    if not found:
+    values = [label.item() if isinstance(label, Tensor | np.generic) else label for label in labels]
+    if not values:
         raise InputError(f"{name} is empty")
-    kind = int if isinstance(found[0], int) else str
-    for position, label in enumerate(found):
+    kind = int if isinstance(values[0], int) else str
+    for position, label in enumerate(values):
         if not isinstance(label, kind):
             raise InputError(
                 f"label {position} of {name} is {label!r}: labels must be all integers or all texts"
             )
-    classes = sorted(set(found))
+    classes = sorted(set(values))
     number = {label: position for position, label in enumerate(classes)}
-    return tuple(map(str, classes)), [number[label] for label in found]
+    return tuple(map(str, classes)), [number[label] for label in values]

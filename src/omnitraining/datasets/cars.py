@@ -1,4 +1,4 @@
-"""Stanford Cars as published: all images in one folder, their classes in files of MATLAB."""
+"""Stanford Cars as published: images in one folder, classes in MATLAB files."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,15 @@ from omnitraining.errors import InputError
 
 
 def cars(path: Path) -> LayoutMatch | None:
-    """The images of ``cars_train``, split by the modulo rule in the order of the class ids.
+    """The images of ``cars_train``, split by the rule of CloserLook in the order of the class ids.
 
-    ``cars_test`` is left out, as Tseng et al. (2020) do.
+    ``cars_test`` is left out, as by Tseng et al. (2020).
+
+    Returns:
+        None if there are no annotations.
+
+    Raises:
+        InputError: the annotations are damaged, or an image is missing.
     """
     kits = (path / "devkit", path / "car_devkit" / "devkit", path)
     kit = next((kit for kit in kits if (kit / "cars_train_annos.mat").is_file()), None)
@@ -37,12 +43,12 @@ def cars(path: Path) -> LayoutMatch | None:
     images: dict[int, list[Path]] = {number: [] for number in names}
     for (number, _), image in zip(rows, paths, strict=True):
         images[number].append(image)
-    classes = ((number - 1, names[number], some) for number, some in images.items())
+    classes = ((number - 1, names[number], paths) for number, paths in images.items())
     return LayoutMatch("Stanford Cars as published", closerlook_split(classes))
 
 
 def _class_names(path: Path, numbers: list[int]) -> dict[int, str]:
-    """Names of the classes that occur, by number from 1 on; the number if there are no names."""
+    """Names of the classes that occur, by number (from 1); the number where names are missing."""
     if not path.is_file():
         return {number: str(number) for number in sorted(set(numbers))}
     names = dict(enumerate(map(str, _read(path, "class_names")), start=1))
@@ -58,7 +64,7 @@ def _class_names(path: Path, numbers: list[int]) -> dict[int, str]:
 
 def _read(path: Path, variable: str) -> Any:
     """An array of a MATLAB file, [N]."""
-    # Importing SciPy takes a while, which only those who use the cars should pay.
+    # Importing SciPy is slow, so it is imported only where cars are read.
     from scipy.io import loadmat
 
     try:

@@ -15,10 +15,10 @@ _SUFFIXES = (
 )
 
 _LITTER = ("__macosx", "__pycache__", "@eadir", "thumbs.db", "desktop.ini")
-"""What operating systems and archives leave behind. It is no data, and nothing is said of it."""
+"""Files of operating systems and archives, which are ignored without a note."""
 
 LeftOut: TypeAlias = Mapping[str, Sequence[Path]]
-"""What was met and is not used, by the kind of it, one of those below."""
+"""Paths that are not used, by the kinds below."""
 
 _KINDS = {
     "unknown": ("file that is no image by its name", "files that are no images by their names"),
@@ -31,7 +31,15 @@ _KINDS = {
 
 
 class Contents(NamedTuple):
-    """Names in a folder, sorted, by what they are. Hidden files that are no images are none."""
+    """Names in a folder, sorted, by kind.
+
+    Attributes:
+        images: image files, by their suffix.
+        folders: folders that are not hidden.
+        hidden: hidden folders and hidden image files; other hidden files are ignored.
+        unknown: other files.
+        broken: links that lead nowhere.
+    """
 
     images: list[str]
     folders: list[str]
@@ -41,27 +49,27 @@ class Contents(NamedTuple):
 
 
 def contents(folder: Path) -> Contents:
-    """What a folder holds; nothing if there is no such folder.
+    """The contents of a folder; empty if there is no such folder.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the folder cannot be read.
     """
-    found = Contents([], [], [], [], [])
+    names = Contents([], [], [], [], [])
     if not folder.is_dir():
-        return found
+        return names
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 kind = _kind(entry)
                 if kind:
-                    getattr(found, kind).append(entry.name)
+                    getattr(names, kind).append(entry.name)
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror}") from error
-    return Contents(*map(sorted, found))
+    return Contents(*map(sorted, names))
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Which of the `Contents` of a folder an entry is; none of them if it is empty."""
+    """The field of `Contents` that an entry belongs to; empty if it is ignored."""
     name, is_image = entry.name, entry.name.lower().endswith(_SUFFIXES)
     is_hidden, is_folder = name.startswith("."), entry.is_dir()
     if name.lower() in _LITTER or name.startswith("._"):
@@ -86,39 +94,47 @@ def image_names(folder: Path) -> list[str]:
 
 
 def by_split(paths: Iterable[Path], suffix: str = "") -> dict[str, Path]:
-    """The files or folders that are named by a word for a split and the suffix, by that split.
+    """Files or folders by the split that their name, without the suffix, stands for.
+
+    Args:
+        paths: files or folders; others than splits are left out.
+        suffix: end of the names, as ".csv".
 
     Raises:
-        InputError: there are two for a split.
+        InputError: two are for the same split.
     """
-    found: dict[str, Path] = {}
+    splits: dict[str, Path] = {}
     for path in paths:
         split = SPLIT_ALIASES.get(path.name.lower().removesuffix(suffix))
-        if split in found:
-            raise InputError(f"{found[split]} and {path.name} are both for {split}: keep one")
+        if split in splits:
+            raise InputError(f"{splits[split]} and {path.name} are both for {split}: keep one")
         if split:
-            found[split] = path
-    return {split: found[split] for split in SPLITS if split in found}
+            splits[split] = path
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def class_images(folder: Path, classes: Iterable[str]) -> tuple[dict[str, list[str]], LeftOut]:
-    """Names of the images in the folders of classes, sorted; and what else is in these.
+    """Image names by class, sorted, and what else the class folders hold.
+
+    Args:
+        folder: the folder of the class folders.
+        classes: names of the class folders.
 
     Raises:
         InputError: a class has no image.
     """
-    found = {name: contents(folder / name) for name in classes}
-    empty = [name for name, held in found.items() if not held.images]
+    held = {name: contents(folder / name) for name in classes}
+    empty = [name for name, names in held.items() if not names.images]
     if empty:
-        raise InputError(_empty(folder, empty, found[empty[0]]))
-    left_out = merged(in_class(folder / name, held) for name, held in found.items())
-    return {name: held.images for name, held in found.items()}, left_out
+        raise InputError(_empty(folder, empty, held[empty[0]]))
+    left_out = merged(in_class(folder / name, names) for name, names in held.items())
+    return {name: names.images for name, names in held.items()}, left_out
 
 
-def _empty(folder: Path, empty: Sequence[str], held: Contents) -> str:
-    """What is said of classes without images."""
-    others = held.folders or held.unknown
-    but = f", but {'folders' if held.folders else 'files'} ({first_few(others, 3)})"
+def _empty(folder: Path, empty: Sequence[str], names: Contents) -> str:
+    """The error message of classes without images."""
+    others = names.folders or names.unknown
+    but = f", but {'folders' if names.folders else 'files'} ({first_few(others, 3)})"
     rest = f"; {len(empty)} classes are empty: {first_few(empty)}" if len(empty) > 1 else ""
     return (
         f"class {empty[0]!r} is empty: {folder / empty[0]} holds no image (.jpg, .png, ...)"
@@ -127,43 +143,43 @@ def _empty(folder: Path, empty: Sequence[str], held: Contents) -> str:
 
 
 def class_paths(folder: Path) -> tuple[dict[str, list[Path]], LeftOut]:
-    """Images of all class folders, sorted; and what else is there.
+    """Image paths by class folder, sorted, and what else the folder holds.
 
     Raises:
         InputError: a class has no image.
     """
-    found, left_out = class_images(folder, folder_names(folder))
-    paths = {name: [folder / name / image for image in images] for name, images in found.items()}
+    names, left_out = class_images(folder, folder_names(folder))
+    paths = {name: [folder / name / image for image in images] for name, images in names.items()}
     return paths, merged([left_out, beside(folder)])
 
 
-def in_class(folder: Path, held: Contents) -> LeftOut:
-    """What the folder of a class holds besides images."""
+def in_class(folder: Path, names: Contents) -> LeftOut:
+    """What a class folder holds besides images."""
     return {
-        "unknown": [folder / name for name in held.unknown],
-        "hidden": _hidden_images(folder, held),
-        "nested": [folder / name for name in held.folders],
-        "broken": [folder / name for name in held.broken],
+        "unknown": [folder / name for name in names.unknown],
+        "hidden": _hidden_images(folder, names),
+        "nested": [folder / name for name in names.folders],
+        "broken": [folder / name for name in names.broken],
     }
 
 
 def beside(folder: Path) -> LeftOut:
-    """What else is beside the folders of classes or splits that might have been meant for one."""
-    held = contents(folder)
+    """Images and links beside class folders or splits, which belong to none of them."""
+    names = contents(folder)
     return {
-        "loose": [folder / name for name in held.images],
-        "hidden": _hidden_images(folder, held),
-        "broken": [folder / name for name in held.broken],
+        "loose": [folder / name for name in names.images],
+        "hidden": _hidden_images(folder, names),
+        "broken": [folder / name for name in names.broken],
     }
 
 
-def _hidden_images(folder: Path, held: Contents) -> list[Path]:
-    paths = [folder / name for name in held.hidden]
+def _hidden_images(folder: Path, names: Contents) -> list[Path]:
+    paths = [folder / name for name in names.hidden]
     return [path for path in paths if not path.is_dir() or contents(path).images]
 
 
 def merged(parts: Iterable[LeftOut]) -> LeftOut:
-    """All that was left out in several places."""
+    """The union of what several places left out."""
     whole: dict[str, list[Path]] = {}
     for part in parts:
         for kind, paths in part.items():
@@ -172,28 +188,31 @@ def merged(parts: Iterable[LeftOut]) -> LeftOut:
 
 
 def in_words(folder: Path, left_out: LeftOut) -> tuple[str, ...]:
-    """One line on all that was left out of a folder; none if that is nothing."""
+    """One line that counts and names what was left out of a folder; none if nothing was."""
     parts = []
     for kind, (one, many) in _KINDS.items():
         names = [str(path.relative_to(folder)) for path in left_out.get(kind, ())]
         if names:
-            words = one if len(names) == 1 else many
-            parts.append(f"{len(names)} {words} ({first_few(names, 3)})")
+            noun = one if len(names) == 1 else many
+            parts.append(f"{len(names)} {noun} ({first_few(names, 3)})")
     return (f"left out of {folder}: {', '.join(parts)}",) if parts else ()
 
 
 def check_inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
-    """The paths, none of which leads out of the folder: a list may be a stranger's.
+    """Check that a list, which may be untrusted, names only files inside the folder.
 
-    Links are followed: whoever sets them in a folder says what belongs to it.
+    Links in the folder are followed.
 
     Args:
-        folder: of the data set.
-        paths: of its images.
-        source: the file that names them.
+        folder: folder of the data set.
+        paths: paths of its images.
+        source: the file that names them, for the message.
+
+    Returns:
+        The same paths.
 
     Raises:
-        InputError: one of them leads elsewhere.
+        InputError: a path leads out of the folder.
     """
     top = os.path.abspath(folder) + os.sep
     for path in paths:
@@ -205,23 +224,23 @@ def check_inside(folder: Path, paths: list[Path], source: Path) -> list[Path]:
     return paths
 
 
-def placed(
+def resolve_paths(
     folder: Path, source: Path, rows: Sequence[tuple[str, str]], roots: Sequence[Path]
 ) -> list[Path] | None:
-    """Where the images of a list are: names may be full paths, or of another machine or system.
+    """Paths of the images of a list, whose names may be full paths or of another system.
 
-    The first image tells: it is looked for in the roots, there in a folder of its class, and then
-    with as few of its leading folders left off as it takes. All others lie alike, and two names
-    stay two files.
+    The first image decides: it is searched for in the roots, then there in a folder of its class,
+    then without its first folder, without its first two, and so on. All other images must lie in
+    the same way, and different names must stay different files.
 
     Args:
-        folder: of the data set, out of which no name may lead.
+        folder: folder of the data set, out of which no name may lead.
         source: the file that names the images.
         rows: name and class of each image.
         roots: folders in which the images may lie.
 
     Returns:
-        The path of each image; None if the first is nowhere.
+        The path of each image; None if the first is not found.
 
     Raises:
         InputError: a name leads out of the folder.
@@ -232,27 +251,27 @@ def placed(
     kinds = (Path, PureWindowsPath) if any("\\" in name for name in names) else (Path,)
     for kind in kinds:
         parts = [kind(name).parts for name in names]
-        if kind(names[0]).anchor:  # of the whole list; a single full path is left to `inside`
+        if kind(names[0]).anchor:  # of the whole list; a single full path is left to `check_inside`
             parts = [kind(name).relative_to(kind(name).anchor).parts for name in names]
         for left_off in range(len(parts[0])):
-            flat = [some[left_off:] for some in parts]
+            flat = [part[left_off:] for part in parts]
             if not all(flat) or len(set(flat)) < len(set(parts)):
                 break
             forms = [flat]
             if not left_off:
-                by_class = [(label, *some) for some, (_, label) in zip(flat, rows, strict=True)]
-                # Of one name in two classes each has its own file, if classes have folders.
+                by_class = [(label, *part) for part, (_, label) in zip(flat, rows, strict=True)]
+                # The same name in two classes means two files, if classes have folders.
                 alike = len(set(flat)) < len(set(by_class))
                 forms = [by_class, flat] if alike else [flat, by_class]
             for root in roots:
                 for form in forms:
                     if root.joinpath(*form[0]).is_file():
-                        return check_inside(folder, [root.joinpath(*some) for some in form], source)
+                        return check_inside(folder, [root.joinpath(*part) for part in form], source)
     return None
 
 
 def first_missing(paths: Iterable[Path]) -> int | None:
-    """Position of the first file that is not there; each folder is looked into only once."""
+    """Position of the first file that does not exist; each folder is listed only once."""
     present: dict[Path, set[str]] = {}
     for position, path in enumerate(paths):
         folder = path.parent
@@ -264,10 +283,14 @@ def first_missing(paths: Iterable[Path]) -> int | None:
 
 
 def check_text(file: Path, text: str) -> None:
-    """JSON and pickles can hold halves of characters, which nothing can print.
+    """Refuse texts with lone surrogates, which JSON and pickles can hold but nothing can print.
+
+    Args:
+        file: the file that holds the text, for the message.
+        text: the text.
 
     Raises:
-        InputError: the text has one.
+        InputError: the text has a lone surrogate.
     """
     try:
         text.encode()

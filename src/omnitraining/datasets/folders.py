@@ -27,12 +27,15 @@ PLANTAE_CLASSES, PLANTAE_IMAGES = 200, 600  # the largest classes, and most imag
 def split_folders(path: Path) -> LayoutMatch | None:
     """``train/``, ``val/`` and ``test/``, or ``base/`` and ``novel/``, with a folder per class.
 
+    Returns:
+        None if no folder is a split.
+
     Raises:
         InputError: folders beside them hold images, so that all may be classes; or one is empty.
     """
     names = folder_names(path)
-    words = [name for name in names if name.lower() in SPLIT_ALIASES]
-    splits = [name for name in words if _is_split(path / name)]
+    candidates = [name for name in names if name.lower() in SPLIT_ALIASES]
+    splits = [name for name in candidates if _is_split(path / name)]
     if not splits:
         return None
     others = [name for name in names if name not in splits]
@@ -44,50 +47,51 @@ def split_folders(path: Path) -> LayoutMatch | None:
             "what is a class, or move away what is in no split"
         )
     for name in others:
-        if name in words:
+        if name in candidates:
             raise InputError(f"{path / name} holds no class: a split needs a folder for each")
     folders = by_split(path / name for name in splits)
-    found = {split: class_paths(folder) for split, folder in folders.items()}
+    read = {split: class_paths(folder) for split, folder in folders.items()}
     elsewhere = {"elsewhere": [path / name for name in others]}
-    left_out = merged([*(rest for _, rest in found.values()), beside(path), elsewhere])
-    words_of_all = "a folder per split, and in it one per class"
+    left_out = merged([*(rest for _, rest in read.values()), beside(path), elsewhere])
     return LayoutMatch(
-        words_of_all, {s: some for s, (some, _) in found.items()}, in_words(path, left_out)
+        "a folder per split, and in it one per class",
+        {split: images for split, (images, _) in read.items()},
+        in_words(path, left_out),
     )
 
 
 def class_folders(path: Path) -> LayoutMatch | None:
-    """One folder per class, without a split."""
+    """One folder per class, without a split; None if the folder holds no classes."""
     if not _holds_classes(path):
         return None
-    found, left_out = class_paths(path)
-    notes = (*in_words(path, left_out), *named_as_splits(path, found))
-    return LayoutMatch("a folder per class, without a split", {UNSPLIT: found}, notes)
+    images, left_out = class_paths(path)
+    notes = (*in_words(path, left_out), *named_as_splits(path, images))
+    return LayoutMatch("a folder per class, without a split", {UNSPLIT: images}, notes)
 
 
 def named_as_splits(path: Path, classes: Iterable[str]) -> tuple[str, ...]:
-    """What is said of classes that are called as splits are."""
-    words = [name for name in classes if name.lower() in SPLIT_ALIASES]
-    what = "is a class, as the folders beside it are: it is also the name of a split"
-    return (f"{path / words[0]} {what}",) if words else ()
+    """The note on classes that have the name of a split; none if there is no such class."""
+    ambiguous = [name for name in classes if name.lower() in SPLIT_ALIASES]
+    note = "is a class, as the folders beside it are: it is also the name of a split"
+    return (f"{path / ambiguous[0]} {note}",) if ambiguous else ()
 
 
 def cub(path: Path) -> LayoutMatch | None:
-    """CUB-200-2011 as published: whole images, split by the modulo rule of CloserLook."""
+    """CUB-200-2011 as published: whole images, split by the rule of CloserLook."""
     for folder in (path / "images", path / "CUB_200_2011" / "images"):
         names = folder_names(folder)
         if names and all(re.match(r"\d{3}\.\w", name) for name in names):
-            found, left_out = class_paths(folder)
-            classes = ((number, name, found[name]) for number, name in enumerate(names))
+            images, left_out = class_paths(folder)
+            classes = ((number, name, images[name]) for number, name in enumerate(names))
             notes = in_words(folder, left_out)
             return LayoutMatch("CUB_200_2011 as published", closerlook_split(classes), notes)
     return None
 
 
 def places(path: Path) -> LayoutMatch | None:
-    """Places365-standard as published: its training images, split by the modulo rule.
+    """Places365-standard as published: its training images, split by the rule of CloserLook.
 
-    Its own ``val/`` holds other images of the same classes, unlike that of a few-shot split.
+    Its own ``val/`` holds other images of the same classes, so it is no few-shot split.
     """
     folder, names = path / "train", folder_names(path / "train")
     others = {
@@ -106,22 +110,22 @@ def places(path: Path) -> LayoutMatch | None:
 
 
 def plantae(path: Path) -> LayoutMatch | None:
-    """Plantae of iNaturalist: the largest classes, by size, split by the modulo rule.
+    """Plantae of iNaturalist: the largest classes, by size, split by the rule of CloserLook.
 
-    Tseng et al. (2020) draw the images of a class without a seed. Here the seed is its name.
+    Tseng et al. (2020) draw the images of a class without a seed. Here its name is the seed.
     """
     if path.name.lower() != "plantae" or not _holds_classes(path):
         return None
-    found, left_out = class_images(path, folder_names(path))
-    largest = sorted(found, key=lambda name: (len(found[name]), name))[-PLANTAE_CLASSES:]
+    images, left_out = class_images(path, folder_names(path))
+    largest = sorted(images, key=lambda name: (len(images[name]), name))[-PLANTAE_CLASSES:]
 
     def drawn(name: str) -> list[Path]:
-        random.Random(name).shuffle(found[name])
-        return [path / name / image for image in sorted(found[name][:PLANTAE_IMAGES])]
+        random.Random(name).shuffle(images[name])
+        return [path / name / image for image in sorted(images[name][:PLANTAE_IMAGES])]
 
     classes = ((number, name, drawn(name)) for number, name in enumerate(largest))
-    words, notes = "Plantae of iNaturalist, a folder per class", in_words(path, left_out)
-    return LayoutMatch(words, closerlook_split(classes), notes)
+    layout, notes = "Plantae of iNaturalist, a folder per class", in_words(path, left_out)
+    return LayoutMatch(layout, closerlook_split(classes), notes)
 
 
 def _holds_classes(path: Path) -> bool:
@@ -131,7 +135,7 @@ def _holds_classes(path: Path) -> bool:
 
 
 def _is_split(path: Path) -> bool:
-    """Whether a folder that is called as a split holds folders of classes."""
-    held = contents(path)
-    nested = any(image_names(path / name) for name in held.folders)
-    return nested or bool(held.folders and not held.images)
+    """Whether a folder with the name of a split holds class folders."""
+    names = contents(path)
+    nested = any(image_names(path / name) for name in names.folders)
+    return nested or bool(names.folders and not names.images)

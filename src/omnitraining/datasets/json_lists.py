@@ -1,18 +1,25 @@
-"""File lists in JSON, as CloserLook (Chen et al., 2019) writes them: one per split."""
+"""File lists in JSON, as CloserLook (Chen et al., 2019) writes them, one per split."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from omnitraining.datasets.dataset import UNSPLIT, LayoutMatch
-from omnitraining.datasets.files import by_split, check_text, first_missing, placed
+from omnitraining.datasets.files import by_split, check_text, first_missing, resolve_paths
 from omnitraining.errors import InputError
 
 _KEYS = ("label_names", "image_names", "image_labels")
 
 
 def json_lists(path: Path) -> LayoutMatch | None:
-    """``base.json``, ``val.json`` and ``novel.json``; ``all.json`` only if it is alone."""
+    """``base.json``, ``val.json`` and ``novel.json``; ``all.json`` only if it is alone.
+
+    Returns:
+        None if there is no file list.
+
+    Raises:
+        InputError: a list is wrong, or one of EasyFSL, whose split of CUB is another.
+    """
     if path.is_file():
         files = {UNSPLIT: path} if path.suffix.lower() == ".json" else {}
     else:
@@ -63,7 +70,7 @@ def _images(file: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
     rows = [(str(image), str(names[label])) for image, label in zip(images, labels, strict=True)]
     for text in (*map(str, names), *(image for image, _ in rows)):
         check_text(file, text)
-    paths = placed(file.parent, file, rows, [file.parent])
+    paths = resolve_paths(file.parent, file, rows, [file.parent])
     if paths is None:
         name, class_name = rows[0]
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which layout a data set lies in on disk. Names are listed; no image is opened."""
+"""Recognizes the layout of a data set on disk. Names are listed; no image is opened."""
 
 import os
 import warnings
@@ -20,27 +20,34 @@ Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
 
 _FILES: tuple[Reader, ...] = (json_lists, one_table, pickles)
 _LISTS: tuple[Reader, ...] = (json_lists, split_tables, pickles)
-"""Lists of files that are meant for few-shot learning say more than the folders beside them."""
+"""Lists made for few-shot learning, which come before the folders beside them."""
 
 _FOLDERS: tuple[Reader, ...] = (cub, cars, places, split_folders, plantae, class_folders)
-"""A data set as published says more than folders in general. The first that fits is taken."""
+"""Published data sets come before folders in general; the first that fits is taken."""
 
 
 def read(path: Path) -> DataSet:
-    """Recognize the layout of a data set and list its images; warn of what was left out.
+    """Recognize the layout of a data set and list its images, as `find`; notes become warnings.
 
-    See `find`, which does the same and warns of nothing.
+    Args:
+        path: a folder, or a CSV table, a JSON list or a pickle.
+
+    Raises:
+        InputError: there is nothing, the layout is not known, or something in it is wrong.
+
+    Warns:
+        UserWarning: files were left out.
     """
-    found = find(path)
-    for note in found.notes:
+    data_set = find(path)
+    for note in data_set.notes:
         warnings.warn(note, stacklevel=2)
-    return found
+    return data_set
 
 
 def find(path: Path) -> DataSet:
     """Recognize the layout of a data set and list its images.
 
-    Known are
+    Known layouts:
 
     - mini-ImageNet as CSV tables (``train.csv``, ``val.csv``, ``test.csv``) of Ravi and Larochelle
       or with the original names, beside a folder ``images`` or ImageNet's training folders; as
@@ -51,9 +58,9 @@ def find(path: Path) -> DataSet:
     - other data without a split: a folder per class, or one CSV table (whose rows may name their
       split).
 
-    A folder that holds nothing but another folder stands for that one. Where class folders and one
-    CSV table of images are both there, the table is taken if it names all images of the folders, in
-    the same classes; otherwise the folders are, and the notes say so.
+    A folder that holds only another folder stands for that one. Of class folders and one CSV table
+    of images, the table is read if it names all images of the folders, in the same classes;
+    otherwise the folders are read, and a note says so.
 
     Args:
         path: a folder, or a CSV table, a JSON list or a pickle.
@@ -63,18 +70,18 @@ def find(path: Path) -> DataSet:
     """
     if not path.exists():
         raise InputError(f"there is no data set at {path}")
-    found = _recognize(path)
-    if found is None:
-        held = sorted(entry.name for entry in path.iterdir())[:5] if path.is_dir() else []
-        inside = f" it holds {', '.join(held)}" if held else " there is nothing to read"
+    match = _recognize(path)
+    if match is None:
+        names = sorted(entry.name for entry in path.iterdir())[:5] if path.is_dir() else []
+        contents = f"it holds {', '.join(names)}" if names else "there is nothing to read"
         raise InputError(
-            f"{path} is in no known layout:{inside}; put images in a folder per class, or in "
+            f"{path} is in no known layout: {contents}; put images in a folder per class, or in "
             "train, val and test with a folder per class each, or name them in a CSV table"
         )
-    check_disjoint(path, found.splits)
+    check_disjoint(path, match.splits)
     name = path.absolute().name if path.is_dir() else path.stem  # of "." too
-    splits = {split: list_images(f"{name}-{split}", some) for split, some in found.splits.items()}
-    return DataSet(name, found.layout, splits, path, found.notes)
+    splits = {split: list_images(f"{name}-{split}", x) for split, x in match.splits.items()}
+    return DataSet(name, match.layout, splits, path, match.notes)
 
 
 def _recognize(path: Path) -> LayoutMatch | None:
@@ -95,12 +102,12 @@ def _recognize(path: Path) -> LayoutMatch | None:
 def _folders_or_table(
     path: Path, usable: Sequence[Path], unusable: Sequence[str]
 ) -> LayoutMatch | None:
-    """A data set in which tables name images, which may be those of class folders too.
+    """A data set with tables of images, beside which there may be class folders.
 
     Args:
-        path: of the data set.
-        usable: the tables.
-        unusable: why other tables do not list images.
+        path: the folder of the data set.
+        usable: the tables that list images.
+        unusable: reasons why other tables do not.
     """
     listed, problem, table = None, None, usable[0]
     if len(usable) == 1:
@@ -128,36 +135,37 @@ def _folders_or_table(
 
 
 def _chosen(folders: LayoutMatch, listed: LayoutMatch, source: Path) -> LayoutMatch:
-    """The class folders, or the list if it says the same of all their images, or more.
+    """The list if it agrees with the class folders and names all their images; else the folders.
 
     Raises:
-        InputError: they have other classes throughout, so that either may be meant.
+        InputError: the classes differ throughout, so that either may be meant.
     """
-    held, named = _classes(folders), _classes(listed)
-    common = held.keys() & named.keys()
-    pairs = {(held[path], named[path]) for path in common}
-    count = f"{source} names {len(common)} of the {len(held)} images in class folders"
+    in_folders, in_list = _classes(folders), _classes(listed)
+    common = in_folders.keys() & in_list.keys()
+    pairs = {(in_folders[path], in_list[path]) for path in common}
+    count = f"{source} names {len(common)} of the {len(in_folders)} images in class folders"
     if len(pairs) == len({label for label, _ in pairs}) == len({label for _, label in pairs}):
-        if len(common) == len(held):
+        if len(common) == len(in_folders):
             return listed
         if len(listed.splits) > 1:
             return listed._replace(notes=(*listed.notes, f"{count}: the others are left out"))
         return _with_notes(folders, [count])
-    if not {*held.values()}.isdisjoint(named.values()):
+    if not {*in_folders.values()}.isdisjoint(in_list.values()):
         return _with_notes(folders, [f"{count}, and some of them in other classes"])
-    of_folders, of_list = ([*dict.fromkeys(known.values())] for known in (held, named))
+    folder_classes, list_classes = ([*dict.fromkeys(x.values())] for x in (in_folders, in_list))
     raise InputError(
-        f"{source.parent} can be read in two ways: with the folders {first_few(of_folders, 3)} as "
-        f"classes, or with the classes {first_few(of_list, 3)} of {source.name}: give "
-        f"{source} itself for these, or move it away"
+        f"{source.parent} can be read in two ways: with the folders "
+        f"{first_few(folder_classes, 3)} as classes, or with the classes "
+        f"{first_few(list_classes, 3)} of {source.name}: give {source} itself for these, or move "
+        "it away"
     )
 
 
-def _classes(found: LayoutMatch) -> dict[Path, str]:
+def _classes(match: LayoutMatch) -> dict[Path, str]:
     """The class of each file."""
     return {
         Path(os.path.normpath(image)): label
-        for classes in found.splits.values()
+        for classes in match.splits.values()
         for label, images in classes.items()
         for image in images
         if isinstance(image, Path)
@@ -165,21 +173,21 @@ def _classes(found: LayoutMatch) -> dict[Path, str]:
 
 
 def _with_notes(folders: LayoutMatch, reasons: Iterable[str]) -> LayoutMatch:
-    """The folders, with the reasons why lists beside them were not read."""
+    """The folders, with notes on the lists beside them that were not read."""
     notes = (f"{reason}; the folders were read, and not it" for reason in reasons)
     return folders._replace(notes=(*folders.notes, *notes))
 
 
 def _first(path: Path, readers: Sequence[Reader]) -> LayoutMatch | None:
-    return next((found for reader in readers if (found := reader(path)) is not None), None)
+    return next((match for reader in readers if (match := reader(path)) is not None), None)
 
 
 def _folders(path: Path) -> LayoutMatch | None:
-    """What the folders say, without regard to lists."""
-    found = _first(path, _FOLDERS)
-    inside = folder_names(path)
-    if found is None and len(inside) == 1:
-        found = _recognize(path / inside[0])
-        if found is not None:
-            return found._replace(notes=(*found.notes, *in_words(path, beside(path))))
-    return found
+    """The data set that the folders hold, without regard to lists."""
+    match = _first(path, _FOLDERS)
+    names = folder_names(path)
+    if match is None and len(names) == 1:
+        match = _recognize(path / names[0])
+        if match is not None:
+            return match._replace(notes=(*match.notes, *in_words(path, beside(path))))
+    return match

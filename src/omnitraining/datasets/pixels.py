@@ -1,4 +1,4 @@
-"""What people call an image, in levels of 8 bits: one meaning for Pillow images and arrays."""
+"""Images of any type and depth as pixels of 8 bits, the same for Pillow images and arrays."""
 
 from contextlib import suppress
 from typing import Any
@@ -13,9 +13,9 @@ from omnitraining.errors import InputError
 
 CHANNELS = (1, 3, 4)  # gray; red, green, blue; and those with opacity
 
-_ORIENTATION = 0x0112  # in what a camera writes into a file
-_ROWS = 256  # of an image that are laid on white at a time
-_HALF = 0.5 / 255  # a rounding error of floating-point levels, which leaves the level as it is
+_ORIENTATION = 0x0112  # EXIF tag
+_ROWS = 256  # rows that are put on white at a time
+_HALF = 0.5 / 255  # rounding error of floating-point pixels that rounding to 8 bits removes
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -24,7 +24,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
     16 bits are scaled to 8. Color profiles are not applied.
 
     Raises:
-        InputError: its levels have no known range.
+        InputError: its pixels have 32 bits, and so no known range.
         Exception: it cannot be decoded; damaged images raise about any type of error in Pillow.
     """
     image.load()
@@ -32,14 +32,14 @@ def eight_bit(image: Image.Image) -> Image.Image:
     of_32_bits = image.mode in ("I", "F")
     of_16_bits = image.mode.startswith("I;16") or (of_32_bits and image.format in ("PNG", "PPM"))
     if of_32_bits and not of_16_bits:
-        raise InputError("gray levels of 32 bits have no known range; save it with 8 or 16 bits")
+        raise InputError("gray pixels of 32 bits have no known range; save it with 8 or 16 bits")
     with suppress(Exception):  # broken metadata spoil no pixels
         if image.getexif().get(_ORIENTATION, 1) != 1:  # or it would be copied
             image = ImageOps.exif_transpose(image)
-    if of_16_bits:  # which Pillow's own conversion clips
-        levels = _of_16_bits(np.asarray(image))
-        levels[np.asarray(image) == image.info.get("transparency", -1)] = 255
-        return Image.fromarray(levels)
+    if of_16_bits:  # Pillow's own conversion would clip them
+        pixels = _of_16_bits(np.asarray(image))
+        pixels[np.asarray(image) == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(pixels)
     if image.mode == "La":  # which Pillow converts to this only
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -48,68 +48,75 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def check_dense(image: Tensor | NDArray[Any], name: str) -> None:
-    """Refuse arrays without a number in each place.
+    """Refuse arrays that lack a number at some position.
+
+    Args:
+        image: one image or more.
+        name: name of the images in messages.
 
     Raises:
-        InputError: the tensor is sparse or on the meta device, or the array has masked levels.
+        InputError: the tensor is sparse or on the meta device, or the array has masked pixels.
     """
     if isinstance(image, Tensor) and image.layout != torch.strided:
         raise InputError(f"{name}: a tensor of layout {image.layout}: give dense ones")
     if isinstance(image, Tensor) and image.is_meta:
-        raise InputError(f"{name}: a tensor on the meta device holds no levels: give real ones")
+        raise InputError(f"{name}: a tensor on the meta device holds no pixels: give a real one")
     if np.ma.is_masked(image):
-        raise InputError(f"{name}: an array with masked levels: fill them first")
+        raise InputError(f"{name}: an array with masked pixels: fill them first")
 
 
 def as_bytes(image: Tensor | NDArray[Any], name: str, start: int = 0) -> NDArray[np.uint8]:
-    """An array of images in levels from 0 to 255.
-
-    Whole numbers are levels from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers
-    from 0 to 1; true is white.
+    """Pixels from 0 to 255.
 
     Args:
-        image: one or more.
-        name: what they are called in messages.
-        start: number of the first, of a part of an array.
+        image: one image or more: integers from 0 to 255 (uint16: to 65535), floating-point numbers
+            from 0 to 1, or booleans, of which true is white.
+        name: name of the images in messages.
+        start: number of the first image, for messages, where a part of an array is given.
 
     Raises:
-        InputError: levels are out of range, are no numbers, or may be of 8 bits or of 16.
+        InputError: pixels are out of range, are no numbers, or may be of 8 bits or of 16.
+
+    Example:
+        >>> import numpy as np
+        >>> as_bytes(np.array([[0.0, 1.0]]), "mine").tolist()
+        [[0, 255]]
     """
     check_dense(image, name)
-    if isinstance(image, Tensor) and image.dtype == torch.bfloat16:  # which NumPy lacks
+    if isinstance(image, Tensor) and image.dtype == torch.bfloat16:  # NumPy has none
         image = image.float()
     try:
-        levels: NDArray[Any] = (
+        pixels: NDArray[Any] = (
             image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
         )
     except TypeError as error:
-        raise InputError(f"{name}: levels are {image.dtype}: give numbers") from error
-    if levels.dtype == np.uint8:
-        return np.asarray(levels, np.uint8)
-    if levels.dtype == bool:
-        return np.asarray(255 * levels.astype(np.uint8), np.uint8)
-    if levels.dtype.kind not in "iuf":
-        raise InputError(f"{name}: levels are {levels.dtype}: give numbers")
-    if not levels.size:
-        return np.zeros(levels.shape, np.uint8)
-    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
-        bad = np.argwhere(~np.isfinite(levels))[0].tolist()
-        value, bad[0] = levels[tuple(bad)], bad[0] + start
-        raise InputError(f"{name}: level at {bad} is {value}: it must be a number")
-    low, high = levels.min(), levels.max()
-    if levels.dtype == np.uint16:
+        raise InputError(f"{name}: pixels are {image.dtype}: give numbers") from error
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    if pixels.dtype == bool:
+        return np.asarray(255 * pixels.astype(np.uint8), np.uint8)
+    if pixels.dtype.kind not in "iuf":
+        raise InputError(f"{name}: pixels are {pixels.dtype}: give numbers")
+    if not pixels.size:
+        return np.zeros(pixels.shape, np.uint8)
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        bad = np.argwhere(~np.isfinite(pixels))[0].tolist()
+        value, bad[0] = pixels[tuple(bad)], bad[0] + start
+        raise InputError(f"{name}: pixel at {bad} is {value}: it must be a number")
+    low, high = pixels.min(), pixels.max()
+    if pixels.dtype == np.uint16:
         if 0 < high <= 255:
             raise InputError(
-                f"{name}: levels of uint16 from {low} to {high} may be of 8 bits or of 16: give "
-                "uint8, or floating-point levels from 0 to 1"
+                f"{name}: pixels of uint16 from {low} to {high} may be of 8 bits or of 16: give "
+                "uint8, or floating-point pixels from 0 to 1"
             )
-        return _of_16_bits(levels)
-    of_floats = levels.dtype.kind == "f"
+        return _of_16_bits(pixels)
+    of_floats = pixels.dtype.kind == "f"
     top, slack = (1, _HALF) if of_floats else (255, 0)
     if low < -slack or high > top + slack:
-        kind = "floating-point levels are from 0 to 1" if of_floats else "levels are from 0 to 255"
-        raise InputError(f"{name}: levels from {low} to {high}: {kind}")
-    return np.asarray((levels * (255 // top)).round().clip(0, 255), np.uint8)
+        kind = "floating-point pixels" if of_floats else "integer pixels"
+        raise InputError(f"{name}: pixels from {low} to {high}: {kind} must be from 0 to {top}")
+    return np.asarray((pixels * (255 // top)).round().clip(0, 255), np.uint8)
 
 
 def channels_first(
@@ -118,12 +125,12 @@ def channels_first(
     """Images [B, H, W], [B, H, W, C] or [B, C, H, W] as [B, C, H, W].
 
     Args:
-        pixels: the images.
-        name: what they are called in messages.
-        count: how many there are in all, if these are a part.
+        pixels: the images, with C = 1, 3 or 4.
+        name: name of the images in messages.
+        count: number of images in all, if these are a part.
 
     Raises:
-        InputError: they are neither, or may be both.
+        InputError: they have another shape, or one in which either axis may be the channels.
     """
     if pixels.ndim == 3:
         return np.expand_dims(pixels, 1)
@@ -137,18 +144,18 @@ def channels_first(
     )
 
 
-def _of_16_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.asarray((levels / np.float32(65535 / 255)).round(), np.uint8)
+def _of_16_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray((pixels / np.float32(65535 / 255)).round(), np.uint8)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """What is transparent becomes white; a few rows at a time, so that there are no large copies.
+    """The image on a white background; a few rows at a time, so that there are no large copies.
 
-    Palettes are converted as a whole: what they say of transparency is lost where they are cut.
+    Palettes are converted as a whole: their transparency would be lost in parts.
     """
     image = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
-    made = Image.new("RGB", image.size)
+    flat = Image.new("RGB", image.size)
     for top in range(0, image.height, _ROWS):
         rows = image.crop((0, top, image.width, min(top + _ROWS, image.height))).convert("RGBA")
-        made.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows), (0, top))
-    return made
+        flat.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows), (0, top))
+    return flat

@@ -1,10 +1,10 @@
-"""What the data sets of the paper must look like, to notice another one behind a name."""
+"""Classes and numbers of images of the paper's data sets, to check that a folder holds them."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnitraining.datasets.dataset import SPLIT_ALIASES, SPLITS, DataSet, closerlook_split
+from omnitraining.datasets.dataset import SPLIT_ALIASES, SPLITS, UNSPLIT, DataSet, closerlook_split
 
 MINI = "mini-imagenet"
 
@@ -14,9 +14,9 @@ class Standard:
     """A data set of the paper.
 
     Attributes:
-        classes: number of classes for training, validation and test.
-        images: number of images in each; None where that is not fixed.
-        most: images that a class has at most; None if there is no limit.
+        classes: numbers of classes for training, validation and test.
+        images: numbers of images in these splits; None if they are not fixed.
+        most: largest number of images of a class; None if there is no limit.
     """
 
     classes: tuple[int, int, int]
@@ -31,7 +31,7 @@ STANDARDS = {
     "places": Standard((183, 91, 91), (36600, 18200, 18200)),
     "plantae": Standard((100, 50, 50), most=600),
 }
-"""By the name that a data set must have to be taken for one of them.
+"""The data sets by name.
 
 The counts are those of the file lists of CloserLook (Chen et al., 2019) and of Tseng et al. (2020).
 """
@@ -45,18 +45,18 @@ def mini_imagenet() -> dict[str, str]:
 
 
 def complaints(name: str, data_set: DataSet) -> list[str]:
-    """What is wrong with a data set that bears the name of a standard one, a line for each.
+    """Differences between a data set and the standard one of its name, one line for each.
 
     Args:
-        name: of the data set; none is expected of any but the five in ``STANDARDS``.
-        data_set: as it was read.
+        name: name of the data set; nothing is checked if it is not in ``STANDARDS``.
+        data_set: the data set as it was read.
     """
     standard, path = STANDARDS.get(name), data_set.path
     if standard is None:
         return []
-    found, wanted = len(data_set.split("all").classes), sum(standard.classes)
-    if found != wanted:
-        return [f"{path} holds {found} classes: {name} has {wanted}"]
+    count, expected = len(data_set.split(UNSPLIT).classes), sum(standard.classes)
+    if count != expected:
+        return [f"{path} holds {count} classes: {name} has {expected}"]
     absent = [split for split in SPLITS if split not in data_set.splits]
     if absent:
         return [f"{path} has no split for {' and '.join(absent)}: {name} has one"]
@@ -82,15 +82,15 @@ def complaints(name: str, data_set: DataSet) -> list[str]:
 
 
 def _misplaced(name: str, data_set: DataSet) -> list[str]:
-    """Classes that are in another split than they should, or should not be there at all."""
+    """The first class that is in a wrong split or foreign, as one line; none if all are right."""
     if name == MINI:
         places = mini_imagenet()
     elif name == "cub":
-        classes = sorted(data_set.split("all").classes)
+        classes = sorted(data_set.split(UNSPLIT).classes)
         if not all(re.match(r"\d{3}\.", known) for known in classes):
-            return []  # names without numbers do not tell
+            return []  # without numbers in the names the order is unknown
         splits = closerlook_split((number, known, ()) for number, known in enumerate(classes))
-        places = {known: split for split, some in splits.items() for known in some}
+        places = {known: split for split, names in splits.items() for known in names}
     else:
         return []
     wrong = [

@@ -1,4 +1,4 @@
-"""Tables in CSV that name the file and the class of every image, one table per split or for all."""
+"""CSV tables of the file and the class of every image, one per split or one for all."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from omnitraining.datasets.files import (
     check_inside,
     first_missing,
     image_names,
-    placed,
+    resolve_paths,
 )
 from omnitraining.errors import InputError
 
@@ -30,46 +30,56 @@ class _Row(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The CSV files in a folder: those that list images, and why the others do not."""
+    """The CSV files in a folder that list images, and error messages of the others."""
 
     usable: list[Path]
     unusable: list[str]
 
 
 def tables(path: Path) -> Tables:
-    """Which CSV files in a folder, or in a folder ``split`` or ``splits`` there, list images."""
-    found = Tables([], [])
+    """The CSV files in a folder, and in its subfolders ``split`` and ``splits``."""
+    read = Tables([], [])
     for place in (path, path / "split", path / "splits"):
         for table in sorted(place.glob("*.csv")):
             try:
                 _columns(table, _lines(table))
             except InputError as error:
-                found.unusable.append(str(error))
+                read.unusable.append(str(error))
             else:
-                found.usable.append(table)
-    return found
+                read.usable.append(table)
+    return read
 
 
 def split_tables(path: Path) -> LayoutMatch | None:
     """``train.csv``, ``val.csv`` and ``test.csv``, as for mini-ImageNet.
 
-    There are two or more; of tables that fit ImageNet's own folders one is enough.
+    Returns:
+        None if there are fewer than two; of tables that fit ImageNet's own folders one is enough.
+
+    Raises:
+        InputError: two tables are for the same split, or a row is wrong.
     """
-    found = by_split(tables(path).usable, ".csv")
-    ranks = bool(found) and _are_ranks(path, _first_row(next(iter(found.values()))))
-    if len(found) < 2 and not ranks:
+    by_name = by_split(tables(path).usable, ".csv")
+    ranks = bool(by_name) and _are_ranks(path, _first_row(next(iter(by_name.values()))))
+    if len(by_name) < 2 and not ranks:
         return None
-    words = "CSV tables for ImageNet's training folders" if ranks else "CSV tables"
-    place = _by_rank if ranks else _by_name
-    return LayoutMatch(words, {s: place(path, table, _rows(table)) for s, table in found.items()})
+    layout = "CSV tables for ImageNet's training folders" if ranks else "CSV tables"
+    read = _by_rank if ranks else _by_name
+    return LayoutMatch(layout, {s: read(path, table, _rows(table)) for s, table in by_name.items()})
 
 
 def one_table(path: Path, folder: Path | None = None) -> LayoutMatch | None:
-    """A CSV file; its name, or a column for each row, may tell the split.
+    """One CSV file; its name, or a column, may give the split.
 
     Args:
-        path: of the file.
-        folder: of the data set, if not that of the file.
+        path: the file.
+        folder: the folder of the data set, if not that of the file.
+
+    Returns:
+        None if the path is no CSV file.
+
+    Raises:
+        InputError: a row is wrong.
     """
     if path.suffix.lower() != ".csv" or not path.is_file():
         return None
@@ -77,15 +87,15 @@ def one_table(path: Path, folder: Path | None = None) -> LayoutMatch | None:
     for row in _rows(path):
         splits.setdefault(row.split, []).append(row)
     order = [split for split in (*SPLITS, UNSPLIT) if split in splits]
-    found = {split: _by_name(folder or path.parent, path, splits[split]) for split in order}
-    return LayoutMatch("one CSV table", found)
+    images = {split: _by_name(folder or path.parent, path, splits[split]) for split in order}
+    return LayoutMatch("one CSV table", images)
 
 
 _Lines: TypeAlias = list[tuple[int, list[str]]]
 
 
 def _lines(table: Path) -> _Lines:
-    """The cells of a table, with the number of the line."""
+    """The cells of each line of a table, with its number."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if cells]
@@ -97,7 +107,7 @@ def _lines(table: Path) -> _Lines:
 
 
 class _Columns(NamedTuple):
-    """Positions of the columns that are read."""
+    """Positions of the columns for file, class and split."""
 
     file: int
     label: int
@@ -119,7 +129,7 @@ def _columns(table: Path, lines: _Lines) -> _Columns:
 
 
 def _first_row(table: Path) -> _Row:
-    """The first row of a usable table, whatever it holds."""
+    """The first row of a usable table, without checks."""
     lines = _lines(table)
     at, (number, cells) = _columns(table, lines), lines[1]
     cells = [cell.strip() for cell in cells] + [""] * len(lines[0][1])
@@ -127,7 +137,7 @@ def _first_row(table: Path) -> _Row:
 
 
 def _rows(table: Path) -> list[_Row]:
-    """The rows of a table, each of the split that its column or the name of the file tells."""
+    """The rows of a table, with the split from its column or from the name of the file."""
     lines = _lines(table)
     at = _columns(table, lines)
     of_all = SPLIT_ALIASES.get(table.stem.lower())
@@ -156,20 +166,20 @@ def _rows(table: Path) -> list[_Row]:
 
 
 def _roots(folder: Path, split: str = "train") -> list[Path]:
-    """Where the images of a table may lie, or their class folders."""
-    words = [word for word, known in SPLIT_ALIASES.items() if known == split]
-    inside = [folder / name for name in ("images", *words, "train", "Data/CLS-LOC/train")]
+    """Folders in which the images of a table, or their class folders, may lie."""
+    aliases = [alias for alias, known in SPLIT_ALIASES.items() if known == split]
+    usual = [folder / name for name in ("images", *aliases, "train", "Data/CLS-LOC/train")]
     imagenet = [
         sorted(folder.glob(f"ILSVRC*{end}")) for end in ("/Data/CLS-LOC/train", "/train", "")
     ]
-    return [folder, *inside, *chain(*imagenet)]
+    return [folder, *usual, *chain(*imagenet)]
 
 
 def _by_name(folder: Path, table: Path, rows: Sequence[_Row]) -> dict[str, list[Path]]:
-    """Images by class; all lie where the first is found, with or without folders for classes."""
+    """Images by class; all lie as the first does, with or without class folders."""
     first = rows[0]
     named = [(row.file, row.label) for row in rows]
-    paths = placed(folder, table, named, _roots(folder, first.split))
+    paths = resolve_paths(folder, table, named, _roots(folder, first.split))
     if paths is None:
         raise InputError(
             f"{table}, row {first.line}: class {first.label!r}: there is no file {first.file} in "
@@ -192,7 +202,7 @@ def _by_class(rows: Sequence[_Row], paths: Sequence[Path]) -> dict[str, list[Pat
 
 
 def _are_ranks(folder: Path, row: _Row) -> bool:
-    """Whether files are named by synset and rank, and ImageNet's own files are there.
+    """Whether files are named by synset and rank, and ImageNet's own files exist.
 
     Ravi and Larochelle named the images of mini-ImageNet anew: eight digits follow the synset, of
     which the last five are the rank of the image among the files of its class, from 1 on.
@@ -202,7 +212,7 @@ def _are_ranks(folder: Path, row: _Row) -> bool:
 
 
 def _imagenet(folder: Path, label: str) -> Path | None:
-    """The folder that holds ImageNet's training images of a class in a folder of their own."""
+    """The folder of ImageNet's training folders, if it has one for this class."""
     for root in _roots(folder):
         if (root / label).is_dir() and _ranked(root / label):
             return root

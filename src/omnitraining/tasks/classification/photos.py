@@ -11,8 +11,8 @@ from torch import Tensor
 
 from omnitraining.datasets import DataSet, read
 from omnitraining.datasets.dataset import SPLITS, UNSPLIT, subset
-from omnitraining.datasets.decoding import load
 from omnitraining.datasets.duplicates import shared_images
+from omnitraining.datasets.image_cache import load_images
 from omnitraining.datasets.image_sizes import check_sizes
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.datasets.listing import Listing
@@ -131,7 +131,7 @@ class Photos(Classification):
             transform = CustomAugmentation(size, augmentation)
         check_sizes(listings.values(), size, must_be_square=rotations)
         images = {
-            part: load(found, transform.stored, skip_damaged=skip_damaged)
+            part: load_images(found, transform.stored, skip_damaged=skip_damaged)
             for part, found in listings.items()
         }
         for seen in roles["training"]:
