@@ -438,7 +438,7 @@ def test_a_wrong_file_is_one_line(
     ("options", "words"),
     [
         ({"instances": 2}, "problem.instances is 2, fewer than the 3 images that a class needs"),
-        ({"training_classes": 3}, "5 ways asked of glyphs-latin-train, which has 3 classes"),
+        ({"training_classes": 3}, "glyphs-latin-train has 3 classes, fewer than 5 ways"),
         ({"size": 8}, "problem.size is 8: images must be 16 pixels or larger"),
         ({"benchmarks": ["klingon"]}, "'klingon' is not one of latin, greek, cyrillic"),
         ({"protocol": {"ways": 1}}, "protocol.ways is 1: it must be 2 or more"),

@@ -71,14 +71,14 @@ def test_a_sound_data_set_can_be_used(birds: Path, omni: Runs, cache: Path) -> N
     assert out[-1] == f"{birds} can be used   next: omni data prepare {birds}"
 
 
-def test_damaged_images_must_be_mended(birds: Path, omni: Runs) -> None:
+def test_damaged_images_must_be_corrected(birds: Path, omni: Runs) -> None:
     wrong = birds / "test" / "test-3" / "05.png"
     wrong.write_text("hello")
     code, out, err = omni("check", birds)
     assert code == 1 and err == []
     assert out[-1] == (
-        f"must be mended: 1 of 105 images of test cannot be used: {wrong} is not an image, or of "
-        "a kind that Pillow cannot read"
+        f"must be corrected: 1 of 105 images of test cannot be used: {wrong} is not an image, or "
+        "of a kind that Pillow cannot read"
     )
 
 
@@ -96,26 +96,26 @@ def test_warnings_leave_a_data_set_usable(birds: Path, omni: Runs) -> None:
     ]
 
 
-def test_another_data_set_than_its_name_says_must_be_mended(birds: Path, omni: Runs) -> None:
+def test_another_data_set_than_its_name_says_must_be_corrected(birds: Path, omni: Runs) -> None:
     code, out, err = omni("check", birds, "--name", "cub")
     assert code == 1 and err == []
-    assert out[-1] == f"must be mended: {birds} holds 16 classes: cub has 200"
+    assert out[-1] == f"must be corrected: {birds} holds 16 classes: cub has 200"
 
 
-def test_data_in_no_known_layout_must_be_mended(tmp_path: Path, omni: Runs) -> None:
+def test_data_in_no_known_layout_must_be_corrected(tmp_path: Path, omni: Runs) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "notes.txt").write_text("")
     code, out, err = omni("check", tmp_path / "odd")
     assert code == 1 and err == []
     (line,) = out
-    assert line.startswith(f"must be mended: {tmp_path / 'odd'} is in no known layout")
+    assert line.startswith(f"must be corrected: {tmp_path / 'odd'} is in no known layout")
 
 
-def test_an_empty_class_must_be_mended(birds: Path, omni: Runs) -> None:
+def test_an_empty_class_must_be_corrected(birds: Path, omni: Runs) -> None:
     (birds / "train" / "ghost").mkdir()
     code, out, err = omni("check", birds)
     assert code == 1 and err == [] and len(out) == 1
-    assert out[0].startswith("must be mended: class 'ghost' is empty")
+    assert out[0].startswith("must be corrected: class 'ghost' is empty")
 
 
 def test_what_is_left_out_is_said_once_and_before_training(birds: Path, omni: Runs) -> None:
@@ -240,10 +240,10 @@ def test_what_is_prepared_is_not_decoded_again_for_training(
     Photos(tmp_path, ("own",), "own", ("own",), protocol, size=16)
 
 
-def test_data_of_another_split_must_be_mended(omni: Runs, tmp_path: Path) -> None:
+def test_data_of_another_split_must_be_corrected(omni: Runs, tmp_path: Path) -> None:
     layouts.write_layout("easyfsl", tmp_path / "cub")
     code, out, err = omni("check", tmp_path / "cub")
-    assert code == 1 and err == [] and len(out) == 1 and out[0].startswith("must be mended: ")
+    assert code == 1 and err == [] and len(out) == 1 and out[0].startswith("must be corrected: ")
 
 
 def test_a_data_set_that_is_what_its_name_says(
@@ -255,7 +255,7 @@ def test_a_data_set_that_is_what_its_name_says(
         monkeypatch.setitem(standards.STANDARDS, "cub", tiny)
         code, out, _ = omni("check", tmp_path / "cub", "--name", "cub")
         assert code == expected
-    assert f"must be mended: {tmp_path / 'cub'} holds 6 images in test: cub has 7" in out
+    assert f"must be corrected: {tmp_path / 'cub'} holds 6 images in test: cub has 7" in out
 
 
 # --- wrong use ---

@@ -44,6 +44,24 @@ class Inference:
         return members
 
 
+def best_ensemble_weights(probabilities: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
+    """The convex combination of flows with the highest accuracy; of ties, the nearest to the mean.
+
+    Args:
+        probabilities: class probabilities [T, Q, N] by flow.
+        labels: [T, Q].
+
+    Returns:
+        Weights by flow, which add up to 1.
+    """
+    stacked = torch.stack([*probabilities.values()], -1)
+    grid = simplex_grid(len(probabilities))
+    hits = torch.stack([((stacked @ w).argmax(-1) == labels).float().mean() for w in grid])
+    best = grid[hits == hits.max()]
+    nearest = best[(best - 1 / len(probabilities)).square().sum(1).argmin()]
+    return dict(zip(probabilities, nearest.tolist(), strict=True))
+
+
 def ensemble_mean(
     outputs: Mapping[str, Tensor], members: Collection[str] | Mapping[str, float]
 ) -> Tensor:

@@ -157,7 +157,7 @@ def test_classes_too_small_for_episodes_are_named(tmp_path: Path) -> None:
     ]
 
 
-def test_classes_and_splits_without_images_must_be_mended(tmp_path: Path) -> None:
+def test_classes_and_splits_without_images_must_be_corrected(tmp_path: Path) -> None:
     some = split(tmp_path, "train")
     train = Listing(some.name, (*some.classes, "ghost"), some.items, some.labels)
     splits = {"train": train, "test": Listing("t", (), [], [])}
@@ -166,7 +166,7 @@ def test_classes_and_splits_without_images_must_be_mended(tmp_path: Path) -> Non
     assert "0 (ghost)" in shown(report)[0] and len(shown(report)) == 2
 
 
-def test_another_data_set_than_the_standard_one_must_be_mended(birds: DataSet) -> None:
+def test_another_data_set_than_the_standard_one_must_be_corrected(birds: DataSet) -> None:
     report = check(birds, "cub")
     assert not report.is_usable
     assert report.problems == [f"{birds.path} holds 15 classes: cub has 200"]

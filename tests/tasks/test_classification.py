@@ -261,7 +261,7 @@ def test_impossible_protocols_are_refused(options: dict[str, int], words: str) -
 
 
 def test_more_ways_than_training_classes_are_refused() -> None:
-    with pytest.raises(InputError, match="9 ways asked of a, which has 8 classes"):
+    with pytest.raises(InputError, match="a has 8 classes, fewer than 9 ways"):
         Classification(blobs(8, 12, "a"), blobs(8, 12, "b"), {}, EpisodeConfig(ways=9, queries=3))
 
 
@@ -414,7 +414,7 @@ def test_domains_that_do_not_go_together_are_refused() -> None:
         Classification([blobs(8, 12, "a"), color], *rest)
     with pytest.raises(InputError, match="there is no training domain: give one or more"):
         Classification([], *rest)
-    with pytest.raises(InputError, match="3 ways asked of d, which has 2 classes"):
+    with pytest.raises(InputError, match="d has 2 classes, fewer than 3 ways"):
         Classification([blobs(8, 12, "a"), blobs(2, 12, "d")], *rest)
 
 
@@ -495,16 +495,16 @@ def test_chosen_weights_are_the_nearest_to_equal_that_do_best(
     answer = heads, torch.tensor([[0]]), ""
     monkeypatch.setattr(data, "probabilities", lambda *_: answer)
     network = model(data, "ensemble")
-    weights = data._vote_weights(network, Inference(ensemble_weights="validation"))
+    weights = data._ensemble_weights(network, Inference(ensemble_weights="validation"))
     for shots in (1, 2):
         assert weights[shots] == pytest.approx({"pre": 0.8, "meta": 0.2})
-    equal = data._vote_weights(network, Inference())
+    equal = data._ensemble_weights(network, Inference())
     assert equal == {shots: {"pre": 0.5, "meta": 0.5} for shots in (1, 2)}
 
 
 def test_chosen_weights_do_best_on_validation_tasks(hard: Classification) -> None:
     network, inference = model(hard), Inference(ensemble_weights="validation")
-    weights = hard._vote_weights(network, inference)
+    weights = hard._ensemble_weights(network, inference)
     for shots in (1, 2):
         heads, labels, _ = hard.probabilities(
             network, inference, hard.validation, 3, shots, module.VALIDATION_TASKS, {}
@@ -523,7 +523,7 @@ def test_the_ensemble_is_weighted_as_chosen(
     hard: Classification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = {shots: {"pre": 0.0, "joint": 0.0, "meta": 1.0} for shots in (1, 2)}
-    monkeypatch.setattr(hard, "_vote_weights", lambda *_: chosen)
+    monkeypatch.setattr(hard, "_ensemble_weights", lambda *_: chosen)
     cells = hard.evaluate(model(hard), Inference(), 8).cells
 
     def same(cell: Cell) -> bool:

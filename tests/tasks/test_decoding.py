@@ -711,13 +711,13 @@ def test_all_damaged_files_are_reported_together(listing: Listing, cache: Path) 
         load_images(listing, SIDE)
     assert str(caught.value) == (
         f"1 of 12 images of birds-test cannot be used: {name} is empty (0 bytes); "
-        "mend them, or leave them out (skip_damaged)"
+        "repair them, or leave them out (skip_damaged)"
     )
     names = damage(listing, 0, 1, 3, 5, 8, 9, 10)
     with pytest.raises(InputError, match="7 of 12 images of birds-test cannot") as caught:
         load_images(listing, SIDE)
     assert all(name in str(caught.value) for name in names[:5])
-    assert names[5] not in str(caught.value) and "; and 2 more; mend" in str(caught.value)
+    assert names[5] not in str(caught.value) and "; and 2 more; repair" in str(caught.value)
     assert list(cache.iterdir()) == []
 
 

@@ -80,7 +80,7 @@ def test_fewer_shots_keep_the_first_ones_and_the_queries() -> None:
 @pytest.mark.parametrize(
     ("ways", "shots", "queries", "words"),
     [
-        (6, 1, 1, "6 ways asked of toys, which has 5 classes"),
+        (6, 1, 1, "toys has 5 classes, fewer than 6 ways"),
         (3, 2, 4, "class 'b' of toys has 5 images, fewer than 2 shots + 4 queries = 6"),
         (3, 20, 20, "class 'b' of toys has 5 images, fewer than 20 shots"),
     ],

@@ -160,7 +160,7 @@ def test_a_class_in_train_and_test_folders_is_an_error(changing: Path) -> None:
         ({"held_out": (-0.1, 0.5)}, "problem.held_out is (-0.1, 0.5): give two shares"),
         ({"validation": "own", "held_out": (0.0, 0.2)}, "own has no split 'validation'"),
         ({"complete": True}, "{data}/mini-imagenet holds 8 classes: mini-imagenet has 100"),
-        ({"protocol": EpisodeConfig()}, "5 ways asked of mini-imagenet-train, which has 4 classes"),
+        ({"protocol": EpisodeConfig()}, "mini-imagenet-train has 4 classes, fewer than 5 ways"),
     ],
 )
 def test_wrong_options_are_reported(changes: dict[str, Any], wrong: str, data: Path) -> None:

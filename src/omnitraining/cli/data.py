@@ -1,4 +1,4 @@
-"""``omni data``: a data set on disk, checked or decoded ahead of training."""
+"""``omni data``: check a data set on disk, or decode it ahead of training."""
 
 import warnings
 from pathlib import Path
@@ -9,7 +9,7 @@ from omnitraining.io.terminal import say
 
 
 def main(arguments: list[str]) -> int:
-    """Check a data set (code 1 if it must be mended), or decode its images."""
+    """Check a data set (exit code 1 if it cannot be used), or decode its images."""
     parser = command_parser(
         "data",
         "PATH is a folder with one folder of images per class, or with train, val and test that\n"
@@ -20,44 +20,44 @@ def main(arguments: list[str]) -> int:
     check = commands.add_parser(
         "check",
         help="open every image, count classes, find damage and duplicates",
-        description="Open every image of a data set and say what was found, and what to mend.",
-        epilog="The exit code is 0 if the data set can be used, and 1 if something must be mended.",
+        description="Open every image of a data set and report what is there and what to correct.",
+        epilog="The exit code is 0 if the data set can be used, and 1 if not.",
         allow_abbrev=False,
     )
     prepare = commands.add_parser(
         "prepare",
         help="decode all images once, so that training starts at once",
-        description="Decode all images of a data set into the cache, from which training reads "
-        "them. The first training does so by itself; this does it ahead.",
+        description="Decode all images of a data set into the cache from which training reads. "
+        "Without this command, the first training does so.",
         allow_abbrev=False,
     )
     for each in (check, prepare):
         each.add_argument("path", type=Path, metavar="PATH", help="folder or file of the data set")
-    check.add_argument("--name", help="standard data set that it should be, as cub")
+    check.add_argument("--name", help="standard data set to compare it with, as cub")
     prepare.add_argument(
         "--size",
         type=int,
         default=84,
-        help="side in pixels of what the network sees (default: 84)",
+        help="side of the network input in pixels (default: 84)",
     )
     prepare.add_argument(
         "--augmentation",
         choices=("closer-look", "pad-crop", "none"),
         default="closer-look",
-        help="of the training to come; closer-look keeps images at 1.15 times the size, the others "
-        "at the size (default: closer-look)",
+        help="augmentation of the training; closer-look stores images at 1.15 times the size, the "
+        "others at the size (default: closer-look)",
     )
     prepare.add_argument(
         "--cache",
         type=Path,
         help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining); "
-        "training finds another folder by that variable",
+        "set that variable for training too",
     )
     prepare.add_argument(
         "--skip-damaged", action="store_true", help="leave out images that cannot be decoded"
     )
     prepare.add_argument(
-        "--anew", action="store_true", help="decode all images again, also those in the cache"
+        "--anew", action="store_true", help="decode all images again, even those in the cache"
     )
     options = parser.parse_args(arguments)
     if not options.path.exists():
@@ -79,21 +79,26 @@ def _check(path: Path, name: str | None) -> int:
     try:
         data_set = datasets.find(path)
     except InputError as error:
-        say(f"must be mended: {error}")
+        say(f"must be corrected: {error}")
         return 1
     report = checking.check(data_set, name)
     show(checking.table(report))
-    for words in report.problems:
-        say(f"must be mended: {words}")
-    for words in report.warnings:
-        say(f"warning: {words}")
+    for message in report.problems:
+        say(f"must be corrected: {message}")
+    for message in report.warnings:
+        say(f"warning: {message}")
     if report.is_usable:
         say(f"{path} can be used   next: omni data prepare {path}")
     return 0 if report.is_usable else 1
 
 
 def stored_side(augmentation: str, size: int) -> int:
-    """Side in pixels of the images that are kept for views of a size."""
+    """Side in pixels of the stored images for an augmentation.
+
+    Args:
+        augmentation: its name.
+        size: side of the network input in pixels.
+    """
     from omnitraining.tasks.classification.photos import AUGMENTATIONS
 
     return AUGMENTATIONS[augmentation](size).stored
@@ -108,7 +113,7 @@ def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew
     for note in data_set.notes:
         say(f"warning: {note}", error=True)
     splits = with_split(data_set).splits
-    # What has no split is used in the parts that it is split into, and not as a whole.
+    # Data without a split are used in the parts that `with_split` makes, and not as a whole.
     for split, listing in splits.items():
         if split == "all" and len(splits) > 1:
             continue

@@ -1,4 +1,4 @@
-"""Is a data set on disk fit for few-shot learning? Opens every image and says what was met."""
+"""Checks a data set on disk: opens every image, and reports damage, copies and small classes."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ from omnitraining.io.threads import map_in_threads
 
 WAYS, SHOTS, QUERIES = 5, 5, 16  # of the episodes of the paper, sec. 6.1
 
-_SIDE = 84  # that images are decoded to, only to see whether they can be
+_SIDE = 84  # of the test decoding
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SplitSummary:
     Attributes:
         per_class: images by name of class.
         sizes: images by width and height in pixels.
-        modes: images by what Pillow calls their mode: RGB is color, L gray, P a palette.
+        modes: images by their mode in Pillow: RGB is color, L gray, P a palette.
     """
 
     per_class: dict[str, int]
@@ -39,14 +39,14 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a data set.
+    """The results of a check.
 
     Attributes:
-        name: of the data set.
-        layout: how it lies on disk.
+        name: name of the data set.
+        layout: description of its layout on disk.
         splits: summaries by name of split.
-        problems: what must be mended before the data set can be used, in plain words.
-        warnings: what its user should know.
+        problems: messages on what must be corrected before the data set can be used.
+        warnings: other messages to the user.
     """
 
     name: str
@@ -57,12 +57,13 @@ class Report:
 
     @property
     def is_usable(self) -> bool:
+        """Whether there are no problems."""
         return not self.problems
 
 
 @dataclass(frozen=True)
 class _Image:
-    """One image as it was met: in which split and class, its content, and what is wrong with it."""
+    """One image: its split and class, its content, and the error message if it is damaged."""
 
     name: str
     split: str
@@ -70,14 +71,14 @@ class _Image:
     digest: bytes = b""
     size: tuple[int, int] = (0, 0)
     mode: str = ""
-    complaint: str = ""
+    error: str = ""
 
 
 def check_name(name: str | None) -> None:
-    """Check that it is the name of a standard data set.
+    """Check that ``name`` is a known standard data set, or None.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: it is not.
     """
     if name is not None and name not in standards.STANDARDS:
         known = ", ".join(standards.STANDARDS)
@@ -88,15 +89,15 @@ def check(data_set: DataSet, name: str | None = None) -> Report:
     """Open every image of a data set, in parallel threads.
 
     Args:
-        data_set: as it was found on disk.
-        name: of the standard data set that it should be, if any.
+        data_set: the data set as it was read.
+        name: name of the standard data set that it should be, if any.
 
     Raises:
         InputError: there is no standard data set of that name.
     """
     check_name(name)
     problems = standards.complaints(name, data_set) if name else []
-    jobs = [(split, i) for split, found in data_set.splits.items() for i in range(len(found.items))]
+    jobs = [(split, i) for split, part in data_set.splits.items() for i in range(len(part.items))]
 
     def examine(job: tuple[str, int]) -> _Image:
         split, position = job
@@ -106,8 +107,8 @@ def check(data_set: DataSet, name: str | None = None) -> Report:
     for image in map_in_threads(examine, jobs, f"checking {data_set.name}"):
         images[image.split].append(image)
     summaries, warnings = {}, [*data_set.notes, *_leaks(images)]
-    for split, found in data_set.splits.items():
-        summaries[split] = _summary(found, images[split])
+    for split, listing in data_set.splits.items():
+        summaries[split] = _summary(listing, images[split])
         problems += _problems(split, images[split], summaries[split])
         warnings += _copies(split, images[split])
         warnings += _too_small(split, summaries[split].per_class)
@@ -137,17 +138,17 @@ def table(report: Report) -> Table:
     return grid
 
 
-def _examine(split: str, position: int, found: Listing) -> _Image:
-    item, label = found.items[position], int(found.labels[position])
+def _examine(split: str, position: int, listing: Listing) -> _Image:
+    item, label = listing.items[position], int(listing.labels[position])
     if isinstance(item, Path):
         name = str(item)
     else:
-        name = f"image {position} of {split} ({found.classes[label]})"
+        name = f"image {position} of {split} ({listing.classes[label]})"
     try:
         decode(item, _SIDE)
     except InputError as error:
-        words = str(error) if isinstance(item, Path) else f"{name} is {error}"
-        return _Image(name, split, label, complaint=words)
+        message = str(error) if isinstance(item, Path) else f"{name} is {error}"
+        return _Image(name, split, label, error=message)
     return _Image(name, split, label, *_content(item))
 
 
@@ -161,22 +162,22 @@ def _content(item: Item) -> tuple[bytes, tuple[int, int], str]:
     return hashlib.sha256(item.read_bytes()).digest(), size, mode
 
 
-def _summary(found: Listing, images: Sequence[_Image]) -> SplitSummary:
+def _summary(listing: Listing, images: Sequence[_Image]) -> SplitSummary:
     counts = Counter(image.label for image in images)
-    sound = [image for image in images if not image.complaint]
+    sound = [image for image in images if not image.error]
     return SplitSummary(
-        {name: counts[label] for label, name in enumerate(found.classes)},
+        {name: counts[label] for label, name in enumerate(listing.classes)},
         Counter(image.size for image in sound),
         Counter(image.mode for image in sound),
     )
 
 
 def _problems(split: str, images: Sequence[_Image], summary: SplitSummary) -> list[str]:
-    complaints = [image.complaint for image in images if image.complaint]
+    errors = [image.error for image in images if image.error]
     problems = []
-    if complaints:
-        count = f"{len(complaints)} of {len(images)} images of {split}"
-        problems.append(f"{count} cannot be used: {first_few(complaints)}")
+    if errors:
+        count = f"{len(errors)} of {len(images)} images of {split}"
+        problems.append(f"{count} cannot be used: {first_few(errors)}")
     empty = [name for name, count in summary.per_class.items() if not count]
     if empty:
         problems.append(f"{split} has classes without images: {first_few(empty)}")
@@ -189,8 +190,8 @@ def _leaks(images: dict[str, list[_Image]]) -> list[str]:
     """Images that are in two splits."""
     warnings = []
     by_content = {
-        split: {image.digest: image for image in some if not image.complaint}
-        for split, some in images.items()
+        split: {image.digest: image for image in group if not image.error}
+        for split, group in images.items()
     }
     for first, second in combinations(images, 2):
         shared = [digest for digest in by_content[first] if digest in by_content[second]]
@@ -207,7 +208,7 @@ def _copies(split: str, images: Sequence[_Image]) -> list[str]:
     """Images that are in a split more than once."""
     groups = defaultdict(list)
     for image in images:
-        if not image.complaint:
+        if not image.error:
             groups[image.digest].append(image)
     pairs = [(group[0], copy) for group in groups.values() for copy in group[1:]]
     if not pairs:
@@ -218,7 +219,7 @@ def _copies(split: str, images: Sequence[_Image]) -> list[str]:
 
 
 def _too_small(split: str, per_class: dict[str, int]) -> list[str]:
-    """Why the episodes of the paper cannot be drawn from a split."""
+    """Warnings on classes that are too small, or too few, for the episodes of the paper."""
     episode = f"a {WAYS}-way {SHOTS}-shot {QUERIES}-query episode"
     needed, warnings = SHOTS + QUERIES, []
     small = [f"{name} ({count})" for name, count in per_class.items() if 0 < count < needed]
@@ -236,5 +237,7 @@ def _range(sizes: Counter[tuple[int, int]]) -> str:
     """Widths and heights, as 500 x 375 or 120-500 x 90-500."""
     sides = [sorted({size[axis] for size in sizes}) for axis in (0, 1)]
     return " x ".join(
-        str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}" for found in sides if found
+        str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
+        for values in sides
+        if values
     )

@@ -1,15 +1,15 @@
 """Characters of five scripts, rendered from the typefaces that matplotlib bundles.
 
-A class is a character, a domain is a script, and the images of a class differ in face (so in
-weight and slant too), size, rotation, shear, warp, stroke width, sharpness, smudges, gray of ink
-and paper, polarity and noise. Nothing is downloaded. Which characters are classes, and in which
-split, is committed in ``glyphs.json``; ``tools/glyph_classes.py`` wrote it and says by which rules.
+A class is a character, and a domain is a script. The images of a class differ in typeface (and so
+in weight and slant), size, rotation, shear, warp, stroke width, sharpness, smudges, gray of ink and
+paper, polarity and noise. Nothing is downloaded. ``glyphs.json`` holds the classes of each split;
+``tools/glyph_classes.py`` wrote it and documents the rules.
 
-The images follow from the seed, up to rounding: every image has its own generator, seeded by (seed,
+The seed determines the images, up to rounding: every image has its own generator, seeded by (seed,
 code point, instance), so no class depends on the others. On another processor, or with another
-version of Pillow, single pixels may differ by a few levels of 255; so tasks are identified by what
-decides the images and not by their pixels. They are rendered once and then read from a
-cache, whose file name is a hash of everything that they depend on.
+version of Pillow, single pixels may differ by a few 255ths; so tasks are identified by the recipe
+of the images and not by their pixels. Images are rendered once and then read from a cache, whose
+file name is a hash of all that they depend on.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from omnitraining.io.files import open_atomic
 from omnitraining.io.terminal import tracked
 
 RENDERING = 2
-"""Version of the rendering below; raise it with any change to the pictures."""
+"""Version of the rendering below, to be raised with any change to the pixels."""
 
 FACES = tuple(
     [f"DejaVu{family}{style}" for family in ("Sans", "SansMono")
@@ -42,10 +42,10 @@ FACES = tuple(
     + [f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")]
     + [f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")]
 )  # fmt: skip
-"""The bundled text faces. The others hold mathematics, single sizes, or ASCII only."""
+"""The bundled typefaces for text. The others hold mathematics, single sizes, or ASCII only."""
 
 FONT_PIXELS = 64
-"""Font size of the drawings that every image is sampled from."""
+"""Font size of the drawings that images are sampled from."""
 
 _COARSE = 4  # knots per side of the smooth warp
 _STREAKS = 3  # most smudges per image
@@ -60,7 +60,7 @@ def load(
     seed: int = 0,
     cache: Path | None = None,
 ) -> LabeledImages:
-    """Rendered characters of one script and split, from the cache where they are already there.
+    """Rendered characters of one script and split, from the cache if they are there.
 
     Args:
         script: ``latin``, ``greek``, ``cyrillic``, ``georgian`` or ``armenian``.
@@ -75,7 +75,7 @@ def load(
         Images [classes * instances, 1, size, size], sorted by class.
 
     Raises:
-        ValueError: if there is no such script or split, or a size or number is too small.
+        ValueError: there is no such script or split, or a size or number is too small.
         InputError: the images cannot be written to the cache.
     """
     characters = classes(script, split)
@@ -89,8 +89,8 @@ def load(
 
     images = _read(path, shape)
     if images is None:
-        shown = tracked(characters, len(characters), f"rendering {script} {split}")
-        images = torch.cat([render(character, size, instances, seed) for character in shown])
+        tracker = tracked(characters, len(characters), f"rendering {script} {split}")
+        images = torch.cat([render(character, size, instances, seed) for character in tracker])
         with open_atomic(path) as file:
             np.savez(file, images=images.numpy())
     labels = torch.arange(len(characters)).repeat_interleave(instances)
@@ -101,10 +101,18 @@ def load(
 
 
 def classes(script: str, split: str) -> str:
-    """The characters that are the classes of a split, in order of their labels.
+    """The characters that are the classes of a split, in the order of their labels.
+
+    Args:
+        script: name of the script.
+        split: name of the split.
 
     Raises:
-        ValueError: if there is no such script, or the script has no such split.
+        ValueError: there is no such script, or the script has no such split.
+
+    Example:
+        >>> len(classes("armenian", "test"))
+        42
     """
     lists = json.loads(Path(__file__).with_name("glyphs.json").read_text("utf-8"))["classes"]
     if script not in lists:
@@ -116,13 +124,13 @@ def classes(script: str, split: str) -> str:
 
 
 def faces_with(character: str) -> list[str]:
-    """The faces that draw something for a character, in the order of ``FACES``."""
+    """The typefaces that have a character, in the order of ``FACES``."""
     return [f for f in FACES if ord(character) in _coverage(f) and draw(character, f) is not None]
 
 
 @remember
 def _typefaces() -> str:
-    """Hash of the files of all faces."""
+    """Hash of the files of all typefaces."""
     digest = hashlib.sha256()
     for face in FACES:
         digest.update(_file(face).read_bytes())
@@ -137,7 +145,7 @@ def _coverage(face: str) -> frozenset[int]:
 
 @remember
 def _font(face: str) -> ImageFont.FreeTypeFont:
-    # The basic layout needs no shaping library, whose presence would change the pictures.
+    # The basic layout needs no shaping library, whose presence would change the images.
     return ImageFont.truetype(str(_file(face)), FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -146,7 +154,7 @@ def _file(face: str) -> Path:
 
 
 def draw(character: str, face: str) -> Image.Image | None:
-    """A character in one face, white on black and cut to its box; None if nothing is drawn."""
+    """A character in one typeface, white on black, cropped to its box; None if it is blank."""
     canvas = Image.new("L", (4 * FONT_PIXELS, 4 * FONT_PIXELS))
     middle = (2 * FONT_PIXELS, 2 * FONT_PIXELS)
     ImageDraw.Draw(canvas).text(middle, character, 255, _font(face), anchor="mm")
@@ -155,10 +163,19 @@ def draw(character: str, face: str) -> Image.Image | None:
 
 
 def render(character: str, size: int, instances: int, seed: int) -> Tensor:
-    """Images [instances, 1, size, size] of one character.
+    """Images of one character, uint8 [instances, 1, size, size].
 
-    The strokes are sampled at twice the size (an affine map plus a smooth warp of the drawing),
-    thickened or thinned there, and then printed: averaged down, smudged, and given grays.
+    The strokes are sampled at twice the size (an affine map plus a smooth warp of the drawing) and
+    thickened or thinned; then they are averaged to the size, smudged, and given grays.
+
+    Args:
+        character: the character.
+        size: side of the images in pixels.
+        instances: number of images.
+        seed: seed of all randomness.
+
+    Raises:
+        ValueError: no typeface has the character.
     """
     drawings = [draw(character, face) for face in faces_with(character)]
     if not drawings:
@@ -172,7 +189,7 @@ def render(character: str, size: int, instances: int, seed: int) -> Tensor:
 
 
 def _centered(drawings: list[Image.Image]) -> tuple[Tensor, Tensor]:
-    """Drawings on sheets [N, 1, S, S] of one size, and their longer sides as parts of S [N]."""
+    """Drawings centered on sheets [N, 1, S, S], and their longer sides as fractions of S [N]."""
     side = 2 * FONT_PIXELS
     sheets = torch.zeros(len(drawings), 1, side, side)
     for sheet, drawing in zip(sheets, drawings, strict=True):
@@ -183,7 +200,7 @@ def _centered(drawings: list[Image.Image]) -> tuple[Tensor, Tensor]:
 
 
 def _uniform(randoms: list[np.random.Generator], low: float, high: float, *shape: int) -> Tensor:
-    """One draw per image: [N, *shape]."""
+    """Uniform draws [N, *shape], those of each image from its own generator."""
     draws = np.stack([random.uniform(low, high, shape) for random in randoms])
     return torch.from_numpy(draws).float()
 
@@ -191,7 +208,7 @@ def _uniform(randoms: list[np.random.Generator], low: float, high: float, *shape
 def _strokes(
     sheets: Tensor, boxes: Tensor, size: int, randoms: list[np.random.Generator]
 ) -> Tensor:
-    """Ink in [0, 1], [N, 1, 2 * size, 2 * size]: each drawing in its own pose and weight."""
+    """Ink in [0, 1], [N, 1, 2 * size, 2 * size], each drawing with random pose and weight."""
     extent = _uniform(randoms, 0.62, 0.9) / boxes  # longer side, as part of the image
     angle = _uniform(randoms, -math.radians(18), math.radians(18))
     shear = _uniform(randoms, -0.22, 0.22)

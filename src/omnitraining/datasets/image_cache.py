@@ -263,7 +263,7 @@ def _refuse(listing: Listing, damaged: dict[int, str], skip_damaged: bool) -> No
     if damaged and not skip_damaged:
         raise InputError(
             f"{len(damaged)} of {len(listing.items)} images of {listing.name} cannot be used: "
-            f"{first_few(damaged.values())}; mend them, or leave them out (skip_damaged)"
+            f"{first_few(damaged.values())}; repair them, or leave them out (skip_damaged)"
         )
     present = {label for i, label in enumerate(listing.labels) if i not in damaged}
     empty = [name for label, name in enumerate(listing.classes) if label not in present]

@@ -92,8 +92,8 @@ class TrainingDisplay(training.Progress):
         if self.bar is not None:
             self.bar.update(self.task, completed=done, total=steps)
         elif self.pace.is_due():
-            told = self.pace.told(done - self.first, steps - self.first)
-            self.note(f"step {done} of {steps}, {told}")
+            rate = self.pace.describe(done - self.first, steps - self.first)
+            self.note(f"step {done} of {steps}, {rate}")
 
     def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
         if self.bar is not None:

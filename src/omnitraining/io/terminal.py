@@ -1,4 +1,4 @@
-"""Text on its way to a console: any name of a file or class, in any encoding, to any pipe."""
+"""Output to a terminal, a pipe or a file: any text, in any encoding, and progress."""
 
 import csv
 import io
@@ -15,19 +15,19 @@ from typing import IO, Any, TypeVar
 from omnitraining.errors import InputError
 
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Characters that steer a terminal: all but line breaks, and those of the direction of writing."""
+"""Control characters but line breaks, and those that change the direction of writing."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a cell for a formula if it begins with one of these."""
+"""First characters of cells that spreadsheets take for formulas."""
 
 
 def printable(text: object) -> str:
-    r"""A text whose control characters are spelled out, as \x1b; line breaks stay.
+    r"""A text with control characters escaped, as \x1b; line breaks stay.
 
     Names in a data set may hold sequences that set the title of a terminal, move its cursor or
-    reverse what follows.
+    reverse the text after them.
     """
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
 
 
 def one_line(text: object) -> str:
@@ -36,17 +36,17 @@ def one_line(text: object) -> str:
 
 
 def say(text: object = "", error: bool = False) -> None:
-    """Print a text at once, for people: with control characters spelled out.
+    """Print a text and flush, with control characters escaped.
 
     Args:
-        text: perhaps with names of files and classes.
+        text: the text, which may hold names of files and classes.
         error: print to stderr.
     """
     print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def say_json(values: Any) -> None:
-    r"""Print JSON; in ASCII, with \u escapes, where the console cannot show it as it is."""
+    r"""Print JSON; in ASCII, with \u escapes, if the console cannot show all characters."""
     text = json.dumps(values, indent=1, ensure_ascii=False)
     if printable(text) != text or not can_show(text, sys.stdout):
         text = json.dumps(values, indent=1)
@@ -54,18 +54,21 @@ def say_json(values: Any) -> None:
 
 
 def say_csv(rows: Sequence[Sequence[object]]) -> None:
-    """Print comma-separated values; texts that a spreadsheet would calculate begin with a quote.
+    """Print comma-separated values; a quote is put before texts that look like formulas.
 
-    Control characters are spelled out where stdout is a terminal; files get them as they are.
+    Control characters are escaped if stdout is a terminal, and kept in files.
+
+    Args:
+        rows: cells of each line.
     """
-    made = io.StringIO()
-    csv.writer(made, lineterminator="\n").writerows([map(_cell, row) for row in rows])
-    text = made.getvalue()
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([map(_cell, row) for row in rows])
+    text = table.getvalue()
     print(printable(text) if sys.stdout.isatty() else text, end="")  # noqa: T201
 
 
 def _cell(value: object) -> object:
-    """As it is, or as a text that no spreadsheet calculates."""
+    """The value, or a text that no spreadsheet takes for a formula."""
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value
     try:
@@ -76,13 +79,22 @@ def _cell(value: object) -> object:
 
 
 def shows_progress() -> bool:
-    """Whether stderr is a terminal that can show a moving bar."""
+    """Whether stderr is a terminal that can show a progress bar."""
     can_move = os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return sys.stderr is not None and sys.stderr.isatty() and can_move
 
 
 def first_few(texts: Collection[str], most: int = 5) -> str:
-    """The first texts, and how many more there are."""
+    """The first texts, joined, and the number of the others.
+
+    Args:
+        texts: the texts.
+        most: number of texts to show.
+
+    Example:
+        >>> first_few(["a", "b", "c"], most=2)
+        'a; b; and 1 more'
+    """
     rest = [f"and {len(texts) - most} more"] if len(texts) > most else []
     return "; ".join([*islice(texts, most), *rest])
 
@@ -91,12 +103,12 @@ T = TypeVar("T")
 
 
 def tracked(items: Iterable[T], total: int, title: str) -> Iterator[T]:
-    """The items, with a bar on stderr where that is a terminal, and else with lines now and then.
+    """The items, with a progress bar on stderr, or with occasional lines if it is no terminal.
 
     Args:
-        items: that are worked on as they are taken.
-        total: how many they are.
-        title: of the work.
+        items: items that the caller works on as it takes them.
+        total: number of items.
+        title: title of the bar.
     """
     if shows_progress():
         from rich.console import Console
@@ -110,20 +122,21 @@ def tracked(items: Iterable[T], total: int, title: str) -> Iterator[T]:
     for done, item in enumerate(items, 1):
         yield item
         if pace.is_due():
-            say(f"{title}: {done} of {total}, {pace.told(done, total)}", error=True)
+            say(f"{title}: {done} of {total}, {pace.describe(done, total)}", error=True)
 
 
 class Pace:
-    """When to say how far work has come where no bar can move: after 10 s, then more rarely."""
+    """Times of progress lines where no bar can move: after 10 s, then less and less often."""
 
     FIRST, MOST = 10.0, 300.0
 
     def __init__(self) -> None:
+        """Start the clock."""
         self.start = time.monotonic()
         self.wait, self.next = self.FIRST, self.start + self.FIRST
 
     def is_due(self) -> bool:
-        """Whether to say it now; if so, it is not due again for twice as long."""
+        """Whether a line is due now; the next one is due after twice the time."""
         now = time.monotonic()
         if now < self.next:
             return False
@@ -131,26 +144,31 @@ class Pace:
         self.next = now + self.wait
         return True
 
-    def told(self, done: int, total: int) -> str:
-        """The pace and the time that is left.
+    def describe(self, done: int, total: int) -> str:
+        """The rate and the remaining time as text.
 
         Args:
-            done: since the work began.
-            total: to be done in all.
+            done: items done since the start.
+            total: items to be done since the start.
         """
         seconds = max(time.monotonic() - self.start, 1e-9)
         return f"{done / seconds:.2g} per second, {duration(seconds / done * (total - done))} left"
 
 
 def duration(seconds: float) -> str:
-    """A time in words, in the unit that suits it."""
+    """A time as text, in seconds, minutes or hours.
+
+    Example:
+        >>> duration(150)
+        '2 min'
+    """
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def can_show(text: str, stream: IO[str]) -> bool:
-    """Whether the encoding of a stream has all characters."""
+    """Whether the encoding of a stream has all characters of a text."""
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -160,12 +178,12 @@ def can_show(text: str, stream: IO[str]) -> bool:
 
 @contextmanager
 def streams() -> Iterator[None]:
-    """Standard streams that take every character, whatever their encoding.
+    """Let the standard streams take every character, whatever their encoding.
 
     Raises:
         InputError: stdout is closed.
-        OSError: it cannot be written to, as BrokenPipeError where ``head`` has read enough; what
-            was not written is dropped.
+        OSError: stdout cannot be written to, as BrokenPipeError after ``| head``; the rest of the
+            output is dropped.
     """
     if sys.stdout is None:
         raise InputError("standard output is closed: send it to a file, or to /dev/null")
@@ -180,7 +198,7 @@ def streams() -> Iterator[None]:
             raise
         sys.stdout.flush()
     except OSError as error:
-        if error.filename is None:  # it is not of a file, and so perhaps of stdout
+        if error.filename is None:  # of no file, so perhaps of stdout
             _drop_output()
         raise
     finally:
@@ -190,7 +208,7 @@ def streams() -> Iterator[None]:
 
 
 def _drop_output() -> None:
-    """Send what is not written yet nowhere: Python would try again when it ends."""
+    """Discard what is not written yet, which Python would write again at exit."""
     with suppress(OSError):  # a stream without a file needs nothing
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -17,14 +17,13 @@ from torch.nn import functional as F
 
 from omnitraining.batches import class_means
 from omnitraining.datasets.images import LabeledImages
-from omnitraining.evaluation import ENSEMBLE, Inference, ensemble_mean
+from omnitraining.evaluation import ENSEMBLE, Inference, best_ensemble_weights, ensemble_mean
 from omnitraining.learner.predictor import MIN_PROBABILITY
 from omnitraining.model import Model
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.problem import (
     VALIDATION_TASKS,
     Classification,
-    best_weights,
 )
 
 WEIGHTED = "vote"
@@ -128,7 +127,7 @@ def _ensemble_weights(
     """Weights by flow, as the evaluation of the run chooses them."""
     members = inference.members(model.trained_flows)
     if inference.ensemble_weights == "validation" and len(members) > 1:
-        return best_weights({flow: probabilities[flow] for flow in members}, labels)
+        return best_ensemble_weights({flow: probabilities[flow] for flow in members}, labels)
     return dict.fromkeys(members, 1 / len(members))
 
 

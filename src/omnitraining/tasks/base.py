@@ -1,4 +1,4 @@
-"""Problems: the source of mini-batches and episodes, and the evaluation of a model."""
+"""Problems: the source of mini-batches and episodes, and the evaluation of models on tasks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -21,9 +21,8 @@ class Problem(ABC):
     Attributes:
         pre_outputs: outputs of the pre-training head.
         meta_outputs: outputs of the meta-training head.
-        one_joint_head: whether both heads answer the same question, so that the joint-flow needs
-            only one.
-        test_tasks: how many fixed test tasks there are.
+        one_joint_head: whether both heads have the same outputs, so that the joint-flow has one.
+        test_tasks: number of fixed test tasks.
         shard_index: the shard of a training step that `samples` returns, from 0.
         shard_count: number of shards of a step, one per process.
     """
@@ -37,7 +36,7 @@ class Problem(ABC):
 
     @property
     def summary(self) -> str:
-        """What the tasks are made of, in a line."""
+        """The data of the tasks, in a line."""
         return type(self).__name__
 
     @property
@@ -63,7 +62,7 @@ class Problem(ABC):
 
     @property
     def test_outputs(self) -> frozenset[int]:
-        """Numbers of outputs that test tasks ask for."""
+        """Numbers of outputs of the test tasks."""
         return frozenset({self.meta_outputs})
 
     @abstractmethod
@@ -84,28 +83,38 @@ class Problem(ABC):
 
     @abstractmethod
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
-        """What the flows of a model learn from in a step, or in this process's shard of it.
+        """The data of a training step, or this process's shard of it.
 
         Args:
             step: counted from 0.
-            random: source of all that is drawn, the same for all shards of a step.
-            model: whose flows act, where samples come from acting.
+            random: source of all randomness, in the same state for all shards of a step.
+            model: the model, whose policies act in reinforcement learning.
         """
 
     @abstractmethod
     def validation_scores(self, model: "Model", inference: "Inference") -> dict[str, float]:
         """Scores on the fixed validation tasks, by flow and of the ensemble; higher is better.
 
-        The one of the ensemble chooses the checkpoint; others are those that it needs anyway.
+        The checkpoint with the best score of the ensemble is kept.
+
+        Args:
+            model: the model.
+            inference: options of the prediction, as the members of the ensemble.
         """
 
     @abstractmethod
     def evaluate(self, model: "Model", inference: "Inference", tasks: int) -> "Evaluation":
-        """Results on the first ``tasks`` fixed test tasks of every cell."""
+        """Results on the fixed test tasks of every cell.
+
+        Args:
+            model: the model.
+            inference: options of the prediction, as the members of the ensemble.
+            tasks: number of tasks; the first ones are taken.
+        """
 
 
 class Supervised(Problem):
-    """A problem whose samples do not depend on the model: all flows learn from the same.
+    """A problem whose data do not depend on the model, so that all flows train on the same.
 
     In distributed training each process draws the whole step and takes its shard, so that the
     samples of a run do not depend on the number of processes.
@@ -113,15 +122,26 @@ class Supervised(Problem):
 
     @abstractmethod
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
-        """Samples drawn independently from the training set, for a step counted from 0."""
+        """Samples drawn independently from the training set.
+
+        Args:
+            step: counted from 0.
+            random: source of all randomness, on the CPU.
+        """
 
     @abstractmethod
     def episode(self, step: int, random: torch.Generator) -> Episode:
-        """A task drawn from the training set, for a step counted from 0."""
+        """A task, or several, drawn from the training set.
+
+        Args:
+            step: counted from 0.
+            random: source of all randomness, on the CPU.
+        """
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
+        """A mini-batch and an episode, or this process's shard of both."""
         batch, episode = self.minibatch(step, random), self.episode(step, random)
         if self.shard_count == 1:
             return StepData(batch, episode)
-        own = self.shard_index, self.shard_count
-        return StepData(batch.shard(*own), episode.shard(*own))
+        index, count = self.shard_index, self.shard_count
+        return StepData(batch.shard(index, count), episode.shard(index, count))

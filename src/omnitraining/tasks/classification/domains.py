@@ -1,4 +1,4 @@
-"""Training images of one or several domains, numbered through as one set."""
+"""Training images of one or several domains, as one set."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -10,14 +10,14 @@ from omnitraining.batches import to_device
 from omnitraining.datasets.images import LabeledImages, consecutive_labels
 from omnitraining.errors import InputError
 
-MOVED = 2 * 1024**3  # bytes; larger sets stay where they are, perhaps in a file
+MOVED = 2 * 1024**3  # bytes; larger sets stay in memory or in their file
 
 
 class Domains:
-    """The union of domains; the classes of each are numbered on from those before.
+    """The union of training domains; the labels of each domain follow those before it.
 
     A set below 2 GiB moves to the device as a whole. Of a larger one, which may be mapped from
-    files larger than memory, only the images of a batch do.
+    files larger than memory, only the images of a batch are moved.
 
     Args:
         parts: the images of each domain.
@@ -26,13 +26,14 @@ class Domains:
         InputError: there is no domain, or their images differ in shape.
 
     Attributes:
-        labels: class of every image among those of all domains, [M], on the CPU.
+        labels: class of every image, over all domains, [M], on the CPU.
         classes: number of all classes.
-        starts: number of the first image of each domain.
-        device: where fetched images lie.
+        starts: index of the first image of each domain.
+        device: device of fetched images.
     """
 
     def __init__(self, parts: Sequence[LabeledImages]) -> None:
+        """Join the domains; small ones are copied into one tensor."""
         if not parts:
             raise InputError("there is no training domain: give one or more")
         first = parts[0]
@@ -51,20 +52,20 @@ class Domains:
             self._images = [torch.cat(self._images)]
 
     def to(self, device: torch.device) -> None:
-        """Move small sets to the device; later fetched images lie there in any case."""
+        """Move small sets to the device, and images that are fetched later."""
         self.device = device
         if self._small:
             self._images = [images.to(device) for images in self._images]
 
     def fetch(self, index: Tensor) -> Tensor:
-        """Images [B, C, H, W] by their numbers [B], which are on the CPU."""
+        """Images [B, C, H, W] by their indices [B], which are on the CPU."""
         if len(self._images) == 1:
             (images,) = self._images
             return to_device(images.index_select(0, to_device(index, images.device)), self.device)
         rows = torch.empty(len(index), *self._images[0].shape[1:], dtype=torch.uint8)
         for start, images in zip(self.starts, self._images, strict=True):
-            inside = (index >= start) & (index < start + len(images))
-            rows[inside] = images[index[inside] - start]
+            of_domain = (index >= start) & (index < start + len(images))
+            rows[of_domain] = images[index[of_domain] - start]
         return to_device(rows, self.device)
 
     @property

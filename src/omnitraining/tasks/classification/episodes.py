@@ -1,4 +1,4 @@
-"""Draws few-shot classification tasks from labeled samples, all tasks at once."""
+"""Sampling of few-shot classification tasks from labeled images."""
 
 from dataclasses import dataclass
 
@@ -11,34 +11,49 @@ from omnitraining.errors import InputError
 
 @dataclass(frozen=True)
 class TaskIndices:
-    """T tasks as indices of samples: support [T, N, K], query [T, N, Q]; row n is class n."""
+    """T tasks as indices of images.
+
+    Attributes:
+        support: support images, [T, N, K]; row n is class n.
+        query: query images, [T, N, Q].
+    """
 
     support: Tensor
     query: Tensor
 
     def with_shots(self, shots: int) -> "TaskIndices":
-        """The same tasks with only the first support samples of each class."""
+        """The same tasks with only the first so many support images of each class."""
         return TaskIndices(self.support[:, :, :shots], self.query)
 
 
 class EpisodeSampler:
-    """Draws ways classes, then shots + queries samples of each, without replacement.
+    """Draws the classes of a task, then support and query images of each, without replacement.
 
     Args:
-        images: labeled samples.
+        images: labeled images.
         ways: classes per task.
-        shots: support samples per class.
-        queries: query samples per class.
+        shots: support images per class.
+        queries: query images per class.
 
     Raises:
-        InputError: there are fewer classes than ways, or a class with too few samples.
+        InputError: there are fewer classes than ways, or a class with too few images.
+
+    Example:
+        >>> import torch
+        >>> pixels = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
+        >>> data = LabeledImages(pixels, torch.arange(40) % 5, tuple("abcde"), "letters")
+        >>> sampler = EpisodeSampler(data, ways=3, shots=1, queries=2)
+        >>> tasks = sampler.draw(4, torch.Generator().manual_seed(0))
+        >>> tasks.support.shape, tasks.query.shape
+        (torch.Size([4, 3, 1]), torch.Size([4, 3, 2]))
     """
 
     def __init__(self, images: LabeledImages, ways: int, shots: int, queries: int) -> None:
+        """Index the images by class."""
         labels, name = images.labels, images.name
         counts = labels.bincount(minlength=len(images.classes))
         if (counts > 0).sum() < ways:
-            raise InputError(f"{ways} ways asked of {name}, which has {(counts > 0).sum()} classes")
+            raise InputError(f"{name} has {(counts > 0).sum()} classes, fewer than {ways} ways")
         smallest = int(counts.argmin())
         if counts[smallest] < shots + queries:
             raise InputError(
@@ -46,7 +61,7 @@ class EpisodeSampler:
                 f"fewer than {shots} shots + {queries} queries = {shots + queries}"
             )
         self.ways, self.shots, self.queries = ways, shots, queries
-        # A table of sample indices by class [C, longest]; rows shorter than that are masked.
+        # Indices of images by class [C, largest class]; shorter rows are masked.
         self.counts = counts
         starts = counts.cumsum(0) - counts
         columns = torch.arange(int(counts.max()))
@@ -55,7 +70,12 @@ class EpisodeSampler:
         self.table = labels.argsort(stable=True)[slots]
 
     def draw(self, tasks: int, random: torch.Generator) -> TaskIndices:
-        """Draw tasks, on the CPU, so that they do not depend on the device."""
+        """Draw tasks.
+
+        Args:
+            tasks: number of tasks.
+            random: source of all randomness, on the CPU, so that tasks do not depend on the device.
+        """
         classes = torch.rand(tasks, len(self.counts), generator=random)
         chosen = classes.topk(self.ways).indices  # [T, N]
         keys = torch.rand(tasks, self.ways, self.table.shape[1], generator=random)

@@ -1,4 +1,4 @@
-"""The built-in benchmarks: glyphs (unseen Latin characters) and glyphs->X (unseen scripts)."""
+"""The built-in benchmarks: unseen Latin characters, unseen scripts, and handwritten digits."""
 
 import json
 from collections.abc import Collection
@@ -21,27 +21,32 @@ BENCHMARKS = ("latin", *SCRIPTS, "digits")
 
 
 class Glyphs(Classification):
-    """Train on characters; test on unseen ones, on other scripts, and on handwriting.
+    """Training on characters; tests on unseen characters, other scripts and handwritten digits.
 
-    ``"latin"`` has training, validation and test classes of its own, and so has ``"scripts"``,
-    the four other scripts together, split by the rule of CUB. Each of those scripts alone is
-    trained or tested on as a whole. A training class that looks like a class of a benchmark is
-    left out, see ``tools/glyph_classes.py``.
+    ``"latin"`` has disjoint training, validation and test classes, and so has ``"scripts"``, the
+    four other scripts together, split by the rule of CUB. Each of those scripts alone has no split:
+    all its classes are for training or for test. Training classes that look like a class of a
+    benchmark are left out (``tools/glyph_classes.py``).
 
     Args:
-        protocol: shape of the tasks.
+        protocol: sizes of episodes and mini-batches.
         benchmarks: test domains: ``"latin"`` (cross-task), ``"greek"``, ``"cyrillic"``,
             ``"georgian"``, ``"armenian"`` and ``"digits"`` (cross-domain); or ``"scripts"``.
         size: side of the images in pixels.
         instances: images per class.
-        training_classes: use only the first so many classes of each training domain; all if not
-            given.
-        seed: of the rendering.
-        training: domains to train on, of the same names without ``"digits"``. The validation
+        training_classes: number of classes of each training domain; all if not given.
+        seed: seed of the rendering.
+        training: training domains, with the names of benchmarks but ``"digits"``. The validation
             classes are those of ``"scripts"`` if it is the only one, and Latin otherwise.
 
     Raises:
-        InputError: a domain is unknown, or classes would be in two domains.
+        InputError: a domain is unknown, domains share classes, or there are too few images for the
+            episodes.
+
+    Example:
+        >>> problem = Glyphs()  # doctest: +SKIP (renders for some seconds at first use)
+        >>> problem.episode(0, torch.Generator().manual_seed(0)).query_x.shape  # doctest: +SKIP
+        torch.Size([1, 80, 1, 32, 32])
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Glyphs(Classification):
         seed: int = 0,
         training: tuple[str, ...] = ("latin",),
     ) -> None:
+        """Render the images, or read them from the cache."""
         _check(training, benchmarks)
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
@@ -74,13 +80,13 @@ class Glyphs(Classification):
 
 
 def twins() -> dict[str, set[str]]:
-    """The characters of other domains that look like a character, from ``glyph_twins.json``."""
+    """Characters of other domains that look alike, by character, from ``glyph_twins.json``."""
     text = Path(glyphs.__file__).with_name("glyph_twins.json").read_text("utf-8")
-    found: dict[str, set[str]] = {}
+    alike: dict[str, set[str]] = {}
     for one, other in json.loads(text)["twins"]:
-        found.setdefault(one, set()).add(other)
-        found.setdefault(other, set()).add(one)
-    return found
+        alike.setdefault(one, set()).add(other)
+        alike.setdefault(other, set()).add(one)
+    return alike
 
 
 def _check(training: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
@@ -112,7 +118,7 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> LabeledImages:
-    """Images of a split of a domain; of all its classes, if it has no splits."""
+    """Images of a split of a domain; of all its classes if it has no splits."""
     load = partial(glyphs.load, size=size, instances=instances, seed=seed)
     if domain == "digits":
         return digits.load(size=size)
@@ -124,11 +130,12 @@ def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> L
 
 
 def _split(parts: list[LabeledImages], split: str) -> LabeledImages:
-    """A split of several scripts as one domain; of classes that look alike only the first stays.
+    """A split of several scripts as one domain; of classes that look alike only the first is kept.
 
-    CUB's rule: every second class is for training, and of the others every second for validation
-    (Chen et al., "A Closer Look at Few-shot Classification", 2019). So letters that differ by a
-    mark alone can be in different splits, as kindred birds are in CUB.
+    The split is that of CUB in CloserLook: classes 0, 2, 4, ... are for training, 1, 5, 9, ... for
+    validation, 3, 7, 11, ... for test (Chen et al., "A Closer Look at Few-shot Classification",
+    2019). So letters that differ only by a mark can be in different splits, as related birds in
+    CUB.
     """
     alike, classes = twins(), list[str]()
     for part in parts:
@@ -138,13 +145,13 @@ def _split(parts: list[LabeledImages], split: str) -> LabeledImages:
 
 
 def _unlike(images: LabeledImages, unseen: Collection[str]) -> LabeledImages:
-    """Images of classes that look like none of the unseen ones."""
+    """Images of the classes that look like no unseen class."""
     alike = twins()
     return _only(images, [c for c in images.classes if not alike.get(c, set()) & {*unseen}])
 
 
 def _only(images: LabeledImages, classes: Collection[str]) -> LabeledImages:
-    """Images of some classes, which are numbered anew, in their order."""
+    """Images of some classes, labeled by their positions among these."""
     number = {name: label for label, name in enumerate(classes)}
     renumber = torch.tensor([number.get(name, -1) for name in images.classes])
     labels = renumber[images.labels]

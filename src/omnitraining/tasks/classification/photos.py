@@ -1,4 +1,4 @@
-"""Benchmarks of photographs from files: mini-ImageNet, CUB, cross-domain, multi-domain, or own."""
+"""Few-shot classification of images from files: the paper's data sets or a user's own."""
 
 import random
 import warnings
@@ -42,40 +42,49 @@ AUGMENTATIONS: Mapping[str, type[PhotoAugmentation]] = {
 
 
 class Photos(Classification):
-    """Train on some classes of photographs; test on unseen ones, of the same data sets or others.
+    """Training on some classes of images in files; tests on unseen classes of these or other data.
 
     A part of the data is written NAME or NAME:SPLIT, where NAME is a folder (or file) in ``data``
-    and SPLIT is train, validation, test, or all. So training on ``mini-imagenet:all``, validating
-    on ``cub`` and testing on ``cub`` is mini-ImageNet->CUB; several data sets in training make it
-    multi-domain.
+    and SPLIT is train, validation, test, or all. So mini-ImageNet->CUB is training on
+    ``mini-imagenet:all``, validation on ``cub`` and test on ``cub``. Several parts in training make
+    a multi-domain problem.
 
     Args:
-        data: folder that holds data sets by name, as data/mini-imagenet and data/cub.
-        training: parts to train on, each one domain; the split is train if not given.
-        validation: part to choose the checkpoint on; the split is validation if not given.
-        benchmarks: parts to test on; the split is test if not given.
-        protocol: shape of the tasks.
-        size: side of the images that the network sees, in pixels; usual are 84 and 224.
-        held_out: shares of the classes for validation and for test in data sets that have no
-            split. Which classes these are is drawn by a shuffle of their names with a fixed seed.
+        data: folder with data sets by name, as data/mini-imagenet and data/cub.
+        training: training parts, each one domain; the split is train if not given.
+        validation: part for the choice of the checkpoint; the split is validation if not given.
+        benchmarks: test parts; the split is test if not given.
+        protocol: sizes of episodes and mini-batches.
+        size: side of the network input in pixels, usually 84 or 224.
+        held_out: fractions of the classes for validation and for test in data sets without a
+            split; the classes are chosen by a shuffle of their names with a fixed seed.
         complete: refuse a data set with a standard name (mini-imagenet, cub, cars, places,
-            plantae) that is another or not complete; false is for smoke runs.
+            plantae) whose classes or images differ; false is for smoke runs.
         skip_damaged: leave out images that cannot be decoded, with a warning.
-        augmentation: of training images. ``"closer-look"``: crops of 8 to 100 % of the area, for
-            84 pixels and more; ``"pad-crop"``: crops of the padded image, which small images need;
-            ``"none"``: no crops; or a callable of one's own, as of torchvision's transforms v2 or
-            of kornia, by its class path: see `CustomAugmentation`.
-        flip: mirror half of the training images; not where left and right differ, as in characters.
-            A callable of one's own takes the place of this and of ``jitter``.
-        jitter: brightness, contrast and saturation change by up to this factor in training.
-        normalize: by the levels of ``"imagenet"`` or of the ``"training"`` images.
-        channels: 3, or 1 for gray levels.
-        rotations: each class also rotated by 90, 180 and 270 degrees, as three more classes: what
-            research does with Omniglot.
+        augmentation: augmentation of training images. ``"closer-look"``: crops of 8 to 100 % of the
+            area, for 84 pixels and more; ``"pad-crop"``: crops of the padded image, for small
+            images; ``"none"``: no crops; or the class path of a callable, as a transform of
+            torchvision (v2) or kornia: see `CustomAugmentation`.
+        flip: mirror half of the training images; set it to false where left and right differ, as in
+            characters. A callable replaces this and ``jitter``.
+        jitter: largest relative change of brightness, contrast and saturation in training.
+        normalize: mean and standard deviation of ``"imagenet"`` or of the ``"training"`` images.
+        channels: 3, or 1 for gray.
+        rotations: add the rotations of each class by 90, 180 and 270 degrees as three more classes,
+            as is usual for Omniglot.
 
     Raises:
-        InputError: a data set is missing, wrong or not complete; an image cannot be decoded; or
-            classes of one part are also in another.
+        InputError: a data set is missing, wrong or not complete; an image cannot be decoded; or a
+            class is in two parts.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from omnitraining.datasets import placeholders
+        >>> data = placeholders.write(Path(tempfile.mkdtemp()), ["birds"])
+        >>> config = EpisodeConfig(ways=2, shots=1, queries=2, test_ways=2, test_shots=(1,))
+        >>> problem = Photos(data, ("birds",), "birds", ("birds",), config, size=16)
+        >>> problem.episode(0, torch.Generator().manual_seed(0)).support_x.shape
+        torch.Size([1, 2, 3, 16, 16])
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class Photos(Classification):
         channels: Literal[1, 3] = 3,
         rotations: bool = False,
     ) -> None:
+        """List the images, and decode them or map them from the cache."""
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
         if min(held_out) < 0 or sum(held_out) >= 1:
@@ -131,16 +141,16 @@ class Photos(Classification):
             transform = CustomAugmentation(size, augmentation)
         check_sizes(listings.values(), size, must_be_square=rotations)
         images = {
-            part: load_images(found, transform.stored, skip_damaged=skip_damaged)
-            for part, found in listings.items()
+            part: load_images(listing, transform.stored, skip_damaged=skip_damaged)
+            for part, listing in listings.items()
         }
         for seen in roles["training"]:
             for unseen in (*roles["validation"], *roles["benchmarks"]):
                 _warn_of_shared(listings, images, seen, unseen)
         if channels == 1:
-            images = {part: gray(found) for part, found in images.items()}
+            images = {part: gray(labeled) for part, labeled in images.items()}
         if rotations:
-            images = {part: rotated(found) for part, found in images.items()}
+            images = {part: rotated(labeled) for part, labeled in images.items()}
         learned = [images[part] for part in roles["training"]]
         if normalize == "training":
             transform.mean, transform.std = channel_statistics(learned)
@@ -162,7 +172,7 @@ class _Part:
 
     @property
     def title(self) -> str:
-        """How a benchmark is called."""
+        """Name of a benchmark."""
         return self.name if self.split == "test" else f"{self.name}:{self.split}"
 
 
@@ -173,24 +183,24 @@ def _part(text: str, default: str) -> _Part:
 
 def _read(data: Path, name: str, complete: bool) -> DataSet:
     if not name or not (data / name).exists():
-        there = sorted(entry.name for entry in data.iterdir()) if data.is_dir() else []
+        names = sorted(entry.name for entry in data.iterdir()) if data.is_dir() else []
         raise InputError(
             f"there is no data set {name!r} in {data}: "
-            + (f"it holds {first_few(there)}" if there else "it holds none")
+            + (f"it holds {first_few(names)}" if names else "it holds none")
         )
-    found = read(data / name)
-    wrong = complaints(name, found) if complete else []
+    data_set = read(data / name)
+    wrong = complaints(name, data_set) if complete else []
     if wrong:
-        raise InputError(f"{first_few(wrong)} (for smoke runs, problem.complete false lets it be)")
-    return found
+        raise InputError(f"{first_few(wrong)} (for smoke runs, set problem.complete to false)")
+    return data_set
 
 
 def with_split(data_set: DataSet, held_out: tuple[float, float] = HELD_OUT) -> DataSet:
     """The data set, split by classes if it has no split.
 
     Args:
-        data_set: as it was read.
-        held_out: shares of the classes for validation and for test.
+        data_set: the data set as it was read.
+        held_out: fractions of the classes for validation and for test.
     """
     if list(data_set.splits) != [UNSPLIT]:
         return data_set
@@ -208,10 +218,10 @@ def with_split(data_set: DataSet, held_out: tuple[float, float] = HELD_OUT) -> D
 
 
 def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part, Listing]) -> None:
-    """Classes serve for one thing only: for training, for validation, or for test.
+    """Check that a class is used only in training, in validation, or in test.
 
     Raises:
-        InputError: some serve for two, or are twice among the training classes.
+        InputError: a class is used in two of these, or twice in training.
     """
     served: dict[tuple[str, str], tuple[str, _Part]] = {}
     for role, parts in roles.items():
@@ -233,17 +243,17 @@ def _warn_of_shared(
     seen: _Part,
     unseen: _Part,
 ) -> None:
-    """Warn of images that are in two parts, with the names of a few."""
+    """Warn of images that are in two parts, and name a few."""
 
-    def called(part: _Part, position: int) -> str:
+    def name_of(part: _Part, position: int) -> str:
         items = listings[part].items
-        # Where damaged images were left out, positions do not tell the file.
+        # If damaged images were left out, positions are not those of the listing.
         named = len(items) == len(images[part].images) and isinstance(items[position], Path)
         return str(items[position]) if named else f"image {position}"
 
     pairs = shared_images(images[seen].images, images[unseen].images)
     if pairs:
-        names = [f"{called(unseen, j)} is {called(seen, i)}" for i, j in pairs]
+        names = [f"{name_of(unseen, j)} is {name_of(seen, i)}" for i, j in pairs]
         warnings.warn(
             f"{len(pairs)} images of {listings[unseen].name} are also in {listings[seen].name}: "
             f"{first_few(names, 3)}",

@@ -16,8 +16,8 @@ from omnitraining.evaluation import (
     CellKey,
     Evaluation,
     Inference,
+    best_ensemble_weights,
     ensemble_mean,
-    simplex_grid,
     tasks_hash,
 )
 from omnitraining.metatraining import MetaTraining
@@ -31,29 +31,34 @@ from omnitraining.tasks.classification.transforms import Augmentation, NoAugment
 
 TEST_TASKS = 600
 VALIDATION_TASKS = 200
-EMBED_BATCH = 128  # images embedded at a time at test; more would not fit CPU caches
+EMBED_BATCH = 128  # images embedded at a time at test; more would not fit in CPU caches
 ADAPT_BATCH = 20  # tasks adapted at a time by algorithms that change the network
-STATISTICS_IMAGES = 10_000  # images, evenly spaced, that gray levels are taken from; of fewer, all
+STATISTICS_IMAGES = 10_000  # most images that mean and standard deviation are computed from
 
 
 @dataclass(frozen=True)
 class EpisodeConfig:
-    """Shape of the tasks (paper 6.1).
+    """Sizes of episodes and mini-batches (paper 6.1).
 
     Args:
         ways: classes per task.
         shots: support images per class in training and validation.
         queries: query images per class.
         batch: images of a mini-batch.
-        training_queries: query images per class in training, where many ways leave room for few;
-            as many as ``queries`` if 0.
-        training_shots: support images per class in training, drawn for each step from these
-            numbers; ``shots`` if there are none.
-        tasks: tasks of a training step, side by side; the loss is the mean over them. [13] trains
-            MAML with four.
-        test_ways: classes per test task. Tasks of validation and test have fewer where there are
-            fewer classes.
-        test_shots: support images per class at test.
+        training_queries: query images per class in training; ``queries`` if 0.
+        training_shots: numbers of support images per class in training, of which one is drawn in
+            each step; ``shots`` if empty.
+        tasks: tasks of a training step; the loss is the mean over them. CloserLook (Chen et al.,
+            2019) trains MAML with four.
+        test_ways: classes per test task; fewer if a benchmark has fewer classes.
+        test_shots: numbers of support images per class at test.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Example:
+        >>> EpisodeConfig(ways=5, shots=1, queries=15).test_shots
+        (1, 5)
     """
 
     ways: int = 5
@@ -88,21 +93,33 @@ class EpisodeConfig:
 class Classification(Supervised):
     """Few-shot classification from labeled images.
 
-    Test and validation tasks are drawn once, from fixed seeds: every method sees the same ones.
-    With several training domains, mini-batches are drawn uniformly from their union and have all
-    its classes, and the episodes of successive steps are of one domain each, in turn.
+    Validation and test tasks are drawn from fixed seeds, so that they are the same for every
+    method. With several training domains, mini-batches are drawn uniformly from their union, with
+    the classes of all domains, and each episode is drawn from one domain, in turn.
 
     Args:
-        training: images of the base classes, or of those of each training domain.
-        validation: images of other classes, to choose the checkpoint.
-        benchmarks: images of unseen classes by benchmark name.
-        protocol: shape of the tasks.
+        training: images of the base classes, or one set of them per training domain.
+        validation: images of other classes, for the choice of the checkpoint.
+        benchmarks: test images, of unseen classes, by benchmark name.
+        protocol: sizes of episodes and mini-batches.
         augmentation: how stored images become network inputs; by default they are normalized by
             the mean and standard deviation of the training images, and nothing else.
 
     Raises:
         InputError: a class has too few images for the protocol, there are too few classes, or
-            training domains do not go together.
+            images of training domains differ in shape.
+
+    Example:
+        >>> import torch
+        >>> def data(name: str) -> LabeledImages:
+        ...     pixels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+        ...     classes = tuple(f"{name} {number}" for number in range(5))
+        ...     return LabeledImages(pixels, torch.arange(40) % 5, classes, name)
+        >>> config = EpisodeConfig(ways=3, shots=1, queries=2, test_ways=3, test_shots=(1,))
+        >>> problem = Classification(data("base"), data("val"), {"new": data("new")}, config)
+        >>> episode = problem.episode(0, torch.Generator().manual_seed(0))
+        >>> episode.support_x.shape, episode.query_x.shape
+        (torch.Size([1, 3, 1, 8, 8]), torch.Size([1, 6, 1, 8, 8]))
     """
 
     one_joint_head = False
@@ -115,6 +132,7 @@ class Classification(Supervised):
         protocol: EpisodeConfig,
         augmentation: Augmentation | None = None,
     ) -> None:
+        """Check the sizes of all parts; nothing is drawn."""
         self.training = (training,) if isinstance(training, LabeledImages) else tuple(training)
         self.validation, self.benchmarks = validation, dict(benchmarks)
         self.protocol = protocol
@@ -129,7 +147,7 @@ class Classification(Supervised):
             )
             for images in self.training
         ]
-        # Before training, not after it, is the time to hear that a test set is too small.
+        # Too small test sets are an error now, not after the training.
         self._sampler(validation, self._ways(validation, protocol.ways))
         for images in self.benchmarks.values():
             self._sampler(images, self._ways(images, protocol.test_ways))
@@ -137,6 +155,8 @@ class Classification(Supervised):
 
     @property
     def summary(self) -> str:
+        """Names and sizes of the data, in a line."""
+
         def counted(images: LabeledImages) -> str:
             return f"{len(images.classes)} classes, {len(images.images)} images"
 
@@ -150,6 +170,7 @@ class Classification(Supervised):
 
     @property
     def shardable(self) -> Mapping[str, int]:
+        """Mini-batches and the queries of an episode can be split."""
         protocol = self.protocol
         name = "training_queries" if protocol.training_queries else "queries"
         return {
@@ -159,16 +180,20 @@ class Classification(Supervised):
 
     @property
     def test_outputs(self) -> frozenset[int]:
+        """Numbers of ways of the validation and test tasks."""
         tests = {self.ways(images) for images in self.benchmarks.values()}
         return frozenset({*tests, self._ways(self.validation, self.protocol.ways)})
 
     def example(self) -> Tensor:
+        """The first two training images as network inputs [2, C, H, W]."""
         return self.augmentation.eval(self.training[0].images[:2])
 
     def to(self, device: torch.device) -> None:
+        """Move small training sets to the device; batches of larger ones are moved."""
         self.domains.to(device)
 
     def with_test_shots(self, shots: tuple[int, ...]) -> "Classification":
+        """A copy that shares the data, with other numbers of support images per class at test."""
         return self.with_changes(protocol=replace(self.protocol, test_shots=shots))
 
     def with_changes(
@@ -179,8 +204,8 @@ class Classification(Supervised):
         """A copy that shares the data, with other validation and test tasks.
 
         Args:
-            protocol: shape of its tasks; the same if not given.
-            benchmarks: its test images by benchmark name; the same if not given.
+            protocol: sizes of its episodes; unchanged if not given.
+            benchmarks: its test images by benchmark name; unchanged if not given.
         """
         changed = copy(self)
         changed.protocol = protocol or self.protocol
@@ -188,12 +213,14 @@ class Classification(Supervised):
         return changed
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        """Augmented images of all training domains, with labels over all of them."""
         labels = self.domains.labels
         chosen = torch.randint(len(labels), (self.protocol.batch,), generator=random)
         x = self.augmentation.train(self.domains.fetch(chosen), random)
         return MiniBatch(x, to_device(labels[chosen], x.device))
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
+        """Tasks with augmented images of one training domain, the next one in each step."""
         domain = step % len(self.samplers)
         tasks = self.samplers[domain].draw(self.protocol.tasks, random)
         if shots := self.protocol.training_shots:
@@ -204,7 +231,7 @@ class Classification(Supervised):
         )
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
-        """Accuracies on the validation tasks, in the shape of the training episodes."""
+        """Accuracies (%) on the validation tasks, which have the sizes of training episodes."""
         protocol = self.protocol
         ways = self._ways(self.validation, protocol.ways)
         heads, labels, _ = self.probabilities(
@@ -217,9 +244,9 @@ class Classification(Supervised):
         }
 
     def evaluate(self, model: Model, inference: Inference, tasks: int = TEST_TASKS) -> Evaluation:
-        """Accuracy of every head and of the ensemble, per benchmark and number of shots."""
+        """Accuracy (%) of every flow and of the ensemble, per benchmark and number of shots."""
         evaluation = Evaluation("accuracy %", higher_is_better=True)
-        weights = self._vote_weights(model, inference)
+        weights = self._ensemble_weights(model, inference)
         for name, images in self.benchmarks.items():
             ways = self.ways(images)
             known: dict[nn.Module, Tensor] = {}
@@ -237,13 +264,13 @@ class Classification(Supervised):
         return evaluation
 
     def fixed_tasks(self, images: LabeledImages, ways: int, shots: int, count: int) -> TaskIndices:
-        """The first tasks of those that every model is judged on.
+        """The first of the fixed tasks on which every model is evaluated.
 
         Args:
-            images: that the tasks are drawn from.
+            images: images that the tasks are drawn from.
             ways: classes per task.
             shots: support images per class.
-            count: how many tasks.
+            count: number of tasks.
         """
         drawn = self._sampler(images, ways).draw(
             max(count, TEST_TASKS), torch.Generator().manual_seed(ways)
@@ -251,39 +278,39 @@ class Classification(Supervised):
         return TaskIndices(drawn.support[:count, :, :shots], drawn.query[:count])
 
     def test_episode(self, images: LabeledImages, tasks: TaskIndices) -> Episode:
-        """Tasks with their images, as a network sees them at test."""
+        """Tasks with their network inputs, without random augmentation."""
         device = self.domains.device
         return _episode(
             tasks, lambda index: self.augmentation.eval(to_device(images.images[index], device))
         )
 
     def ways(self, images: LabeledImages) -> int:
-        """Classes of a test task on some images."""
+        """Number of classes of a test task on these images."""
         return self._ways(images, self.protocol.test_ways)
 
     def _ways(self, images: LabeledImages, wanted: int) -> int:
-        """As many ways as wanted, if there are so many classes; two at least."""
+        """The wanted number of ways, or all classes if there are fewer; two at least."""
         return max(2, min(wanted, len(images.classes)))
 
     def _sampler(self, images: LabeledImages, ways: int) -> EpisodeSampler:
-        """Tasks of fewer shots are the first support samples of tasks of the most shots."""
+        """A sampler of the most shots; tasks of fewer shots take the first support samples."""
         most = max(*self.protocol.test_shots, self.protocol.shots)
         return EpisodeSampler(images, ways, most, self.protocol.queries)
 
-    def _vote_weights(self, model: Model, inference: Inference) -> dict[int, dict[str, float]]:
-        """Weight of each voting flow, by number of shots."""
-        voters = inference.members(model.trained_flows)
-        equal = dict.fromkeys(voters, 1 / len(voters))
+    def _ensemble_weights(self, model: Model, inference: Inference) -> dict[int, dict[str, float]]:
+        """Weight of each flow in the ensemble, by number of shots."""
+        members = inference.members(model.trained_flows)
+        equal = dict.fromkeys(members, 1 / len(members))
         chosen = dict.fromkeys(self.protocol.test_shots, equal)
-        if inference.ensemble_weights == "equal" or len(voters) == 1:
+        if inference.ensemble_weights == "equal" or len(members) == 1:
             return chosen
         known: dict[nn.Module, Tensor] = {}
         for shots in self.protocol.test_shots:
             ways = self.ways(self.validation)
-            heads, labels, _ = self.probabilities(
+            flows, labels, _ = self.probabilities(
                 model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
             )
-            chosen[shots] = best_weights({flow: heads[flow] for flow in voters}, labels)
+            chosen[shots] = best_ensemble_weights({flow: flows[flow] for flow in members}, labels)
         return chosen
 
     @torch.no_grad()
@@ -297,9 +324,19 @@ class Classification(Supervised):
         count: int,
         known: dict[nn.Module, Tensor],
     ) -> tuple[dict[str, Tensor], Tensor, TaskIndices]:
-        """Probabilities [T, Q, N] by trained flow, labels [T, Q] and the tasks.
+        """Class probabilities on the first fixed tasks of some images.
 
-        ``known`` holds the features of the images by backbone; it is filled as needed.
+        Args:
+            model: the trained model.
+            inference: options of the prediction.
+            images: images of the tasks.
+            ways: classes per task.
+            shots: support images per class.
+            count: number of tasks.
+            known: features of the images by backbone, which this fills as needed.
+
+        Returns:
+            Probabilities [T, Q, N] by trained flow, labels [T, Q], and the tasks.
         """
         tasks = self.fixed_tasks(images, ways, shots, count)
         self._embed(model, inference, images, known)
@@ -320,7 +357,7 @@ class Classification(Supervised):
         images: LabeledImages,
         known: dict[nn.Module, Tensor],
     ) -> None:
-        """Fill in the features of the backbones that stay as they are, each image seen once."""
+        """Compute the features of all images by the backbones that tasks do not change, once."""
         model.eval()
         backbones = {
             head.network.backbone
@@ -343,7 +380,7 @@ class Classification(Supervised):
         tasks: TaskIndices,
         known: dict[nn.Module, Tensor],
     ) -> Tensor:
-        """Logits [T, Q, N] of one head; features are computed once and all heads fitted at once."""
+        """Logits [T, Q, N] of one head, fitted on all tasks at once where features suffice."""
         device = self.domains.device
         if algorithm.needs_only_features:
             lookup = Network(PrecomputedFeatures(known[network.backbone]), network.head)
@@ -358,23 +395,8 @@ class Classification(Supervised):
         return torch.cat(outputs)
 
 
-def best_weights(heads: Mapping[str, Tensor], labels: Tensor) -> dict[str, float]:
-    """The convex combination of flows that is right most often; of those that tie, the most equal.
-
-    Args:
-        heads: probabilities [T, Q, N] by flow.
-        labels: [T, Q].
-    """
-    votes = torch.stack([*heads.values()], -1)
-    grid = simplex_grid(len(heads))
-    hits = torch.stack([((votes @ w).argmax(-1) == labels).float().mean() for w in grid])
-    best = grid[hits == hits.max()]
-    nearest = best[(best - 1 / len(heads)).square().sum(1).argmin()]
-    return dict(zip(heads, nearest.tolist(), strict=True))
-
-
 def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
-    """Tasks with their inputs, which are fetched by the numbers of all samples at once."""
+    """Tasks with their inputs, which ``fetch`` returns for the indices of all samples."""
     count, ways = tasks.support.shape[:2]
     parts = [part.flatten(1) for part in (tasks.support, tasks.query)]
     sizes = [part.shape[1] for part in parts]
@@ -387,19 +409,19 @@ def _episode(tasks: TaskIndices, fetch: Callable[[Tensor], Tensor]) -> Episode:
 
 
 def channel_statistics(parts: Sequence[LabeledImages]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the levels of each channel, [C] each, over some images.
+    """Mean and standard deviation of each channel, [C] each, for pixels from 0 to 1.
 
     Args:
-        parts: the images; of many, `STATISTICS_IMAGES` that are evenly spaced are taken.
+        parts: the images; of more than ``STATISTICS_IMAGES``, so many evenly spaced ones are taken.
     """
     domains = Domains(parts)
     count = min(len(domains.labels), STATISTICS_IMAGES)
     chosen = torch.linspace(0, len(domains.labels) - 1, count, dtype=torch.float64).round().long()
-    pixels, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
+    number, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
     for index in chosen.split(EMBED_BATCH):
-        levels = domains.fetch(index).double()
-        pixels += levels[:, 0].numel()
-        total = total + levels.sum((0, 2, 3))
-        squares = squares + levels.square().sum((0, 2, 3))
-    variance = (squares - total.square() / pixels) / (pixels - 1)
-    return (total / pixels / 255).float(), (variance.sqrt() / 255).float()
+        pixels = domains.fetch(index).double()
+        number += pixels[:, 0].numel()
+        total = total + pixels.sum((0, 2, 3))
+        squares = squares + pixels.square().sum((0, 2, 3))
+    variance = (squares - total.square() / number) / (number - 1)
+    return (total / number / 255).float(), (variance.sqrt() / 255).float()

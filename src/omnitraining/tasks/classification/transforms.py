@@ -63,6 +63,7 @@ class NoAugmentation(Augmentation):
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
+        """Keep the statistics."""
         self.mean, self.std = mean, std
 
     def train(self, images: Tensor, random: torch.Generator) -> Tensor:
@@ -105,6 +106,7 @@ class PhotoAugmentation(Augmentation):
         jitter: float = JITTER,
         normalization: tuple[Tensor, Tensor] | None = None,
     ) -> None:
+        """Check and keep the options."""
         if size < 1:
             raise InputError(f"size of the augmentation is {size}: it must be 1 or more")
         if not 0 <= jitter < 1:
@@ -241,6 +243,7 @@ class CustomAugmentation(UncroppedAugmentation):
         function: Callable[[Tensor], Tensor],
         normalization: tuple[Tensor, Tensor] | None = None,
     ) -> None:
+        """Switch flips and jitter off, which the function replaces."""
         super().__init__(size, flip=False, jitter=0.0, normalization=normalization)
         self.function = function
 
