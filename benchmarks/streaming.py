@@ -83,7 +83,7 @@ def rows(mapped: Photos, file: Path, backbone: nn.Module, rounds: int) -> list[R
         loss = ProtoNet().loss(ProtoNet().predict(network, episode), episode.query_y)
         (loss + network.backbone(batch.x).square().mean()).backward()
 
-    found: list[Row] = []
+    table: list[Row] = []
     for what, work, goal in (("a step", step, ">= 0.9"), ("its data alone", data, "")):
         seconds = _timed(work, mapped, memory, lambda: _drop(mapped, file), rounds)
         for clock, pairs in seconds.items():
@@ -91,8 +91,8 @@ def rows(mapped: Photos, file: Path, backbone: nn.Module, rounds: int) -> list[R
                 ratio = statistics.median(b / a for a, b in pairs)
                 a, b = (statistics.median(part) * 1e3 for part in zip(*pairs, strict=True))
                 case = f"Conv4, {SIDE} px, {what}, {state}, {clock} time"
-                found.append((WHAT, case, ratio, goal, f"{a:.3g} / {b:.3g}"))
-    return found
+                table.append((WHAT, case, ratio, goal, f"{a:.3g} / {b:.3g}"))
+    return table
 
 
 def _drop(mapped: Photos, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Decide which characters are classes, in which split, and which pass for one another.
+"""Choose the characters that are classes, their splits, and those that look alike.
 
 Writes ``glyphs.json`` and ``glyph_twins.json``.
 
@@ -137,8 +137,8 @@ def distances(characters: list[str]) -> Tensor:
 
 def choose() -> dict[str, dict[str, dict[str, str]]]:
     """Classes by script and split, and what was merged or dropped, by script and reason."""
-    found = {script: candidates(script) for script in SCRIPTS}
-    everyone = [character for script in SCRIPTS for character in found[script]] + [*DIGITS]
+    letters = {script: candidates(script) for script in SCRIPTS}
+    everyone = [character for script in SCRIPTS for character in letters[script]] + [*DIGITS]
     index = {character: place for place, character in enumerate(everyone)}
     table = distances(everyone).tolist()
 
@@ -151,9 +151,9 @@ def choose() -> dict[str, dict[str, dict[str, str]]]:
     for script in SCRIPTS:
         alike: dict[str, str] = {}
         digits, latin = [], []
-        for character in found[script]:
+        for character in letters[script]:
             if script != "latin" and (
-                character in HOMOGLYPHS or near(character, found["latin"], FOREIGN_ALIKE)
+                character in HOMOGLYPHS or near(character, letters["latin"], FOREIGN_ALIKE)
             ):
                 latin.append(character)
                 continue

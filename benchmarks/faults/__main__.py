@@ -1,8 +1,8 @@
-"""Kill runs, resume them, and count those that end otherwise: ``python -m benchmarks.faults``.
+"""Kill runs, resume them, and count those with other results: ``python -m benchmarks.faults``.
 
-Each life of a run is killed up to three times, once in each manner, in random order, and then goes
-on to its end; it is compared with a run of the same configuration that nothing disturbed. Counts
-are written to results/faults.json.
+Each run is killed up to three times, once in each manner, in random order, and then resumed to its
+end. It is compared with an undisturbed run of the same configuration. Counts are written to
+results/faults.json.
 """
 
 import json
@@ -32,11 +32,11 @@ KINDS: dict[str, tuple[Values, int]] = {
         16,
     ),
 }
-"""Configuration, and how often runs of it are killed."""
+"""Configuration, and number of kills."""
 
 
 def main() -> None:
-    """Kill, resume, compare, and write what was found."""
+    """Kill, resume, compare, and write the counts."""
     chance = random.Random(0)
     record: dict[str, Any] = {"kinds": {}}
     with tempfile.TemporaryDirectory() as place:
@@ -45,8 +45,8 @@ def main() -> None:
             print(f"{kind}: {record['kinds'][kind]}", flush=True)
         record["full disk"] = full_disk(KINDS["regression"][0], Path(place) / "disk")
         print(f"full disk: {record['full disk']}")
-    record["kills"] = sum(found["kills"] for found in record["kinds"].values())
-    record["differences"] = sum(found["runs that differ"] for found in record["kinds"].values())
+    record["kills"] = sum(counts["kills"] for counts in record["kinds"].values())
+    record["differences"] = sum(counts["runs that differ"] for counts in record["kinds"].values())
     record["provenance"] = provenance()
     path = Path(__file__).parents[2] / "results" / "faults.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
@@ -55,7 +55,14 @@ def main() -> None:
 
 
 def disturbed(values: Values, kills: int, place: Path, chance: random.Random) -> dict[str, Any]:
-    """Kill runs of a configuration so often, and compare each with an undisturbed one."""
+    """Kill runs of a configuration, and compare each with an undisturbed one.
+
+    Args:
+        values: the configuration.
+        kills: number of kills.
+        place: folder of the runs.
+        chance: source of random times and orders.
+    """
     whole = seconds_of(values, place / "whole")
     counts: Counter[str] = Counter()
     lives = differing = 0
@@ -66,44 +73,48 @@ def disturbed(values: Values, kills: int, place: Path, chance: random.Random) ->
             if counts.total() < kills and not (folder / "provenance.json").is_file():
                 counts[manner] += killed(values, folder, manner, at)
         killed(values, folder)
-        found = differences(place / "whole", folder)
-        if found:
-            print(f"{folder} differs: {found}", file=sys.stderr)
-        differing += bool(found)
+        names = differences(place / "whole", folder)
+        if names:
+            print(f"{folder} differs: {names}", file=sys.stderr)
+        differing += bool(names)
         lives += 1
         shutil.rmtree(folder)
     return {"kills": counts.total(), **counts, "runs": lives, "runs that differ": differing}
 
 
 def full_disk(values: Values, place: Path) -> dict[str, Any]:
-    """Train on a small disk of the kernel's, until it is full; then make room, and go on.
+    """Train on a small tmpfs until it is full; then make room, and resume.
 
     Without the right to mount one, nothing is measured.
+
+    Args:
+        values: the configuration.
+        place: folder to mount the disk at.
     """
     place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         return {"measured": False}
     try:
         train_run(parse(values), place.parent / "roomy")
-        told, intact, start = Counter[str](), 0, time.monotonic()
+        outcomes, intact, start = Counter[str](), 0, time.monotonic()
         for size in range(0, 250, 30):
             ballast, folder = place / "ballast", place / f"run{size}"
             ballast.write_bytes(bytes(1024 * (250 - size)))
             try:
                 train_run(parse(values), folder)
-                told["no error"] += 1
+                outcomes["no error"] += 1
             except InputError as error:
-                told["one line" if "No space left" in str(error) else "other words"] += 1
+                outcomes["one line" if "No space left" in str(error) else "other words"] += 1
             for which in ("last", "best"):
                 path = folder / f"{which}.safetensors"
                 intact += path.is_file() and load_checkpoint(path, {})["step"] > 0
             ballast.unlink()
             train_run(parse(values), folder, resume=folder.is_dir())
-            told["resumed to another end"] += bool(differences(place.parent / "roomy", folder))
+            outcomes["resumed to another end"] += bool(differences(place.parent / "roomy", folder))
             shutil.rmtree(folder)
         seconds = round(time.monotonic() - start)
-        return {"measured": True, **told, "checkpoints intact": intact, "seconds": seconds}
+        return {"measured": True, **outcomes, "checkpoints intact": intact, "seconds": seconds}
     finally:
         subprocess.run(["umount", str(place)], check=False)
 

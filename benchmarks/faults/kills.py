@@ -1,4 +1,4 @@
-"""Training in a process that is killed, at a random time or in the midst of writing a file."""
+"""Training in a process that is killed, at a random time or while it writes a file."""
 
 import csv
 import json
@@ -78,50 +78,50 @@ def _victim(values: dict[str, Any], folder: Path, manner: Manner | None, at: flo
 
 
 def seconds_of(values: dict[str, Any], folder: Path) -> float:
-    """How long a run takes that nothing disturbs."""
+    """Seconds that an undisturbed run takes."""
     start = time.monotonic()
     killed(values, folder)
     return time.monotonic() - start
 
 
 def differences(first: Path, second: Path, tasks: int = 20) -> list[str]:
-    """What differs between two runs, by name: nothing, if one is as good as the other.
+    """Names of the differences between two runs; none if they are equal.
 
     Compared are the weights, the teacher, the state of the optimizer and the facts of both
     checkpoints, all rows of metrics.csv, the configuration, and the results on test tasks.
 
     Args:
         first: folder of a run.
-        second: folder of another.
-        tasks: test tasks that both are judged on.
+        second: folder of another run.
+        tasks: number of test tasks.
     """
     torch.set_num_threads(1)
-    found = []
+    differing = []
     for which in ("last", "best"):
         one, other = (load_file(folder / f"{which}.safetensors") for folder in (first, second))
         names = one.keys() | other.keys()
         both = one.keys() & other.keys()
-        found += [f"{which}: {n}" for n in names if n not in both or not same(one[n], other[n])]
+        differing += [f"{which}: {n}" for n in names if n not in both or not same(one[n], other[n])]
         facts = [load_checkpoint(f / f"{which}.safetensors", {}) for f in (first, second)]
-        found += [
+        differing += [
             f"{which}: {n}"
             for n in facts[0]
             if not n.startswith("seconds") and facts[0][n] != facts[1][n]
         ]
     texts = [(folder / "config.yaml").read_text() for folder in (first, second)]
     rows = [[*csv.reader((f / "metrics.csv").read_text().splitlines())] for f in (first, second)]
-    results = [judged(folder, tasks) for folder in (first, second)]
+    results = [evaluation_of(folder, tasks) for folder in (first, second)]
     for name, (one_, other_) in {"config": texts, "metrics": rows, "evaluation": results}.items():
-        found += [name] * (one_ != other_)
-    return found
+        differing += [name] * (one_ != other_)
+    return differing
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are the same, bit by bit."""
+    """Whether two tensors are equal in type and in every bit."""
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def judged(folder: Path, tasks: int) -> Any:
+def evaluation_of(folder: Path, tasks: int) -> Any:
     """The evaluation of a run as JSON."""
     evaluate_run(Run(folder, trust=True), tasks, name="faults")
     return json.loads((folder / "evaluations" / "faults.json").read_text())

@@ -1,8 +1,8 @@
 """Fuzz every parser, guided by coverage: ``python -m benchmarks.fuzz [PARSER ...]``.
 
 Needs atheris, which is not among the dependencies of developers: pip install atheris. A parser may
-refuse what it gets by an `InputError` and by nothing else; any other exception stops it with the
-bytes that led there. Counts are written to results/fuzz.json.
+refuse its input only by an `InputError`; any other exception is a crash, whose input is printed.
+Counts are written to results/fuzz.json.
 """
 
 import json
@@ -28,16 +28,16 @@ def main() -> None:
     record = json.loads(PLACE.read_text()) if PLACE.is_file() else {"parsers": {}}
     failed = False
     for name in sys.argv[1:] or PARSERS:
-        record["parsers"][name] = found = fuzzed(name, PARSERS[name].executions)
-        failed |= found["crashes"] > 0
-        print(f"{name}: {found}", flush=True)
+        record["parsers"][name] = counts = fuzzed(name, PARSERS[name].executions)
+        failed |= counts["crashes"] > 0
+        print(f"{name}: {counts}", flush=True)
         record["atheris"], record["provenance"] = version("atheris"), provenance()
         PLACE.write_text(json.dumps(record, indent=1) + "\n")
     sys.exit(failed)
 
 
 def fuzzed(name: str, executions: int) -> dict[str, float]:
-    """Run one parser so often, unless it crashes before."""
+    """Counts of a fuzzer that runs one parser until it crashes, or ``executions`` times."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         options = [f"-runs={executions}", f"-max_len={LONGEST}", "-rss_limit_mb=3000", "-seed=1"]
@@ -62,7 +62,7 @@ def one(name: str, options: list[str]) -> None:
     """Fuzz one parser in this process."""
     import atheris
 
-    with atheris.instrument_imports(include=["omnitraining", "pickle", "csv"]):
+    with atheris.instrument_imports(include=["omnitraining", "pickletools", "csv"]):
         from benchmarks.fuzz.parsers import PARSERS
     from omnitraining.errors import InputError
 

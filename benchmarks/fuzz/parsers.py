@@ -1,4 +1,4 @@
-"""The parsers that read what a stranger may have written, each as a function of the bytes."""
+"""The parsers of untrusted files, each as a function of the bytes."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ from omnitraining.runs.run import Run, load_checkpoint, unique_tensors
 
 
 class Parser(NamedTuple):
-    """A parser, how often to run it, and what to start from."""
+    """A parser, its number of executions, and initial inputs."""
 
     read: Callable[[bytes], object]
     executions: int
@@ -42,7 +42,7 @@ class Parser(NamedTuple):
 
 @cache
 def place() -> Path:
-    """A folder in memory, with an image that lists can name."""
+    """A folder in memory, with an image for lists to name."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     Image.new("RGB", (4, 4)).save(folder / "a.png")
     return folder
@@ -70,39 +70,41 @@ def pickled(data: bytes) -> object:
 
 
 def configuration(data: bytes) -> object:
-    """What is read and checked before anything is made of it."""
+    """The checks of a configuration before anything is made of it."""
     values = read_yaml_strictly(written("config.yaml", data))
     return Check("config.yaml").plan(values, RunConfig)
 
 
 def own_configuration(data: bytes) -> object:
-    """What a user's own file is read to; what it names would be imported."""
+    """A user's own configuration, whose classes would be imported."""
     return read_yaml(written("own.yaml", data))
 
 
 def changed_configuration(data: bytes) -> object:
-    """A whole configuration in which the bytes say what is replaced by what."""
+    """A valid configuration with replacements that the bytes choose."""
     values = changed(yaml.safe_load(CONFIG), data)
     plan = Check("config.yaml").plan(values, RunConfig)
     return configuration(yaml.safe_dump(values).encode()), flat(plan)
 
 
 def changed_learner(data: bytes) -> object:
-    """A fitted learner in which the bytes say what is replaced by what; then it is asked."""
+    """Predictions of a fitted learner with replacements that the bytes choose."""
     number, data = (data[0] % 2 if data else 0), data[1:]
     text, tensors = fitted()[number]
     text, tensors = copy.deepcopy(text), dict(tensors)
     if data and data[0] % 4 == 0:
         change_tensor(tensors, data[1:5])
         data = data[5:]
-    made = load(written("x.learner", save(tensors, {"learner": json.dumps(changed(text, data))})))
-    return made.predict(np.zeros((1, 16, 16)) if number == 0 else [0.5])
+    learner = load(
+        written("x.learner", save(tensors, {"learner": json.dumps(changed(text, data))}))
+    )
+    return learner.predict(np.zeros((1, 16, 16)) if number == 0 else [0.5])
 
 
 @cache
 def fitted() -> tuple[tuple[Any, dict[str, Any]], ...]:
-    """Text and tensors of two small learners that were fitted: of images, and of curves."""
-    found = []
+    """Text and tensors of two small fitted learners: of images, and of curves."""
+    files = []
     for kind, fields, votes in (IMAGES, CURVES):
         learner = kind(
             TrainedModel.from_bytes(learner_of(*fields, votes=votes), "a learner", True)[0]
@@ -114,12 +116,12 @@ def fitted() -> tuple[tuple[Any, dict[str, Any]], ...]:
         learner.save(place() / "fitted")
         with safe_open(place() / "fitted", "pt") as file:
             text = json.loads(file.metadata()["learner"])
-        found.append((text, load_file(place() / "fitted")))
-    return tuple(found)
+        files.append((text, load_file(place() / "fitted")))
+    return tuple(files)
 
 
 def changed(values: Any, data: bytes) -> Any:
-    """Values with up to four of them replaced, added or taken away.
+    """Values of which up to four are replaced, added or removed.
 
     Args:
         values: nested dictionaries and lists, which are changed.
@@ -142,7 +144,7 @@ def changed(values: Any, data: bytes) -> Any:
 
 
 def _holders(values: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in nested values, as what holds it and its key."""
+    """Every position in nested values, as its container and its key."""
     for key in [*values] if isinstance(values, dict) else range(len(values)):
         yield values, key
         if isinstance(values[key], dict | list):
@@ -150,7 +152,7 @@ def _holders(values: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def change_tensor(tensors: dict[str, Any], data: bytes) -> None:
-    """One tensor of another type, shape or content."""
+    """Change type, shape or content of one tensor."""
     number, how = int.from_bytes(data[:2], "big"), data[2:]
     name = sorted(tensors)[number % len(tensors)]
     one, how = tensors[name], how[0] if how else 0
@@ -193,13 +195,13 @@ def dumped(value: Any, protocol: int) -> bytes:
 
 
 def bare_learner(config: object) -> bytes:
-    """A learner's file without weights; those of a real one would only slow the fuzzer down."""
+    """A learner's file without weights, which would only slow the fuzzer down."""
     text = {"version": 1, "name": "x", "config": config, "inputs": None, "votes": {}, "fit": {}}
     return save({"model.a": torch.zeros(2)}, {"learner": json.dumps(text)})
 
 
 def learner_of(config: Any, inputs: Any, votes: Any) -> bytes:
-    """A learner's file with the weights of a model that was not trained."""
+    """A learner's file with the weights of an untrained model."""
     model = run_config_of(config, "made", False).build()
     text = {"version": 1, "name": "x", "config": config, "inputs": inputs, "votes": votes}
     tensors = {f"model.{name}": one.clone() for name, one in unique_tensors(model).items()}
@@ -259,12 +261,12 @@ ODD: list[Any] = [
     {"class_path": "MetaOptNet"}, {"class_path": "MAML", "init_args": {"steps": 999}}, "GNN",
     {"class_path": "ViT", "init_args": {"image_size": 16, "patch": 1, "channels": 1}}, "RFS",
 ]  # fmt: skip
-"""What stands in the place of another value."""
+"""Replacements of values."""
 WORDS = ("class_path", "init_args", "x", "steps", "pre", "support.pre", "problem", "labels", "<<")
 
 
 def written_changes(count: int) -> list[bytes]:
-    """Changes to start from, by every odd value and at many places."""
+    """Initial inputs of the fuzzer: random changes."""
     random = np.random.default_rng(0)
     return [random.integers(0, 256, 9, np.uint8).tobytes() for _ in range(count)]
 

@@ -209,7 +209,11 @@ def test_damaged_images_can_be_left_out(changing: Path) -> None:
         assert len(photos(changing, skip_damaged=True).training[0].images) == 16
 
 
-def test_a_configuration_trains_on_photographs(data: Path, tmp_path: Path) -> None:
+def test_a_configuration_trains_on_photographs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+    monkeypatch.setattr("omnitraining.learner.calibration.VALIDATION_TASKS", 4)
     problem = {
         "class_path": "omnitraining.tasks.classification.photos.Photos",
         "init_args": {
@@ -223,10 +227,10 @@ def test_a_configuration_trains_on_photographs(data: Path, tmp_path: Path) -> No
         },
     }
     backbone = {"class_path": "Conv4", "init_args": {"channels": 3, "width": 4}}
-    asked = config(BLOBS, problem=problem, backbone=backbone)
-    run = train_run(asked, tmp_path / "run")
+    run_config = config(BLOBS, problem=problem, backbone=backbone)
+    run = train_run(run_config, tmp_path / "run")
     assert run.checkpoint("best").is_file()
-    assert instantiate(asked).problem.pre_outputs == 8
+    assert instantiate(run_config).problem.pre_outputs == 8
 
 
 # --- gray levels, rotations, sizes, augmentation ---

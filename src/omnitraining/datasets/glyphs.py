@@ -17,6 +17,7 @@ import json
 import math
 import zipfile
 from functools import cache as remember
+from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
@@ -153,6 +154,7 @@ def _file(face: str) -> Path:
     return Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
 
 
+@lru_cache(maxsize=2 * len(FACES))
 def draw(character: str, face: str) -> Image.Image | None:
     """A character in one typeface, white on black, cropped to its box; None if it is blank."""
     canvas = Image.new("L", (4 * FONT_PIXELS, 4 * FONT_PIXELS))
