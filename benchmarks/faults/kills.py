@@ -20,8 +20,9 @@ from omnitraining.runs.run import Run, load_checkpoint
 Manner = Literal["at a random time", "while a checkpoint is written", "before a file is renamed"]
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 
-_server = multiprocessing.get_context("forkserver")  # starts quickly, as torch is there already
-_server.set_forkserver_preload(["benchmarks.faults.kills", "tests.reference.tiny"])
+_server = multiprocessing.get_context("forkserver")  # starts quickly, with torch imported once
+# Every process with an optimizer would import torch._dynamo, which takes seconds.
+_server.set_forkserver_preload(["benchmarks.faults.kills", "tests.reference.tiny", "torch._dynamo"])
 
 
 def killed(
