@@ -1,6 +1,6 @@
-"""How much sooner two processes end a training step than one, with one thread each.
+"""Speed-up of a training step by two processes of one thread each.
 
-The step is the same: two share its mini-batch and queries, or its tasks.
+The step is the same: each of the two has a shard of its samples.
 ``python -m benchmarks.distributed FILE`` measures this alone and puts it into a record.
 """
 
@@ -60,7 +60,7 @@ def _work(folder: str, config: str) -> None:
     """What each process does; the first one writes how long a step takes."""
     from omnitraining import training
     from omnitraining.config.run_config import read_config
-    from omnitraining.distributed import joined
+    from omnitraining.distributed import process_group
     from omnitraining.experiments.running import train_run
 
     class Watch(training.Progress):
@@ -73,9 +73,9 @@ def _work(folder: str, config: str) -> None:
     steps = WARM + MEASURED
     length = ["--training.steps", str(steps), "--training.val_every", str(steps)]
     chosen = read_config(Path(config), [*length, "--training.threads", "1"])
-    with joined() as team:
+    with process_group() as context:
         train_run(chosen, Path(folder) / "run", progress=Watch())
-    if team.leads:
+    if context.is_main_process:
         (wall, cpu), (wall_end, cpu_end) = Watch.clocks[0], Watch.clocks[-1]
         seconds = [(wall_end - wall) / MEASURED, (cpu_end - cpu) / MEASURED]
         (Path(folder) / "seconds.json").write_text(json.dumps(seconds))

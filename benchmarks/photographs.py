@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,10 @@ from omnitraining.datasets.images import LabeledImages
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
+from omnitraining.stepper import Stepper, faster_precision
 from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from omnitraining.tasks.classification.transforms import PadCropAugmentation
-from omnitraining.teacher import Teacher
-from omnitraining.training import Training, faster_precision, update
+from omnitraining.training import Training
 
 SIDES = (32, 42, 84)
 CLASSES, IMAGES = 20, 100
@@ -54,22 +55,19 @@ class Steps:
     def __init__(self, problem: Classification, method: Method, bfloat16: bool) -> None:
         torch.manual_seed(0)
         parts = problem, Baseline(), ProtoNet(), OmniLoss(distill_weight=0.0), OmniNetOptions()
-        self.problem, self.bfloat16 = problem, bfloat16
-        self.model: Model = build_model(method, BACKBONES["Conv4-64"], *parts).train()
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = Teacher(self.model, self.model.loss.ema_decay)
-        self.optimizer = Training().make_optimizer(self.model)
+        self.model: Model = build_model(method, BACKBONES["Conv4-64"], *parts)
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if bfloat16 else "float32"
+        self.stepper = Stepper(
+            self.model, problem, Training(precision=precision), torch.device("cpu")
+        )
         self.number = 0
         self.seconds_of_data = 0.0
 
     def __call__(self) -> None:
         start = time.perf_counter()
-        random = torch.Generator().manual_seed(self.number)
-        samples = self.problem.samples(self.number, random, self.model)
+        samples = self.stepper.samples(self.number)
         self.seconds_of_data = time.perf_counter() - start
-        autocast = torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
-        model = self.model
-        update(model, model, self.teacher, self.optimizer, samples, self.number, autocast)
+        self.stepper.update(samples, self.number)
         self.number += 1
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +23,14 @@ from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.cli import main
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, parse
-from omnitraining.distributed import Team, is_started
+from omnitraining.distributed import DistributedContext, current_context, process_group
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
+from omnitraining.training import Training, check_distributed
 from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, metrics, same, tensors
 
 ROOT = Path(__file__).parents[1]
@@ -204,10 +206,10 @@ def test_what_is_reported_is_the_mean_over_processes(folder: Path) -> None:
 # --- shards ---
 
 
-def test_chance_is_of_the_step_and_the_process() -> None:
-    seeds = [Team(rank, 2).chance(step) for rank in (0, 1) for step in range(50)]
+def test_seeds_are_of_the_step_and_the_rank() -> None:
+    seeds = [DistributedContext(rank, 2).rank_seed(step) for rank in (0, 1) for step in range(50)]
     assert len({*seeds}) == 100 and seeds[:50] == [*range(50)]
-    assert all(0 <= Team(1, 2).chance(seed) < 2**32 for seed in (-1, 0, 2**40))
+    assert all(0 <= DistributedContext(1, 2).rank_seed(seed) < 2**32 for seed in (-1, 0, 2**40))
 
 
 @pytest.mark.parametrize("name", ["protonet", "sinusoids"])
@@ -277,19 +279,23 @@ def test_a_problem_that_does_not_say_what_is_split_is_for_one_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "optimizer", "line"),
+    ("options", "device", "line"),
     [
-        ("cpu", "trpo", "training.optimizer is 'trpo', which is for one process alone"),
-        ("mps", "sgd", "training.device is mps, where several processes cannot train"),
-        ("cuda:1", "sgd", "training.device names GPU 1 for every process"),
+        ({"optimizer": "trpo"}, "cpu", "training.optimizer 'trpo' is for one process"),
+        ({"patience": 2}, "cpu", "training.patience is for one process"),
+        ({"precision": "auto"}, "cpu", "training.precision 'auto' is for one process"),
+        ({}, "mps", "training.device is mps, where several processes cannot train"),
+        ({}, "cuda:1", "training.device names GPU 1 for every process"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(
-    device: str, optimizer: str, line: str
+    options: dict[str, Any], device: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Team().check(torch.device(device), optimizer)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    check_distributed(Training(**options), torch.device(device), DistributedContext())
+    check_distributed(Training(), torch.device("cuda:0"), DistributedContext(1, 2))
     with pytest.raises(InputError, match=line):
-        Team(1, 2).check(torch.device(device), optimizer)
+        check_distributed(Training(**options), torch.device(device), DistributedContext(1, 2))
 
 
 # --- starting ---
@@ -303,84 +309,82 @@ def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_moves_between_numbers_of_processes(waves: Path, tmp_path: Path) -> None:
-    """From two machines of one process to one, and back to two by variables as srun sets them."""
+    """From two processes of torchrun to one, and back to two by variables as srun sets them."""
     out, rest = tmp_path / "run", ["train", waves, "--out", tmp_path / "run"]
-    meeting = ["--nodes", 2, "--rendezvous", f"localhost:{free_port()}"]
-    said = ended([omni(*rest, *meeting) for _ in range(2)])
-    assert sorted(text.count("again: ") for text, _ in said) == [0, 1]
-    assert sorted(text.count("step 4, validation") for _, text in said) == [0, 1]
-    assert min(len(text) for _, text in said) == 0, "one process tells for all"
+    ((output, log),) = ended([omni(*rest, "--devices", 2)])
+    assert output.count("again: ") == 1 and log.count("step 4, validation") == 1
     assert json.loads((out / "provenance.json").read_text())["processes"] == 2
     assert main([*map(str, rest), "--resume", "--training.steps", "6"]) == 0
     assert json.loads((out / "provenance.json").read_text())["processes"] == 1
     slurm = {"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     words = [*rest, "--resume", "--training.steps", 8]
-    said = ended([omni(*words, SLURM_PROCID=r, SLURM_LOCALID=r, **slurm) for r in ("0", "1")])
-    assert "again: " in said[0][0] and said[1] == ("", "")
-    facts = load_checkpoint(Run(out).checkpoint("last"), {})
-    assert facts["step"] == 8 and "processes" not in facts
+    first, second = ended(
+        [omni(*words, SLURM_PROCID=r, SLURM_LOCALID=r, **slurm) for r in ("0", "1")]
+    )
+    assert "again: " in first[0] and second == ("", "")
+    state = load_checkpoint(Run(out).checkpoint("last"), {})
+    assert state["step"] == 8 and "processes" not in state
 
 
 def ended(processes: list["subprocess.Popen[str]"]) -> list[tuple[str, str]]:
-    """What each said on its two streams; none has failed."""
-    said = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(said), said
-    return said
+    """What each wrote to its two streams; none has failed."""
+    written = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(written), written
+    return written
 
 
 def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return str(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return str(free.getsockname()[1])
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["--devices", "0"], "--devices is 0: it must be 1 or more"),
-        (["--nodes", "0"], "--nodes is 0: it must be 1 or more"),
-        (["--nodes", "2"], "several machines must know where to meet: add --rendezvous HOST:PORT"),
+        (["--nodes", "2"], "--nodes and --rendezvous are gone: on each machine, run torchrun"),
     ],
 )
 def test_wrong_numbers_are_one_line(
     arguments: list[str], line: str, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(waves), "--out", str(tmp_path / "run"), *arguments]) == 2
-    assert line in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert line in (message := capsys.readouterr().err) and message.count("\n") == 1
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from omnitraining.distributed import launch
-
+def test_more_processes_than_gpus_are_refused(
+    waves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="--devices is 2, but GPUs on this machine are 1"):
-        launch([], torch.device("cuda"), 2)
+    assert main(["train", str(waves), "--devices", "2"]) == 2
+    assert "--devices is 2, but GPUs on this machine are 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("variables", "started"),
+    "variables",
     [
-        ({}, False),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, False),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, True),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # a batch script, without srun
-        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
-        ({"SLURM_STEP_NUM_TASKS": "2", "MASTER_ADDR": "localhost"}, True),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, None),
+        {},
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a batch script, without srun
+        {"SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_STEP_NUM_TASKS": "2"},
     ],
 )
-def test_who_is_one_of_several(
-    variables: Mapping[str, str], started: bool | None, monkeypatch: pytest.MonkeyPatch
+def test_one_process_joins_no_other_and_several_need_an_address(
+    variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    if started is not None:
-        assert is_started() is started
+    if variables == {"SLURM_STEP_NUM_TASKS": "2"}:
+        with pytest.raises(InputError, match="export MASTER_ADDR="), process_group():
+            pass
         return
-    with pytest.raises(InputError, match="export MASTER_ADDR="):
-        is_started()
+    with process_group() as context:
+        assert context == current_context() == DistributedContext()
 
 
 # --- failing ---
@@ -389,7 +393,6 @@ def test_who_is_one_of_several(
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ("input", "omni: the sensor is broken, in training step 2; the last good checkpoint"),
         ("nan", r"omni: (loss term l_pre|the gradient) became nan on the .* of training step 2"),
         ("killed", "omni: process 1 was ended by SIGKILL, which is mostly for lack of memory"),
     ],
@@ -403,24 +406,15 @@ def test_a_failure_of_one_ends_all_with_one_line(how: str, line: str, tmp_path: 
     config = tmp_path / "failing.yaml"
     config.write_text(yaml.safe_dump(values))
     process = omni("train", config, "--devices", 2, "--out", tmp_path / "run")
-    _, said = process.communicate(timeout=120)
-    lines = [words for words in said.splitlines() if "validation" not in words]
-    assert process.returncode == 2 and len(lines) == 1 and re.match(line, lines[0]), said
+    _, log = process.communicate(timeout=120)
+    lines = [text for text in log.splitlines() if "validation" not in text]
+    assert process.returncode == 2 and len(lines) == 1 and re.match(line, lines[0]), log
     assert load_checkpoint(tmp_path / "run" / "last.safetensors", {})["step"] == 2
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-@pytest.mark.parametrize(
-    ("end", "code", "lines"),
-    [
-        (signal.SIGINT, 130, ["omni: interrupted; a run goes on with --resume"]),
-        (signal.SIGKILL, -9, []),
-    ],
-)
-def test_processes_end_with_the_one_that_started_them(
-    end: signal.Signals, code: int, lines: list[str], waves: Path, tmp_path: Path
-) -> None:
+def test_an_interrupt_ends_all_processes(waves: Path, tmp_path: Path) -> None:
     length = ("--training.steps", 10**6, "--training.val_every", 100)
     process = omni("train", waves, "--devices", 2, "--out", tmp_path / "run", *length)
     deadline = time.monotonic() + 200
@@ -428,10 +422,9 @@ def test_processes_end_with_the_one_that_started_them(
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
-    process.send_signal(end)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert [line for line in said.splitlines() if "validation" not in line] == lines
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in children):
-        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = [text for text in log.splitlines() if "validation" not in text]
+    assert lines == ["omni: interrupted; a run goes on with --resume"]
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from omnitraining import training
+from omnitraining import stepper, training
 from omnitraining.batches import MiniBatch
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate
@@ -435,12 +435,12 @@ def test_the_faster_precision_is_taken(
         clock += 2.0 if (slow == "bfloat16") == enabled else 1.0
         return nullcontext()
 
-    monkeypatch.setattr(training.torch, "autocast", autocast)
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock)
+    monkeypatch.setattr(stepper.torch, "autocast", autocast)
+    monkeypatch.setattr(stepper.time, "perf_counter", lambda: clock)
     model = experiment.build()
     before = [parameter.clone() for parameter in model.parameters()]
     state = torch.get_rng_state()
-    found = training.faster_precision(model, experiment.problem, torch.device("cpu"))
+    found = stepper.faster_precision(model, experiment.problem, torch.device("cpu"))
     ratio = 2.0 if wanted == "bfloat16" else 0.5
     assert found == (wanted, f"a step in bfloat16 is {ratio:.2f} times as fast as in float32 here")
     assert torch.equal(torch.get_rng_state(), state)
@@ -450,7 +450,7 @@ def test_the_faster_precision_is_taken(
 def test_a_run_keeps_the_precision_it_was_begun_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "faster_precision", lambda *_: ("float32", "so it is"))
+    monkeypatch.setattr(stepper, "faster_precision", lambda *_: ("float32", "so it is"))
     notes: list[str] = []
     auto = config(SINUSOIDS, training={**EIGHT["training"], "precision": "auto"})
 
@@ -462,5 +462,5 @@ def test_a_run_keeps_the_precision_it_was_begun_in(
     assert notes == ["precision float32: so it is"] and facts(run)["precision"] == "float32"
     stated = train_run(config(SINUSOIDS, **EIGHT), tmp_path / "stated")
     assert same(tensors(run.checkpoint("last")), tensors(stated.checkpoint("last")))
-    monkeypatch.setattr(training, "faster_precision", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(stepper, "faster_precision", lambda *_: pytest.fail("asked again"))
     train_run(auto, run.path, resume=True)

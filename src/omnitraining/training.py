@@ -1,19 +1,17 @@
 """The one training loop, for every method and every kind of problem."""
 
-import copy
 import math
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
-from omnitraining import distributed
 from omnitraining.batches import StepData
+from omnitraining.distributed import DistributedContext, current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.model import Model
@@ -25,13 +23,13 @@ from omnitraining.runs.run import (
     load_checkpoint,
     peak_memory,
     save_checkpoint,
-    training_facts,
+    training_state,
 )
+from omnitraining.stepper import GRADIENT, Stepper
 from omnitraining.tasks.base import Problem
-from omnitraining.teacher import Teacher
 
-REPORT_EVERY = 50  # steps, but at least once an epoch
-GRADIENT = "gradient"  # beside the names of loss terms
+REPORT_EVERY = 50
+"""Steps between reports of losses; there is one at every validation too."""
 
 
 @dataclass(frozen=True)
@@ -120,16 +118,22 @@ class Training:
         """Learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / (self.steps - self.warmup)
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         decay = {
             "constant": 1.0,
             "linear": 1 - done,
             "cosine": (1 + math.cos(math.pi * done)) / 2,
-            "step": self.gamma ** sum(step / self.steps >= part for part in self.milestones),
+            "step": self.gamma
+            ** sum(step / max(1, self.steps) >= part for part in self.milestones),
         }
         return self.lr * decay[self.schedule]
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of a model's weights.
+
+        Raises:
+            InputError: it is TRPO, and the model is no policy.
+        """
         if self.optimizer == "sgd":
             return torch.optim.SGD(
                 model.parameters(),
@@ -145,36 +149,29 @@ class Training:
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
 
 
-@runtime_checkable
-class Scheduled(Protocol):
-    """A module that changes in the course of training, as `DropBlock` does."""
-
-    def at_step(self, step: int, steps: int) -> None:
-        """Called before each step; the state must depend on nothing else, for runs to resume.
-
-        Args:
-            step: the step to come, counted from 0.
-            steps: all steps of the training.
-        """
-
-
 class Progress:
     """Callbacks of a training; the default ignores them."""
 
-    def begins(self, done: int, steps: int, plan: str) -> None:
-        """Before the first step, with those that were done before, and what will be done."""
+    def begin(self, done: int, steps: int, plan: str) -> None:
+        """Called before the first step.
 
-    def moved(self, done: int, steps: int) -> None:
-        """After each step."""
+        Args:
+            done: steps made before, by a resumed run.
+            steps: steps of the training.
+            plan: what is trained and how, in a line.
+        """
+
+    def advance(self, done: int, steps: int) -> None:
+        """Called after each step."""
 
     def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
-        """After some steps, with the mean losses since the last call."""
+        """Called every `REPORT_EVERY` steps, with the mean losses since the last call."""
 
     def validated(self, done: int, score: float, best: float) -> None:
-        """After a validation."""
+        """Called after a validation."""
 
     def note(self, line: str) -> None:
-        """A choice that was made, or a reason to stop, in one line."""
+        """Called with a choice that was made, or a reason to stop, in one line."""
 
 
 def train(
@@ -186,21 +183,22 @@ def train(
     seed: int = 0,
     resume: bool = False,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Train a model into a run folder; the best checkpoint is the one to predict with.
 
-    The samples of a step depend only on the seed and the step, so a killed run resumes and ends
-    in the same weights. Processes that have joined (`omnitraining.distributed`) share every step.
+    The samples of a step depend only on the seed and the step, so an interrupted run resumes to
+    the same weights. Inside `omnitraining.distributed.process_group` each process trains on a
+    shard of every step.
 
     Args:
         model: from `build_model`; changed in place, and left at the last step.
-        problem: batches, episodes, validation.
-        training: how to optimize.
+        problem: source of samples and validation tasks.
+        training: length, optimizer, precision.
         inference: how to predict in validation.
-        run: where checkpoints and metrics go.
+        run: folder of checkpoints and metrics.
         seed: of the samples.
-        resume: go on from the last checkpoint.
-        progress: told of losses and scores.
+        resume: continue from the last checkpoint.
+        progress: receives losses and scores.
 
     Returns:
         Step and score of the best checkpoint, wall seconds (in all, and of the steps without
@@ -208,110 +206,183 @@ def train(
 
     Raises:
         InputError: a loss is not finite (the last good checkpoint stays), there is nothing to
-            resume from, or the processes cannot share what a step sees.
+            resume from, or several processes cannot split a step.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> from omnitraining import MAML, MLP, Inference, L2Regression, Run, Sinusoids, build_model
+        >>> problem = Sinusoids(waves=20, test_shots=(5,), test_steps=1)
+        >>> parts = problem, L2Regression(), MAML(task="regression")
+        >>> model = build_model("joint-training", lambda: MLP(hidden=(8,)), *parts)
+        >>> run = Run(mkdtemp(), create=True)
+        >>> train(model, problem, Training(steps=2, val_every=2), Inference(), run)["step"]
+        2
     """
-    if training.threads:
-        torch.set_num_threads(training.threads)
-    device, team = find_device(training.device), distributed.team()
-    team.check(device, training.optimizer)
-    if team.size > 1 and (training.patience or training.precision == "auto"):
-        raise InputError(
-            "training.patience and training.precision 'auto' need one process: leave them out, or "
-            "state the precision"
-        )
-    problem.shard(team.rank, team.size)
-    problem.to(device)
-    model.to(device)
-    if problem.example().dim() == 4:
-        # Twice as fast for convolutions on a CPU. torch's own signature lacks the argument.
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher, optimizer = Teacher(model, model.loss.ema_decay), training.make_optimizer(model)
-    modules: dict[str, nn.Module] = {"student": model, "teacher": teacher.model}
-    facts: dict[str, Any] = {
-        "step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0, "seconds_of_steps": 0.0
-    }  # fmt: skip
-    if resume:
-        last = run.checkpoint("last")
-        facts = training_facts(last, load_checkpoint(last, modules, optimizer))
-    scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
-    student = team.wrapped(model)
-    progress = progress if progress and team.leads else Progress()
-    progress.begins(facts["step"], training.steps, _plan(model, problem, training, device))
-    if training.precision != "auto":
-        facts["precision"] = training.precision
-    elif facts.get("precision") is None:  # a resumed run goes on in the precision it began with
-        facts["precision"], reason = faster_precision(model, problem, device)
-        progress.note(f"precision {facts['precision']}: {reason}")
-    model.train()
-    teacher.train()
-    start, before = time.monotonic(), facts["seconds"]
+    device, context = find_device(training.device), current_context()
+    check_distributed(training, device, context)
+    problem.shard(context.rank, context.world_size)
+    if progress is None or not context.is_main_process:
+        progress = Progress()
+    with cpu_threads(training.threads):
+        stepper = Stepper(model, problem, training, device, context)
+        checkpointer = Checkpointer(run, stepper, inference, progress)
+        if resume:
+            checkpointer.resume()
+        state = checkpointer.state
+        progress.begin(state["step"], training.steps, _plan(model, problem, training, device))
+        if stepper.precision == "auto":
+            reason = stepper.choose_precision()
+            progress.note(f"precision {stepper.precision}: {reason}")
+        state["precision"] = stepper.precision
+        with closing(Metrics(run, state["step"], silent=not context.is_main_process)) as metrics:
+            _loop(stepper, checkpointer, metrics, progress, seed)
+    return state | {"peak_mib": peak_memory()}
+
+
+def _loop(
+    stepper: Stepper, checkpointer: "Checkpointer", metrics: Metrics, progress: Progress, seed: int
+) -> None:
+    """The steps from the one that the state is at to the last."""
+    training, state = stepper.training, checkpointer.state
+    if training.steps == 0:
+        checkpointer.end_epoch(0, metrics)
+    if _is_exhausted(training, state):
+        return
     unreported: list[dict[str, Tensor]] = []  # terms of the steps since the last report
-    with closing(Metrics(run, facts["step"], silent=not team.leads)) as metrics:
-
-        def conclude_epoch(done: int) -> None:
-            _check_weights(model, done)
-            if not team.leads:
+    for step in range(state["step"], training.steps):
+        start = time.monotonic()
+        samples = _samples(stepper, step, seed)
+        unreported.append({**stepper.update(samples, step), **samples.report})
+        state["seconds_of_steps"] += time.monotonic() - start
+        done = step + 1
+        progress.advance(done, training.steps)
+        ends_epoch = done % training.val_every == 0 or done == training.steps
+        if done % REPORT_EVERY == 0 or ends_epoch:
+            means = stepper.context.all_reduce_mean(_means(unreported, done))
+            metrics.write(done, means)
+            progress.step(done, training.steps, means)
+            unreported = []
+        if ends_epoch:
+            checkpointer.end_epoch(done, metrics)
+            stepper.context.barrier()  # a failure in the next step must not cost this checkpoint
+            if _is_exhausted(training, state):
+                progress.note(_ended_early(training, state))
                 return
-            scores, logged = {}, {}
-            for name, judged in (("student", model), ("teacher", teacher.model)):
-                if inference.weights in (name, "best"):
-                    heads = problem.validation_scores(judged.eval(), inference)
-                    scores[name] = logged[f"validation_{name}"] = heads.pop(ENSEMBLE)
-                    logged |= {f"validation_{name}_{flow}": s for flow, s in heads.items()}
-            metrics.write(done, logged)
-            weights, score = max(scores.items(), key=lambda item: item[1])
-            if score > facts["best"]:
-                facts.update(best=score, best_step=done, best_weights=weights)
-            model.train()
-            teacher.train()
-            facts.update(step=done, seconds=before + time.monotonic() - start)
-            # The last one comes last: a run killed before it is as if this epoch had not been.
-            for which in ("best", "last") if facts["best_step"] == done else ("last",):
-                save_checkpoint(run.checkpoint(which), modules, optimizer, facts)
-            progress.validated(done, score, facts["best"])
 
-        if training.steps == 0:
-            conclude_epoch(0)
-        steps = range(facts["step"], training.steps)
-        for step in () if _is_exhausted(training, facts) else steps:
-            start_of_step = seed * 1_000_003 + step
-            random = torch.Generator().manual_seed(start_of_step)
-            torch.manual_seed(team.chance(start_of_step))  # dropout and the like
-            for group in optimizer.param_groups:
-                group["lr"] = training.lr_at(step)
-            for module in scheduled:
-                module.at_step(step, training.steps)
-            begun = time.monotonic()
-            samples = _samples(problem, model, random, step)
-            autocast = torch.autocast(
-                device.type, torch.bfloat16, enabled=facts["precision"] == "bfloat16"
-            )
-            terms = update(
-                student, model, teacher, optimizer, samples, step, autocast, training.clip
-            )
-            facts["seconds_of_steps"] = (
-                facts.get("seconds_of_steps", 0.0) + time.monotonic() - begun
-            )
-            unreported.append({**terms, **samples.report})
-            done = step + 1
-            progress.moved(done, training.steps)
-            ends_epoch = done % training.val_every == 0 or done == training.steps
-            if done % REPORT_EVERY == 0 or ends_epoch:
-                means = team.means(_means(unreported, done))
-                metrics.write(done, means)
-                progress.step(done, training.steps, means)
-                unreported = []
-            if ends_epoch:
-                conclude_epoch(done)
-                team.wait()  # a failure in the next step must not cost this checkpoint
-                if _is_exhausted(training, facts):
-                    progress.note(_ended_early(training, facts))
-                    break
-    return facts | {"peak_mib": peak_memory()}
+
+class Checkpointer:
+    """Validates a model in training, and keeps its last and its best checkpoint.
+
+    Args:
+        run: folder of the checkpoints.
+        stepper: with the model, its teacher and its optimizer.
+        inference: how to predict in validation.
+        progress: receives the scores.
+
+    Attributes:
+        state: plain values that checkpoints store beside the tensors: step, best_step, best (its
+            score), best_weights ("student" or "teacher"), precision, seconds, seconds_of_steps.
+    """
+
+    def __init__(
+        self, run: Run, stepper: Stepper, inference: Inference, progress: Progress
+    ) -> None:
+        self.run, self.stepper, self.inference, self.progress = run, stepper, inference, progress
+        self.modules: dict[str, Model] = {
+            "student": stepper.model,
+            "teacher": stepper.teacher.model,
+        }
+        self.state: dict[str, Any] = {
+            "step": 0, "best_step": 0, "best": -math.inf, "seconds": 0.0, "seconds_of_steps": 0.0
+        }  # fmt: skip
+        self._start = time.monotonic()
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint, in the precision that the run began with.
+
+        Raises:
+            InputError: there is none, or it is damaged or of another model.
+        """
+        last = self.run.checkpoint("last")
+        stored = load_checkpoint(last, {**self.modules}, self.stepper.optimizer)
+        self.state |= training_state(last, stored)
+        self._start = time.monotonic() - self.state["seconds"]
+        if self.stepper.precision == "auto":
+            self.stepper.precision = self.state.get("precision") or "auto"
+
+    def end_epoch(self, step: int, metrics: Metrics) -> None:
+        """Validate and write the checkpoints, if this is the main process.
+
+        Args:
+            step: steps made.
+            metrics: where the scores go.
+
+        Raises:
+            InputError: a weight is not finite, or a checkpoint cannot be written.
+        """
+        _check_weights(self.stepper.model, step)
+        if not self.stepper.context.is_main_process:
+            return
+        score, weights = self._validate(step, metrics)
+        if score > self.state["best"]:
+            self.state.update(best=score, best_step=step, best_weights=weights)
+        self.state.update(step=step, seconds=time.monotonic() - self._start)
+        # The last one comes last: a run killed before it is as if this epoch had not been.
+        for name in ("best", "last") if self.state["best_step"] == step else ("last",):
+            path = self.run.checkpoint(name)
+            save_checkpoint(path, self.modules, self.stepper.optimizer, self.state)
+        self.progress.validated(step, score, self.state["best"])
+
+    def _validate(self, step: int, metrics: Metrics) -> tuple[float, str]:
+        """The score of the student or the teacher, whichever `inference` takes, and its name."""
+        scores, logged = {}, {}
+        for name, model in self.modules.items():
+            if self.inference.weights in (name, "best"):
+                by_head = self.stepper.problem.validation_scores(model.eval(), self.inference)
+                scores[name] = logged[f"validation_{name}"] = by_head.pop(ENSEMBLE)
+                logged |= {f"validation_{name}_{flow}": s for flow, s in by_head.items()}
+        self.stepper.train_mode()
+        metrics.write(step, logged)
+        weights, score = max(scores.items(), key=lambda item: item[1])
+        return score, weights
+
+
+def check_distributed(
+    training: Training, device: torch.device, context: DistributedContext
+) -> None:
+    """Refuse what several processes cannot do.
+
+    Args:
+        training: the options.
+        device: that ``training.device`` names.
+        context: this process among those that train the model.
+
+    Raises:
+        InputError: an option is for one process, or the device is neither the CPU nor the GPU of
+            this process.
+    """
+    if context.world_size == 1:
+        return
+    for name, used in (
+        ("training.optimizer 'trpo'", training.optimizer == "trpo"),
+        ("training.patience", training.patience is not None),
+        ("training.precision 'auto'", training.precision == "auto"),
+    ):
+        if used:
+            raise InputError(f"{name} is for one process: change it, or train with one")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(
+            f"training.device is {device.type}, where several processes cannot train: set it to cpu"
+        )
+    if device.index is not None and device.index != torch.cuda.current_device():
+        raise InputError(
+            f"training.device names GPU {device.index} for every process: leave it at 'auto', and "
+            "each takes its own"
+        )
 
 
 def _plan(model: Model, problem: Problem, training: Training, device: torch.device) -> str:
-    """What training will do, in words."""
+    """The training in a line."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     return (
         f"{training.steps} steps on {device}, validation every {training.val_every}, "
@@ -319,108 +390,38 @@ def _plan(model: Model, problem: Problem, training: Training, device: torch.devi
     )
 
 
-def _is_exhausted(training: Training, facts: Mapping[str, Any]) -> bool:
+def _is_exhausted(training: Training, state: Mapping[str, Any]) -> bool:
     """Whether the last validations brought no new best score, as many as patience allows."""
-    since = facts["step"] - facts["best_step"]
+    since = state["step"] - state["best_step"]
     return training.patience is not None and since >= training.patience * training.val_every
 
 
-def _ended_early(training: Training, facts: Mapping[str, Any]) -> str:
+def _ended_early(training: Training, state: Mapping[str, Any]) -> str:
     return (
-        f"ended at step {facts['step']} of {training.steps}: no better validation score since step "
-        f"{facts['best_step']}, for {training.patience} validations (training.patience)"
+        f"ended at step {state['step']} of {training.steps}: no better validation score since step "
+        f"{state['best_step']}, for {training.patience} validations (training.patience)"
     )
 
 
-TRIAL_STEPS = 3  # timed ones of each precision, after one that is not timed
-PAYS = 1.1  # times as fast as float32 bfloat16 must be to be taken
-
-
-def faster_precision(model: Model, problem: Problem, device: torch.device) -> tuple[str, str]:
-    """The precision in which a step takes the least time here, and the reason in words.
-
-    A copy of the model is tried on the samples of step 0, in both precisions by turns; the model
-    and the run's random numbers stay as they are.
-
-    Args:
-        model: to be trained, on the device.
-        problem: its samples.
-        device: of both.
-    """
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        return "float32", "this GPU has no bfloat16"
-    tried = copy.deepcopy(model).train()
-    random = torch.Generator().manual_seed(0)
-    samples = problem.samples(0, random, tried)
-    seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    with torch.random.fork_rng():
-        for turn in range(TRIAL_STEPS + 1):
-            for precision, times in seconds.items():
-                start = time.perf_counter()
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                    terms = tried(samples.batch, samples.episode, joint=samples.joint)
-                terms["total"].backward()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                if turn:
-                    times.append(time.perf_counter() - start)
-                if precision == "bfloat16" and not terms["total"].isfinite():
-                    return "float32", "the loss is not finite in bfloat16"
-    ratio = min(seconds["float32"]) / min(seconds["bfloat16"])
-    reason = f"a step in bfloat16 is {ratio:.2f} times as fast as in float32 here"
-    return ("bfloat16" if ratio >= PAYS else "float32"), reason
-
-
-def _samples(problem: Problem, model: Model, random: torch.Generator, step: int) -> StepData:
+def _samples(stepper: Stepper, step: int, seed: int) -> StepData:
     try:
-        return problem.samples(step, random, model)
+        return stepper.samples(step, seed)
     except InputError as error:
         raise InputError(
             f"{error}, in training step {step}; the last good checkpoint is kept"
         ) from error
 
 
-def update(
-    student: nn.Module,
-    model: Model,
-    teacher: Teacher[Model],
-    optimizer: torch.optim.Optimizer,
-    samples: StepData,
-    step: int,
-    autocast: torch.autocast,
-    clip: float | None = None,
-) -> dict[str, Tensor]:
-    """One step of the optimizer and of the teacher.
-
-    ``student`` is the model, as it is called where processes share its gradients.
-
-    Returns:
-        The loss terms before it, and the greatest component of the gradient.
-    """
-    parts = samples.batch, samples.episode
-
-    def losses() -> dict[str, Tensor]:
-        with autocast:
-            terms: dict[str, Tensor] = student(*parts, teacher.model, step, samples.joint)
-        return terms
-
-    terms = losses()
-    if isinstance(optimizer, TRPO):
-        optimizer.step(
-            terms["total"],
-            lambda: losses()["total"],
-            lambda: model.outputs(*parts, joint=samples.joint),
-        )
-    else:
-        optimizer.zero_grad()
-        terms["total"].backward()
-        slopes = [p.grad for p in model.parameters() if p.grad is not None]
-        terms[GRADIENT] = get_total_norm(slopes, math.inf)
-        if clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-    teacher.update()
-    return {name: term.detach() for name, term in terms.items()}
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Inside, torch computes in so many CPU threads; in those that it has if None."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def find_device(name: str) -> torch.device:
@@ -463,9 +464,9 @@ def _means(steps: list[dict[str, Tensor]], done: int) -> dict[str, float]:
 
 
 def _first_bad(steps: list[dict[str, Tensor]], done: int) -> InputError:
-    """What was not finite first, and on which samples.
+    """The error that names the first term that is not finite, its step and its samples.
 
-    Whoever wants to see these can make them anew: they depend on the seed and the step alone.
+    The samples can be drawn again, since they depend on the seed and the step alone.
     """
     step, name, value = next(  # the total comes after its terms
         (step, name, term.item())

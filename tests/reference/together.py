@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from omnitraining import training
+from omnitraining import stepper
 from omnitraining.batches import MiniBatch
 from omnitraining.config.run_config import parse
-from omnitraining.distributed import joined, team
+from omnitraining.distributed import current_context, process_group
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
@@ -28,7 +28,7 @@ from omnitraining.teacher import Teacher
 
 
 class Plain(nn.Sequential):
-    """A backbone of images without norms, so that a share does not depend on the others."""
+    """A backbone of images without norms, so that a shard does not depend on the others."""
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(256, 8), nn.Tanh(), nn.Linear(8, 8))
@@ -43,7 +43,7 @@ class Failing(Sinusoids):
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         batch = super().minibatch(step, random)
-        if step != 2 or team().rank == 0:
+        if step != 2 or current_context().is_main_process:
             return batch
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -63,9 +63,9 @@ def main(folder: Path) -> None:
         return teachers[-1]
 
     students: list[Model] = []
-    training.Teacher = kept  # type: ignore[assignment, misc]
+    stepper.Teacher = kept  # type: ignore[assignment, misc]
     problem.VALIDATION_TASKS = 4
-    with joined() as all_of_us:
+    with process_group() as context:
         for name, values in json.loads((folder / "jobs.json").read_text()).items():
             resume = (folder / name).is_dir()
             run = train_run(parse(values), folder / name, resume=resume)
@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
                 for which, module in modules.items()
                 for key, tensor in unique_tensors(module).items()
             }
-            save_file(tensors, folder / f"{name}-{all_of_us.rank}.safetensors")
+            save_file(tensors, folder / f"{name}-{context.rank}.safetensors")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from omnitraining.omninet import plain
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
+from omnitraining.training import cpu_threads
 
 TRAINED, NEW = "trained classes", "new classes"
 STEPS = (0, 1, 10)
@@ -214,7 +215,8 @@ def tune_run(run: Run, tasks: int) -> Evaluation:
     problem = run_config.problem
     if not isinstance(problem, Classification):
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
-    evaluation = tuned(problem, run_config.ready(run), run_config.inference, tasks)
+    with cpu_threads(run_config.training.threads):
+        evaluation = tuned(problem, run_config.ready(run), run_config.inference, tasks)
     run.save_evaluation("tuned", evaluation)
     return evaluation
 

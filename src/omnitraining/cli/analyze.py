@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.learner.inputs import ImageInputs
     from omnitraining.runs.run import Run
     from omnitraining.tasks.classification.problem import Classification
+    from omnitraining.training import cpu_threads
 
     run = Run(options.run, trust=options.trust)
     run_config = load_run(run)
@@ -73,9 +74,10 @@ def main(arguments: list[str]) -> int:
         error=True,
     )
     minutes = MINUTES if options.tuned_tasks is None else None
-    found = transfer.measure(
-        problem, model, run_config.inference, own, options.tasks, tuned_tasks, minutes
-    )
+    with cpu_threads(run_config.training.threads):
+        found = transfer.measure(
+            problem, model, run_config.inference, own, options.tasks, tuned_tasks, minutes
+        )
     show(evaluation_table(f"{run.name}, frozen", found.frozen))
     if found.tuned.cells:
         show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))

@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.reinforcement.half_cheetah import HalfCheetah
     from omnitraining.tasks.reinforcement.navigation import Navigation
     from omnitraining.tasks.reinforcement.problem import Reinforcement
+    from omnitraining.training import cpu_threads
 
     run = Run(options.run, trust=options.trust)
     run_config = load_run(run)
@@ -53,13 +54,16 @@ def main(arguments: list[str]) -> int:
     steps = problem.test_steps if options.steps is None else options.steps
     if not 1 <= steps <= problem.test_steps:
         raise InputError(f"--steps is {steps}: it must be from 1 to {problem.test_steps}")
-    flow = options.flow or problem.best_flow(model, run_config.inference, steps)
-    drawn = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
-    if isinstance(problem.environment, HalfCheetah):
-        picture = cheetah_strip.draw(*drawn, options.task)
-    elif kind == ".gif":
-        raise InputError(f"--out is {options.out}: paths of Navigation do not move; give a .png")
-    else:
-        picture = navigation_paths.draw(*drawn)
+    with cpu_threads(run_config.training.threads):
+        flow = options.flow or problem.best_flow(model, run_config.inference, steps)
+        drawn = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
+        if isinstance(problem.environment, HalfCheetah):
+            picture = cheetah_strip.draw(*drawn, options.task)
+        elif kind == ".gif":
+            raise InputError(
+                f"--out is {options.out}: paths of Navigation do not move; give a .png"
+            )
+        else:
+            picture = navigation_paths.draw(*drawn)
     say(f"picture: {picture}")
     return 0

@@ -32,7 +32,7 @@ from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_mo
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.runs import run_data
 from omnitraining.runs.places import settled, settled_plan
-from omnitraining.runs.run import Run, load_checkpoint, training_facts
+from omnitraining.runs.run import Run, load_checkpoint, training_state
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.blueprint import BLUEPRINT, FORMERLY, Blueprint
 from omnitraining.training import Training, find_device
@@ -126,12 +126,12 @@ class RunConfig:
             InputError: the checkpoint is missing, damaged or of another model; or the run is not
                 trusted, and its model would take more than it should.
         """
-        facts = training_facts(run.checkpoint("best"))
-        if "best_weights" not in facts:
+        state = training_state(run.checkpoint("best"))
+        if "best_weights" not in state:
             raise InputError(f"checkpoint {run.checkpoint('best')} is damaged: no best_weights")
         alone = replace(self, teacher_run=None, start_from=None)
         model = alone.build() if run.trust else alone.bounded(run.checkpoint("best"))
-        load_checkpoint(run.checkpoint("best"), {facts["best_weights"]: model})
+        load_checkpoint(run.checkpoint("best"), {state["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
 
     def bounded(self, stored: Path | int, source: str = "") -> Model:
@@ -155,12 +155,10 @@ class RunConfig:
     def ready(self, run: Run) -> Model:
         """The trained model of a run, with all that judging it needs.
 
-        The data must have the classes of the training. The threads are those of training, since
-        their number changes how sums are rounded, and the problem is on the model's device.
+        The data must have the classes of the training; the problem is moved to the model's device.
+        Use it inside `cpu_threads`: the number of threads changes how sums are rounded.
         """
         run_data.check(run, self.problem)
-        if self.training.threads:
-            torch.set_num_threads(self.training.threads)
         self.problem.to(find_device(self.training.device))
         return self.load(run)
 

@@ -77,7 +77,7 @@ class TrainingDisplay(training.Progress):
         if self.bar is not None:
             self.bar.stop()
 
-    def begins(self, done: int, steps: int, plan: str) -> None:
+    def begin(self, done: int, steps: int, plan: str) -> None:
         self.pace, self.first = Pace(), done
         self.note(f"step {done}, {plan}" if done else plan)
 
@@ -88,7 +88,7 @@ class TrainingDisplay(training.Progress):
         else:
             self.bar.console.print(text)
 
-    def moved(self, done: int, steps: int) -> None:
+    def advance(self, done: int, steps: int) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=done, total=steps)
         elif self.pace.is_due():

@@ -9,7 +9,6 @@ import torch
 import yaml
 from jsonargparse import Namespace
 
-from omnitraining import distributed
 from omnitraining.config.run_config import (
     RunConfig,
     config_of,
@@ -20,6 +19,7 @@ from omnitraining.config.run_config import (
     plan_of,
 )
 from omnitraining.config.trust import Check, flat
+from omnitraining.distributed import current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation
 from omnitraining.learner.trained import calibrate_run
@@ -27,9 +27,15 @@ from omnitraining.model import Model
 from omnitraining.runs import run_data
 from omnitraining.runs.compute import multiply_adds
 from omnitraining.runs.places import as_texts, relative, settled
-from omnitraining.runs.run import Run, provenance, training_facts
+from omnitraining.runs.run import Run, provenance, training_state
 from omnitraining.tasks.base import Problem
-from omnitraining.training import Progress, find_device, train
+from omnitraining.training import (
+    Progress,
+    check_distributed,
+    cpu_threads,
+    find_device,
+    train,
+)
 
 RESUMABLE = ("training.steps", "training.val_every", "training.device", "training.threads")
 """Fields that may change when a run is resumed: how long and where, not what."""
@@ -60,14 +66,14 @@ def train_run(
             configuration does not fit.
     """
     _check_folder(folder, resume)
-    team = distributed.team()
-    if not team.leads:
-        team.wait()  # so that none finds what process 0 writes
+    context = current_context()
+    if not context.is_main_process:
+        context.barrier()  # so that none finds what process 0 writes
         return _train(config, folder, resume, progress, trust, changed_data)
     # Wrong input shall leave no trace: a folder that is made here is removed if nothing is in it.
     with _made(folder), Run(folder, create=True).only_writer():
         _check_folder(folder, resume)  # another process may have made it
-        team.wait()
+        context.barrier()
         return _train(config, folder, resume, progress, trust, changed_data)
 
 
@@ -104,9 +110,9 @@ def _train(
     """Train into a folder that no other process writes to."""
     config = settled(config, Path())
     run_config = instantiate(config)
-    device, team = find_device(run_config.training.device), distributed.team()
-    team.check(device, run_config.training.optimizer)
-    run_config.problem.shard(team.rank, team.size)
+    device, context = find_device(run_config.training.device), current_context()
+    check_distributed(run_config.training, device, context)
+    run_config.problem.shard(context.rank, context.world_size)
     model = run_config.build(trust)
     _try_out(run_config, model)
     changes: tuple[str, ...] = ()
@@ -115,7 +121,7 @@ def _train(
         _check_unchanged(Run(folder), config)
     started = resume and run.checkpoint("last").is_file()
     if started:
-        done = training_facts(run.checkpoint("last"))["step"]
+        done = training_state(run.checkpoint("last"))["step"]
         if done > run_config.training.steps:
             raise InputError(
                 f"training.steps is {run_config.training.steps}, but {folder} is at step {done}: "
@@ -123,23 +129,24 @@ def _train(
             )
         found = run_data.check(run, run_config.problem, goes_on=True, accept=changed_data)
         changes = tuple(f"before step {done + 1}: {change}" for change in found)
-    cost = multiply_adds(model, run_config.problem, device) if team.leads else None
-    team.wait()  # so that none has read what process 0 writes now
-    if team.leads:
+    cost = multiply_adds(model, run_config.problem, device) if context.is_main_process else None
+    context.barrier()  # so that none has read what process 0 writes now
+    if context.is_main_process:
         _write_origin(run, config, run_config.problem, changes)
-    facts = train(
-        model,
-        run_config.problem,
-        run_config.training,
-        run_config.inference,
-        run,
-        run_config.seed,
-        started,
-        progress,
-    )
-    if team.leads:
-        run.write_json("provenance.json", provenance() | facts | {"multiply_adds": cost})
-        _calibrate(run, run_config)
+    with cpu_threads(run_config.training.threads):
+        state = train(
+            model,
+            run_config.problem,
+            run_config.training,
+            run_config.inference,
+            run,
+            run_config.seed,
+            started,
+            progress,
+        )
+        if context.is_main_process:
+            run.write_json("provenance.json", provenance() | state | {"multiply_adds": cost})
+            _calibrate(run, run_config)
     return run
 
 
@@ -253,7 +260,8 @@ def judged(run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()) -> E
     tasks = problem.test_tasks if tasks is None else tasks
     if not 2 <= tasks <= problem.test_tasks:
         raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
-    model = run_config.ready(run)  # which moves the data to the device
-    if shots:
-        problem = problem.with_test_shots(shots)
-    return problem.evaluate(model, run_config.inference, tasks)
+    with cpu_threads(run_config.training.threads):
+        model = run_config.ready(run)  # which moves the data to the device
+        if shots:
+            problem = problem.with_test_shots(shots)
+        return problem.evaluate(model, run_config.inference, tasks)

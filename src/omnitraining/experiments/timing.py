@@ -12,9 +12,9 @@ from rich.table import Table
 from omnitraining.config.run_config import instantiate
 from omnitraining.experiments.jobs import Job
 from omnitraining.runs.compute import multiply_adds
+from omnitraining.stepper import Stepper
 from omnitraining.tasks.base import Problem
-from omnitraining.teacher import Teacher
-from omnitraining.training import faster_precision, find_device, update
+from omnitraining.training import cpu_threads, find_device
 
 UNTIMED = 2
 """Steps of each row before the first one that is timed: they fill caches and choose kernels."""
@@ -67,7 +67,12 @@ def step_costs(
                 times.append(taken)
         show(number + 1)
     return [
-        StepCost(each.multiply_adds, statistics.median(times), each.precision, each.steps)
+        StepCost(
+            each.multiply_adds,
+            statistics.median(times),
+            each.stepper.precision,
+            each.training.steps,
+        )
         for each, times in zip(steps, seconds, strict=True)
     ]
 
@@ -100,43 +105,22 @@ class _Steps:
     """Training steps of one job."""
 
     def __init__(self, job: Job, problem: Problem | None) -> None:
-        # What a network starts from changes its weights, not its cost, and may not be trained yet.
-        run_config = replace(instantiate(job.config), start_from=None)
-        self.training = run_config.training
-        if self.training.threads:
-            torch.set_num_threads(self.training.threads)
-        self.device = find_device(self.training.device)
-        self.problem = problem or run_config.problem
-        self.problem.to(self.device)
-        self.model = run_config.build(job.trust).to(self.device).train()
-        if self.problem.example().dim() == 4:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.multiply_adds = multiply_adds(self.model, self.problem, self.device)
-        self.precision: str = self.training.precision
-        if self.precision == "auto":
-            self.precision = faster_precision(self.model, self.problem, self.device)[0]
-        self.teacher = Teacher(self.model, self.model.loss.ema_decay)
-        self.optimizer = self.training.make_optimizer(self.model)
-        self.steps = self.training.steps
+        # The network that a run starts from changes its weights, not its cost, and may be missing.
+        config = replace(instantiate(job.config), start_from=None)
+        self.problem, self.training = problem or config.problem, config.training
+        self.device = find_device(config.training.device)
+        with cpu_threads(self.training.threads):
+            model = config.build(job.trust)
+            self.stepper = Stepper(model, self.problem, self.training, self.device)
+            self.multiply_adds = multiply_adds(model, self.problem, self.device)
+            if self.stepper.precision == "auto":
+                self.stepper.choose_precision()
 
     def step(self, number: int) -> float:
         """Make a step; returns its seconds."""
-        random = torch.Generator().manual_seed(number)
-        start = time.perf_counter()
-        samples = self.problem.samples(number, random, self.model)
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
-        update(
-            self.model,
-            self.model,
-            self.teacher,
-            self.optimizer,
-            samples,
-            number,
-            autocast,
-            self.training.clip,
-        )
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - start
+        with cpu_threads(self.training.threads):
+            start = time.perf_counter()
+            self.stepper.step(number)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            return time.perf_counter() - start

@@ -44,7 +44,7 @@ from omnitraining.model import Model
 from omnitraining.omninet import plain
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs import run_data
-from omnitraining.runs.run import Run, training_facts, unique_tensors
+from omnitraining.runs.run import Run, training_state, unique_tensors
 from omnitraining.tasks.blueprint import BLUEPRINT
 from omnitraining.tasks.classification.problem import Classification
 from omnitraining.tasks.regression.sinusoids import Sinusoids
@@ -400,5 +400,5 @@ def _kept_calibration(run: Run, model: Model) -> Calibration | None:
 
 
 def _best(run: Run) -> dict[str, Any]:
-    facts = training_facts(run.checkpoint("best"))
-    return {name: facts[name] for name in ("best_step", "best_weights")}
+    state = training_state(run.checkpoint("best"))
+    return {name: state[name] for name in ("best_step", "best_weights")}

@@ -35,7 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from omnitraining.distributed import team
+from omnitraining.distributed import current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation
 from omnitraining.io.files import atomic_path, locked, remove_parts
@@ -131,13 +131,13 @@ class Run:
         if not path.is_file():
             raise InputError(f"run {self.path} is not trained: go on with --resume")
         try:
-            facts = json.loads(path.read_text("utf-8"))
-            _check_facts(facts, {"best": _number, "best_step": _count, "seconds": _duration})
+            values = json.loads(path.read_text("utf-8"))
+            _check_values(values, {"best": _number, "best_step": _count, "seconds": _duration})
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({error}): training with --resume writes it again"
             ) from error
-        return dict(facts)
+        return dict(values)
 
     def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
         self.write_text(f"evaluations/{name}.json", json.dumps(evaluation.as_json()))
@@ -256,38 +256,41 @@ def _weights(value: Any) -> bool:
     return value in ("student", "teacher")
 
 
-FACTS = {"step": _count, "best_step": _count, "best": _number, "seconds": _duration}
-"""Facts of a checkpoint that a training has written, and what they must be."""
+STATE = {"step": _count, "best_step": _count, "best": _number, "seconds": _duration}
+"""What a training stores in a checkpoint beside the tensors, and a check of each value."""
 
 
-def training_facts(path: Path, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The facts of a checkpoint that a training has written, checked.
+def training_state(path: Path, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The state of a training that a checkpoint holds beside the tensors, checked.
 
     Args:
         path: of the checkpoint.
-        facts: what `load_checkpoint` has returned of it, if that was called before.
+        stored: what `load_checkpoint` has returned for it, if that was called before.
 
     Raises:
-        InputError: they are missing or damaged.
+        InputError: a value is missing or damaged.
     """
-    facts = load_checkpoint(path, {}) if facts is None else facts
-    # What has never been validated as better than nothing has no best weights.
-    best = {} if facts.get("best") == -math.inf else {"best_weights": _weights}
+    stored = load_checkpoint(path, {}) if stored is None else stored
+    # Without a best score there are no best weights.
+    best = {} if stored.get("best") == -math.inf else {"best_weights": _weights}
     try:
-        _check_facts(facts, {**FACTS, **best})
+        _check_values(stored, {**STATE, **best})
     except ValueError as error:
         raise InputError(f"checkpoint {path} is damaged: {error}") from error
-    return dict(facts)
+    return dict(stored)
 
 
-def _check_facts(facts: Any, wanted: Mapping[str, Callable[[Any], bool]]) -> None:
-    """Raise a ValueError that names what is missing or is not what it must be."""
-    if not isinstance(facts, dict):
-        raise ValueError(f"it holds a {type(facts).__name__}")
-    for name, is_sound in wanted.items():
-        if name not in facts or not is_sound(facts[name]):
-            raise ValueError(f"{name} is {facts[name]!r:.50}" if name in facts else f"no {name}")
+def _check_values(values: Any, checks: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Raise a ValueError that names the first value that is missing or wrong."""
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds a {type(values).__name__}")
+    for name, is_sound in checks.items():
+        if name not in values or not is_sound(values[name]):
+            raise ValueError(f"{name} is {values[name]!r:.50}" if name in values else f"no {name}")
 
+
+STORED_STATE = "facts"
+"""Key of the state in the metadata of a checkpoint."""
 
 OF_OPTIMIZERS = ("optimizer", "optimiser")
 """Prefix of an optimizer's tensors, and the one that version 0.1 gave them."""
@@ -297,9 +300,15 @@ def save_checkpoint(
     path: Path,
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-    facts: Mapping[str, Any],
+    state: Mapping[str, Any],
 ) -> None:
-    """Write modules, optimizer state and plain facts as one safetensors file, atomically.
+    """Write modules, optimizer and the state of a training as one safetensors file, atomically.
+
+    Args:
+        path: of the file.
+        modules: by the prefix of their tensors' names; a tensor that flows share is stored once.
+        optimizer: of their weights.
+        state: plain values, stored as JSON in the metadata.
 
     Raises:
         InputError: it cannot be written, as on a full disk; the checkpoint before stays.
@@ -308,18 +317,24 @@ def save_checkpoint(
     for prefix, module in modules.items():
         for name, tensor in unique_tensors(module).items():
             tensors[f"{prefix}.{name}"] = tensor.detach().contiguous().cpu().clone()
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value.contiguous().cpu().clone()
     with _replaced(path) as part:
-        save_file(tensors, part, metadata={"facts": json.dumps(facts)})
+        save_file(tensors, part, metadata={STORED_STATE: json.dumps(state)})
 
 
 def load_checkpoint(
     path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer | None = None
 ) -> dict[str, Any]:
-    """Restore what `save_checkpoint` wrote; returns the facts.
+    """Restore what `save_checkpoint` wrote; returns the state.
+
+    Args:
+        path: of the file.
+        modules: restored in place, by prefix; without any, and without an optimizer, no tensor is
+            read.
+        optimizer: restored in place.
 
     Raises:
         InputError: the file is missing, damaged, or of another model.
@@ -328,7 +343,7 @@ def load_checkpoint(
         raise InputError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
+            state = json.loads((file.metadata() or {})[STORED_STATE])
             wanted = modules or optimizer is not None
             names = file.keys() if wanted else ()
             tensors = {name: file.get_tensor(name) for name in names}
@@ -336,8 +351,8 @@ def load_checkpoint(
         raise InputError(f"{path} is not a checkpoint of a run: it lacks {error}") from error
     except (SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"checkpoint {path} is truncated or damaged: {error}") from error
-    if not isinstance(facts, dict):
-        raise InputError(f"checkpoint {path} is damaged: its facts are a {type(facts).__name__}")
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path} is damaged: its facts are a {type(state).__name__}")
     for prefix, module in modules.items():
         for name, tensor in unique_tensors(module).items():
             stored = tensors.get(f"{prefix}.{name}")
@@ -355,7 +370,7 @@ def load_checkpoint(
                 "version does not have: train it with the version that wrote it"
             )
         _restore(optimizer, tensors, path)
-    return facts
+    return state
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -401,7 +416,7 @@ def provenance() -> dict[str, Any]:
         "machine": _machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": team().size,
+        "processes": current_context().world_size,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
