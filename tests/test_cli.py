@@ -225,7 +225,7 @@ def test_an_interrupted_command_ends_in_code_130(
     monkeypatch.setattr(Sinusoids, "validation_scores", stop)
     assert main(["train", str(waves), "--out", str(tmp_path / "run")]) == 130
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "omni: interrupted; a run goes on with --resume"
+    assert lines[-1] == "omni: interrupted; continue a run with --resume"
 
 
 def test_evaluate_takes_shots_tasks_and_a_file(run: Path, tmp_path: Path, says: Says) -> None:
@@ -586,7 +586,7 @@ def test_what_cannot_be_written_is_shown(
         raise InputError("cannot write it: Read-only file system")
 
     monkeypatch.setattr(Run, "save_evaluation", refuse)
-    with pytest.warns(UserWarning, match="not kept in the run: cannot write it"):
+    with pytest.warns(UserWarning, match="not stored in the run: cannot write it"):
         assert main(["evaluate", str(run), "--tasks", "2", "--json", str(tmp_path / "a")]) == 0
     assert "5-shot, 1 step" in capsys.readouterr().out
     cells = json.loads((tmp_path / "a").read_text())["cells"]

@@ -426,5 +426,5 @@ def test_an_interrupt_ends_all_processes(waves: Path, tmp_path: Path) -> None:
     _, log = process.communicate(timeout=60)
     assert process.returncode == 130
     lines = [text for text in log.splitlines() if "validation" not in text]
-    assert lines == ["omni: interrupted; a run goes on with --resume"]
+    assert lines == ["omni: interrupted; continue a run with --resume"]
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)

@@ -336,9 +336,11 @@ def test_a_class_that_moves_between_splits_is_refused(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     for line in lines:
-        assert "omni: the classes are not those that run" in line and "of own-" in line
+        assert (
+            "omni: the classes differ from those in the training of" in line and "of own-" in line
+        )
         assert "'zebra' of own-" in line or "is in own-" in line
-    with pytest.raises(InputError, match="the classes are not those"):
+    with pytest.raises(InputError, match="the classes differ from those"):
         evaluate_run(Run(project / "run"))
 
 
@@ -358,13 +360,11 @@ def test_changed_files_are_refused_to_go_on_with_and_warned_of_elsewhere(
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         words = f"some of the 8 images of {held!r} of own-train"
     assert train(project, "--resume") == 2
-    line = f"omni: the files are not those that run {run} was trained on: {words}; put them back, "
-    assert capsys.readouterr().err == (
-        f"{line}or go on all the same with --resume --changed-data\n"
-    )
-    with pytest.warns(UserWarning, match="the files are not those that run"):
+    line = f"omni: the files differ from those in the training of {run}: {words}; restore them, "
+    assert capsys.readouterr().err == (f"{line}or continue with --resume --changed-data\n")
+    with pytest.warns(UserWarning, match="the files differ from those in the training"):
         evaluate_run(Run(run))
-    with pytest.warns(UserWarning, match="the files are not those that run"):
+    with pytest.warns(UserWarning, match="the files differ from those in the training"):
         assert train(project, "--resume", "--changed-data", "--training.steps", "4") == 0
     assert json.loads((run / "data.json").read_text())["changes"] == [f"before step 3: {words}"]
 
@@ -374,9 +374,9 @@ def test_runs_of_earlier_versions_are_judged_with_a_warning(
 ) -> None:
     monkeypatch.chdir(project)
     (project / "run" / "data.json").unlink()
-    with pytest.warns(UserWarning, match="does not say what data it was trained on"):
+    with pytest.warns(UserWarning, match="has no description of its data"):
         evaluate_run(Run(project / "run"))
-    with pytest.warns(UserWarning, match="does not say what data it was trained on"):
+    with pytest.warns(UserWarning, match="has no description of its data"):
         assert train(project, "--resume") == 0
     assert (project / "run" / "data.json").is_file()
 

@@ -31,7 +31,7 @@ TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that train one model.
+    """Rank of this process, and number of the processes that train one model.
 
     Args:
         rank: number of this process, from 0.

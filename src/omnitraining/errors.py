@@ -1,15 +1,18 @@
-"""The error a user can mend, in one line that says how; and what is worth a warning."""
+"""Errors with a message for users, and warnings."""
 
 
 class InputError(ValueError):
-    """Wrong input. The command line prints its message as one line and exits with code 2."""
+    """Wrong input; the message names it and the way out in one line.
+
+    The command line prints the message and exits with code 2.
+    """
 
 
 class CalibrationWarning(UserWarning):
-    """A learner was fitted on images that are unlike those its calibration was measured on."""
+    """A learner is fitted on images that differ from those of its calibration."""
 
 
 def described(error: BaseException) -> str:
-    """An error of other code in one line: its type, and the first line of what it says."""
+    """An error of other code in one line: its type and the first line of its message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

@@ -1,6 +1,6 @@
-"""Distances and losses in float32, also where the backbone computes in half precision.
+"""Distances and losses in float32, also under autocast to half precision.
 
-Differences of large numbers, as in squared distances, have no correct digit left in bfloat16.
+Differences of large numbers, as in squared distances, have no correct digit in bfloat16.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor, in float32 if it was in half precision."""
+    """The tensor [...], in float32 if it is in half precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -31,32 +31,30 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value.device.type for value in args if isinstance(value, Tensor))
-        if not torch.is_autocast_enabled(
-            device
-        ):  # as in an export, which cannot trace what follows
-            return function(*args, **kwargs)
+        if not torch.is_autocast_enabled(device):
+            return function(*args, **kwargs)  # an export cannot trace autocast
         with torch.autocast(device, enabled=False):
             return function(*map(full, args), **kwargs)
 
     return run
 
 
-_switching, _inside, _found = Lock(), 0, torch.float32
+_lock, _inside, _dtype_before = Lock(), 0, torch.float32
 
 
 @contextmanager
 def float32_on_cpu() -> Iterator[None]:
-    """New tensors are float32 and on the CPU in here, whatever torch's defaults are.
+    """Inside, new tensors are float32 and on the CPU by default.
 
-    The default type is that of all threads: the first to come changes it, the last puts it back.
-    The default device is that of one thread; where it is the CPU, nothing is done, for a device in
-    force makes each call of torch slower.
+    The default dtype is global: the first thread to enter changes it, the last one to leave
+    restores it. The default device is per thread; it is set only if it is not the CPU, since each
+    call of torch is slower with one set.
     """
-    global _inside, _found
-    with _switching:
+    global _inside, _dtype_before
+    with _lock:
         if _inside == 0:
-            _found = torch.get_default_dtype()
-            if _found != torch.float32:
+            _dtype_before = torch.get_default_dtype()
+            if _dtype_before != torch.float32:
                 torch.set_default_dtype(torch.float32)
         _inside += 1
     try:
@@ -66,7 +64,7 @@ def float32_on_cpu() -> Iterator[None]:
             with torch.device("cpu"):
                 yield
     finally:
-        with _switching:
+        with _lock:
             _inside -= 1
-            if _inside == 0 and _found != torch.float32:
-                torch.set_default_dtype(_found)
+            if _inside == 0 and _dtype_before != torch.float32:
+                torch.set_default_dtype(_dtype_before)

@@ -35,6 +35,7 @@ class GradientStep:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
+        """Keep the optimizer."""
         self.optimizer, self.clip = optimizer, clip
 
     def __call__(self, losses: Callable[[], Terms], outputs: Callable[[], Terms]) -> Terms:
@@ -59,6 +60,7 @@ class TrustRegionStep:
     """
 
     def __init__(self, optimizer: TRPO) -> None:
+        """Keep the optimizer."""
         self.optimizer = optimizer
 
     def __call__(self, losses: Callable[[], Terms], outputs: Callable[[], Terms]) -> Terms:
@@ -89,7 +91,7 @@ class Stepper:
         problem: source of the samples; moved to the device.
         training: optimizer, schedule and precision.
         device: to train on.
-        context: this process among those that train the model.
+        context: rank and number of processes.
 
     Attributes:
         model: as given, in training mode, with channels last in memory if inputs are images.
@@ -106,6 +108,7 @@ class Stepper:
         device: torch.device,
         context: DistributedContext = DistributedContext(),  # noqa: B008
     ) -> None:
+        """Move model and problem to the device, and make teacher and optimizer."""
         self.model, self.problem, self.training = model, problem, training
         self.device, self.context = device, context
         problem.to(device)

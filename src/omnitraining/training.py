@@ -1,4 +1,4 @@
-"""The one training loop, for every method and every kind of problem."""
+"""The training loop, for every method and every kind of problem."""
 
 import math
 import time
@@ -34,7 +34,7 @@ REPORT_EVERY = 50
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how to optimize.
+    """Length, optimizer, schedule, precision and device of a training.
 
     Args:
         steps: optimizer steps; each sees one mini-batch and one episode. 0 evaluates the
@@ -58,6 +58,14 @@ class Training:
             trial before the first step finds it faster, as on GPUs and processors with AMX.
         device: ``"auto"`` takes the GPU where there is one; or torch's name, as ``"cuda:1"``.
         threads: CPU threads; torch's choice if not given.
+
+    Raises:
+        InputError: a value is out of its range.
+
+    Examples:
+        >>> training = Training(steps=100, lr=0.1, schedule="linear", warmup=10)
+        >>> training.lr_at(9), training.lr_at(55)
+        (0.1, 0.05)
     """
 
     steps: int = 3000
@@ -287,6 +295,7 @@ class Checkpointer:
     def __init__(
         self, run: Run, stepper: Stepper, inference: Inference, progress: Progress
     ) -> None:
+        """Start with the state of an untrained model."""
         self.run, self.stepper, self.inference, self.progress = run, stepper, inference, progress
         self.modules: dict[str, Model] = {
             "student": stepper.model,
@@ -355,7 +364,7 @@ def check_distributed(
     Args:
         training: the options.
         device: that ``training.device`` names.
-        context: this process among those that train the model.
+        context: rank and number of processes.
 
     Raises:
         InputError: an option is for one process, or the device is neither the CPU nor the GPU of
@@ -414,7 +423,7 @@ def _samples(stepper: Stepper, step: int, seed: int) -> StepData:
 
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
-    """Inside, torch computes in so many CPU threads; in those that it has if None."""
+    """Set the number of CPU threads of torch inside, if it is given, and restore it."""
     before = torch.get_num_threads()
     if number is not None:
         torch.set_num_threads(number)

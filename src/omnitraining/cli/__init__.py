@@ -1,9 +1,10 @@
-"""The command line: parses, calls the library, prints. Wrong input ends in one line and code 2."""
+"""The command line. Wrong input ends with one line on stderr and exit code 2."""
 
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
@@ -11,31 +12,31 @@ from omnitraining.errors import InputError
 from omnitraining.io.terminal import one_line, say, streams
 
 BROKEN_PIPE = 141
-"""Exit code of programs that end because nobody reads on, as in ``| head``: 128 and SIGPIPE."""
+"""Exit code where the reader of a pipe ends, as in ``| head``: 128 + SIGPIPE."""
 
 COMMANDS = {
     "train": "train a model from a configuration file into a run folder",
     "evaluate": "evaluate a run on the fixed test episodes",
     "compare": "table of several runs, with paired differences from the first",
-    "reproduce": "run a whole experiment: train, judge, table, figure",
+    "reproduce": "run a whole experiment: train, evaluate, table, figure",
     "sweep": "train a configuration with all combinations of some values",
-    "tune": "search options by validation tasks alone, for any method",
+    "tune": "search options of any method on validation tasks",
     "report": "write a report: records beside the paper, with verdicts",
     "adapt": "learn new classes from a few images of each, into a file",
     "predict": "label images by the classes that 'omni adapt' learned",
     "export": "write a flow or a fitted predictor for use without this library",
     "demo": "interactive few-shot demo in the browser",
-    "attention": "draw where the flows of models look",
-    "analyze": "judge every flow on your own images: which to use, and why",
-    "watch": "draw what a policy does before and after adaptation",
+    "attention": "draw attention maps of the flows of models",
+    "analyze": "evaluate every flow on your own images, and recommend one",
+    "watch": "draw trajectories of a policy before and after adaptation",
     "data": "check a data set on disk, or decode its images ahead of training",
-    "list": "what there is: experiments, algorithms, backbones, problems",
+    "list": "list experiments, algorithms, backbones, problems",
     "doctor": "check this installation and machine",
 }
 
 
 FORMERLY = {"analyse": "analyze"}
-"""Today's name of a command, by its former one."""
+"""Current names of renamed commands."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,9 +48,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 for wrong input, or 130 if interrupted."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"
     try:
-        with streams():
+        with streams(), _one_line_warnings():
             # Not list(...): the command of that name is a module of this package.
             return _run([*(sys.argv[1:] if arguments is None else arguments)])
     except BrokenPipeError:
@@ -62,8 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"omni: {one_line(words)}", error=True)
         return 2
     except KeyboardInterrupt:
-        say("omni: interrupted; a run goes on with --resume", error=True)
+        say("omni: interrupted; continue a run with --resume", error=True)
         return 130
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _run(arguments: list[str]) -> int:
@@ -72,7 +82,7 @@ def _run(arguments: list[str]) -> int:
         description="Omni-Training: few-shot learning by pre-training and meta-training at once.",
         epilog="commands:\n" + "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="omni COMMAND [OPTIONS]   ('omni COMMAND --help' says which)",
+        usage="omni COMMAND [OPTIONS]   (see 'omni COMMAND --help')",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
@@ -104,38 +114,39 @@ def command_parser(command: str, epilog: str = "") -> argparse.ArgumentParser:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The option to run what a model names: commands that load one have it."""
+    """Add ``--trust`` to a command that loads a model."""
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let the model name classes from outside omnitraining, as a backbone of your own; "
-        "they are run, so trust whoever made it",
+        help="allow classes from outside omnitraining, as a backbone of your own; loading the "
+        "model runs their code",
     )
 
 
 def add_trust_in_named_runs(parser: argparse.ArgumentParser) -> None:
-    """The option to run what other runs name: commands that train have it."""
+    """Add ``--trust`` to a command that trains, and may load other runs."""
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="let the runs of start_from and teacher_run use classes from outside omnitraining",
+        help="allow classes from outside omnitraining in the runs of start_from and teacher_run: "
+        "loading them runs their code",
     )
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Where runs are done: commands that make several have these options."""
+    """Add ``--launcher`` and ``--request`` to a command that makes several runs."""
     parser.add_argument(
         "--launcher",
         choices=("processes", "slurm", "local"),
         default="processes",
         help="processes of this machine (default); jobs of Slurm, by submitit; or submitit's "
-        "stand-in for it on this machine, to try it out",
+        "local executor, for a trial on this machine",
     )
     parser.add_argument(
         "--request",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="what each run asks of the scheduler, by submitit's names: timeout_min=240 "
-        "gpus_per_node=1 cpus_per_task=4 mem_gb=16 slurm_partition=gpu ...",
+        help="resources of each run, by submitit's names: timeout_min=240 gpus_per_node=1 "
+        "cpus_per_task=4 mem_gb=16 slurm_partition=gpu ...",
     )

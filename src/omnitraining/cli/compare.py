@@ -1,4 +1,4 @@
-"""``omni compare``: runs side by side."""
+"""``omni compare``: a table of several runs."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from omnitraining.cli import command_parser
 
 
 def main(arguments: list[str]) -> int:
-    """Show the scores of runs, and differences from the first, task by task."""
+    """Print the scores of runs, and paired differences from the first."""
     parser = command_parser(
-        "compare", "Runs must have been judged on the same tasks (omni evaluate RUN)."
+        "compare", "Evaluate the runs on the same tasks before (omni evaluate RUN)."
     )
     parser.add_argument(
         "runs", type=Path, nargs="+", help="run folders; the first is the reference"

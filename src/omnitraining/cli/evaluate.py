@@ -1,4 +1,4 @@
-"""``omni evaluate``: a run on the fixed test tasks."""
+"""``omni evaluate``: results of a run on the fixed test tasks."""
 
 import json
 import warnings
@@ -10,7 +10,7 @@ from omnitraining.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate a run, and show and keep the result."""
+    """Evaluate a run, print the results and store them in the run."""
     parser = command_parser("evaluate")
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
@@ -28,12 +28,12 @@ def main(arguments: list[str]) -> int:
 
     run = Run(options.run, trust=options.trust)
     name = "test" if not options.shots and options.tasks is None else "custom"
-    evaluation = running.judged(run, options.tasks, tuple(options.shots))
+    evaluation = running.compute_evaluation(run, options.tasks, tuple(options.shots))
     show(evaluation_table(run.name, evaluation))
     try:
         run.save_evaluation(name, evaluation)
-    except InputError as error:  # a read-only run
-        warnings.warn(f"the result is not kept in the run: {error}", stacklevel=1)
+    except InputError as error:  # the run is read-only
+        warnings.warn(f"the result is not stored in the run: {error}", stacklevel=1)
     if options.json:
         options.json.write_text(json.dumps(asdict(evaluation)), "utf-8")
     return 0

@@ -11,7 +11,7 @@ from omnitraining.cli import command_parser
 
 
 def main(arguments: list[str]) -> int:
-    """Show experiments, configurations, algorithms, backbones and problems."""
+    """Print the lists."""
     command_parser("list").parse_args(arguments)
 
     from omnitraining.experiments.display import show

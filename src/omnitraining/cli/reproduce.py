@@ -1,4 +1,4 @@
-"""``omni reproduce``: a table or figure of the paper, or what stands for it here."""
+"""``omni reproduce``: a table or figure of the paper, or its counterpart on shipped data."""
 
 from pathlib import Path
 
@@ -6,21 +6,24 @@ from omnitraining.cli import command_parser
 
 
 def main(arguments: list[str]) -> int:
-    """Train, judge and draw whatever is not there yet."""
+    """Train, evaluate and draw what is missing."""
     parser = command_parser(
         "reproduce",
-        "Runs that are there already are kept, and broken ones resumed, so a command\n"
-        "that was stopped goes on when given again.",
+        "Finished runs are kept and unfinished ones resumed: repeat an interrupted command to\n"
+        "continue it.",
     )
     parser.add_argument("name", help="experiment, as 'omni list' names it")
     parser.add_argument("--out", type=Path, help="folder of runs and results (default: runs/NAME)")
     parser.add_argument(
-        "--smoke", action="store_true", help="a tiny variant that only shows it runs"
+        "--smoke", action="store_true", help="a tiny variant, as a test that it runs"
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds (default: the experiment's)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="train only these rows")
     parser.add_argument(
-        "--settings", nargs="+", metavar="NAME", help="train only in these, as table2 on cub"
+        "--settings",
+        nargs="+",
+        metavar="NAME",
+        help="train only on these data sets, as cub",
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of data sets, as DIR/cub ('omni data')"
@@ -35,7 +38,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--cost",
         action="store_true",
-        help="train nothing: time a training step of every row, by turns, for the record",
+        help="no training: time the training steps of all rows, for the record",
     )
     options = parser.parse_args(arguments)
 

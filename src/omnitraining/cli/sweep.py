@@ -1,4 +1,4 @@
-"""``omni sweep``: one configuration with every combination of some values, for every seed."""
+"""``omni sweep``: a configuration with every combination of given values and seeds."""
 
 import shlex
 from pathlib import Path
@@ -9,13 +9,13 @@ from omnitraining.io.terminal import say
 
 
 def main(arguments: list[str]) -> int:
-    """Train and judge all combinations; exit code 1 if a run failed."""
+    """Train and evaluate all combinations; returns 1 if a run failed."""
     parser = command_parser(
         "sweep",
         "Every field of the configuration takes values separated by commas, as in\n"
         "  omni sweep glyphs.yaml --loss.distill_weight 0,1,3 --seeds 0,1 --out sweep\n"
-        "Runs that are there already are kept and broken ones resumed, so a command that was\n"
-        "stopped goes on when given again. A run that fails leaves the others alone.",
+        "Finished runs are kept and unfinished ones resumed: repeat an interrupted command to\n"
+        "continue it. If a run fails, the others continue.",
     )
     parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
     parser.add_argument("--seeds", metavar="N,N,...", help="(default: that of the configuration)")
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         "--jobs",
         type=int,
         help="runs at a time, each with one thread (default: one per core; 1 on a GPU; all on a "
-        "cluster, with the cores that it gives them)",
+        "cluster, each with the cores of its job)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     add_launcher(parser)
@@ -40,11 +40,11 @@ def main(arguments: list[str]) -> int:
     values = {field: grid.listed(text) for field, text in fields.items()}
     combinations = grid.combinations(options.config, values)
     seeds = sweeping.read_seeds(options.seeds, combinations[0].values["seed"])
-    several = [*combinations[0].varied] or ["seeds"]
+    varied = [*combinations[0].varied] or ["seeds"]
     command = ["omni", "sweep", str(options.config), *rest]
-    facts = {
+    description = {
         "experiment": options.out.absolute().name,
-        "title": f"Sweep of {', '.join(several)} in {options.config.stem}",
+        "title": f"Sweep of {', '.join(varied)} in {options.config.stem}",
         "paper": "no counterpart",
         "command": shlex.join([*command, *(["--seeds", options.seeds] if options.seeds else [])]),
     }
@@ -52,9 +52,9 @@ def main(arguments: list[str]) -> int:
     if processes is None and options.launcher == "processes":
         processes = jobs.default_processes(combinations[0].values["training"]["device"])
     launch = cluster.launcher(options.launcher, processes, options.out, options.request)
-    failures = sweeping.sweep(combinations, seeds, options.out, launch, facts, options.trust)
+    failures = sweeping.sweep(combinations, seeds, options.out, launch, description, options.trust)
     for name, reason in failures.items():
         say(f"failed: {name}: {reason}", error=True)
     if failures:
-        say("the same command tries them again", error=True)
+        say("repeat the command to try them again", error=True)
     return int(bool(failures))

@@ -22,19 +22,19 @@ def main(arguments: list[str]) -> int:
         "train",
         "Every field of the configuration is an option too, as in\n"
         "  omni train glyphs.yaml --training.steps 500 --loss.distill_weight 1 --seed 2\n"
-        "--recipe paper takes over all choices of the paper: lambda, heads, metric, optimizer.\n"
+        "--recipe paper sets all choices of the paper: lambda, heads, metric, optimizer.\n"
         "Print them all with: omni train CONFIG --fields\n"
-        "With other classes, those have other fields: omni train CONFIG --backbone ViT --fields\n"
+        "Other classes have other fields: omni train CONFIG --backbone ViT --fields\n"
         "Several processes train one model if torchrun or srun starts them:\n"
         "  torchrun --nproc-per-node 2 -m omnitraining train CONFIG",
     )
     parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
     parser.add_argument(
         "--changed-data",
         action="store_true",
-        help="with --resume: go on although files of the data have changed",
+        help="with --resume: continue although files of the data have changed",
     )
     parser.add_argument("--fields", action="store_true", help="print all fields and exit")
     parser.add_argument(
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     if not context.is_main_process:
         return 0
     say(f"{run.name}: evaluating it on the test tasks", error=True)
-    evaluation = running.judged(run)
+    evaluation = running.compute_evaluation(run)
     show(evaluation_table(run.name, evaluation))
     run.save_evaluation("test", evaluation)
     say(f"run: {folder}   again: omni evaluate {folder}")

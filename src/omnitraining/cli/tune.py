@@ -1,4 +1,4 @@
-"""``omni tune``: options that do best on validation tasks, within a number of trials."""
+"""``omni tune``: a search for the options with the best validation score."""
 
 import shlex
 from pathlib import Path
@@ -9,21 +9,21 @@ from omnitraining.io.terminal import say
 
 
 def main(arguments: list[str]) -> int:
-    """Search, and write the best configuration; exit code 1 if every trial failed."""
+    """Search, and write the best configuration; returns 1 if every trial failed."""
     parser = command_parser(
         "tune",
-        "What is tuned stands in a section of the configuration,\n"
+        "The options to tune are a section of the configuration,\n"
         "  tune: {training.lr: {low: 0.001, high: 0.01, log: true}, loss.distill_weight: [0, 3]}\n"
-        "or on the command line, where one value is a field that stays as it is:\n"
+        "or given on the command line, where a single value is fixed:\n"
         "  omni tune glyphs.yaml --training.lr log:0.0001..0.01 --loss.distill_weight 0,1,3 \\\n"
         "    --training.steps 300 --out tuned\n"
-        "Trials are judged by validation tasks alone. To give rivals the same care, tune each\n"
-        "with as many trials and steps, as with --method pre-training. A search that was stopped\n"
-        "goes on when given again, and one with more --trials goes further.",
+        "Trials are compared on validation tasks alone. For a fair comparison of methods, tune\n"
+        "each with the same trials and steps, as with --method pre-training. To continue a\n"
+        "search, repeat the command, with more --trials if it has ended.",
     )
     parser.add_argument("config", type=Path, help="YAML file; see 'omni list' for shipped ones")
     parser.add_argument(
-        "--trials", type=int, default=20, help="in all, failed ones included (default: 20)"
+        "--trials", type=int, default=20, help="in total, with failed ones (default: 20)"
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="trials at a time, each with one thread (default: 1)"

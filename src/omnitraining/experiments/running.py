@@ -54,11 +54,11 @@ def train_run(
     Args:
         config: the caller's own; the classes that it names are run.
         folder: of the run.
-        resume: go on with the run that is there.
+        resume: continue the run in the folder.
         progress: told of losses and scores.
         trust: whether other runs that it names, as ``start``, may run classes from outside this
             library.
-        changed_data: go on although files of the data have changed.
+        changed_data: continue although files of the data have changed.
 
     Raises:
         InputError: the folder already holds a run and ``resume`` is not set, or the other way
@@ -127,7 +127,7 @@ def _train(
                 f"training.steps is {run_config.training.steps}, but {folder} is at step {done}: "
                 "it must be that or more"
             )
-        found = run_data.check(run, run_config.problem, goes_on=True, accept=changed_data)
+        found = run_data.check(run, run_config.problem, resuming=True, accept=changed_data)
         changes = tuple(f"before step {done + 1}: {change}" for change in found)
     cost = multiply_adds(model, run_config.problem, device) if context.is_main_process else None
     context.barrier()  # so that none has read what process 0 writes now
@@ -248,12 +248,14 @@ def evaluate_run(
     Raises:
         InputError: the run cannot be judged, or the result cannot be written.
     """
-    evaluation = judged(run, tasks, shots)
+    evaluation = compute_evaluation(run, tasks, shots)
     run.save_evaluation(name, evaluation)
     return evaluation
 
 
-def judged(run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()) -> Evaluation:
+def compute_evaluation(
+    run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()
+) -> Evaluation:
     """The same without keeping the result, as of a run that may only be read."""
     run_config = load_run(run)
     problem = run_config.problem

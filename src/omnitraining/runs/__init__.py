@@ -1,1 +1,1 @@
-"""Run folders: what a training leaves behind."""
+"""Run folders: configuration, checkpoints, metrics and results of a training."""

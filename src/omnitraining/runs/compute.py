@@ -1,7 +1,7 @@
-"""What a training step costs: multiply-adds counted, so that methods compare at equal cost.
+"""Multiply-adds of a training step, to compare methods at equal compute.
 
-Steps are no measure of cost: a step of Omni-Training passes its samples through more networks than
-a step of any of its rivals.
+The number of steps does not measure compute: a step of Omni-Training passes its samples through
+more networks than a step of a baseline.
 """
 
 import copy
@@ -23,16 +23,16 @@ def multiply_adds(
 ) -> int | None:
     """Multiply-adds of convolutions and matrix products in one training step, both passes.
 
-    Those of the teacher's forward pass count where it is used, and of the inner loop of MAML.
-    Norms, activations and the augmentation do not: they are a hundredth of a convolutional step.
+    The teacher's forward pass, if it is used, and the inner loop of MAML count. Norms, activations
+    and the augmentation do not: they are about 1 % of a convolutional step.
 
     Args:
-        model: to be trained; it is copied.
-        problem: whose samples it is trained on.
-        device: on which one step is made, as that of the training.
+        model: to be trained; a copy makes the step.
+        problem: source of the samples.
+        device: of the training.
 
     Returns:
-        The count for the samples of step 0, or None where samples come from acting, whose cost is
+        The count for the samples of step 0, or None in reinforcement learning, where the cost is
         in the environment.
     """
     if not isinstance(problem, Supervised):
@@ -52,8 +52,8 @@ def multiply_adds(
 class _Counter(TorchDispatchMode):
     """Sums torch's own operation counts, a multiplication and an addition each being one.
 
-    torch's FlopCounterMode does the same per module, by hooks that the inner loop of MAML, which
-    differentiates within the forward pass, does not allow.
+    torch's FlopCounterMode counts per module, by hooks that fail in the inner loop of MAML, which
+    differentiates within the forward pass.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Where the paths of a configuration lead: beside its file, so that a folder can be moved whole.
+"""Paths in configurations, relative to the configuration file, so that a folder can be moved.
 
-A path that is not absolute is looked for beside the configuration file; and in the current folder,
-if it is there and not beside the file. The configuration of a run has its paths relative to the
-run's folder, unless they have nothing but the root in common.
+A relative path is resolved against the folder of the configuration file, and against the current
+folder if it exists only there. The configuration of a run has paths relative to the run folder,
+unless the two share nothing but the root.
 """
 
 import os
@@ -18,7 +18,7 @@ from omnitraining.errors import InputError
 
 
 def paths_in(config: Namespace) -> Iterator[tuple[str, Path]]:
-    """The fields of a configuration that are paths, by name."""
+    """Names and values of the fields of a configuration that are paths."""
     for name, value in config.items():
         if isinstance(value, Path):
             yield name, value
@@ -28,30 +28,30 @@ def settled(config: Namespace, folder: Path, known: Mapping[str, str] | None = N
     """A configuration whose paths are absolute.
 
     Args:
-        config: as it was read.
-        folder: of its file.
-        known: of a run, where its paths led when it was trained: they are relative to its folder,
-            and where one leads nowhere, as that was moved alone, it is where it was.
+        config: as read from a file.
+        folder: of that file.
+        known: absolute paths at the time of training, by field, if this is the configuration of a
+            run; used where a relative path does not exist, as the run was moved without the data.
 
     Raises:
-        InputError: a path leads to two places.
+        InputError: a relative path exists both beside the file and in the current folder.
     """
-    made: Namespace = config.clone()
+    changed: Namespace = config.clone()
     for name, path in paths_in(config):
-        made[name] = _settled(name, path, folder, known)
-    return made
+        changed[name] = _settled(name, path, folder, known)
+    return changed
 
 
 def settled_plan(
     plan: Plan, folder: Path, known: Mapping[str, str] | None = None, place: str = ""
 ) -> Plan:
-    """The same of the configuration of someone else, of which nothing has been made.
+    """As `settled`, for the plan of an untrusted configuration, of which no object was made.
 
     Args:
-        plan: as it was read.
-        folder: of its file.
+        plan: as read from a file.
+        folder: of that file.
         known: as in `settled`.
-        place: of the plan in the whole.
+        place: name of the plan's field in the whole configuration.
     """
     inside = f"{place}.init_args." if plan.name else f"{place}." if place else ""
     arguments = dict(plan.arguments)
@@ -64,13 +64,13 @@ def settled_plan(
 
 
 def relative(config: Namespace, folder: Path) -> Namespace:
-    """A configuration with absolute paths, as it is written to a folder."""
-    made: Namespace = config.clone()
+    """A configuration with absolute paths, made relative to a folder where possible."""
+    changed: Namespace = config.clone()
     for name, path in paths_in(config):
         own = os.path.abspath(folder)
         if path.is_absolute() and Path(os.path.commonpath([own, path])) != Path(path.anchor):
-            made[name] = Path(os.path.relpath(path, own))
-    return made
+            changed[name] = Path(os.path.relpath(path, own))
+    return changed
 
 
 def _settled(name: str, path: Path, folder: Path, known: Mapping[str, str] | None) -> Path:
@@ -94,5 +94,5 @@ def _beside_or_here(name: str, path: Path, beside: Path) -> Path:
 
 
 def as_texts(config: Namespace) -> dict[str, Any]:
-    """Where the paths of a configuration lead, by field."""
+    """The paths of a configuration as strings, by field."""
     return {name: str(path) for name, path in paths_in(config)}

@@ -1,19 +1,20 @@
-"""The run folder: everything that is needed to resume, judge and trust a training run.
+"""The run folder: everything needed to resume, evaluate and trace a training run.
 
     config.yaml          the resolved configuration; paths in it are relative to this folder
-    data.json            what the run was trained on: classes and hashes of files, and what a model
-                         needs of that, so that the data may be gone when it is used
+    data.json            classes and file hashes of the training data, and the sizes that a model
+                         needs of them, so that the model can be used without the data
     provenance.json      versions, commit, machine; wall time and peak memory when it has ended
     metrics.csv          losses and validation scores by step; TensorBoard files in tensorboard/
     last.safetensors     weights, teacher, optimizer and step of the latest checkpoint
     best.safetensors     the same at the best validation score
     evaluations/*.json   results with the hash of their tasks
-    calibration.json     what validation tasks say to learners; measured when training on files
-                         ends, and otherwise when it is first loaded
-    .lock                is there while a process trains the run: no other one may then
+    calibration.json     temperatures, ensemble weights and OOD thresholds of learners, from
+                         validation tasks; measured at the end of training on files, and otherwise
+                         when a learner is first loaded
+    .lock                held by the process that trains the run
 
-Nothing in it is a pickle, and classes that the configuration names are run only if they are this
-library's or the run is trusted: a run received from a stranger is safe to load.
+No file is a pickle, and the configuration may name classes from outside this library only if the
+run is trusted: an untrusted run is safe to load.
 """
 
 import csv
@@ -45,19 +46,27 @@ class Run:
     """A run folder.
 
     Args:
-        path: the folder; made if it is not there and ``create`` is set.
-        create: start a new run.
-        trust: let its configuration name classes from outside this library, which runs them.
+        path: the folder.
+        create: make the folder if it is missing, for a new run.
+        trust: let the configuration name classes from outside this library, whose code then runs.
 
     Attributes:
         path: the folder.
-        trust: as given; a run that is created is the caller's own, and trusted.
+        trust: as given; true for a run that is created, which is the caller's own.
 
     Raises:
         InputError: the folder is not a run.
+
+    Examples:
+        >>> from tempfile import mkdtemp
+        >>> run = Run(mkdtemp(), create=True)
+        >>> run.write_json("notes.json", {"seed": 3})
+        >>> run.checkpoint("best").name
+        'best.safetensors'
     """
 
     def __init__(self, path: Path | str, create: bool = False, trust: bool = False) -> None:
+        """Open or create the folder."""
         self.path, self.trust = Path(path), trust or create
         if create:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -66,6 +75,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Name of the folder."""
         return self.path.name
 
     def checkpoint(self, which: str) -> Path:
@@ -74,10 +84,10 @@ class Run:
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:
-        """Be the one process that trains the run; what a killed one left half written is removed.
+        """Lock the run for training, and remove partial files of an interrupted process.
 
         Raises:
-            InputError: another one does.
+            InputError: another process trains the run.
         """
         busy = (
             f"{self.path} already holds a run, which another process is training: wait until it "
@@ -89,10 +99,10 @@ class Run:
             yield
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file so that it is either old or new, never half.
+        """Write a file of the run atomically.
 
         Raises:
-            InputError: it cannot be written, or a link would lead it out of the folder.
+            InputError: it cannot be written, or a link leads out of the folder.
         """
         target = self.path / name
         if not target.parent.resolve().is_relative_to(self.path.resolve()):
@@ -103,6 +113,7 @@ class Run:
                 part.write_text(text, "utf-8")
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file of the run atomically; errors as in `write_text`."""
         self.write_text(name, json.dumps(values, indent=1))
 
     def load_metrics(self) -> dict[str, list[tuple[int, float]]]:
@@ -111,25 +122,25 @@ class Run:
         Raises:
             InputError: there are none, or they are damaged.
         """
-        path, found = self.path / "metrics.csv", dict[str, list[tuple[int, float]]]()
+        path, metrics = self.path / "metrics.csv", dict[str, list[tuple[int, float]]]()
         if not path.is_file():
             raise InputError(f"{path} is missing or damaged: train the run anew")
         rows, complaint = _metrics_rows(path)
         if complaint:
             raise InputError(f"{path} is missing or damaged ({complaint}): train the run anew")
         for step, name, value in rows:
-            found.setdefault(name, []).append((step, value))
-        return found
+            metrics.setdefault(name, []).append((step, value))
+        return metrics
 
     def load_provenance(self) -> dict[str, Any]:
-        """What is known of a training that has ended: `provenance`, and its best checkpoint.
+        """Versions, machine, time, and best checkpoint of a training that has ended.
 
         Raises:
-            InputError: it has not, or the file is damaged.
+            InputError: the training has not ended, or the file is damaged.
         """
         path = self.path / "provenance.json"
         if not path.is_file():
-            raise InputError(f"run {self.path} is not trained: go on with --resume")
+            raise InputError(f"run {self.path} is not trained: continue with --resume")
         try:
             values = json.loads(path.read_text("utf-8"))
             _check_values(values, {"best": _number, "best_step": _count, "seconds": _duration})
@@ -140,10 +151,20 @@ class Run:
         return dict(values)
 
     def save_evaluation(self, name: str, evaluation: Evaluation) -> Path:
+        """Write an evaluation to ``evaluations/NAME.json``; returns the file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
         self.write_text(f"evaluations/{name}.json", json.dumps(evaluation.as_json()))
         return self.path / "evaluations" / f"{name}.json"
 
     def load_evaluation(self, name: str = "test") -> Evaluation:
+        """Read ``evaluations/NAME.json``.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
         path = self.path / "evaluations" / f"{name}.json"
         if not path.is_file():
             raise InputError(f"run {self.path} has no evaluation: run 'omni evaluate {self.path}'")
@@ -156,15 +177,16 @@ class Run:
 
 
 class Metrics:
-    """Rows of numbers by step, in metrics.csv and, where installed, TensorBoard.
+    """Scalars by step, in metrics.csv and, where installed, TensorBoard.
 
     Args:
         run: the run folder.
-        resume_at: drop rows from this step on, which a resumed run writes again.
-        silent: write nothing, as where another process does.
+        resume_at: drop the rows after this step, which a resumed run writes again.
+        silent: write nothing, as all processes but the main one.
     """
 
     def __init__(self, run: Run, resume_at: int, silent: bool = False) -> None:
+        """Start metrics.csv, or continue it."""
         self.path, self.silent, self.board = run.path / "metrics.csv", silent, None
         if silent:
             return
@@ -183,6 +205,11 @@ class Metrics:
             self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resume_at or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a row per value.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         if self.silent:
             return
         with _named(self.path):
@@ -194,6 +221,7 @@ class Metrics:
                     self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Flush TensorBoard's file."""
         if self.board is not None:
             with _named(self.path):
                 self.board.close()
@@ -201,20 +229,20 @@ class Metrics:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Says which file could not be written."""
+    """Name the file in the error if it cannot be written."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"cannot write {path}: {reason}; what was written before is kept, and a run goes on "
-            "from it with --resume"
+            f"cannot write {path}: {reason}; what was written before is kept: continue "
+            "the run with --resume"
         ) from error
 
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """A place to write to; what is there in the end becomes the file, or the old one stays.
+    """A temporary path, which replaces the file at the end; after an error the old file stays.
 
     Raises:
         InputError: it cannot be written, as on a full disk.
@@ -224,9 +252,9 @@ def _replaced(path: Path) -> Iterator[Path]:
 
 
 def _metrics_rows(path: Path) -> tuple[list[tuple[int, str, float]], str]:
-    """Step, name and value of the sound rows of metrics.csv, and what is wrong with the next one.
+    """Step, name and value of the valid rows of metrics.csv, and the error in the next one.
 
-    Where a run was killed, the last row may be cut, as "1" of "12,total,0.5": that is not wrong.
+    If a run was killed, the last row may be cut off, as "1" of "12,total,0.5": that is no error.
     """
     rows: list[tuple[int, str, float]] = []
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True)[1:], 2):
@@ -364,7 +392,7 @@ def load_checkpoint(
                 tensor.copy_(stored)
     if optimizer is not None:
         unread = {name.partition(".")[0] for name in tensors} - {*modules, *OF_OPTIMIZERS}
-        if unread:  # a training that went on without them would be another one
+        if unread:  # without them the training would differ
             raise InputError(
                 f"checkpoint {path} holds {', '.join(sorted(unread))}, which a training of this "
                 "version does not have: train it with the version that wrote it"
@@ -374,10 +402,10 @@ def load_checkpoint(
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Give an optimizer the state that a checkpoint holds.
+    """Restore the state of an optimizer from the tensors of a checkpoint.
 
     Raises:
-        InputError: it is of another one.
+        InputError: they are of another optimizer.
     """
     groups = optimizer.state_dict()["param_groups"]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -395,12 +423,12 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], pa
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, each once however many flows share it."""
+    """Parameters and buffers by name; those that flows share, once."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, commit and machine of this process."""
+    """Versions, commit, machine, threads and processes of this process."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,
@@ -422,15 +450,15 @@ def provenance() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Architecture, and the processor's own name where the system tells it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text("utf-8", "replace").splitlines() if told.is_file() else []
+    """Architecture and, on Linux, the model name of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return ", ".join([platform.machine(), *names[:1]])
 
 
 def peak_memory() -> int:
-    """Peak memory of this process in MiB: on the GPU where there is one, else resident."""
+    """Peak memory of this process in MiB: of the GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

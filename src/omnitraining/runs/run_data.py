@@ -1,9 +1,10 @@
-"""What a run keeps of its data: enough to use its model without them, and to see them changed.
+"""The description of the data that a run stores, in data.json.
 
-It is kept in data.json: sizes and normalization that decide the model and its inputs; and of every
-split its classes, each with its number of images and, where they were read from files, a hash of
-these. A run that goes on, or is judged, must have the classes that it was trained on, in the same
-splits. Other files are refused where training would go on with them, and warned of elsewhere.
+It holds the sizes and the normalization that the model and its inputs need, so that the model can
+be used without the data; and the classes of every split, each with its number of images and, if
+they were read from files, a hash. When a run is resumed or evaluated, the data must have the same
+classes in the same splits. If files have changed, resuming is refused, and elsewhere a warning is
+given.
 """
 
 import warnings
@@ -23,12 +24,12 @@ from omnitraining.tasks.classification.problem import Classification
 NAME = "data.json"
 VERSION = 1
 LARGEST = 2**28
-"""Most numbers of one input, so that a damaged file does not ask for all memory."""
+"""Largest size of one input, so that a damaged file cannot exhaust the memory."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A class of a split: its name; and where it was read from files, how many, and their hash."""
+    """A class of a split: its name and, if it was read from files, their number and hash."""
 
     name: str
     images: int | None = None
@@ -37,7 +38,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one part of the data, as `LabeledImages.name` calls it."""
+    """The classes of a part of the data; its name is that of `LabeledImages`."""
 
     name: str
     classes: tuple[Known, ...]
@@ -45,14 +46,14 @@ class Split:
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run keeps of its data.
+    """Description of the data of a run.
 
     Attributes:
-        splits: by what they serve for.
+        splits: by their role, as "validation".
         model: sizes that decide its architecture: arguments of a `Blueprint`; none where it takes
             no data from elsewhere to know them.
         inputs: fields of `ImageInputs`; none where a learner cannot take such images.
-        places: where paths of the configuration led, by field.
+        places: absolute paths of the configuration, by field.
         changes: of the data between parts of the training, in words.
     """
 
@@ -64,16 +65,16 @@ class RunData:
 
     @property
     def is_of_files(self) -> bool:
-        """Whether images were read from files, which may be gone when the model is used."""
+        """Whether images were read from files, which may be missing when the model is used."""
         return any(known.digest for split in self.splits.values() for known in split.classes)
 
 
 def data_of(problem: Problem, places: Mapping[str, str]) -> RunData | None:
-    """What a run keeps of the data of a problem; nothing where it makes its own.
+    """The description of a problem's data; None if it generates them.
 
     Args:
         problem: of the run.
-        places: where paths of its configuration lead, by field.
+        places: absolute paths of the configuration, by field.
     """
     if not isinstance(problem, Classification):
         return None
@@ -81,7 +82,7 @@ def data_of(problem: Problem, places: Mapping[str, str]) -> RunData | None:
 
     try:
         inputs = ImageInputs.of(problem).as_json()
-    except InputError:  # is said where someone wants a learner
+    except InputError:  # reported when a learner is loaded
         inputs = None
     parts = {
         **{f"training {n}": images for n, images in enumerate(problem.training, 1)},
@@ -107,11 +108,12 @@ def _split(images: LabeledImages) -> Split:
 
 
 def write(run: Run, data: RunData) -> None:
+    """Write data.json."""
     run.write_json(NAME, {"version": VERSION, **asdict(data)})
 
 
 def read(run: Run) -> RunData | None:
-    """What a run keeps of its data; None if it keeps nothing, as runs of earlier versions.
+    """Read data.json; None if there is none, as in runs of earlier versions.
 
     Raises:
         InputError: the file is damaged.
@@ -149,20 +151,20 @@ def _check_sizes(model: Mapping[str, Any]) -> None:
         raise ValueError("sizes are out of range")
 
 
-def check(run: Run, problem: Problem, goes_on: bool = False, accept: bool = False) -> list[str]:
-    """See that a run has the data that it was trained on.
+def check(run: Run, problem: Problem, resuming: bool = False, accept: bool = False) -> list[str]:
+    """Compare the data of a problem with the description that a run stores.
 
     Args:
-        run: with what it keeps of them.
+        run: with its description.
         problem: with the data as they are now.
-        goes_on: whether the run shall be trained on them.
-        accept: train on changed files all the same.
+        resuming: whether the run will be trained on them.
+        accept: train although files have changed.
 
     Returns:
-        What has changed of the files.
+        The changes of files, in words.
 
     Raises:
-        InputError: the classes of a split are others; or files are, and training would go on.
+        InputError: the classes of a split have changed; or files have, and the run is trained on.
     """
     before, now = read(run), data_of(problem, {})
     if now is None:
@@ -170,55 +172,51 @@ def check(run: Run, problem: Problem, goes_on: bool = False, accept: bool = Fals
     if before is None or not before.splits:
         if now.is_of_files:
             warnings.warn(
-                f"run {run.path} does not say what data it was trained on, as runs of earlier "
-                "versions: whether they are the same is not checked",
+                f"run {run.path} has no description of its data, as runs of earlier versions: "
+                "changes of the data are not detected",
                 stacklevel=3,
             )
         return []
     if others := class_changes(before.splits, now.splits):
         raise InputError(
-            f"the classes are not those that run {run.path} was trained on: {first_few(others)}; "
-            "put them back, or train anew"
+            f"the classes differ from those in the training of {run.path}: {first_few(others)}; "
+            "restore them, or train a new run"
         )
     changes = file_changes(before.splits, now.splits)
     if not changes:
         return []
-    words = f"the files are not those that run {run.path} was trained on: {first_few(changes)}"
-    if goes_on and not accept:
-        raise InputError(
-            f"{words}; put them back, or go on all the same with --resume --changed-data"
-        )
+    words = f"the files differ from those in the training of {run.path}: {first_few(changes)}"
+    if resuming and not accept:
+        raise InputError(f"{words}; restore them, or continue with --resume --changed-data")
     warnings.warn(words, stacklevel=3)
     return changes
 
 
 def class_changes(before: Mapping[str, Split], now: Mapping[str, Split]) -> list[str]:
-    """In which classes the splits differ, in words."""
+    """Differences between the classes of splits, in words."""
     changes = []
     for role in {**before, **now}:
         if role not in before or role not in now:
-            changes.append(f"{role} was not there" if role in now else f"{role} is not there")
+            changes.append(f"{role} is new" if role in now else f"{role} is missing")
             continue
         old, new = ([known.name for known in splits[role].classes] for splits in (before, now))
         name, there = before[role].name, {*new}
         for gone in [known for known in old if known not in there]:
             other = _holder(gone, before, now, role)
-            where = f"is in {other} now" if other else "is not there any more"
+            where = f"is in {other} now" if other else "is missing"
             changes.append(f"{gone!r} of {name} {where}")
         known = {*old}
-        changes += [
-            f"{new_one!r} of {name} was not there" for new_one in new if new_one not in known
-        ]
+        changes += [f"{new_one!r} of {name} is new" for new_one in new if new_one not in known]
         if known == there and old != new:
-            changes.append(f"those of {name} have another order")
-    # Classes that have moved say most, and are named first.
+            changes.append(f"the classes of {name} are in another order")
+    # Classes that have moved are the clearest sign, and come first.
     return sorted(changes, key=lambda words: " now" not in words)
 
 
 def _holder(
     name: str, before: Mapping[str, Split], now: Mapping[str, Split], left: str
 ) -> str | None:
-    """The split that a class has moved to, if it has."""
+    """The split that a class has moved to, if any."""
     for role, split in now.items():
         had = role in before and any(known.name == name for known in before[role].classes)
         if role != left and not had and any(known.name == name for known in split.classes):
@@ -227,7 +225,7 @@ def _holder(
 
 
 def file_changes(before: Mapping[str, Split], now: Mapping[str, Split]) -> list[str]:
-    """Classes whose images differ where splits have the same classes, in words."""
+    """Classes whose images differ between splits of the same classes, in words."""
     changes = []
     for role, split in before.items():
         for old, new in zip(split.classes, now[role].classes, strict=True):
