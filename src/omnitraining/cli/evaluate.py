@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 
 from omnitraining.cli import add_trust, command_parser
@@ -35,5 +34,5 @@ def main(arguments: list[str]) -> int:
     except InputError as error:  # the run is read-only
         warnings.warn(f"the result is not stored in the run: {error}", stacklevel=1)
     if options.json:
-        options.json.write_text(json.dumps(asdict(evaluation)), "utf-8")
+        options.json.write_text(json.dumps(evaluation.as_json()), "utf-8")
     return 0
