@@ -37,7 +37,7 @@ def demo_load(record: Values) -> str:
     waves = len(record["MiB after each wave, rested"])
     lines = [
         ["visitors, of whom at once", f"{record['visitors']}, {record['visitors at once']}"],
-        ["answers asked for, right, missing",
+        ["predictions: requested, right, missing",
          f"{record['answers']}, {record['right']}, {record['missing']}"],
         ["other visitors' class names shown",
          str(record["names of others that were seen"])],
@@ -58,7 +58,7 @@ def demo_load(record: Values) -> str:
 
 
 def thread_load(record: Values) -> str:
-    """Predictions by many threads that are not those of one."""
+    """Predictions by many threads that differ from a single thread's."""
     lines = [
         [kind, str(found["predictions"]), str(found["threads"]), str(found["different"])]
         for kind, found in record["kinds"].items()

@@ -3,7 +3,7 @@
     python results/merge.py runs/photo-tables/photo-table2.json ...
 
 A record of an experiment that is not here yet is copied. Pictures that are drawn from records alone
-are drawn anew. Then ``python results/render.py``.
+are drawn again. Then ``python results/render.py``.
 """
 
 import sys
@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 
 
 def main(paths: list[str]) -> int:
+    """Merge each file; returns the exit code."""
     for path in map(Path, paths):
         target = HERE / path.name
         record = read_record(path)

@@ -46,6 +46,7 @@ def read(path: Path) -> Any:
 
 
 def main() -> int:
+    """Write all pages, or compare them with the records; returns the exit code."""
     pages: dict[Path, dict[str, Callable[[Any], str]]] = {
         HERE.parent / "README.md": {"photo-table2": front_page},
         HERE / "README.md": {

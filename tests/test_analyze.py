@@ -226,7 +226,7 @@ SAME = [[50.0, 60.0]] * 3
         (
             {"pre": [70.0, 72.0], "meta": [60.0, 61.0], ENSEMBLE: [69.0, 74.0]},
             "use the pre-flow, 71.0 ± 1.4 %; the ensemble, 71.5 ± 3.5 %, costs 2 times as much "
-            "and is not told apart from it (0.5 ± 2.1 points)",
+            "and is not significantly better (0.5 ± 2.1 points)",
         ),
         (
             {"pre": [70.0, 72.0], "meta": [80.0, 81.0], ENSEMBLE: [75.0, 76.0]},

@@ -245,7 +245,7 @@ def test_a_network_is_no_larger_than_its_weights(tmp_path: Path) -> None:
     wide = {"class_path": "MLP", "init_args": {"hidden": [60_000, 60_000]}}
     run = train_run(parse(SINUSOIDS), tmp_path / "run")
     run.write_text("config.yaml", yaml.safe_dump({**SINUSOIDS, "backbone": wide}))
-    with pytest.raises(InputError, match="asks for more weights than are stored"):
+    with pytest.raises(InputError, match="needs more weights than are stored"):
         omnitraining.load(run.path)
     shape = {"shape": [1, 4096, 4096], "pre_outputs": 2, "meta_outputs": 2, "one_joint_head": False}
     fields = {

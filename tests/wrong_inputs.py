@@ -1,9 +1,10 @@
-"""Every wrong input that is tried, and the table of what a user reads then.
+"""Wrong inputs, and the table of the error lines that users read.
 
-    python -m tests.wrong_inputs        writes docs/bad-input.md anew
+    python -m tests.wrong_inputs        writes docs/bad-input.md again
 
-The lines are those of the command line, or the message of the `InputError` in Python. Paths are
-shortened: DIR is a folder of the user.
+The lines are from the command line, or the message of the `InputError` in Python. Paths are
+shortened: DIR is a folder of the user. The tests pin the names and values of each line, not its
+words: see `facts`.
 """
 
 import contextlib
@@ -65,12 +66,12 @@ from tests.reference.tiny import NAVIGATION, SINUSOIDS, Values, blobs
 
 PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"
 
-HEAD = """# What is said to wrong input
+HEAD = """# Error messages
 
 Wrong input ends in one line that names what was wrong and what is allowed, and in exit code 2; in
 Python in an `InputError` with that line. A traceback is a bug. These are the inputs that the tests
-try, {count} of them, and the line that each gets; `DIR` stands for a folder. This page is written
-by `python -m tests.wrong_inputs`, with Python 3.11, and a test fails where it differs.
+try, {count} of them, and their lines; `DIR` stands for a folder. `python -m tests.wrong_inputs`
+writes this page; the tests check that each line names these fields, options and values.
 """
 
 
@@ -155,7 +156,7 @@ class Room:
         """The command that trains a configuration with changes."""
         self.omni("train", self.config(*changes, base=base), "--out", self.new(), *options)
 
-    def told(self, case: Case) -> str:
+    def line_for(self, case: Case) -> str:
         """The line that a wrong input gets."""
         try:
             case.attempt(self)
@@ -1421,6 +1422,33 @@ CASES = [
 """Group by group, as the page has them."""
 
 
+def facts(line: str) -> set[str]:
+    """What a line must name: options, quoted values, fields with dots, numbers and choices.
+
+    Args:
+        line: of a wrong input.
+    """
+    options = re.findall(r"--[a-z][\w.-]*", line)
+    quoted = re.findall(r"(?<!\w)'([^']+)'", line)
+    fields = re.findall(r"\b[a-z_]+(?:\.[a-z_]\w*)+\b", line)
+    numbers = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\w)", line)
+    choices = re.search(r"choose from ([\w, -]+)", line)
+    listed = [word for word in choices[1].split(", ") if word.strip()] if choices else []
+    return {*options, *quoted, *fields, *numbers, *(word.strip() for word in listed)}
+
+
+def lines_of(page: str) -> dict[tuple[str, str], str]:
+    """The lines of a page by group and input."""
+    lines, group = {}, ""
+    for text in page.splitlines():
+        if text.startswith("## "):
+            group = text.removeprefix("## ")
+        elif group and text.startswith("| ") and text.endswith("` |"):
+            what, line = text.removeprefix("| ").split(" | ", 1)
+            lines[group, what] = line.removesuffix(" |").strip("`").replace("\\|", "|")
+    return lines
+
+
 def row(case: Case, line: str) -> str:
     """A row of the table."""
     said = line.replace("|", "\\|")
@@ -1433,7 +1461,7 @@ def page(lines: dict[tuple[str, str], str]) -> str:
     parts, before = [HEAD.format(count=len(CASES))], None
     for case in CASES:
         if case.group != before:
-            parts.append(f"\n## {case.group}\n\n| wrong | what is said |\n| --- | --- |\n")
+            parts.append(f"\n## {case.group}\n\n| wrong input | error line |\n| --- | --- |\n")
             before = case.group
         parts.append(row(case, lines[case.group, case.what]))
     return "".join(parts)
@@ -1443,7 +1471,7 @@ def write() -> None:
     """Try all and write the page."""
     with tempfile.TemporaryDirectory() as folder:
         room = Room(Path(folder))
-        lines = {(case.group, case.what): room.told(case) for case in CASES}
+        lines = {(case.group, case.what): room.line_for(case) for case in CASES}
     PAGE.write_text(page(lines), "utf-8")
 
 

@@ -17,14 +17,14 @@ MOST_CELLS = 8
 
 @dataclass(frozen=True)
 class Algorithm:
-    """An algorithm as its file says it.
+    """Facts about an algorithm, from its file.
 
     Attributes:
         name: class.
         kind: "pretraining" or "metatraining".
         file: stem of its file.
         title: first line of the file.
-        facts: what it says of itself, as ``fixed_ways``.
+        facts: constants of the class, as ``fixed_ways``.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Algorithm:
 
     @property
     def module(self) -> str:
+        """Its path for import."""
         return f"omnitraining.{self.kind}.{self.file}"
 
 

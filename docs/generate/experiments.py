@@ -28,7 +28,7 @@ class Experiment:
     Attributes:
         name: of the file.
         comment: what stands at the top of the file.
-        values: what the file says, over what the file says that it names as ``like``.
+        values: entries of the file over the entries of the file that it is ``like``.
         text: the file itself.
         record: of results; none if there is none yet.
     """
@@ -197,7 +197,7 @@ def _index() -> str:
 
 
 def _decisions() -> str:
-    """What the README of the results says beside the tables, which have pages of their own."""
+    """The README of the results without its tables, which have pages of their own."""
     text = (ROOT / "results" / "README.md").read_text()
     place = "experiments/decisions.md"
     whole = outside(text, "Every table has [a page](index.md).\n")
@@ -207,7 +207,7 @@ def _decisions() -> str:
 
 
 def with_algorithm(name: str, kind: str) -> dict[str, tuple[Record, list[str]]]:
-    """Records with rows of an algorithm, each with the names of those rows.
+    """Records with rows of an algorithm, each with the names of these rows.
 
     Rows of Omni-Training count for their meta-training algorithm; a pre-training algorithm counts
     where it is alone.

@@ -121,7 +121,7 @@ def _index(places: dict[str, str]) -> str:
 
 
 def _commands() -> str:
-    """What every command says of itself."""
+    """The help text of every command."""
     import io
     import os
     from contextlib import redirect_stdout
@@ -130,7 +130,7 @@ def _commands() -> str:
     os.environ.update(COLUMNS="84", NO_COLOR="1")
     lines = [
         "# Command line\n",
-        "Wrong input ends in one line that says what is allowed, and exit code 2.\n",
+        "Wrong input ends in one line that names what is allowed, and exit code 2.\n",
     ]
     for command, what in cli.COMMANDS.items():
         out = io.StringIO()

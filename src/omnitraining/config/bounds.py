@@ -17,7 +17,7 @@ from omnitraining.errors import InputError
 COPIES = 16
 """How often the values of a file are made at most: an Omni-Net is made of copies of a network."""
 SPARE = 1 << 24
-"""Values that may be made beside those: 64 MiB."""
+"""Values that may be made in addition: 64 MiB."""
 MOST_VALUES = 1 << 28
 """Of one tensor of a forward pass with two inputs: 1 GiB. That of WRN-28-10 has 1 / 100 of it."""
 MOST_PRODUCTS = 4e12
@@ -45,6 +45,7 @@ class Bounds(TorchDispatchMode):
     """
 
     def __init__(self, stored: int, products: float = MOST_PRODUCTS) -> None:
+        """Set the limits; entering the mode starts to count."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = COPIES * stored // 4 + SPARE
         self.made, self.products, self.most_products = 0, 0.0, products
@@ -78,7 +79,7 @@ class Bounds(TorchDispatchMode):
         """Values that are made of nothing, as weights are."""
         self.made += values
         if self.made > self.most:
-            raise BoundsError("it asks for more weights than are stored")
+            raise BoundsError("it needs more weights than are stored")
 
     def _compute(self, outputs: int, each: int) -> None:
         """Outputs of an operation, and the products of each; of no outputs, of all of them."""

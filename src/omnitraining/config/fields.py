@@ -143,7 +143,7 @@ def _kinds(types: str) -> str:
 def described(
     owner: type, values: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, str, str]]:
-    """Fields with their values and what they mean; those of a class follow the field that names it.
+    """Fields with values and meanings; the fields of a class follow the field that names it.
 
     Args:
         owner: the class whose parameters the fields are.
@@ -173,7 +173,7 @@ def described(
 
 
 def _meanings(owner: type) -> dict[str, str]:
-    """What the parameters of a class mean, by its docstring and those of its bases."""
+    """Meanings of the parameters of a class, from its docstring and its bases'."""
     found: dict[str, str] = {}
     for kind in reversed(owner.__mro__):
         for part in parse(kind.__doc__ or "").params:

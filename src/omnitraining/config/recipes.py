@@ -1,4 +1,4 @@
-"""Recipes: choices that belong together, as those of the paper, taken over by one word.
+"""Recipes: choices that belong together, as the paper's, adopted by one word.
 
 ``recipe: paper`` in a configuration file, or ``--recipe paper`` on the command line, puts the
 fields of `recipes.yaml` over those of the file. The resolved configuration of a run has

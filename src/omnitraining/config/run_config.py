@@ -54,7 +54,7 @@ class RunConfig:
     """Everything that decides the weights and the scores of a run.
 
     Args:
-        problem: tasks to train on and to be judged on, as ``Glyphs`` or ``package.module.Class``.
+        problem: tasks for training and evaluation, as ``Glyphs`` or ``package.module.Class``.
         backbone: the network to train, as ``Conv4`` or ``package.module.Class``.
         method: what is trained: the three flows of Omni-Training, or a rival (paper 3.3).
         pretraining: the pre-training algorithm.
@@ -99,7 +99,7 @@ class RunConfig:
         return self.assembled(teacher, source)
 
     def assembled(self, teacher: Model | None = None, source: Model | None = None) -> Model:
-        """The model before training, with those of other runs that it needs at hand.
+        """The model before training, given the models of other runs that it needs.
 
         Raises:
             InputError: the parts do not fit together.
@@ -149,11 +149,11 @@ class RunConfig:
             with Bounds(size):
                 return self.assembled()
         except (InputError, *CANNOT_BE_MADE) as error:
-            said = " ".join(f"{error}".split())
-            raise InputError(f"{source or stored} is damaged: {said:.300}") from error
+            reason = " ".join(f"{error}".split())
+            raise InputError(f"{source or stored} is damaged: {reason:.300}") from error
 
     def ready(self, run: Run) -> Model:
-        """The trained model of a run, with all that judging it needs.
+        """The trained model of a run, ready for evaluation.
 
         The data must have the classes of the training; the problem is moved to the model's device.
         Use it inside `cpu_threads`: the number of threads changes how sums are rounded.
@@ -260,7 +260,7 @@ def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] 
     Args:
         values: nested fields.
         source: where they are from.
-        problems: classes that may stand for a problem; those of this library if not given.
+        problems: classes that a problem may have; this library's if not given.
 
     Raises:
         InputError: a field is unknown, has a wrong value or one that is out of bounds, or names
@@ -275,8 +275,8 @@ def _made_of(plan: Plan, source: str) -> RunConfig:
     except InputError:
         raise
     except CANNOT_BE_MADE as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{source}: its parts cannot be made: {said:.200}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{source}: its parts cannot be made: {reason:.200}") from error
     return made
 
 

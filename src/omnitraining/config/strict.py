@@ -222,7 +222,7 @@ class _Document:
     def _refused(self, line: int, what: str) -> InputError:
         return InputError(
             f"{self.source}, line {line}: {what} are not read in files that are not trusted: "
-            "write values out, or add --trust (in Python trust=True) if you trust whoever made it"
+            "write values out, or add --trust (in Python trust=True) if you trust its author"
         )
 
 

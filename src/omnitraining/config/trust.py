@@ -97,7 +97,7 @@ class Plan:
     Attributes:
         kind: the class.
         name: its full path; "" of a group of fields.
-        arguments: plain values and plans, those left out with their defaults.
+        arguments: plain values and plans; arguments left out have their defaults.
         each_time: what is wanted is something that makes an object at each call.
     """
 
@@ -130,7 +130,7 @@ class Check:
 
     Args:
         source: where the values are from, for messages.
-        problems: classes that may stand for a problem; those of this library if not given.
+        problems: classes that a problem may have; this library's if not given.
         foreign: names from outside this library that are let pass; all of them if None. What is
             let pass is not made, and has no limits.
 
@@ -144,6 +144,7 @@ class Check:
         problems: tuple[type, ...] = (),
         foreign: frozenset[str] | None = frozenset(),
     ) -> None:
+        """Nothing is read before `plan`."""
         self.source, self.problems, self.foreign = source, problems, foreign
         self.limited = foreign == frozenset()
         self.named: set[str] = set()
@@ -153,7 +154,7 @@ class Check:
 
         Raises:
             InputError: they do not fit its parameters, are out of bounds, or name what is not this
-                library's; the message says what, and how to trust it.
+                library's; the message names it, and how to trust it.
         """
         check_bounds(values, self.source)
         return self._plan(kind, values, "", "")
@@ -280,7 +281,7 @@ class Check:
             if self.foreign is not None and name not in self.foreign:
                 raise self._wrong(
                     f"names {name:.200}, which is code from outside omnitraining that would be "
-                    "run: add --trust (in Python trust=True) if you trust whoever made it",
+                    "run: add --trust (in Python trust=True) if you trust its author",
                     "",
                 )
             self.named.add(name)

@@ -97,13 +97,13 @@ def _plain(option: Field[Any]) -> Any:
 
 
 def with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:
-    """Values of a file without the options of those classes that the command line replaces."""
+    """Values of a file without the options of classes that the command line replaces."""
     kept = copy.deepcopy(values)
     for option, following in pairwise([*options, ""]):
         name, _, given = option.partition("=")
         *path, last = name.removeprefix("--").removesuffix(".class_path").split(".")
         given = given or following
-        if find_class(given) is None:  # not a class, or one that the parser shall refuse
+        if find_class(given) is None:  # not a class, or one that the parser will refuse
             continue
         holder = kept
         for part in path:

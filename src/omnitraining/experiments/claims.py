@@ -85,15 +85,15 @@ class Verdict:
             the whole interval beyond it in none. Where it would hold, but the row was trained for
             more than `EQUAL` times the multiply-adds of its rival, or they were not counted, it is
             "not at equal compute".
-        better: cells whose interval excludes zero, in favor; of an equivalence, those within the
+        better: cells whose interval excludes zero, in favor; of an equivalence, cells within the
             margin.
-        worse: cells whose interval excludes zero, against; of an equivalence, those beyond the
+        worse: cells whose interval excludes zero, against; of an equivalence, cells beyond the
             margin.
         cells: all that were measured.
         is_paired: whether intervals are of differences task by task. If not, both rows count as
             independent, and since they met the same tasks, the interval is mostly too wide.
-        compute: multiply-adds of the row's training, as a multiple of those of the rival's, the
-            largest of all settings; None where they were not counted.
+        compute: multiply-adds of the row's training over the rival's, the largest ratio of all
+            settings; None where they were not counted.
     """
 
     word: Literal["holds", "does not", "not at equal compute", "not measured here"]
@@ -153,7 +153,7 @@ def shortfall(ours: tuple[float, float], published: Number) -> float:
 
 
 def compute_ratio(row: Row, rival: Row) -> float | None:
-    """Multiply-adds that a row was trained for, over those of its rival, the largest by setting.
+    """Multiply-adds of a row's training over its rival's, the largest ratio of all settings.
 
     Returns:
         The ratio, or None where they were not counted or the two have no setting in common.
@@ -217,7 +217,7 @@ def comparisons(
     """What a record keeps for claims: row minus rival by cell, seed by seed and task by task.
 
     Args:
-        claims: of the experiment; those on rows that are not there are left out.
+        claims: of the experiment; claims about missing rows are left out.
         by_seed: evaluations by row, one for each seed.
     """
     kept: dict[tuple[str, str, str], Comparison] = {}

@@ -37,7 +37,7 @@ def launcher(name: str, processes: int | None, folder: Path, request: Sequence[s
             a cluster on this machine.
         processes: runs at a time; on a cluster all if not given.
         folder: for what the scheduler needs and the runs print.
-        request: what each run asks of the scheduler, as ``timeout_min=60``, by submitit's names.
+        request: resources of each run, as ``timeout_min=60``, by submitit's names.
 
     Raises:
         InputError: submitit or the scheduler is not there, or refuses the request.
@@ -67,7 +67,7 @@ def on_cluster(
 ) -> Iterator[tuple[Job, str | None]]:
     """Do the same work on all jobs, each as a job of a scheduler; as `jobs.in_processes`.
 
-    What is running is cancelled when the caller stops. Arguments are those of `launcher`.
+    Running jobs are cancelled when the caller stops. Arguments are those of `launcher`.
     """
     executor = _executor(name, folder, request)
     waiting, running = deque(jobs), dict[Any, Job]()
@@ -104,7 +104,7 @@ class _Task:
 
 
 def _outcome(handle: Any) -> str | None:
-    """None, or one line that says why a job failed."""
+    """None, or the reason of a failed job in one line."""
     from submitit.core.utils import UncompletedJobError
 
     try:

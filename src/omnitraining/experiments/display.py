@@ -48,6 +48,7 @@ class TrainingDisplay(training.Progress):
     """
 
     def __init__(self, title: str) -> None:
+        """Prepare the display; entering it starts the bar."""
         self.title = title
         self.score = ""
         self.pace, self.first = Pace(), 0
@@ -78,10 +79,12 @@ class TrainingDisplay(training.Progress):
             self.bar.stop()
 
     def begin(self, done: int, steps: int, plan: str) -> None:
+        """Show the plan, and the step of a resumed run."""
         self.pace, self.first = Pace(), done
         self.note(f"step {done}, {plan}" if done else plan)
 
     def note(self, line: str) -> None:
+        """Show a line beside the progress."""
         text = one_line(f"{self.title}: {line}")
         if self.bar is None:
             say(text, error=True)
@@ -89,6 +92,7 @@ class TrainingDisplay(training.Progress):
             self.bar.console.print(text)
 
     def advance(self, done: int, steps: int) -> None:
+        """Show the number of finished steps; in a log file every few seconds."""
         if self.bar is not None:
             self.bar.update(self.task, completed=done, total=steps)
         elif self.pace.is_due():
@@ -96,11 +100,13 @@ class TrainingDisplay(training.Progress):
             self.note(f"step {done} of {steps}, {rate}")
 
     def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
+        """Show the loss terms of a step, where there is a bar."""
         if self.bar is not None:
             losses = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
             self.bar.update(self.task, losses=f"{self.score}  {losses}")
 
     def validated(self, done: int, score: float, best: float) -> None:
+        """Show a validation score, and the best one."""
         self.score = f"validation {score:.4g} (best {best:.4g})"
         if self.bar is None:
             self.note(f"step {done}, {self.score}")

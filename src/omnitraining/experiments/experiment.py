@@ -38,7 +38,7 @@ class Experiment:
     - ``settings: [NAME, ...]``: it is trained in these settings only;
     - ``paper: {"cub 5-shot": [91.09, 0.38], ...}``: mean and interval that the paper prints, or
       the mean alone;
-    - ``recipe: NAME``: fields of a recipe stand over those of the row (`recipes`);
+    - ``recipe: NAME``: fields of a recipe override the row's (`recipes`);
     - ``smoke: FIELDS``: its own fields of the tiny variant.
 
     A row that continues another or has a teacher has its fields and its settings.

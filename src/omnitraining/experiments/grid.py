@@ -72,7 +72,7 @@ def given_fields(options: list[str]) -> Fields:
 
 
 def listed(text: str) -> list[str]:
-    """The parts of a text between commas, but not between those inside of brackets or quotes."""
+    """The parts of a text between commas; commas inside brackets or quotes do not count."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote or letter in "'\"":
@@ -119,8 +119,8 @@ def combinations(path: Path, fields: dict[str, list[str]]) -> list[Combination]:
 def checked(path: Path, fields: Fields) -> Namespace:
     """A configuration with some fields replaced, in which everything has been tried.
 
-    One thread is used, unless the configuration says how many: their number changes how sums are
-    rounded, and results shall not depend on how many runs there are at a time.
+    One thread is used, unless the configuration sets a number: it changes how sums are rounded, and
+    results must not depend on how many runs there are at a time.
 
     Raises:
         InputError: a field is unknown, or a value is wrong or out of range.

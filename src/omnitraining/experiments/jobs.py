@@ -50,22 +50,27 @@ class Job:
 
     @cached_property
     def config(self) -> Namespace:
+        """The checked configuration."""
         return parse(self.values, str(self.folder))
 
     @property
     def title(self) -> str:
+        """Setting and run, as in the progress."""
         return "/".join(filter(None, (self.setting, self.folder.name)))
 
     @property
     def is_trained(self) -> bool:
+        """Whether training has ended."""
         return (self.folder / "provenance.json").is_file()
 
     @property
     def is_evaluated(self) -> bool:
+        """Whether there are results on the test tasks."""
         return (self.folder / "evaluations" / "test.json").is_file()
 
     @property
     def is_fine_tuned(self) -> bool:
+        """Whether there are results with fine-tuned backbones."""
         return (self.folder / "evaluations" / "tuned.json").is_file()
 
 
@@ -111,7 +116,7 @@ def evaluate(job: Job, tasks: int | None = None) -> None:
         tasks: test tasks per cell; all if not given.
     """
     if not job.is_evaluated:
-        # It may name classes from anywhere: they are those of the job, with which it was compared.
+        # Its classes may be from anywhere: the configuration was compared with the job's.
         evaluate_run(Run(job.folder, trust=True), tasks)
 
 
@@ -190,7 +195,7 @@ def in_processes(
         processes: how many jobs run at a time.
 
     Yields:
-        Each job as it ends, with None, or with one line that says why it failed.
+        Each job as it ends, with None, or with the reason of its failure in one line.
     """
     # A clean server that has imported the library makes processes in no time, and without the
     # threads of this one. Windows has no fork.
@@ -226,7 +231,7 @@ def _work(work: Work, job: Job, sender: Connection) -> None:
 
 
 def attempted(work: Work, job: Job) -> str | None:
-    """Do the work; returns one line that says why it failed, if it did."""
+    """Do the work; returns None, or the reason of its failure in one line."""
     try:
         work(job)
     except InputError as error:

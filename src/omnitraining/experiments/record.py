@@ -145,7 +145,7 @@ class Record:
         unit: of the scores.
         higher_is_better: direction of the scores.
         reference: the row that differences refer to.
-        tasks: test tasks per cell; 0 for a search, which is judged by validation alone.
+        tasks: test tasks per cell; 0 for a search, which is evaluated by validation alone.
         seeds: how many the reference has.
         intervals: what they cover.
         rows: results by row.
@@ -250,7 +250,7 @@ def from_json(values: Any) -> Record:
     """The record that `as_json` made these values of, now or in version 0.1.
 
     Raises:
-        ValueError: they are none; the message says what is wrong.
+        ValueError: they are none; the message names what is wrong.
     """
     try:
         return Record(

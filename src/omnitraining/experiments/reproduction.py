@@ -49,7 +49,7 @@ def reproduce(
     Args:
         name: of the experiment.
         folder: where runs, record and figure go.
-        smoke: the tiny variant, of the first seed and the first setting if not told otherwise.
+        smoke: the tiny variant, of the first seed and the first setting by default.
         seeds: instead of the experiment's own.
         only: train only these rows, and draw no figure.
         settings: train only in these settings.
@@ -102,7 +102,7 @@ def reproduce(
                 fine_tune(job, FINE_TUNED_IN_SMOKE if smoke else tasks)
     finally:  # an interrupted experiment shows what is there
         folder.mkdir(parents=True, exist_ok=True)
-        # Another program may do other rows; whoever comes last sees what both have finished.
+        # Another process may train other rows; the last one to end sees all that is finished.
         with locked(folder / ".lock"):
             results = _finished(experiment, jobs)
             if results:
@@ -235,7 +235,7 @@ def _fields(experiment: Experiment, row: str, setting: str) -> Values:
 
 
 def _option(experiment: Experiment, row: str, name: str, default: Any) -> Any:
-    """What a row says beside its fields, or else the row that it goes on from."""
+    """A key of a row that is no field of the configuration, or of the row that it continues."""
     before = _origin(experiment, row)
     inherited = _option(experiment, before, name, default) if before else default
     return experiment.rows[row].get(name, inherited)

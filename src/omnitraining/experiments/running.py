@@ -55,7 +55,7 @@ def train_run(
         config: the caller's own; the classes that it names are run.
         folder: of the run.
         resume: continue the run in the folder.
-        progress: told of losses and scores.
+        progress: receives losses and scores.
         trust: whether other runs that it names, as ``start``, may run classes from outside this
             library.
         changed_data: continue although files of the data have changed.
@@ -70,7 +70,7 @@ def train_run(
     if not context.is_main_process:
         context.barrier()  # so that none finds what process 0 writes
         return _train(config, folder, resume, progress, trust, changed_data)
-    # Wrong input shall leave no trace: a folder that is made here is removed if nothing is in it.
+    # Wrong input leaves no trace: a folder that is made here is removed if it stays empty.
     with _made(folder), Run(folder, create=True).only_writer():
         _check_folder(folder, resume)  # another process may have made it
         context.barrier()
@@ -219,9 +219,9 @@ def changed_fields(run: Run, config: Namespace) -> list[str]:
     if run.trust:
         old, new = (dict(one.items()) for one in (config_of(run), parse(given)))
     else:
-        asked = Check("configuration", foreign=None)
-        new = flat(asked.plan(given, RunConfig))
-        old = flat(plan_of(run, frozenset({*asked.named, ""})))  # never empty: nothing is limited
+        check = Check("configuration", foreign=None)
+        new = flat(check.plan(given, RunConfig))
+        old = flat(plan_of(run, frozenset({*check.named, ""})))  # never empty: nothing is limited
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
@@ -237,16 +237,16 @@ def _check_unchanged(run: Run, config: Namespace) -> None:
 def evaluate_run(
     run: Run, tasks: int | None = None, shots: tuple[int, ...] = (), name: str = "test"
 ) -> Evaluation:
-    """Judge a run on the fixed test tasks and keep the result in its folder.
+    """Evaluate a run on the fixed test tasks and keep the result in its folder.
 
     Args:
         run: the run folder.
-        tasks: test tasks per cell, from 2 to those that the problem has, which is the default.
+        tasks: test tasks per cell, from 2 to all that the problem has, the default.
         shots: support samples; as configured if not given.
         name: of the record in ``evaluations/``.
 
     Raises:
-        InputError: the run cannot be judged, or the result cannot be written.
+        InputError: the run cannot be evaluated, or the result cannot be written.
     """
     evaluation = compute_evaluation(run, tasks, shots)
     run.save_evaluation(name, evaluation)
@@ -256,7 +256,7 @@ def evaluate_run(
 def compute_evaluation(
     run: Run, tasks: int | None = None, shots: tuple[int, ...] = ()
 ) -> Evaluation:
-    """The same without keeping the result, as of a run that may only be read."""
+    """The evaluation alone, as for a run that may only be read."""
     run_config = load_run(run)
     problem = run_config.problem
     tasks = problem.test_tasks if tasks is None else tasks

@@ -35,7 +35,7 @@ def sweep(
         combinations: of values.
         seeds: of every combination.
         folder: of the runs, the record and the figure, which are called like it.
-        launch: how runs are done, as `cluster.launcher` says.
+        launch: how runs are executed, from `cluster.launcher`.
         facts: header of the record: experiment, title, paper, command.
         trust: whether runs that the configuration names, as ``start_from``, may use classes from
             outside this library.

@@ -148,7 +148,7 @@ def record_markdown(record: Record) -> str:
 
 
 def columns(record: Record) -> list[CellKey]:
-    """The measured and the published cells, without ways, those of a benchmark side by side."""
+    """The measured and the published cells, without ways, grouped by benchmark."""
     met = [key for row in record.rows.values() for key in (*row.paper, *means(row))]
     benchmarks = list(dict.fromkeys(key.benchmark for key in met))
     return sorted(dict.fromkeys(met), key=lambda key: benchmarks.index(key.benchmark))

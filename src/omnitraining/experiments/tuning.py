@@ -1,6 +1,6 @@
 """Tuning: options that do best on the validation tasks, for any method, within a number of trials.
 
-A trial is a run: trained, and not judged. What counts is its best validation score in training, so
+A trial is a run that is trained and not tested. Its score is the best validation score, so
 nothing here looks at test tasks. Every method that is tuned with as many trials and steps has had
 the same care.
 """
@@ -96,7 +96,7 @@ def read_range(field: str, given: Any) -> Range:
 
 
 def split_fields(fields: Fields) -> tuple[Fields, dict[str, Range]]:
-    """Fields that are fixed, and those that have a range, from the command line.
+    """Fixed fields and fields with a range, from the command line.
 
     Args:
         fields: as ``0.001..0.1``, ``log:0.001..0.1``, ``0,1,3``; a single value is fixed.
@@ -192,6 +192,7 @@ class Search:
         folder: Path,
         trust: bool = False,
     ) -> None:
+        """Check everything, and open the search that is in the folder, if there is one."""
         self.path, self.fixed, self.folder, self.trust = path, fixed, folder, trust
         if not ranges:
             raise InputError(
@@ -209,12 +210,12 @@ class Search:
         self.study = _open_study(folder, base, json.loads(json.dumps(what)))
 
     def run(self, trials: int, processes: int, launch: Launch) -> None:
-        """Train until there are so many trials, those counted that are there or failed.
+        """Train until there are so many trials; earlier and failed ones count.
 
         Args:
             trials: in all.
-            processes: trials at a time; those of one time do not learn from each other.
-            launch: how runs are done, as `cluster.launcher` says.
+            processes: trials at a time, which are chosen independently of each other.
+            launch: how runs are executed, from `cluster.launcher`.
 
         Raises:
             InputError: another program searches in the folder.
@@ -256,7 +257,7 @@ class Search:
         """Write all trials and the best configuration.
 
         Args:
-            command: that asked for them.
+            command: of the search.
 
         Returns:
             The trials, the best first.
@@ -299,8 +300,8 @@ class Search:
             else:
                 self.study.set_user_attr(f"failure of {number}", reason)
                 self.study.tell(number, state=TrialState.FAIL)
-            said = reason or f"validation score {score:.4g}"
-            say(f"trial {number}: {said}")
+            outcome = reason or f"validation score {score:.4g}"
+            say(f"trial {number}: {outcome}")
 
 
 def _texts(params: dict[str, Any]) -> Fields:

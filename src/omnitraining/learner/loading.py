@@ -82,7 +82,7 @@ def load(
     except BoundsError as error:
         raise InputError(
             f"{source} cannot be fitted again: {error}; add --trust (in Python trust=True) if you "
-            "trust whoever made it"
+            "trust its author"
         ) from error
     except InputError:
         raise

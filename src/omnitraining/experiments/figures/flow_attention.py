@@ -14,7 +14,7 @@ section = tables.section
 
 
 def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
-    """A row per flow, those of the first row of the record last, a column per image.
+    """A line per flow, the flows of the reference last; a column per image.
 
     Args:
         record: with several flows in its first row.

@@ -81,7 +81,7 @@ def validation(run: Run, flow: str) -> Curve:
     if not best:
         raise InputError(
             f"{run.path} has no validation scores of its {flow}-flow, which were not logged once: "
-            "train it anew"
+            "train it again"
         )
     return sorted(best.items())
 
@@ -91,7 +91,7 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
 
     Args:
         record: with several flows in its first row.
-        runs: by row, those of each setting one after the other.
+        runs: by row, setting after setting.
         path: the picture.
 
     Raises:

@@ -40,7 +40,7 @@ def pairs(record: Record) -> dict[str, str]:
 
 
 def leads(record: Record, rival: str = "baseline") -> list[tuple[str, str, int, int, int]]:
-    """Per row of Omni-Training and rival: cells compared, cells above, and those clearly above.
+    """Per row of Omni-Training and rival: numbers of cells compared, above, and clearly above.
 
     Clearly above means that the intervals are disjoint.
 

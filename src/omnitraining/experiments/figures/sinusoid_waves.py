@@ -42,10 +42,10 @@ def draw(record: Record, runs: dict[str, list[Run]], path: Path) -> Path:
         for line, wave in enumerate(WAVES):
             curves = problem.curves(model, run_config.inference, wave, SHOTS)
             axis = axes[line, column]
-            x, vote = curves["query_x"], curves["ensemble"]
+            x, ensemble = curves["query_x"], curves["ensemble"]
             axis.plot(x, curves["query_y"], color="0.4", lw=1.5, label="ground truth")
-            axis.plot(x, vote[1], "--", color="tab:blue", label="1 step")
-            axis.plot(x, vote[min(10, len(vote) - 1)], color="tab:red", label="10 steps")
+            axis.plot(x, ensemble[1], "--", color="tab:blue", label="1 step")
+            axis.plot(x, ensemble[min(10, len(ensemble) - 1)], color="tab:red", label="10 steps")
             axis.plot(
                 curves["support_x"],
                 curves["support_y"],

@@ -1,4 +1,4 @@
-"""What a transferability report says: which flow to use on the user's images, and why."""
+"""Advice of a transferability report: which flow to use on the user's images, and why."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +11,23 @@ from omnitraining.io.files import write_json
 
 def advice(found: Transfer) -> list[str]:
     """Which flow to use on the user's images and why, in sentences."""
-    said = []
+    sentences = []
     for shots in found.shots:
         cell = found.frozen_cell(found.own, shots)
         many = f"{shots} image" + "s" * (shots > 1)
-        said.append(f"With {many} per class: {_choice(found.flows, cell)}")
+        sentences.append(f"With {many} per class: {_choice(found.flows, cell)}")
         if found.tuned.cells:
-            said.append(f"With {many} per class: {_tuning(found, shots)}")
+            sentences.append(f"With {many} per class: {_tuning(found, shots)}")
     most = found.shots[-1]
     for flow in found.flows:
         seen, new, own = (
             found.frozen_cell(where, most).mean(flow) for where in (_trained(found), NEW, found.own)
         )
-        said.append(
+        sentences.append(
             f"The {flow}-flow goes from {seen:.1f} % on trained classes to {new:.1f} % on new "
             f"classes (across tasks) and {own:.1f} % on {found.own} (across domains)."
         )
-    return said
+    return sentences
 
 
 def _choice(flows: Sequence[str], cell: Cell) -> str:
@@ -36,16 +36,16 @@ def _choice(flows: Sequence[str], cell: Cell) -> str:
     if best != ENSEMBLE or len(flows) == 1:
         return f"use the {single}-flow, {_number(cell, single)}; no other is better."
     gap = paired_difference(cell.scores[ENSEMBLE], cell.scores[single])
-    told = f"{gap.mean:.1f} ± {gap.interval:.1f} points"
+    lead = f"{gap.mean:.1f} ± {gap.interval:.1f} points"
     if gap.is_significant:
         return (
             f"use the ensemble, {_number(cell, ENSEMBLE)}; the best flow alone, {single}, is "
-            f"below it by {told}, for a fraction of the time."
+            f"below it by {lead}, for a fraction of the time."
         )
     return (
         f"use the {single}-flow, {_number(cell, single)}; the ensemble, "
-        f"{_number(cell, ENSEMBLE)}, costs {len(flows)} times as much and is not told apart "
-        f"from it ({told})."
+        f"{_number(cell, ENSEMBLE)}, costs {len(flows)} times as much and is not "
+        f"significantly better ({lead})."
     )
 
 
@@ -53,9 +53,9 @@ def _tuning(found: Transfer, shots: int) -> str:
     after = found.tuned_cell(shots, STEPS[-1])
     flow = max(found.flows, key=after.mean)
     gap = found.gains(flow, shots)[-1]
-    told = f"{gap.mean:+.1f} ± {gap.interval:.1f} points for the {flow}-flow"
+    gain = f"{gap.mean:+.1f} ± {gap.interval:.1f} points for the {flow}-flow"
     worth = "pays" if gap.is_significant and gap.mean > 0 else "does not pay"
-    return f"fine-tuning the whole flow for {STEPS[-1]} steps {worth} ({told})."
+    return f"fine-tuning the whole flow for {STEPS[-1]} steps {worth} ({gain})."
 
 
 def _trained(found: Transfer) -> str:
