@@ -561,7 +561,7 @@ SCORES = '{"unit": "u", "higher_is_better": true, "cells": {"a": %s}}'
 
 
 @pytest.mark.parametrize("text", [
-    "[]", '{"unit": "u", "higher_is_better": true, "cells": []}', SCORES % "3",
+    "[]", '{"unit": "u", "higher_is_better": true, "cells": 3}', SCORES % "3",
     SCORES % '{"tasks_hash": "h", "scores": {"ensemble": ["0.5", "0.7"]}}',
     SCORES % '{"tasks_hash": "h", "scores": {"ensemble": []}}',
     SCORES % '{"tasks_hash": "h", "scores": {"ensemble": 3}}',
@@ -605,8 +605,9 @@ def test_a_record_that_cannot_be_written_is_shown(
     monkeypatch.setattr(sweeping, "write_record", refuse)
     (cell, *_) = grid.combinations(waves, {"loss.distill_weight": ["3", "4"]})
     job = Job(cell.label, "", run, {**cell.values, "seed": 0})
+    header = {"experiment": "e", "title": "T", "paper": "p", "command": "c"}
     with pytest.raises(OSError, match="Read-only"):
-        sweeping.conclude([cell], [job], run.parent, {"title": "T", "command": "c"})
+        sweeping.conclude([cell], [job], run.parent, header)
     assert "T: mean squared error" in capsys.readouterr().out
 
 
