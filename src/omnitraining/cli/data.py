@@ -12,11 +12,11 @@ def main(arguments: list[str]) -> int:
     """Check a data set (exit code 1 if it cannot be used), or decode its images."""
     parser = command_parser(
         "data",
-        "PATH is a folder with one folder of images per class, or with train, val and test that\n"
-        "hold those; a CSV table or JSON list of images; or CUB, Cars, Places, Plantae or\n"
+        "PATH is a folder with one folder of images per class, or with train, val and test with\n"
+        "class folders; a CSV table or JSON list of images; or CUB, Cars, Places, Plantae or\n"
         "mini-ImageNet as they are published. Start with: omni data check PATH",
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="{check,prepare}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{check,prepare}")
     check = commands.add_parser(
         "check",
         help="open every image, count classes, find damage and duplicates",
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.path.exists():
         raise InputError(f"there is no data set at {options.path}")
-    if options.what == "check":
+    if options.command == "check":
         return _check(options.path, options.name)
     if options.size < 1:
         raise InputError(f"--size is {options.size}: it must be 1 or more")

@@ -112,7 +112,9 @@ class Photos(Classification):
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
         if min(held_out) < 0 or sum(held_out) >= 1:
-            raise InputError(f"problem.held_out is {held_out}: give two shares that leave some")
+            raise InputError(
+                f"problem.held_out is {held_out}: give two fractions that add up to less than 1"
+            )
         roles = {
             "training": [_part(text, "train") for text in training],
             "validation": [_part(validation, "validation")],
