@@ -10,6 +10,7 @@ from omnitraining.config.recipes import recipes, with_recipe
 from omnitraining.config.run_config import dump, instantiate, parse, read_config
 from omnitraining.errors import InputError
 from omnitraining.experiments.experiment import find_experiment
+from omnitraining.experiments.reproduction import plan
 from omnitraining.metatraining import GNN, MatchingNet, ProtoNet
 from omnitraining.pretraining import SGDHead
 from omnitraining.tasks.reinforcement.problem import Reinforcement
@@ -82,3 +83,12 @@ def test_a_recipe_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) 
 def test_rows_of_experiments_have_recipes() -> None:
     experiment = find_experiment("photo-table2")
     assert experiment.rows["omni-proto-paper"]["recipe"] in recipes()
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table4", "table5"])
+def test_the_first_row_of_every_full_size_table_has_the_recipe_of_the_paper(name: str) -> None:
+    data = {"problem": {"init_args": {"data": "anywhere"}}}
+    for job in plan(find_experiment(name), Path("runs"), [0], data=data):
+        if job.row == "omni-proto":
+            values = {**job.values, "recipe": "paper"}
+            assert parse(job.values) == parse(with_recipe(values)), job.setting
