@@ -1,4 +1,4 @@
-"""Many visitors, many threads, many steps: what load does to answers and to memory."""
+"""Many threads, many steps: effects of load on predictions and memory."""
 
 from pathlib import Path
 

@@ -1,12 +1,11 @@
-"""As many training steps as a day has: ``python -m benchmarks.load.long_run``, some eight minutes.
+"""Memory over the training steps of 24 hours: ``python -m benchmarks.load.long_run``, 8 minutes.
 
-What training leaves behind, it leaves step by step, epoch by epoch and validation by validation,
-whatever the size of the network. So a tiny problem stands for a large one if it takes as many steps
-as that takes in 24 hours: classification as many as there are ProtoNet steps of a Conv4 on
-photographs of 84 pixels (an Omni step takes longer, so that its day has fewer), reinforcement
-learning as many as there are Omni steps on HalfCheetah at a velocity. The seconds of both are those
-that records of this repository say. The resident memory after every epoch is written to
-results/long-run.json; the name of one kind as argument measures that alone.
+A memory leak grows with steps and validations, whatever the size of the network. So a tiny problem
+is trained for as many steps as a large one takes in 24 hours: for classification, ProtoNet steps of
+a Conv4 on photographs of 84 pixels (an Omni step takes longer, so that there are fewer); for
+reinforcement learning, Omni steps on HalfCheetah with a target velocity. The seconds of a step are
+read from records of this repository. The resident memory after every validation is written to
+results/long-run.json. With the name of one kind as argument only that is measured.
 """
 
 import json
@@ -45,12 +44,12 @@ KINDS: dict[str, Values] = {
 
 
 def day(kind: str) -> tuple[int, str]:
-    """The steps of 24 hours, and of what."""
+    """The number of steps in 24 hours, and the step that was timed."""
     if kind == "classification":
         rows = json.loads((RESULTS / "benchmarks.json").read_text())
         case = "ProtoNet step, Conv4, 84 px"
-        found = next(row for row in rows if row["case"] == case)
-        seconds = float(found["milliseconds"].split(" / ")[0]) / 1000
+        timed = next(row for row in rows if row["case"] == case)
+        seconds = float(timed["milliseconds"].split(" / ")[0]) / 1000
         return round(DAY / seconds), f"{case}, {seconds:.3g} s (results/benchmarks.json)"
     record = json.loads((RESULTS / "figure8-cheetah.json").read_text())
     run = record["rows"]["omni-training"]["settings"]["velocity"]
@@ -60,7 +59,7 @@ def day(kind: str) -> tuple[int, str]:
 
 
 class Memory(Progress):
-    """The resident memory of this process after every epoch.
+    """The resident memory of this process after every validation.
 
     Attributes:
         series: step and MiB.
@@ -71,9 +70,9 @@ class Memory(Progress):
 
     def validated(self, done: int, score: float, best: float) -> None:
         words = Path("/proc/self/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", words)
-        assert found, words
-        self.series.append((done, round(int(found[1]) / 1024, 2)))
+        resident = re.search(r"VmRSS:\s+(\d+) kB", words)
+        assert resident, words
+        self.series.append((done, round(int(resident[1]) / 1024, 2)))
 
 
 def trained(kind: str, steps: int, epochs: int = EPOCHS) -> dict[str, Any]:
@@ -82,11 +81,11 @@ def trained(kind: str, steps: int, epochs: int = EPOCHS) -> dict[str, Any]:
     Args:
         kind: of the problem.
         steps: of the training.
-        epochs: with a validation and a checkpoint each.
+        epochs: number of validations, with a checkpoint each.
 
     Returns:
-        Memory in MiB after every epoch, and what of it is said first: after a tenth of the steps,
-        after half, at the end, and the most of the second half.
+        Memory in MiB after every validation, and its summary: after a tenth of the steps, after
+        half, at the end, and the growth in the second half.
     """
     memory = Memory()
     length = {"training": {"steps": steps, "val_every": steps // epochs}}
@@ -113,16 +112,20 @@ def main() -> None:
     for kind in sys.argv[1:] or KINDS:
         steps, of = day(kind)
         words = [sys.executable, "-m", "benchmarks.load.long_run", "--here", kind, str(steps)]
-        said = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
-        found = {"a day of": of, **json.loads(said.splitlines()[-1]), "provenance": provenance()}
+        output = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        measured = {
+            "a day of": of,
+            **json.loads(output.splitlines()[-1]),
+            "provenance": provenance(),
+        }
         record = json.loads(path.read_text()) if path.is_file() else {}
         record = {
             "title": "Resident memory over as many training steps as a day has",
             "command": "python -m benchmarks.load.long_run",
-            "kinds": {**record.get("kinds", {}), kind: found},
+            "kinds": {**record.get("kinds", {}), kind: measured},
         }
         path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"{kind}: { {k: v for k, v in found.items() if k != 'series'} }", flush=True)
+        print(f"{kind}: { {k: v for k, v in measured.items() if k != 'series'} }", flush=True)
 
 
 if __name__ == "__main__":

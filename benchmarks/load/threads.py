@@ -1,7 +1,7 @@
 """One learner, many threads: ``python -m benchmarks.load.threads``.
 
-Every prediction is made twice, one after the other and by 16 threads at once on the same learner,
-and compared bit by bit. Counts are written to results/thread-load.json.
+Every prediction is made twice, in one thread and in one of 16 threads that share the learner, and
+compared bit by bit. Counts are written to results/thread-load.json.
 """
 
 import json
@@ -27,27 +27,27 @@ from tests.learner.models import curves
 
 THREADS, PREDICTIONS = 16, 10_000
 FORMS = ("array", "picture", "file")
-"""How an image is given; files are decoded, each call in threads of its own."""
+"""Forms of images; files are decoded, in threads of each call."""
 
-Answer = tuple[NDArray[Any], NDArray[Any]]
+Prediction = tuple[NDArray[Any], NDArray[Any]]
 
 
 def differing(
-    asked: Callable[[int], Answer], predictions: int, threads: int = THREADS
+    predict: Callable[[int], Prediction], predictions: int, threads: int = THREADS
 ) -> dict[str, Any]:
-    """How many answers of many threads are not, bit by bit, those of one.
+    """The number of predictions of many threads that differ from those of one.
 
     Args:
-        asked: the labels and numbers of a prediction.
+        predict: labels and numbers of a prediction, by its index.
         predictions: how many there are.
-        threads: that ask at once.
+        threads: that predict at once.
     """
     filters = [*warnings.filters]
     start = time.perf_counter()
-    serial = [asked(index) for index in range(predictions)]
+    serial = [predict(index) for index in range(predictions)]
     between = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        parallel = [*pool.map(asked, range(predictions))]
+        parallel = [*pool.map(predict, range(predictions))]
     end = time.perf_counter()
     wrong = sum(
         not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -63,7 +63,7 @@ def differing(
     }
 
 
-def classifier(folder: Path) -> Callable[[int], Answer]:
+def classifier(folder: Path) -> Callable[[int], Prediction]:
     """Predictions of Armenian letters by the shipped model, given in all forms in turn.
 
     Args:
@@ -78,7 +78,7 @@ def classifier(folder: Path) -> Callable[[int], Answer]:
     for path, query in zip(paths, queries, strict=True):
         Image.fromarray(query).resize((80, 60)).save(path)
 
-    def asked(index: int) -> Answer:
+    def predict(index: int) -> Prediction:
         number = index // len(FORMS) % len(queries)
         form = FORMS[index % len(FORMS)]
         forms: dict[str, Any] = {
@@ -89,23 +89,23 @@ def classifier(folder: Path) -> Callable[[int], Answer]:
         probabilities, similarity = learner.predict_with_scores(forms[form])
         return learner.to_labels(probabilities, similarity).astype(str), probabilities
 
-    return asked
+    return predict
 
 
-def regressor() -> Callable[[int], Answer]:
+def regressor() -> Callable[[int], Prediction]:
     """Values of a curve at points that differ from call to call, by a tiny model."""
     x = np.linspace(-4, 4, 10)
     learner = FewShotRegressor(curves()[1]).fit(x, np.sin(x))
 
-    def asked(index: int) -> Answer:
+    def predict(index: int) -> Prediction:
         points = np.linspace(-4, 4, 20) + index / 1000
         return points, learner.predict(points)
 
-    return asked
+    return predict
 
 
 def main() -> None:
-    """Ask, compare, and write what was found."""
+    """Predict, compare, and write the record."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         kinds = {"classification": classifier(Path(folder)), "regression": regressor()}
@@ -114,14 +114,14 @@ def main() -> None:
             "command": "python -m benchmarks.load.threads",
             "kinds": {},
         }
-        for kind, asked in kinds.items():
-            record["kinds"][kind] = differing(asked, PREDICTIONS)
+        for kind, predict in kinds.items():
+            record["kinds"][kind] = differing(predict, PREDICTIONS)
             print(f"{kind}: {record['kinds'][kind]}", flush=True)
     record["provenance"] = provenance()
     path = RESULTS / "thread-load.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
-    found = record["kinds"].values()
-    sys.exit(any(kind["different"] or kind["warning filters changed"] for kind in found))
+    kinds = record["kinds"].values()
+    sys.exit(any(kind["different"] or kind["warning filters changed"] for kind in kinds))
 
 
 if __name__ == "__main__":

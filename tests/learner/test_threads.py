@@ -1,4 +1,4 @@
-"""One learner that many threads ask at once: a short ``benchmarks.load.threads``."""
+"""One learner in many threads at once: a short ``benchmarks.load.threads``."""
 
 import sys
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ def _often() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", ["images", "curves"])
-def test_threads_are_told_what_one_is_told(kind: str, tmp_path: Path) -> None:
-    asked = classifier(tmp_path) if kind == "images" else regressor()
-    found = differing(asked, 320)
+def test_many_threads_predict_as_one(kind: str, tmp_path: Path) -> None:
+    predict = classifier(tmp_path) if kind == "images" else regressor()
+    found = differing(predict, 320)
     assert found["different"] == 0
     assert not found["warning filters changed"]

@@ -1,4 +1,4 @@
-"""Ready-made examples: the first five Armenian letters, rendered as all glyphs here are."""
+"""The example of the demo: the first five Armenian letters, rendered as the glyphs data."""
 
 from functools import cache
 from typing import NamedTuple

@@ -173,41 +173,42 @@ class Page:
 
     def _bind(self) -> None:
         query = [self.kind, self.drawing, self.file, self.turn]
+        new_class = [self.class_name, self.uploads]
+        shown_query = [self.drawing, self.file, self.example, self.another]
+        result = [self.session, self.result]
         classes = [self.session, self.classes, self.removed, self.target, self.download]
         classes += [self.save_message]
-        sources = [self.drawing, self.file, self.example, self.another]
         outcome = [*classes, self.result]
+        everything = [*outcome, *shown_query, self.kind, self.turn, self.query_message]
         scroll = {"fn": None, "js": SCROLL_TO_RESULT}
+        in_classes, in_query, in_save = self.class_message, self.query_message, self.save_message
 
-        added, asked, saved = self.class_message, self.query_message, self.save_message
-        example = [*outcome, *sources, self.kind, self.turn, asked]
-        self._on(self.start.click, self.on_start, [], added, example).then(**scroll)
-        given = [self.class_name, self.uploads]
-        self._on(self.add.click, self.on_add, given, added, [*classes, *given])
-        self._on(self.remove.click, self.on_remove, [self.removed], added, outcome)
-        self._on(self.clear.click, self.on_clear, [], added, outcome)
-        self._on(self.kind.input, self.on_kind, [self.kind, self.turn], asked, sources)
-        another = [self.session, self.turn, self.example, self.result]
-        self._on(self.another.click, self.on_another, [self.turn], asked, another).then(**scroll)
-        result = [self.session, self.result]
-        self._on(self.predict.click, self.on_predict, query, asked, result).then(**scroll)
-        self._on(self.label.click, self.on_label, [self.target, *query], asked, classes)
-        self._on(self.save.click, self.on_save, [], saved, [self.download])
-        self._on(self.onnx.click, self.on_onnx, [], saved, [self.download])
+        self._on(self.start, self.on_start, [], everything, in_classes).then(**scroll)
+        self._on(self.add, self.on_add, new_class, [*classes, *new_class], in_classes)
+        self._on(self.remove, self.on_remove, [self.removed], outcome, in_classes)
+        self._on(self.clear, self.on_clear, [], outcome, in_classes)
+        self._on(self.kind, self.on_kind, [self.kind, self.turn], shown_query, in_query)
+        another = [*result, self.turn, self.example]
+        self._on(self.another, self.on_another, [self.turn], another, in_query).then(**scroll)
+        self._on(self.predict, self.on_predict, query, result, in_query).then(**scroll)
+        self._on(self.label, self.on_label, [self.target, *query], classes, in_query)
+        self._on(self.save, self.on_save, [], [self.download], in_save)
+        self._on(self.onnx, self.on_onnx, [], [self.download], in_save)
         self.blocks.load(fn=None, js=SELECT_BRUSH)
 
     def _on(
         self,
-        event: Any,
+        component: Any,
         handler: Callable[..., Updates],
         inputs: list[Any],
-        message: Any,
         outputs: list[Any],
+        message: Any,
     ) -> Any:
-        """Bind an event to a handler of the session and the inputs.
+        """Bind a button, or the choice of a radio button, to a handler of session and inputs.
 
-        Its errors become a sentence in the component ``message``.
+        Errors become a sentence in the component ``message``.
         """
+        event = component.input if component is self.kind else component.click
         return event(
             with_message(self._with_session(handler), message),
             [self.session, *inputs],

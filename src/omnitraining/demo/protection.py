@@ -13,7 +13,7 @@ POLICY = (
     "blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; frame-ancestors 'none'; form-action 'self'"
 )
-"""What the page may load and where it may send data: nowhere but to its own server."""
+"""The page may load from and send to its own server only."""
 
 MAX_BODY = 100 * 2**20
 """Bytes of a request: the pictures of one upload."""

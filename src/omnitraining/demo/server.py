@@ -44,7 +44,7 @@ def serve(trained: TrainedModel, port: int | None, announce: Callable[[str], Non
         server = import_module("uvicorn")
         with closing(_listening(port)) as listening:
             number = listening.getsockname()[1]
-            # Not Gradio's own launch, which gives up on a machine that is too busy to answer it.
+            # Gradio's launch() fails if a busy machine takes 3 seconds to serve the first request.
             config = server.Config(
                 application(page.blocks, number),
                 log_level="critical",

@@ -11,12 +11,12 @@ from omnitraining.model import FlowHead
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The flows that a learner's option ``flow`` stands for; made by `resolve_flow`.
+    """The flows that predict, as a learner's option ``flow`` selects them (`resolve_flow`).
 
     Attributes:
         trained: the model.
         head: key of its calibration: a flow, "ensemble" or "vote" (see `Calibration`).
-        members: the flows that may be needed; some may have no weight at some numbers of shots.
+        members: the flows; at some numbers of shots the weight of one may be 0.
     """
 
     trained: TrainedModel

@@ -1,4 +1,4 @@
-"""A check of a fit by its own support images: each is predicted by heads that have not seen it.
+"""A check of a fit by its own support images: each is predicted by heads fitted without it.
 
 A fifth of the images of each class (one, of five or fewer) is held out at a time, and predicted by
 heads that are fitted on the others. Their accuracy is compared with the calibrated confidence, and
@@ -118,7 +118,7 @@ def folds(labels: Tensor, ways: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices of the images held out [F, L] and kept [F, S - L], and whether for the first time.
 
     All folds are equal in size, so that heads can be fitted in one batch: a class with fewer images
-    than there are folds has some held out again, which the third tensor [F, L] tells.
+    than there are folds has some held out again, which the third tensor [F, L] marks as False.
 
     Args:
         labels: class indices [S].

@@ -219,7 +219,7 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 def kind_of(labels: NDArray[Any]) -> str:
-    """The kind of some labels, in words for a message."""
+    """The kind of labels, in words for a message."""
     return {"U": "texts", "b": "true or false"}.get(labels.dtype.kind, "numbers")
 
 
