@@ -13,6 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from omnitraining.errors import InputError
+from omnitraining.evaluation import CellKey
 from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.learner import (
     FewShotClassifier,
@@ -101,7 +102,7 @@ def test_the_card_has_data_results_configuration_license_and_how_to_load(
     assert head["pipeline_tag"] == "image-classification"
     assert 'learner = from_pretrained("folder")' in text
     assert "tests.reference.tiny.Blobs" in text  # the data
-    cell = run.load_evaluation().cells["blobs 5-way 1-shot"]
+    cell = run.load_evaluation().cells[CellKey.parse("blobs 5-way 1-shot")]
     assert f"{cell.mean():.2f} ± {cell.interval():.2f}" in text and "over 20 fixed tasks" in text
     configuration = yaml.safe_load(text.split("## Configuration")[1].split("```")[1][5:])
     assert configuration["metatraining"]["init_args"] == {"metric": "cosine", "scale": 10.0}

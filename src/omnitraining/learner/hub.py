@@ -5,7 +5,6 @@ and, if it comes from a run that was evaluated, evaluation.json. The same folder
 """
 
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,7 +90,7 @@ def _write(source: Source, folder: Path, name: str, license: str, trust: bool) -
     learner, run = load(source, trust), _run_of(source, trust)
     learner.save(folder / WEIGHTS)
     if run and is_evaluated(run):  # not copied: a link in a run could lead to any file
-        values = json.dumps(asdict(run.load_evaluation()))
+        values = json.dumps(run.load_evaluation().as_json())
         (folder / "evaluation.json").write_text(values, "utf-8")
     (folder / "README.md").write_text(card(learner, run, name, license), "utf-8")
 
