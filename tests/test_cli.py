@@ -364,7 +364,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         "returns [2, 2, 2] for inputs of shape [2, 1]: wrap it in a module",
     ),
     (["--backbone", "Conv4"], "does not take inputs of shape [2, 1]"),
-    (["--metatraining", "ProtoNet"], "Sinusoids, L2Regression, ProtoNet do not fit together"),
+    (["--metatraining", "ProtoNet"], "Sinusoids needs pretraining L2Regression and metatraining"),
     (
         ["--method", "pre-training", "--inference.flows", "[meta]"],
         "inference.flows is ['meta'], but the model has only ['pre']",

@@ -214,7 +214,8 @@ def train(
 
     Raises:
         InputError: a loss is not finite (the last good checkpoint stays), there is nothing to
-            resume from, or several processes cannot split a step.
+            resume from, several processes cannot split a step, or the model is for another kind of
+            problem.
 
     Examples:
         >>> from tempfile import mkdtemp
@@ -228,6 +229,7 @@ def train(
     """
     device, context = find_device(training.device), current_context()
     check_distributed(training, device, context)
+    problem.check(model)
     problem.shard(context.rank, context.world_size)
     if progress is None or not context.is_main_process:
         progress = Progress()

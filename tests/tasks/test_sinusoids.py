@@ -1,6 +1,7 @@
 """Waves: their ranges, the order of training, the fixed test waves, and the scores."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from omnitraining.evaluation import ENSEMBLE, CellKey, Evaluation, Inference
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, L2Regression
+from omnitraining.runs.run import Run
 from omnitraining.tasks.regression.sinusoids import TEST_SEED, VALIDATION_SEED, Sinusoids, Waves
+from omnitraining.training import Training, train
 from tests.reference import maml
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -120,7 +123,7 @@ def scores(found: Evaluation, cell: CellKey, head: str = ENSEMBLE) -> list[float
     return found.cells[cell].scores[head]
 
 
-def test_an_evaluation_has_a_cell_per_shots_and_steps_with_every_flow_and_the_vote() -> None:
+def test_an_evaluation_has_a_cell_per_shots_and_steps_with_every_flow_and_the_ensemble() -> None:
     data = problem()
     found = data.evaluate(model(data), Inference(), 7)
     names = [CellKey(shots=shots, steps=step) for shots in (5, 10) for step in (1, 2)]
@@ -181,10 +184,10 @@ def test_test_validation_and_training_waves_are_different_waves() -> None:
     assert len(values.unique()) == 1800
 
 
-# --- the vote ---
+# --- the ensemble ---
 
 
-def test_an_equal_vote_is_the_mean_of_the_flows_predictions() -> None:
+def test_an_equal_ensemble_is_the_mean_of_the_flows_predictions() -> None:
     data = problem()
     network = model(data)
     found = data.curves(network, Inference(), wave=2, shots=5)
@@ -195,10 +198,10 @@ def test_an_equal_vote_is_the_mean_of_the_flows_predictions() -> None:
     assert scores(evaluation, CellKey(shots=5, steps=1))[2] == pytest.approx(error, rel=1e-10)
 
 
-def test_chosen_vote_weights_are_convex_and_the_best_on_validation_waves() -> None:
+def test_chosen_ensemble_weights_are_convex_and_the_best_on_validation_waves() -> None:
     data, inference = problem(), Inference(ensemble_weights="validation")
     network = model(data)
-    nn.init.normal_(network.networks["pre"].head.weight, std=9.0)  # one flow to mistrust
+    nn.init.normal_(network.networks["pre"].head.weight, std=9.0)  # one flow is bad
     weights = data.ensemble_weights(network, inference, shots=5)
     assert weights.shape == (STEPS + 1, 3) and weights.min() >= 0
     torch.testing.assert_close(weights.sum(1), torch.ones(STEPS + 1))
@@ -206,14 +209,14 @@ def test_chosen_vote_weights_are_convex_and_the_best_on_validation_waves() -> No
     outputs = data._outputs(network, Episode(waves.x[:, :5], waves.y[:, :5], grid, truth))
     flows = [outputs[flow] for flow in ("pre", "joint", "meta")]
     for step in range(STEPS + 1):
-        vote = sum(w * flow[step] for w, flow in zip(weights[step], flows, strict=True))
-        best = (vote - truth).square().mean()
+        ensemble = sum(w * flow[step] for w, flow in zip(weights[step], flows, strict=True))
+        best = (ensemble - truth).square().mean()
         rivals = [flow[step] for flow in flows] + [sum(flow[step] for flow in flows) / 3]
         assert all(best <= (rival - truth).square().mean() + 1e-12 for rival in rivals)
         assert weights[step, 0] <= 0.2
 
 
-def test_only_flows_that_vote_count_in_the_vote() -> None:
+def test_other_flows_do_not_count_in_the_ensemble() -> None:
     data = problem()
     found = data.evaluate(model(data), Inference(flows=("meta",)), 4)
     for name in found.cells:
@@ -228,3 +231,15 @@ def test_other_algorithms_are_refused() -> None:
     )
     with pytest.raises(InputError, match="L2Regression and metatraining MAML"):
         data.evaluate(wrong, Inference(), 2)
+
+
+def test_maml_of_another_kind_of_problem_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    data, algorithms = problem(), (L2Regression(), MAML(task="classification"))
+    run, training = Run(tmp_path, create=True), Training(steps=1)
+    wrong = build_model("meta-training", lambda: MLP(1, (8,)), data, *algorithms)
+    words = "^metatraining.task is 'classification', but Sinusoids is a problem of regression: set"
+    with pytest.raises(InputError, match=words):
+        train(wrong, data, training, Inference(), run)
+    assert not run.checkpoint("last").exists()
+    unused = build_model("pre-training", lambda: MLP(1, (8,)), data, *algorithms)
+    data.check(unused)

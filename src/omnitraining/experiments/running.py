@@ -187,6 +187,7 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
     run_config.inference.members(model.trained_flows)
     run_config.training.make_optimizer(model)
     problem, random = run_config.problem, torch.Generator().manual_seed(0)
+    problem.check(model)
     meta = type(run_config.metatraining)
     other = sorted(problem.test_outputs - {problem.meta_outputs})
     if meta.fixed_ways and other and {"meta", "joint_meta"} & {*model.networks}:

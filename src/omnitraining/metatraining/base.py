@@ -42,6 +42,9 @@ class MetaTraining(Algorithm):
     fixed_ways: ClassVar[bool] = False
     """Whether test tasks must have as many classes as training tasks."""
 
+    task: str | None = None
+    """Kind of problem that it is configured for, where that is an option; see `Problem.kind`."""
+
     @abstractmethod
     def head(self, features: int, outputs: int) -> nn.Module:
         """H_meta, applied to features [B, features]; the identity if there is nothing to train."""

@@ -22,6 +22,8 @@ class Problem(ABC):
         pre_outputs: outputs of the pre-training head.
         meta_outputs: outputs of the meta-training head.
         one_joint_head: whether both heads have the same outputs, so that the joint-flow has one.
+        kind: "classification", "regression" or "reinforcement"; algorithms that are configured for
+            another kind are refused. None accepts all.
         test_tasks: number of fixed test tasks.
         shard_index: the shard of a training step that `samples` returns, from 0.
         shard_count: number of shards of a step, one per process.
@@ -30,6 +32,7 @@ class Problem(ABC):
     pre_outputs: int
     meta_outputs: int
     one_joint_head: bool
+    kind: str | None = None
     test_tasks: int = 600
     shard_index: int = 0
     shard_count: int = 1
@@ -59,6 +62,19 @@ class Problem(ABC):
             if size % count:
                 raise InputError(f"{name} is {size}: {count} processes cannot split it equally")
         self.shard_index, self.shard_count = index, count
+
+    def check(self, model: "Model") -> None:
+        """Refuse a model that cannot learn these tasks; `train` calls it first.
+
+        Raises:
+            InputError: an algorithm of the model is for another kind of problem.
+        """
+        task, is_used = model.metatraining.task, {"meta", "joint"} & {*model.trained_flows}
+        if is_used and task is not None and self.kind not in (None, task):
+            raise InputError(
+                f"metatraining.task is {task!r}, but {type(self).__name__} is a problem of "
+                f"{self.kind}: set it to {self.kind!r}"
+            )
 
     @property
     def test_outputs(self) -> frozenset[int]:

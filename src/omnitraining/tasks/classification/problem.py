@@ -122,6 +122,7 @@ class Classification(Supervised):
         (torch.Size([1, 3, 1, 8, 8]), torch.Size([1, 6, 1, 8, 8]))
     """
 
+    kind = "classification"
     one_joint_head = False
 
     def __init__(

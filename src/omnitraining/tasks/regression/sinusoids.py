@@ -1,4 +1,4 @@
-"""Few-shot regression of sine waves (paper 6.2; protocol decisions in the docs)."""
+"""Few-shot regression of sine waves (paper 6.2; Finn et al. 2017, https://arxiv.org/abs/1703.03400)."""
 
 import math
 from collections.abc import Mapping
@@ -40,6 +40,11 @@ class Waves:
     Attributes:
         x: 50 random inputs of each wave [W, 50, 1].
         y: their values [W, 50, 1].
+
+    Example:
+        >>> waves = Waves(3, torch.Generator().manual_seed(0))
+        >>> waves(torch.zeros(3, 1, 1)).abs().max().item() <= 5  # values at x = 0
+        True
     """
 
     def __init__(self, count: int, random: torch.Generator) -> None:
@@ -56,9 +61,9 @@ class Waves:
 class Sinusoids(Supervised):
     """Regress a wave from K points in a few gradient steps.
 
-    Training visits each of the training waves once, in order; an episode takes ``support`` and
-    ``queries`` of its 50 points at random, and a mini-batch 50 points of different waves. A test
-    wave shows K fresh uniform points and is judged on 50 points evenly spaced over [-5, 5].
+    Training visits the training waves in order; an episode takes ``support`` and ``queries`` of a
+    wave's 50 points at random, and a mini-batch takes 50 points of different waves. A test wave has
+    K new uniform points for support, and 50 evenly spaced points over [-5, 5] for queries.
 
     Args:
         waves: training waves.
@@ -67,8 +72,18 @@ class Sinusoids(Supervised):
         test_shots: support points at test.
         test_steps: gradient steps at test; results are reported after each.
         seed: of the training waves.
+
+    Raises:
+        InputError: a number is out of its range.
+
+    Example:
+        >>> problem = Sinusoids(waves=20, test_shots=(5,))
+        >>> episode = problem.episode(0, torch.Generator().manual_seed(0))
+        >>> episode.support_x.shape, episode.query_y.shape
+        (torch.Size([1, 10, 1]), torch.Size([1, 10, 1]))
     """
 
+    kind = "regression"
     pre_outputs = meta_outputs = 1
     one_joint_head = True
 
@@ -96,29 +111,48 @@ class Sinusoids(Supervised):
 
     @property
     def shardable(self) -> Mapping[str, int]:
+        """The points of a mini-batch and the queries of an episode."""
         return {
             "the number of points of a mini-batch": POINTS,
             "problem.queries": self.queries,
         }
 
     def example(self) -> Tensor:
+        """Two inputs [2, 1]."""
         return self.waves.x[0, :2].cpu()
 
     def to(self, device: torch.device) -> None:
+        """Move the waves to ``device``."""
         self.waves.x, self.waves.y = self.waves.x.to(device), self.waves.y.to(device)
         self.device = device
 
     def with_test_shots(self, shots: tuple[int, ...]) -> "Sinusoids":
+        """The same problem with other numbers of support points at test.
+
+        Raises:
+            InputError: there is none, or one is not from 1 to 50.
+        """
         changed = copy(self)
         changed.test_shots = _checked_shots(shots)
         return changed
 
+    def check(self, model: Model) -> None:
+        """Refuse algorithms other than L2Regression and MAML of the task "regression".
+
+        Raises:
+            InputError: the model has others.
+        """
+        _algorithms(model)
+        super().check(model)
+
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
+        """50 points of different waves: inputs and values [50, 1]."""
         wave = torch.randint(len(self.waves.x), (POINTS,), generator=random)
         point = torch.randint(POINTS, (POINTS,), generator=random)
         return MiniBatch(self.waves.x[wave, point], self.waves.y[wave, point])
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
+        """One wave: inputs and values of support [1, S, 1] and queries [1, Q, 1]."""
         wave = step % len(self.waves.x)
         order = torch.randperm(POINTS, generator=random)
         support, query = order[: self.support], order[self.support :][: self.queries]
@@ -131,25 +165,25 @@ class Sinusoids(Supervised):
         for shots in self.test_shots:
             episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
             outputs = self._outputs(model, episode)
-            voters = inference.members(model.trained_flows)
-            outputs[ENSEMBLE] = ensemble_mean(outputs, voters)
+            members = inference.members(model.trained_flows)
+            outputs[ENSEMBLE] = ensemble_mean(outputs, members)
             for head, y in outputs.items():
                 errors.setdefault(head, []).append((y - episode.query_y).square()[1:].mean())
         return {head: -torch.stack(each).mean().item() for head, each in errors.items()}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int = 600) -> Evaluation:
-        """Mean squared error of every flow and of the vote, per number of shots and steps."""
+        """Mean squared error of every flow and of the ensemble, per number of shots and steps."""
         evaluation = Evaluation("mean squared error", higher_is_better=False)
         for shots in self.test_shots:
             episode = self._tasks(TEST_SEED, tasks, shots)
             outputs = self._outputs(model, episode)
             weights = self.ensemble_weights(model, inference, shots)
             identity = tasks_hash("sinusoids", episode.support_x, episode.query_y)
-            voters = inference.members(model.trained_flows)
+            members = inference.members(model.trained_flows)
             for step in range(1, self.test_steps + 1):
                 predictions = {flow: part[step] for flow, part in outputs.items()}
                 predictions[ENSEMBLE] = (
-                    torch.stack([predictions[flow] for flow in voters], -1) @ weights[step]
+                    torch.stack([predictions[flow] for flow in members], -1) @ weights[step]
                 )
                 scores = {
                     head: (y - episode.query_y).square().mean((1, 2)).tolist()
@@ -161,12 +195,22 @@ class Sinusoids(Supervised):
     def curves(
         self, model: Model, inference: Inference, wave: int, shots: int
     ) -> dict[str, Tensor]:
-        """Predictions [steps + 1, 50] of each flow and the vote for one test wave (Figure 6)."""
+        """Predictions [steps + 1, 50] for one test wave, of each flow and the ensemble (Figure 6).
+
+        Args:
+            model: the trained model.
+            inference: how the ensemble is formed.
+            wave: index of the test wave.
+            shots: number of support points K.
+
+        Returns:
+            Predictions by flow; also "support_x" and "support_y" [K], "query_x" and "query_y" [50].
+        """
         episode = self._tasks(TEST_SEED, wave + 1, shots)[wave:]
         outputs = self._outputs(model, episode)
         weights = self.ensemble_weights(model, inference, shots)
-        votes = torch.stack([outputs[f] for f in inference.members(model.trained_flows)], -1)
-        outputs[ENSEMBLE] = torch.einsum("stqov,sv->stqo", votes, weights)
+        predictions = torch.stack([outputs[f] for f in inference.members(model.trained_flows)], -1)
+        outputs[ENSEMBLE] = torch.einsum("stqom,sm->stqo", predictions, weights)
         return {head: part[:, 0, :, 0] for head, part in outputs.items()} | {
             "support_x": episode.support_x[0, :, 0],
             "support_y": episode.support_y[0, :, 0],
@@ -175,7 +219,7 @@ class Sinusoids(Supervised):
         }
 
     def _tasks(self, seed: int, count: int, shots: int) -> Episode:
-        """Fixed waves; those of fewer shots see the first points of those of more."""
+        """Fixed waves; with fewer shots, the support points are the first ones of more shots."""
         waves = Waves(max(count, 600), torch.Generator().manual_seed(seed * 1_000_003))
         x = waves.x[:, :shots]
         grid = torch.linspace(-5, 5, POINTS).view(1, -1, 1).expand(len(x), -1, -1)
@@ -186,10 +230,8 @@ class Sinusoids(Supervised):
 
     @torch.no_grad()
     def _outputs(self, model: Model, episode: Episode) -> dict[str, Tensor]:
-        """Predictions [steps + 1, T, Q, 1] of every trained flow, each adapted by itself."""
-        pre, meta = model.pretraining, model.metatraining
-        if not isinstance(pre, L2Regression) or not isinstance(meta, MAML):
-            raise InputError("Sinusoids needs pretraining L2Regression and metatraining MAML")
+        """Predictions [steps + 1, T, Q, 1] of every trained flow, each adapted on its own."""
+        pre, meta = _algorithms(model)
         outputs = {}
         for flow in model.trained_flows:
             _, network, algorithm = model.heads_of(flow)[0]
@@ -200,16 +242,25 @@ class Sinusoids(Supervised):
         return outputs
 
     def ensemble_weights(self, model: Model, inference: Inference, shots: int) -> Tensor:
-        """Weights of the voting flows after each number of steps [steps + 1, V]."""
-        voters = inference.members(model.trained_flows)
-        if inference.ensemble_weights == "equal" or len(voters) == 1:
-            weights = torch.full((self.test_steps + 1, len(voters)), 1 / len(voters))
+        """Weights of the M flows of the ensemble after each number of steps [steps + 1, M].
+
+        Args:
+            model: the trained model.
+            inference: with ``ensemble_weights="validation"``, weights are the convex combination
+                with the lowest error on validation waves; else they are equal.
+            shots: number of support points.
+        """
+        members = inference.members(model.trained_flows)
+        if inference.ensemble_weights == "equal" or len(members) == 1:
+            weights = torch.full((self.test_steps + 1, len(members)), 1 / len(members))
             return weights.to(self.device)
         episode = self._tasks(VALIDATION_SEED, VALIDATION_TASKS, shots)
         outputs = self._outputs(model, episode)
-        votes = torch.stack([outputs[flow] for flow in voters], -1)
-        grid = simplex_grid(len(voters), parts=20).to(votes)
-        errors = torch.stack([(votes @ w - episode.query_y).square().mean((1, 2, 3)) for w in grid])
+        predictions = torch.stack([outputs[flow] for flow in members], -1)
+        grid = simplex_grid(len(members), parts=20).to(predictions)
+        errors = torch.stack(
+            [(predictions @ w - episode.query_y).square().mean((1, 2, 3)) for w in grid]
+        )
         return grid[errors.argmin(0)]
 
 
@@ -217,3 +268,10 @@ def _checked_shots(shots: tuple[int, ...]) -> tuple[int, ...]:
     if not shots or min(shots) < 1 or max(shots) > POINTS:
         raise InputError(f"problem.test_shots is {shots}: give numbers from 1 to {POINTS}")
     return shots
+
+
+def _algorithms(model: Model) -> tuple[L2Regression, MAML]:
+    pre, meta = model.pretraining, model.metatraining
+    if not isinstance(pre, L2Regression) or not isinstance(meta, MAML):
+        raise InputError("Sinusoids needs pretraining L2Regression and metatraining MAML")
+    return pre, meta
