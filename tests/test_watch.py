@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from omnitraining.cli import main
-from omnitraining.config.run_config import instantiate
+from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.experiments.figures import adaptation_curves, cheetah_strip, navigation_paths
 from omnitraining.experiments.record import Record, from_json
 from omnitraining.experiments.running import train_run
+from omnitraining.runs.run import Run
 from omnitraining.tasks.reinforcement.half_cheetah import Physics
-from omnitraining.tasks.reinforcement.problem import Reinforcement
+from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, config
 
 CHEETAH: dict[str, Any] = {
@@ -44,16 +45,53 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("run", "name", "size"), [("navigation", "paths.png", 900), ("cheetah", "strip.png", 900)]
+    ("name", "module"), [("navigation", navigation_paths), ("cheetah", cheetah_strip)]
 )
-def test_a_policy_is_drawn(
-    run: str, name: str, size: int, runs: dict[str, Path], tmp_path: Path
+def test_the_command_draws_a_flow_after_steps_of_the_results(
+    name: str, module: Any, runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    out = tmp_path / name
-    assert main(["watch", str(runs[run]), "--out", str(out), "--flow", "meta"]) == 0
-    with Image.open(out) as image:
-        assert image.format == "PNG" and image.width > size
-        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    out, run = tmp_path / "picture.png", Run(runs[name])
+    assert main(["watch", str(run.path), "--out", str(out), "--flow", "meta", "--steps", "1"]) == 0
+    run_config = load_run(run)
+    problem, model = run_config.problem, run_config.ready(run)
+    assert isinstance(problem, Reinforcement)
+    rates = problem.test_rates(model, "meta")[:1]
+    expected = module.draw(problem, model, "meta", rates, tmp_path / "expected.png")
+    assert out.read_bytes() == expected.read_bytes()
+
+
+def test_paths_of_navigation_are_the_trajectories_before_their_end() -> None:
+    experiment = instantiate(config(NAVIGATION))
+    problem, model = experiment.problem, experiment.build()
+    assert isinstance(problem, Reinforcement)
+    rates = [0.1, 0.05]
+    figure = navigation_paths.paths(problem, model, "meta", rates)
+    tasks, random = problem.fixed_tests(5), torch.Generator().manual_seed(TEST_SEED)
+    rollouts = problem.adaptation(model, "meta", tasks, rates, random)
+    assert len(figure.axes) == 3
+    for axes, (trajectories, _) in zip(figure.axes, rollouts, strict=True):
+        drawn = [torch.tensor(line.get_xydata()).float() for line in axes.lines]
+        expected = []
+        for states, valid, goal in zip(trajectories.states, trajectories.valid, tasks, strict=True):
+            expected += [s[v] for s, v in zip(states[:3], valid[:3], strict=True)] + [goal[None]]
+        expected.append(torch.zeros(1, 2))  # where all start
+        assert len(drawn) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
+        assert f"{trajectories.returns().mean():.3g}" in axes.get_title()
+
+
+def test_a_strip_shows_the_body_at_evenly_spaced_moments() -> None:
+    skeleton = cheetah_strip._Skeleton(Physics())
+    positions = np.random.default_rng(0).normal(size=(2, 11, 9))
+    shots = [("before", positions[0]), ("after", positions[1])]
+    figure = cheetah_strip._strip(skeleton, shots, "title")
+    assert len(figure.axes) == 12
+    for index, axes in enumerate(figure.axes):
+        shown = positions[index // 6, 2 * (index % 6)]
+        outlines = [polygon.get_xy()[:-1] for polygon in axes.patches[1:]]  # after the ground
+        np.testing.assert_allclose(outlines, skeleton.outlines(shown))
+        assert axes.get_xlim() == pytest.approx((shown[0] - 1.2, shown[0] + 1.2))
+        assert axes.get_title().startswith(f"{index % 6 / 10:.1f} s")
 
 
 def test_a_cheetah_moves_in_the_time_of_the_simulation(

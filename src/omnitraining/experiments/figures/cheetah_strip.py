@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import Tensor
 
@@ -71,8 +68,10 @@ def draw(
     skeleton = _Skeleton(env.physics)
     title = f"{flow}-flow, {_goal(env, goal.item())}"
     if path.suffix.lower() == ".gif":
-        return _animation(skeleton, shots, title, path)
-    return _strip(skeleton, shots, title, path)
+        _animation(skeleton, shots, title).save(str(path), PillowWriter(fps=10), dpi=70)
+    else:
+        _strip(skeleton, shots, title).savefig(path, dpi=110)
+    return path
 
 
 def _goal(env: HalfCheetah, goal: float) -> str:
@@ -166,8 +165,10 @@ def _caption(positions: Any, t: int) -> str:
     return f"{t * SECONDS:.1f} s, {positions[t][0] - positions[0][0]:+.1f} m"
 
 
-def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
-    figure, axes = plt.subplots(len(shots), FRAMES, figsize=(2.2 * FRAMES, 2.1 * len(shots) + 0.5))
+def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str) -> Figure:
+    """A row per label and positions [steps + 1, 9], of evenly spaced moments."""
+    figure = Figure(figsize=(2.2 * FRAMES, 2.1 * len(shots) + 0.5))
+    axes = figure.subplots(len(shots), FRAMES)
     for (label, positions), row in zip(shots, axes, strict=True):
         moments = np.linspace(0, len(positions) - 1, FRAMES).round().astype(int)
         for axis, t in zip(row, moments, strict=True):
@@ -175,15 +176,13 @@ def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: 
         row[0].set_ylabel(label.replace(": ", "\n"), fontsize=9)
     figure.suptitle(f"{title}; numbers on the ground are metres", fontsize=11)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return figure
 
 
-def _animation(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, path: Path) -> Path:
-    """Ten frames per second, at the speed of the simulation."""
-    figure, axes = plt.subplots(len(shots), 1, figsize=(5, 4 * len(shots)), squeeze=False)
-
+def _animation(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str) -> FuncAnimation:
+    """The same as frames for a tenth of a second each, at the speed of the simulation."""
+    figure = Figure(figsize=(5, 4 * len(shots)))
+    axes = figure.subplots(len(shots), 1, squeeze=False)
     frames = [_Frame(axis, skeleton) for axis in axes[:, 0]]
 
     def show(t: int) -> list[Artist]:
@@ -195,7 +194,4 @@ def _animation(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str, pa
     figure.subplots_adjust(hspace=0.35)
     every = round(0.1 / SECONDS)
     moments = range(0, len(shots[0][1]), every)
-    animation = FuncAnimation(figure, show, frames=moments, init_func=lambda: [])
-    animation.save(str(path), PillowWriter(fps=10), dpi=70)
-    plt.close(figure)
-    return path
+    return FuncAnimation(figure, show, frames=moments, init_func=lambda: [])

@@ -3,22 +3,26 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from omnitraining.experiments.figures.lines import color
 from omnitraining.model import Model
 from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
 
 TASKS, PATHS = 5, 3
+"""The first test tasks, and the first trajectories of each."""
 
 
 def draw(
     problem: Reinforcement, model: Model, flow: str, rates: Sequence[float], path: Path
 ) -> Path:
+    """Save the figure of `paths`, with the same arguments, to a file."""
+    paths(problem, model, flow, rates).savefig(path, dpi=130)
+    return path
+
+
+def paths(problem: Reinforcement, model: Model, flow: str, rates: Sequence[float]) -> Figure:
     """One column per gradient step; a color per test task (the first ones, not chosen).
 
     Args:
@@ -26,13 +30,11 @@ def draw(
         model: trained on it.
         flow: whose policy adapts.
         rates: learning rate of each gradient step.
-        path: the picture.
     """
     tasks, random = problem.fixed_tests(TASKS), torch.Generator().manual_seed(TEST_SEED)
     goals = tasks.tolist()
-    figure, axes = plt.subplots(
-        1, len(rates) + 1, figsize=(3.1 * len(rates) + 3.1, 3.8), sharex=True, sharey=True
-    )
+    figure = Figure(figsize=(3.1 * len(rates) + 3.1, 3.8))
+    axes = figure.subplots(1, len(rates) + 1, sharex=True, sharey=True)
     rollouts = problem.adaptation(model, flow, tasks, rates, random)
     for step, (axis, (trajectories, _)) in enumerate(zip(axes, rollouts, strict=True)):
         for task, goal in enumerate(goals):
@@ -55,9 +57,7 @@ def draw(
     )
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return figure
 
 
 def moment(count: int) -> str:
