@@ -64,13 +64,15 @@ class BatchedModules:
         network: the architecture.
 
     Example:
-        >>> network = nn.Linear(2, 1)
+        >>> import torch
+        >>> network = torch.nn.Linear(2, 1)
         >>> weights = expand_weights(network, 3)
         >>> BatchedModules(network)(weights, torch.zeros(3, 5, 2)).shape
         torch.Size([3, 5, 1])
     """
 
     def __init__(self, network: nn.Module) -> None:
+        """Choose the way to compute the outputs of the network."""
         self._network, self._without_vmap = network, _is_known(network)
         self._needs_loop = any(isinstance(m, RECURRENT) for m in network.modules())
         if self._without_vmap:

@@ -38,8 +38,11 @@ class MAML(MetaTraining):
             that has the same gradient.
 
     Example:
+        >>> import torch
+        >>> from omnitraining import MAML, Episode
+        >>> from omnitraining.network import Network
         >>> maml = MAML(steps=2, lr=0.1, task="regression")
-        >>> network = Network(nn.Identity(), maml.head(features=3, outputs=1))
+        >>> network = Network(torch.nn.Identity(), maml.head(features=3, outputs=1))
         >>> support, query = torch.zeros(4, 5, 3), torch.zeros(4, 8, 3)
         >>> episode = Episode(support, torch.zeros(4, 5, 1), query, torch.zeros(4, 8, 1))
         >>> maml.predict(network, episode).shape

@@ -20,12 +20,14 @@ class GaussianHead(nn.Module):
     Shape: [..., D] -> [..., 2 A], means before log standard deviations. These start at 0.
 
     Example:
+        >>> import torch
         >>> mean, log_std = GaussianHead(8, 2)(torch.zeros(5, 8)).chunk(2, -1)
         >>> mean.shape, log_std.exp().unique().tolist()
         (torch.Size([5, 2]), [1.0])
     """
 
     def __init__(self, features: int, actions: int) -> None:
+        """Make the layer of the mean, and log standard deviations of 0."""
         super().__init__()
         self.mean = nn.Linear(features, actions)
         nn.init.xavier_uniform_(self.mean.weight)
@@ -78,6 +80,7 @@ class PolicyTargets(NamedTuple):
         log_probs: their log probabilities under the policy that took them [...].
 
     Example:
+        >>> import torch
         >>> targets = PolicyTargets(torch.zeros(5, 2), torch.ones(5), torch.zeros(5))
         >>> targets.pack().shape
         torch.Size([5, 4])

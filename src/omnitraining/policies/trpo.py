@@ -26,7 +26,8 @@ class TRPO(torch.optim.Optimizer):
         lr: the bound on the KL divergence, averaged over states and policies.
 
     Example:
-        >>> policy = nn.Linear(1, 2)
+        >>> import torch
+        >>> policy = torch.nn.Linear(1, 2)
         >>> states, target = torch.ones(4, 1), torch.zeros(4, 2)
         >>> loss = lambda: (policy(states) - target).square().mean()
         >>> before = loss()
@@ -41,6 +42,7 @@ class TRPO(torch.optim.Optimizer):
     backtrack_ratio = 0.8
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        """Optimize the parameters with a KL bound of ``lr``."""
         super().__init__(parameters, {"lr": lr})
 
     # The arguments are this optimizer's own: torch's closure returns a loss alone.

@@ -42,12 +42,14 @@ class Waves:
         y: their values [W, 50, 1].
 
     Example:
+        >>> import torch
         >>> waves = Waves(3, torch.Generator().manual_seed(0))
         >>> waves(torch.zeros(3, 1, 1)).abs().max().item() <= 5  # values at x = 0
         True
     """
 
     def __init__(self, count: int, random: torch.Generator) -> None:
+        """Draw the waves."""
         self.amplitude = 0.1 + 4.9 * torch.rand(count, 1, 1, generator=random)
         self.phase = 2 * math.pi * torch.rand(count, 1, 1, generator=random)
         self.x = 10 * torch.rand(count, POINTS, 1, generator=random) - 5
@@ -77,6 +79,8 @@ class Sinusoids(Supervised):
         InputError: a number is out of its range.
 
     Example:
+        >>> import torch
+        >>> from omnitraining import Sinusoids
         >>> problem = Sinusoids(waves=20, test_shots=(5,))
         >>> episode = problem.episode(0, torch.Generator().manual_seed(0))
         >>> episode.support_x.shape, episode.query_y.shape
@@ -96,6 +100,7 @@ class Sinusoids(Supervised):
         test_steps: int = 10,
         seed: int = 0,
     ) -> None:
+        """Draw the training waves."""
         if support < 1 or queries < 1 or support + queries > POINTS:
             raise InputError(
                 f"problem.support is {support} and problem.queries {queries}: both must be 1 or "

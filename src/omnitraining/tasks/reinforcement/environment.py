@@ -18,6 +18,8 @@ class Environment(ABC):
         name: of the environment in tables of results.
 
     Example:
+        >>> import torch
+        >>> from omnitraining import Environment
         >>> class Slider(Environment):
         ...     state_dim = action_dim = 1
         ...     horizon, name = 20, "slider"

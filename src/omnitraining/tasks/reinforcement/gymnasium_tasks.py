@@ -35,7 +35,8 @@ class GymnasiumTasks(Environment):
             returns another number of copies, or a task cannot be set.
 
     Example:
-        >>> import gymnasium, numpy
+        >>> import gymnasium, numpy, torch
+        >>> from omnitraining import GymnasiumTasks
         >>> class Point(gymnasium.Env):
         ...     observation_space = gymnasium.spaces.Box(-numpy.inf, numpy.inf, (1,))
         ...     action_space = gymnasium.spaces.Box(-1, 1, (1,))
@@ -54,8 +55,8 @@ class GymnasiumTasks(Environment):
         >>> environment.state_dim, environment.action_dim
         (1, 1)
         >>> states = environment.reset(torch.tensor([0.0, 1.0]), torch.Generator())
-        >>> environment.step(torch.ones(2, 1))[1].tolist()
-        [-1.0, 0.0]
+        >>> environment.step(torch.zeros(2, 1))[1].tolist()
+        [-0.0, -1.0]
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class GymnasiumTasks(Environment):
         horizon: int,
         name: str = "gymnasium",
     ) -> None:
+        """Make one copy, for the sizes of states and actions."""
         try:
             spaces = import_module("gymnasium.spaces")
         except ImportError as error:

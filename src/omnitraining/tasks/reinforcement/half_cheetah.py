@@ -38,6 +38,7 @@ class HalfCheetah(Environment):
     state_dim, action_dim = 17, 6
 
     def __init__(self, control_cost: float = 0.05, horizon: int = 200) -> None:
+        """Load MuJoCo and the model of the robot."""
         if control_cost < 0 or horizon < 1:
             raise InputError(
                 f"environment.control_cost is {control_cost} and environment.horizon {horizon}: "
@@ -79,6 +80,8 @@ class HalfCheetahVelocity(HalfCheetah):
     """Run at a speed between 0 and 2 metres per second: reward -|v - task| - cost.
 
     Example:
+        >>> import torch
+        >>> from omnitraining import HalfCheetahVelocity
         >>> environment = HalfCheetahVelocity(horizon=10)
         >>> tasks, random = torch.tensor([0.5, 2.0]), torch.Generator().manual_seed(0)
         >>> environment.reset(tasks, random).shape
@@ -106,6 +109,8 @@ class HalfCheetahDirection(HalfCheetah):
     one direction, and favor a policy that has learned only that.
 
     Example:
+        >>> import torch
+        >>> from omnitraining import HalfCheetahDirection
         >>> environment = HalfCheetahDirection(horizon=10)
         >>> environment.sample_tasks(4, torch.Generator().manual_seed(0)).sum().item()
         0.0
@@ -137,6 +142,7 @@ class Physics:
     """
 
     def __init__(self) -> None:
+        """Load MuJoCo and the model of the robot."""
         self.mujoco, self.model = _model()
         self.rest: Any = self.model.qpos0.copy()
         self._batch: Any = None

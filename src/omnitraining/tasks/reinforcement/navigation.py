@@ -25,6 +25,8 @@ class Navigation(Environment):
         InputError: scale or horizon is not positive.
 
     Example:
+        >>> import torch
+        >>> from omnitraining import Navigation
         >>> environment = Navigation(horizon=10)
         >>> goals = environment.sample_tasks(3, torch.Generator().manual_seed(0))
         >>> environment.reset(goals, torch.Generator()).tolist()
@@ -42,6 +44,7 @@ class Navigation(Environment):
         scale: float = 0.1,
         horizon: int = 100,
     ) -> None:
+        """Check and keep the options."""
         if scale <= 0 or horizon < 1:
             raise InputError(
                 f"environment.scale is {scale} and environment.horizon {horizon}: the first must "

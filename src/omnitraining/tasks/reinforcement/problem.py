@@ -72,7 +72,7 @@ class Reinforcement(Problem):
         InputError: a number is out of its range, or the environment lacks an attribute.
 
     Example:
-        >>> from omnitraining import Navigation
+        >>> from omnitraining import Navigation, Reinforcement
         >>> problem = Reinforcement(Navigation(horizon=5), tasks=3, trajectories=2)
         >>> problem.fixed_tests(4).shape  # four goals
         torch.Size([4, 2])
@@ -95,6 +95,7 @@ class Reinforcement(Problem):
         validation_tasks: int = 40,
         validation_steps: int = 2,
     ) -> None:
+        """Check and keep the options."""
         numbers = {
             "tasks": tasks,
             "trajectories": trajectories,
