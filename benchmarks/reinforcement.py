@@ -101,7 +101,7 @@ def gymnasium(steps: int = 10, tasks: int = 5) -> list[Row]:
 
 
 def _sync_vector(copies: int) -> Any:
-    """Gymnasium's own HalfCheetah-v5; what it imports for pictures alone is not there."""
+    """Gymnasium's own HalfCheetah-v5, without the packages that it imports for rendering only."""
     for name in ("glfw", "imageio"):
         sys.modules.setdefault(name, ModuleType(name))
     from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv

@@ -67,9 +67,9 @@ def test_outputs_and_outer_gradients_equal_those_unrolled_by_hand(
         for t in range(tasks)
     ])  # fmt: skip
     torch.testing.assert_close(outputs, expected, **CLOSE)
-    found = outer_gradients(loss(outputs, data.query_y), network)
-    wanted = outer_gradients(loss(expected, data.query_y), network)
-    for one, other in zip(found, wanted, strict=True):
+    actual = outer_gradients(loss(outputs, data.query_y), network)
+    expected_gradients = outer_gradients(loss(expected, data.query_y), network)
+    for one, other in zip(actual, expected_gradients, strict=True):
         torch.testing.assert_close(one, other, **CLOSE)
 
 
@@ -126,7 +126,7 @@ class Stepwise(nn.Module):
 
 
 class Branching(nn.Module):
-    """Does what values say: in Python, by a mask, and by numpy."""
+    """Branches on values: in Python, by a mask, and by numpy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,11 +179,11 @@ def test_tasks_in_a_batch_equal_tasks_one_by_one(
 
     batched, looped = outputs(data), torch.cat([outputs(single(data, t)) for t in range(3)], 1)
     torch.testing.assert_close(batched, looped, rtol=1e-8, atol=1e-8)
-    found = outer_gradients(cross_entropy(batched[1], data.query_y), network)
-    wanted = outer_gradients(cross_entropy(looped[1], data.query_y), network)
-    for one, other in zip(found, wanted, strict=True):
+    actual = outer_gradients(cross_entropy(batched[1], data.query_y), network)
+    expected_gradients = outer_gradients(cross_entropy(looped[1], data.query_y), network)
+    for one, other in zip(actual, expected_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
-    assert all(slope.abs().sum() > 0 for slope in found)
+    assert all(gradient.abs().sum() > 0 for gradient in actual)
 
 
 def test_a_flow_of_a_residual_omni_net_adapts_its_joint_and_its_branch_weights() -> None:
@@ -231,19 +231,19 @@ def test_adaptation_works_without_outer_gradients(tasks: int) -> None:
 
 
 class Failing(nn.Linear):
-    """Fails at what vmap cannot do, and at everything else too."""
+    """Fails under vmap, and without it too."""
 
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError("no such layer" if x.mean() > -9 else "")
 
 
 def test_errors_of_a_network_are_its_own() -> None:
-    """What vmap says of them is not what is wrong."""
+    """The message of vmap would hide the cause."""
     with pytest.raises(RuntimeError, match="no such layer"):
         adapt_and_predict(Failing(2, 3), episode(3), squared_error, (1,), 0.1)
 
 
-def test_what_vmap_cannot_do_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vmap_is_tried_once_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
     mapped = BatchedModules._vmapped
 

@@ -52,7 +52,7 @@ def test_the_divergence_is_that_of_diagonal_normal_distributions() -> None:
     assert kl_divergence(old, old) == 0
 
 
-def test_the_surrogate_has_the_gradient_of_the_policy_that_acted() -> None:
+def test_the_surrogate_has_the_policy_gradient_at_the_old_policy() -> None:
     outputs, actions = torch.randn(3, 4, 4, requires_grad=True), torch.randn(3, 4, 2)
     old = log_prob(outputs, actions).detach()
     targets = PolicyTargets(actions, torch.randn(3, 4), old)
@@ -64,7 +64,7 @@ def test_the_surrogate_has_the_gradient_of_the_policy_that_acted() -> None:
 
 
 def test_the_surrogate_weighs_the_actions_of_an_older_policy() -> None:
-    """Its value is E_new A, whichever policy acted: here over all actions, by quadrature."""
+    """Its value is E_new A, whichever policy took them: here over all actions, by quadrature."""
     actions = torch.linspace(-12, 12, 4001).unsqueeze(-1)
     width = 24 / 4000
     old, new = (torch.tensor([m, s]).expand(4001, 2) for m, s in ((0.3, 0.2), (-0.5, -0.1)))
@@ -85,7 +85,7 @@ def test_targets_are_packed_into_one_tensor_and_unpacked_again() -> None:
 
 
 class Bandit(Environment):
-    """One step, no state to speak of; the reward of an action a is -(a - task)^2."""
+    """One step, one state; the reward of an action a is -(a - task)^2."""
 
     state_dim, action_dim, horizon, name = 1, 1, 1, "bandit"
 
@@ -102,7 +102,7 @@ class Bandit(Environment):
 
 
 def test_the_policy_gradient_of_a_bandit_is_its_closed_form() -> None:
-    """E r = -(d^2 + s^2) with d = mean - task; slopes -2 d and, of the log of s, -2 s^2.
+    """E r = -(d^2 + s^2) with d = mean - task; derivatives -2 d and, of the log of s, -2 s^2.
 
     Advantages are rewards minus their mean (the linear baseline of one state), over their
     deviation: Var r = 4 d^2 s^2 + 2 s^4.
@@ -116,8 +116,10 @@ def test_the_policy_gradient_of_a_bandit_is_its_closed_form() -> None:
     )
     _, y = trajectories.samples(0.99, 1.0)
     loss = policy_gradient(policy.expand(1, 400_000, 2), PolicyTargets.unpack(y))
-    (slope,) = torch.autograd.grad(loss, policy)
+    (gradient,) = torch.autograd.grad(loss, policy)
     d, variance = mean - arm, math.exp(2 * log_std)
     deviation = math.sqrt(4 * d**2 * variance + 2 * variance**2)
     assert trajectories.returns().item() == pytest.approx(-(d**2 + variance), rel=0.01)
-    assert slope.tolist() == pytest.approx([2 * d / deviation, 2 * variance / deviation], rel=0.02)
+    assert gradient.tolist() == pytest.approx(
+        [2 * d / deviation, 2 * variance / deviation], rel=0.02
+    )

@@ -1,4 +1,4 @@
-"""Trust-region steps: conjugate gradients, the bound, and the way back where nothing helps."""
+"""Trust-region steps: conjugate gradients, the bound, and unchanged weights where no step helps."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def test_conjugate_gradients_of_zero_are_zero() -> None:
 
 
 class Task:
-    """A policy, states that it visited, and how good its actions were there."""
+    """A policy, states that it visited, and the advantages of its actions there."""
 
     def __init__(self) -> None:
         self.network = Network(MLP(3, (8,)), GaussianHead(8, 2))
@@ -88,12 +88,12 @@ def test_the_first_step_tried_is_the_natural_gradient() -> None:
     TRPO(layer.parameters(), bound).step(
         surrogate(outputs(), y), lambda: surrogate(outputs(), y), lambda: {"policy": outputs()}
     )
-    moved = before - layer.weight.detach().flatten()
+    step = before - layer.weight.detach().flatten()
     length = (2 * bound / (natural @ gradient)).sqrt()
-    backtracks = torch.log((moved @ moved).sqrt() / (length * natural.norm())) / torch.log(
+    backtracks = torch.log((step @ step).sqrt() / (length * natural.norm())) / torch.log(
         torch.tensor(TRPO.backtrack_ratio)
     )
-    torch.testing.assert_close(moved / moved.norm(), natural / natural.norm())
+    torch.testing.assert_close(step / step.norm(), natural / natural.norm())
     assert backtracks.item() == pytest.approx(round(backtracks.item()), abs=1e-4)
     assert 0 <= round(backtracks.item()) <= 2
 
@@ -103,7 +103,7 @@ def test_weights_stay_where_nothing_helps() -> None:
     before = weights_of(task.network)
     calls = 0
 
-    def loss() -> Tensor:  # of every other weights it is higher
+    def loss() -> Tensor:  # higher at all other weights
         nonlocal calls
         calls += 1
         return task.loss() + 10

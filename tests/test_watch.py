@@ -150,10 +150,10 @@ def test_outlines_are_those_of_the_body() -> None:
     skeleton = cheetah_strip._Skeleton(physics)
     assert len(skeleton.names) == 8 and {"torso", "head"} <= set(skeleton.names)
     at_rest = np.concatenate(skeleton.outlines(physics.rest))
-    moved = physics.rest.copy()
-    moved[0] += 2.5
-    there = np.concatenate(skeleton.outlines(moved))
-    np.testing.assert_allclose(there - at_rest, np.tile([2.5, 0], (len(at_rest), 1)), atol=1e-12)
+    shifted = physics.rest.copy()
+    shifted[0] += 2.5
+    outlines = np.concatenate(skeleton.outlines(shifted))
+    np.testing.assert_allclose(outlines - at_rest, np.tile([2.5, 0], (len(at_rest), 1)), atol=1e-12)
     # The torso is a capsule of radius 0.046, 1 metre from end to end of its axis, level, 0.7 high.
     torso = skeleton.outlines(physics.rest)[skeleton.names.index("torso")]
     np.testing.assert_allclose(np.ptp(torso, axis=0), [1.092, 0.092], atol=1e-3)

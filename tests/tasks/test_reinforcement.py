@@ -80,7 +80,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# --- what a step learns from ---
+# --- samples of a training step ---
 
 
 @each_method
@@ -107,8 +107,8 @@ def test_every_flow_learns_from_its_own_trajectories(method: Method) -> None:
         assert torch.equal(batch.y, episode.support_y.flatten(0, 1))
 
 
-def test_the_old_policy_is_the_one_that_learns() -> None:
-    """So that every ratio of the surrogate is 1 in the first place."""
+def test_the_old_policy_is_the_policy_of_the_step() -> None:
+    """So that every ratio of the surrogate is 1 before the step."""
     data = problem()
     model = model_of(data)
     drawn = data.samples(0, generator(), model)
@@ -121,8 +121,8 @@ def test_the_old_policy_is_the_one_that_learns() -> None:
         "joint_meta": drawn.joint[1].query_y,
     }
     assert outputs.keys() == targets.keys()
-    for name, found in outputs.items():
-        mean, log_std = found.chunk(2, -1)
+    for name, output in outputs.items():
+        mean, log_std = output.chunk(2, -1)
         y = targets[name]
         log_probs = Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
         torch.testing.assert_close(log_probs, y[..., -1], rtol=1e-4, atol=1e-4)
@@ -141,15 +141,15 @@ def test_samples_depend_on_the_seed_and_the_weights_alone() -> None:
 
 
 def fixed_samples() -> StepData:
-    """Trajectories of nobody in particular: two tasks, ratios that are not 1."""
+    """Random samples of two tasks, with ratios that are not 1."""
 
-    def some(*shape: int) -> tuple[Tensor, Tensor]:
+    def draw(*shape: int) -> tuple[Tensor, Tensor]:
         actions, advantages = torch.randn(*shape, 2), torch.randn(*shape)
         targets = PolicyTargets(actions, advantages, torch.randn(*shape) - 3)
         return torch.randn(*shape, 2), targets.pack()
 
     def both() -> tuple[MiniBatch, Episode]:
-        return MiniBatch(*some(9)), Episode(*some(2, 5), *some(2, 6))
+        return MiniBatch(*draw(9)), Episode(*draw(2, 5), *draw(2, 6))
 
     return StepData(*both(), joint=both())
 
@@ -169,8 +169,8 @@ def terms_by_hand(model: Model, drawn: StepData, lr: float) -> dict[str, Tensor]
         for task in range(len(e.support_x)):
             x, y = e.support_x[task], e.support_y[task]
             inner = -(log_probs(network, weights, x, y) * y[..., -2]).mean()
-            slopes = torch.autograd.grad(inner, [*weights.values()], create_graph=True)
-            fast = {n: w - lr * g for (n, w), g in zip(weights.items(), slopes, strict=True)}
+            gradients = torch.autograd.grad(inner, [*weights.values()], create_graph=True)
+            fast = {n: w - lr * g for (n, w), g in zip(weights.items(), gradients, strict=True)}
             losses.append(outer(network, fast, e.query_x[task], e.query_y[task]))
         return torch.stack(losses).mean()
 
@@ -194,11 +194,11 @@ def test_losses_and_gradients_are_those_written_out_task_by_task() -> None:
         torch.testing.assert_close(terms[name], value)
     parameters = [*model.parameters()]
     for name in expected:
-        slopes = (
+        gradients = (
             torch.autograd.grad(t[name], parameters, retain_graph=True, materialize_grads=True)
             for t in (terms, expected)
         )
-        for ours, theirs in zip(*slopes, strict=True):
+        for ours, theirs in zip(*gradients, strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -214,9 +214,9 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences() -> 
         total: Tensor = model(drawn.batch, drawn.episode, teacher, 0, drawn.joint)["total"]
         return total
 
-    slopes = torch.autograd.grad(objective(), [*model.parameters()])
+    gradients = torch.autograd.grad(objective(), [*model.parameters()])
     width = 1e-5
-    for parameter, slope in zip(model.parameters(), slopes, strict=True):
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         direction = torch.randn_like(parameter)
         values = []
         for sign in (1, -1):
@@ -225,33 +225,33 @@ def test_the_gradient_of_the_whole_objective_is_that_of_finite_differences() -> 
                 values.append(objective().item())
                 parameter -= sign * width * direction
         difference = (values[0] - values[1]) / (2 * width)
-        assert (slope * direction).sum().item() == pytest.approx(difference, rel=1e-5, abs=1e-7)
+        assert (gradient * direction).sum().item() == pytest.approx(difference, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.usefixtures("float64")
 def test_without_second_order_the_inner_gradient_is_a_constant() -> None:
     drawn = fixed_samples()
-    slopes = []
+    gradients = []
     for second_order in (True, False):
         torch.manual_seed(0)
         model = model_of(problem(), "meta-training", second_order=second_order)
         value = model(drawn.batch, drawn.episode)["l_meta"]
-        slopes.append(torch.autograd.grad(value, [*model.parameters()]))
-    assert any(not torch.allclose(a, b) for a, b in zip(*slopes, strict=True))
+        gradients.append(torch.autograd.grad(value, [*model.parameters()]))
+    assert any(not torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
 
 
-# --- judging ---
+# --- evaluation ---
 
 
 def test_an_evaluation_has_a_cell_per_number_of_steps_with_every_flow() -> None:
     data = problem()
-    found = data.evaluate(model_of(data), Inference(), 7)
-    assert list(found.cells) == [CellKey("navigation-distance", steps=step) for step in (0, 1, 2)]
-    assert found.higher_is_better and found.unit == "return"
-    for cell in found.cells.values():
+    evaluation = data.evaluate(model_of(data), Inference(), 7)
+    assert list(evaluation.cells) == [CellKey("navigation-distance", steps=step) for step in (0, 1, 2)]
+    assert evaluation.higher_is_better and evaluation.unit == "return"
+    for cell in evaluation.cells.values():
         assert set(cell.scores) == {"pre", "joint", "meta", ENSEMBLE}
         assert all(len(scores) == 7 for scores in cell.scores.values())
-    assert len({cell.tasks_hash for cell in found.cells.values()}) == 1
+    assert len({cell.tasks_hash for cell in evaluation.cells.values()}) == 1
 
 
 def test_the_return_after_0_steps_is_that_of_the_plain_policy() -> None:
@@ -260,10 +260,10 @@ def test_the_return_after_0_steps_is_that_of_the_plain_policy() -> None:
     goals = data._fixed_tasks(TEST_SEED, 7)
     for flow, name in (("pre", "pre"), ("joint", "joint_meta"), ("meta", "meta")):
         policy = shared_policy(model.network(name))
-        acted = rollout(data.environment, goals, policy, 4, generator(TEST_SEED))
-        found = data.returns(model, flow, goals, [0.1, 0.1])
-        assert found.shape == (3, 7)
-        torch.testing.assert_close(found[0], acted.returns())
+        trajectories = rollout(data.environment, goals, policy, 4, generator(TEST_SEED))
+        returns = data.returns(model, flow, goals, [0.1, 0.1])
+        assert returns.shape == (3, 7)
+        torch.testing.assert_close(returns[0], trajectories.returns())
 
 
 @pytest.mark.parametrize(("halve", "second"), [(False, 0.3), (True, 0.15)])
@@ -277,10 +277,10 @@ def test_a_flow_adapts_to_its_own_trajectories_after_every_step(halve: bool, sec
         model, "meta", goals, rates, generator(3)
     )
     assert all(torch.equal(w0[n], w) for n, w in expand_weights(network, 2).items())
-    for acted, weights, lr, after in ((first, w0, 0.3, w1), (again, w1, second, w2)):
+    for trajectories, weights, lr, after in ((first, w0, 0.3, w1), (again, w1, second, w2)):
         same_again = rollout(data.environment, goals, per_task_policy(network, weights), 4, random)
-        torch.testing.assert_close(same_again.states, acted.states)
-        x, y = acted.samples(data.discount, data.gae_lambda)
+        torch.testing.assert_close(same_again.states, trajectories.states)
+        x, y = trajectories.samples(data.discount, data.gae_lambda)
         expected = sgd_step(network, weights, x, y, REINFORCE().inner_loss, lr)
         for name, value in expected.items():
             torch.testing.assert_close(after[name], value)
@@ -298,12 +298,12 @@ def test_the_pre_flow_is_fine_tuned_at_its_own_rate() -> None:
         MAML(task="reinforcement", lr=1.0),
     )
     goals = torch.rand(2, 2) - 0.5
-    moved = {}
+    adapts = {}
     for flow in ("pre", "meta"):
         rates = data.test_rates(model, flow)[:1]
         (_, before), (_, after) = data.adaptation(model, flow, goals, rates, generator())
-        moved[flow] = any(not torch.equal(before[n], after[n]) for n in before)
-    assert moved == {"pre": False, "meta": True}
+        adapts[flow] = any(not torch.equal(before[n], after[n]) for n in before)
+    assert adapts == {"pre": False, "meta": True}
 
 
 def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
@@ -319,17 +319,17 @@ def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
         )
 
     weights = expand_weights(network, len(tasks))
-    acted = act(weights)
+    trajectories = act(weights)
     for rate in chosen:
-        x, y = acted.samples(data.discount, data.gae_lambda)
-        chance, moved, after = random.get_state(), {}, {}
+        x, y = trajectories.samples(data.discount, data.gae_lambda)
+        state, adapted, after = random.get_state(), {}, {}
         for tried in (0.05, 0.1, 0.2, 0.4, 0.8):
-            random.set_state(chance)
-            moved[tried] = sgd_step(network, weights, x, y, REINFORCE().inner_loss, tried)
-            after[tried] = act(moved[tried])
+            random.set_state(state)
+            adapted[tried] = sgd_step(network, weights, x, y, REINFORCE().inner_loss, tried)
+            after[tried] = act(adapted[tried])
         returns = {tried: again.returns().mean() for tried, again in after.items()}
         assert rate == max(returns, key=lambda tried: returns[tried])
-        weights, acted = moved[rate], after[rate]
+        weights, trajectories = adapted[rate], after[rate]
     for cell, scores in zip(
         data.evaluate(model, Inference(), 7).cells.values(),
         data.returns(model, "meta", data._fixed_tasks(TEST_SEED, 7), chosen),
@@ -355,22 +355,27 @@ def test_a_rate_at_which_a_policy_diverges_loses(monkeypatch: pytest.MonkeyPatch
         data.test_rates(model, "meta")
 
 
-def test_returns_in_other_worlds_are_not_comparable() -> None:
-    worlds = [Navigation(), Navigation(scale=1.0), Navigation("distance"), Navigation(horizon=5)]
+def test_returns_in_other_environments_are_not_comparable() -> None:
+    environments = [
+        Navigation(),
+        Navigation(scale=1.0),
+        Navigation("distance"),
+        Navigation(horizon=5),
+    ]
     hashes = set()
-    for env in worlds:
+    for env in environments:
         data = problem(environment=env, test_steps=1)
         cells = data.evaluate(model_of(data, "meta-training"), Inference(), 2).cells
         hashes |= {cell.tasks_hash for cell in cells.values()}
-    assert len(hashes) == len(worlds)
+    assert len(hashes) == len(environments)
 
 
 @pytest.mark.usefixtures("float64")
-def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validation_tasks() -> None:
+def test_after_each_step_the_ensemble_is_the_flow_that_is_best_on_validation_tasks() -> None:
     torch.manual_seed(3)
     data = problem()
     model = model_of(data, branch_init="zeros")
-    # The pre-flow starts badly, the joint-flow overshoots, the meta-flow is lost.
+    # The pre-flow starts badly, the joint-flow overshoots, the meta-flow is bad.
     with torch.no_grad():
         model.network("pre").head.mean.bias += 1
         model.network("joint_meta").head.log_std -= 3
@@ -379,20 +384,20 @@ def test_after_each_step_the_ensemble_is_the_voting_flow_that_is_best_on_validat
     after = {}
     for flow in model.trained_flows:
         rates, random = data.test_rates(model, flow), generator(VALIDATION_SEED)
-        acted = [acted for acted, _ in data.adaptation(model, flow, tasks, rates, random)]
-        after[flow] = torch.stack([part.returns().mean() for part in acted])
+        rollouts = [part for part, _ in data.adaptation(model, flow, tasks, rates, random)]
+        after[flow] = torch.stack([part.returns().mean() for part in rollouts])
     flows = [data.best_flow(model, Inference(), steps) for steps in range(3)]
     assert flows == ["joint", "joint", "pre"]
-    for vote in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
-        inference = Inference(flows=vote) if vote else Inference()
-        voters = vote or model.trained_flows
+    for chosen in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
+        inference = Inference(flows=chosen) if chosen else Inference()
+        members = chosen or model.trained_flows
         cells = list(data.evaluate(model, inference, 7).cells.values())
         for steps in range(data.test_steps + 1):
-            best = max(voters, key=lambda flow: after[flow][steps].item())
+            best = max(members, key=lambda flow: after[flow][steps].item())
             assert data.best_flow(model, inference, steps) == best
             assert cells[steps].scores[ENSEMBLE] == cells[steps].scores[best]
         scores = data.validation_scores(model, inference)
-        best_after = torch.stack([after[flow] for flow in voters]).amax(0)
+        best_after = torch.stack([after[flow] for flow in members]).amax(0)
         assert scores[ENSEMBLE] == pytest.approx(best_after[1:].mean().item())
         assert scores["pre"] == pytest.approx(after["pre"][1:].mean().item())
 
@@ -405,7 +410,7 @@ def test_fixed_tasks_are_not_those_of_any_training_step() -> None:
     assert len(torch.cat([*fixed, *training]).unique(dim=0)) == 400 + 20 * 200
 
 
-def test_tasks_are_judged_with_noise_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_test_task_has_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     data = problem()
     model = model_of(data, "meta-training")
     goal = torch.tensor([[0.2, 0.1]]).expand(4, 2)
@@ -479,7 +484,7 @@ def test_a_run_that_was_broken_off_ends_in_the_same_weights(optimizer: str, tmp_
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained and judged run; not to be changed."""
+    """A trained and evaluated run; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     file = folder / "navigation.yaml"
     file.write_text(yaml.safe_dump(NAVIGATION))
@@ -500,7 +505,7 @@ TINY = [
 ]
 
 
-def test_the_shipped_configuration_trains_and_is_judged(
+def test_the_shipped_configuration_trains_and_is_evaluated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
@@ -510,13 +515,13 @@ def test_the_shipped_configuration_trains_and_is_judged(
     assert all(head in out for head in ("pre", "joint", "meta", "ensemble"))
 
 
-def test_runs_are_judged_and_compared(
+def test_runs_are_evaluated_and_compared(
     finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     before = Run(run).load_evaluation()
     assert main(["evaluate", str(run)]) == 0
-    assert Run(run).load_evaluation() == before  # judged again it gets what it got
+    assert Run(run).load_evaluation() == before  # a repeated evaluation gives the same
     assert main(["evaluate", str(run), "--shots", "3", "--tasks", "5"]) == 0
     assert "navigation 2 steps" in capsys.readouterr().out
     assert main(["compare", str(run), str(finished), "--head", "meta"]) == 0
@@ -645,7 +650,9 @@ def test_wrong_algorithms_are_refused_in_python_too() -> None:
         data.evaluate(model, Inference(), 2)
 
 
-def test_a_trained_policy_is_judged_on_some_of_the_tasks(finished: Path, tmp_path: Path) -> None:
+def test_a_trained_policy_is_evaluated_on_a_part_of_the_tasks(
+    finished: Path, tmp_path: Path
+) -> None:
     run = Run(shutil.copytree(finished, tmp_path / "run"))
-    found = evaluate_run(run, 6, name="custom")
-    assert all(len(c.scores[ENSEMBLE]) == 6 for c in found.cells.values())
+    evaluation = evaluate_run(run, 6, name="custom")
+    assert all(len(c.scores[ENSEMBLE]) == 6 for c in evaluation.cells.values())

@@ -1,4 +1,4 @@
-"""Worlds: rewards by hand, HalfCheetah against Gymnasium's own, and any Gymnasium environment."""
+"""Environments: rewards by hand, HalfCheetah against Gymnasium's, any Gymnasium environment."""
 
 import importlib
 import math
@@ -70,7 +70,7 @@ def test_goals_are_uniform_in_a_square_around_the_start() -> None:
 
 
 @pytest.mark.parametrize("options", [{"scale": 0}, {"horizon": 0}, {"scale": -1.0}])
-def test_impossible_worlds_are_refused(options: dict[str, Any]) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"environment.scale is .* and environment.horizon"):
         Navigation(**options)
 
@@ -153,7 +153,7 @@ def test_directions_are_as_many_of_each() -> None:
     tasks = torch.stack(drawn)
     assert set(tasks.flatten().tolist()) == {-1.0, 1.0}
     assert set(tasks.sum(1).tolist()) == {-1.0, 1.0}
-    assert tasks.mean(0).abs().max() < 0.25  # each is either with equal chance
+    assert tasks.mean(0).abs().max() < 0.25  # each direction is equally likely
     assert HalfCheetahDirection().sample_tasks(2000, generator()).sum() == 0
 
 
@@ -197,7 +197,7 @@ def test_without_gymnasium_there_is_a_hint_in_one_line(monkeypatch: pytest.Monke
 
 
 class Line(gymnasium.Env[Any, Any]):
-    """A point on a line that shall go to ``task``; the episode ends there, or beyond 3."""
+    """A point on a line that is rewarded near ``task``; the episode ends there, or beyond 3."""
 
     observation_space = Box(-np.inf, np.inf, (1,))
     action_space = Box(-0.5, 0.5, (1, 1))
@@ -241,30 +241,36 @@ def test_every_copy_of_a_gymnasium_environment_has_its_task() -> None:
     env = GymnasiumTasks(lines, points, horizon=6)
     assert (env.state_dim, env.action_dim) == (1, 1)
     tasks = torch.tensor([1.0, -1.0])
-    found = rollout(env, tasks, right, 2, generator())
-    x = found.states[..., 0]
+    trajectories = rollout(env, tasks, right, 2, generator())
+    x = trajectories.states[..., 0]
     assert x[..., 0].abs().max() <= 0.1 and len(x[..., 0].unique()) == 4
     torch.testing.assert_close(x[1].diff(dim=-1), torch.full((2, 5), 0.5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.rewards[1, :, :5], -(x[1, :, 1:] + 1).abs(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        trajectories.rewards[1, :, :5], -(x[1, :, 1:] + 1).abs(), atol=1e-3, rtol=0
+    )
     # The first task is reached, within 0.3 of 1, by the second step; nothing counts after it.
-    assert found.valid[0].tolist() == [[True] * 2 + [False] * 4] * 2
-    assert found.valid[1].all()
-    assert (found.rewards[0, :, 2:] == 0).all() and (found.states[0, :, 2:] == 0).all()
+    assert trajectories.valid[0].tolist() == [[True] * 2 + [False] * 4] * 2
+    assert trajectories.valid[1].all()
+    assert (trajectories.rewards[0, :, 2:] == 0).all() and (
+        trajectories.states[0, :, 2:] == 0
+    ).all()
 
 
 def test_a_truncated_episode_has_ended() -> None:
     env = GymnasiumTasks(wrapped_lines, points, horizon=6)
-    found = rollout(env, torch.tensor([-2.0]), right, 2, generator())
-    assert found.valid.sum(-1).tolist() == [[3, 3]]
+    trajectories = rollout(env, torch.tensor([-2.0]), right, 2, generator())
+    assert trajectories.valid.sum(-1).tolist() == [[3, 3]]
     again = rollout(env, torch.tensor([-2.0]), right, 2, generator())
-    torch.testing.assert_close(found.states, again.states)  # same seed, same starts
+    torch.testing.assert_close(
+        trajectories.states, again.states
+    )  # the same seed gives the same initial states
 
 
 def test_the_number_of_copies_may_change() -> None:
     env = GymnasiumTasks(lines, points, horizon=2)
     for count in (1, 3, 2):
-        found = rollout(env, env.sample_tasks(count, generator()), right, 2, generator())
-        assert found.states.shape == (count, 2, 2, 1)
+        trajectories = rollout(env, env.sample_tasks(count, generator()), right, 2, generator())
+        assert trajectories.states.shape == (count, 2, 2, 1)
 
 
 class Undeclared(Line):
@@ -318,7 +324,7 @@ def test_tasks_arrive_through_any_wrapper(make: Callable[[int], Any]) -> None:
         assert [float(copy.task) for copy in copies] == tasks.tolist()
 
 
-class Deaf(Line):
+class Overwriting(Line):
     """Draws a task of its own."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -336,7 +342,7 @@ class Fixed(Line):
 
 
 class Native(gymnasium.vector.VectorEnv[Any, Any, Any]):
-    """Simulates its copies together, and has nothing that tells them tasks."""
+    """Simulates its copies together, and has no way to set their tasks."""
 
     single_observation_space = single_action_space = Box(-1, 1, (1,))
 
@@ -344,8 +350,8 @@ class Native(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.num_envs = copies
 
 
-class Told(Native):
-    """One that can be told."""
+class Settable(Native):
+    """One whose tasks can be set."""
 
     def set_attr(self, name: str, values: list[Any]) -> None:
         self.tasks = values
@@ -357,13 +363,13 @@ class Told(Native):
         return np.zeros((self.num_envs, 1), np.float32), {}
 
 
-class Forgetful(Told):
+class Forgetful(Settable):
     def get_attr(self, name: str) -> tuple[Any, ...]:
         return tuple(self.tasks[:1] * self.num_envs)
 
 
-def test_vector_environments_that_have_no_copies_are_told() -> None:
-    env = GymnasiumTasks(Told, points, horizon=2)
+def test_tasks_of_vector_environments_without_copies_are_set() -> None:
+    env = GymnasiumTasks(Settable, points, horizon=2)
     env.reset(torch.tensor([1.0, 2.0]), generator())
     assert env.vector.tasks == [1, 2]
 
@@ -371,7 +377,10 @@ def test_vector_environments_that_have_no_copies_are_told() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (ready_made(Deaf), r"'task' of copy 0 is 1.0 after a reset, and not -2.0 as it was set"),
+        (
+            ready_made(Overwriting),
+            r"'task' of copy 0 is 1.0 after a reset, and not -2.0 as it was set",
+        ),
         (ready_made(Fixed), r"'task' cannot be set: AttributeError: property"),
         (Native, r"Native has neither copies in 'envs' nor set_attr and get_attr, which set"),
         (lambda n: gymnasium.wrappers.vector.ClipReward(Native(n), 0, 1), r"Native has neither"),
@@ -390,21 +399,23 @@ class Declared(Line):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_copies_in_processes_are_told_if_they_say_that_they_have_a_task() -> None:
-    def made(make: Callable[[], Any]) -> Callable[[int], AsyncVectorEnv]:
+def test_tasks_of_copies_in_processes_are_set_if_their_class_has_the_attribute() -> None:
+    def copies_of(make: Callable[[], Any]) -> Callable[[int], AsyncVectorEnv]:
         return lambda copies: AsyncVectorEnv([make] * copies, shared_memory=False)
 
     limited = gymnasium.wrappers.TimeLimit
-    env = GymnasiumTasks(made(lambda: limited(Declared(), 9)), points, horizon=2)
-    found = rollout(env, torch.tensor([1.0, -1.0]), right, 1, generator())
+    env = GymnasiumTasks(copies_of(lambda: limited(Declared(), 9)), points, horizon=2)
+    trajectories = rollout(env, torch.tensor([1.0, -1.0]), right, 1, generator())
     env.vector.close()
-    x = found.states[:, 0, 1, 0]
-    torch.testing.assert_close(found.rewards[:, 0, 0], -(x - torch.tensor([1.0, -1.0])).abs())
+    x = trajectories.states[:, 0, 1, 0]
+    torch.testing.assert_close(
+        trajectories.rewards[:, 0, 0], -(x - torch.tensor([1.0, -1.0])).abs()
+    )
     for make, words in (
         (lambda: limited(Undeclared(), 9), "no class has an attribute 'task': .* Undeclared must"),
         (lambda: Own(Declared()), "Own and Declared has an attribute 'task'"),
     ):
-        env = GymnasiumTasks(made(make), points, horizon=2)
+        env = GymnasiumTasks(copies_of(make), points, horizon=2)
         with pytest.raises(InputError, match=words):
             env.reset(torch.tensor([1.0]), generator())
         env.vector.close()
@@ -435,7 +446,7 @@ def test_a_horizon_of_0_is_refused() -> None:
         GymnasiumTasks(lines, points, 0)
 
 
-# --- acting ---
+# --- rollouts ---
 
 
 def steady(states: Tensor) -> Tensor:
@@ -444,15 +455,19 @@ def steady(states: Tensor) -> Tensor:
 
 def test_trajectories_hold_what_happened() -> None:
     env, tasks = Navigation(horizon=4), torch.tensor([[0.4, 0.4], [-0.3, 0.2]])
-    found = rollout(env, tasks, steady, 3, generator())
-    assert found.states.shape == found.actions.shape == (2, 3, 4, 2)
-    assert (found.states[:, :, 0] == 0).all() and found.valid.all()
-    moved = (0.1 * found.actions).clamp(-0.1, 0.1)
-    torch.testing.assert_close(found.states[:, :, 1:], (found.states + moved)[:, :, :-1])
-    offsets = found.states + moved - tasks[:, None, None]
-    torch.testing.assert_close(found.rewards, -offsets.square().sum(-1))
-    torch.testing.assert_close(found.log_probs, log_prob(steady(found.states), found.actions))
-    torch.testing.assert_close(found.returns(), found.rewards.sum(2).mean(1))
+    trajectories = rollout(env, tasks, steady, 3, generator())
+    assert trajectories.states.shape == trajectories.actions.shape == (2, 3, 4, 2)
+    assert (trajectories.states[:, :, 0] == 0).all() and trajectories.valid.all()
+    steps = (0.1 * trajectories.actions).clamp(-0.1, 0.1)
+    torch.testing.assert_close(
+        trajectories.states[:, :, 1:], (trajectories.states + steps)[:, :, :-1]
+    )
+    offsets = trajectories.states + steps - tasks[:, None, None]
+    torch.testing.assert_close(trajectories.rewards, -offsets.square().sum(-1))
+    torch.testing.assert_close(
+        trajectories.log_probs, log_prob(steady(trajectories.states), trajectories.actions)
+    )
+    torch.testing.assert_close(trajectories.returns(), trajectories.rewards.sum(2).mean(1))
 
 
 class Broken(Navigation):
@@ -473,19 +488,24 @@ class Broken(Navigation):
             states[2, 1] = math.nan
         if self.t == 2 and self.fault == "reward":
             rewards[2] = math.inf
-        if self.t > 3:  # of what comes after the end nothing matters
+        if self.t > 3:  # values after the end are ignored
             states, rewards = states * math.nan, rewards * math.nan
         if self.fault == "shape":
             rewards = rewards.unsqueeze(-1)
         return states, rewards, torch.full_like(rewards, self.t >= 3, dtype=torch.bool)
 
 
-def test_what_comes_after_the_end_is_not_looked_at() -> None:
-    found = rollout(Broken("none"), torch.zeros(2, 2), steady, 2, generator())
-    assert found.valid.sum(-1).eq(3).all()
-    for part in (found.states, found.actions, found.rewards, found.log_probs):
+def test_values_after_the_end_are_ignored() -> None:
+    trajectories = rollout(Broken("none"), torch.zeros(2, 2), steady, 2, generator())
+    assert trajectories.valid.sum(-1).eq(3).all()
+    for part in (
+        trajectories.states,
+        trajectories.actions,
+        trajectories.rewards,
+        trajectories.log_probs,
+    ):
         assert part.isfinite().all() and (part[:, :, 3:] == 0).all()
-    assert all(part.isfinite().all() for part in found.samples(0.99, 1.0))
+    assert all(part.isfinite().all() for part in trajectories.samples(0.99, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -496,7 +516,7 @@ def test_what_comes_after_the_end_is_not_looked_at() -> None:
         ("shape", r"Broken returned .* shapes \[\[4, 2\], \[4, 1\], \[4, 1\]\] for 4 copies"),
     ],
 )
-def test_faults_of_a_world_are_named_with_task_and_step(fault: str, words: str) -> None:
+def test_faults_of_an_environment_are_named_with_task_and_step(fault: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         rollout(Broken(fault), torch.zeros(2, 2), steady, 2, generator())
 

@@ -32,9 +32,9 @@ class Own(nn.Module):
 
 
 def tied() -> nn.Sequential:
-    made = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.Linear(2, 4))
-    made[2].weight = made[0].weight
-    return made
+    network = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2), nn.Linear(2, 4))
+    network[2].weight = network[0].weight
+    return network
 
 
 def omni(flow: str, rank: int | None = None) -> nn.Module:

@@ -98,8 +98,8 @@ def test_advantages_are_normalized_over_the_steps_of_a_task_that_took_place() ->
     found = normalize_advantages(advantages, valid)
     assert (found[~valid] == 0).all()
     for task in range(2):
-        those = advantages[task][valid[task]]
-        expected = (those - those.mean()) / those.std(correction=0)
+        own = advantages[task][valid[task]]
+        expected = (own - own.mean()) / own.std(correction=0)
         share = valid[task].sum() / 10
         torch.testing.assert_close(found[task][valid[task]] * share, expected, rtol=1e-6, atol=0)
         # A mean over all steps is the mean over those that took place.

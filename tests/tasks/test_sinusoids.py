@@ -119,30 +119,30 @@ def test_impossible_problems_are_refused(options: dict[str, object], words: str)
 # --- tests ---
 
 
-def scores(found: Evaluation, cell: CellKey, head: str = ENSEMBLE) -> list[float]:
-    return found.cells[cell].scores[head]
+def scores(evaluation: Evaluation, cell: CellKey, head: str = ENSEMBLE) -> list[float]:
+    return evaluation.cells[cell].scores[head]
 
 
 def test_an_evaluation_has_a_cell_per_shots_and_steps_with_every_flow_and_the_ensemble() -> None:
     data = problem()
-    found = data.evaluate(model(data), Inference(), 7)
+    evaluation = data.evaluate(model(data), Inference(), 7)
     names = [CellKey(shots=shots, steps=step) for shots in (5, 10) for step in (1, 2)]
-    assert list(found.cells) == names and not found.higher_is_better
-    for cell in found.cells.values():
+    assert list(evaluation.cells) == names and not evaluation.higher_is_better
+    for cell in evaluation.cells.values():
         assert set(cell.scores) == {"pre", "joint", "meta", ENSEMBLE}
         assert all(len(values) == 7 for values in cell.scores.values())
-    hashes = [cell.tasks_hash for cell in found.cells.values()]
+    hashes = [cell.tasks_hash for cell in evaluation.cells.values()]
     assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
 
 
-def test_a_network_that_answers_zero_has_the_mean_square_of_the_wave_as_its_error() -> None:
+def test_a_network_that_predicts_zero_has_the_mean_square_of_the_wave_as_its_error() -> None:
     data = problem()
     silent = model(data, lr=0.0)
     for parameter in silent.parameters():
         nn.init.zeros_(parameter)
-    found = data.evaluate(silent, Inference(), 9)
+    evaluation = data.evaluate(silent, Inference(), 9)
     expected = fixed_waves(TEST_SEED)[2][:9].square().mean((1, 2)).tolist()
-    for cell in found.cells.values():
+    for cell in evaluation.cells.values():
         for values in cell.scores.values():
             assert values == pytest.approx(expected, rel=1e-12)
     validation = fixed_waves(VALIDATION_SEED)[2].square().mean().item()
@@ -152,10 +152,10 @@ def test_a_network_that_answers_zero_has_the_mean_square_of_the_wave_as_its_erro
 
 
 @pytest.mark.parametrize("shots", [5, 10])
-def test_a_flow_is_fine_tuned_on_the_first_points_and_judged_on_even_ones(shots: int) -> None:
+def test_a_flow_is_fine_tuned_on_the_first_points_and_evaluated_on_even_ones(shots: int) -> None:
     data = problem()
     plain = model(data, lr=0.05, method="meta-training")
-    found = data.evaluate(plain, Inference(), 3)
+    evaluation = data.evaluate(plain, Inference(), 3)
     waves, grid, truth = fixed_waves(TEST_SEED)
     for t in range(3):
         support = waves.x[t, :shots], waves.y[t, :shots]
@@ -163,8 +163,8 @@ def test_a_flow_is_fine_tuned_on_the_first_points_and_judged_on_even_ones(shots:
             outputs = maml.adapted([*plain.parameters()], support, grid[t], step, 0.05)
             error = (outputs - truth[t]).square().mean().item()
             cell = CellKey(shots=shots, steps=step)
-            assert scores(found, cell, "meta")[t] == pytest.approx(error, rel=1e-10)
-            assert scores(found, cell)[t] == pytest.approx(error, rel=1e-10)
+            assert scores(evaluation, cell, "meta")[t] == pytest.approx(error, rel=1e-10)
+            assert scores(evaluation, cell)[t] == pytest.approx(error, rel=1e-10)
 
 
 @pytest.mark.parametrize("tasks", [1, 4])
@@ -190,10 +190,10 @@ def test_test_validation_and_training_waves_are_different_waves() -> None:
 def test_an_equal_ensemble_is_the_mean_of_the_flows_predictions() -> None:
     data = problem()
     network = model(data)
-    found = data.curves(network, Inference(), wave=2, shots=5)
-    mean = torch.stack([found[flow] for flow in ("pre", "joint", "meta")]).mean(0)
-    torch.testing.assert_close(found[ENSEMBLE], mean)
-    error = (found[ENSEMBLE][1] - found["query_y"]).square().mean().item()
+    curves = data.curves(network, Inference(), wave=2, shots=5)
+    mean = torch.stack([curves[flow] for flow in ("pre", "joint", "meta")]).mean(0)
+    torch.testing.assert_close(curves[ENSEMBLE], mean)
+    error = (curves[ENSEMBLE][1] - curves["query_y"]).square().mean().item()
     evaluation = data.evaluate(network, Inference(), 3)
     assert scores(evaluation, CellKey(shots=5, steps=1))[2] == pytest.approx(error, rel=1e-10)
 
@@ -218,9 +218,11 @@ def test_chosen_ensemble_weights_are_convex_and_the_best_on_validation_waves() -
 
 def test_other_flows_do_not_count_in_the_ensemble() -> None:
     data = problem()
-    found = data.evaluate(model(data), Inference(flows=("meta",)), 4)
-    for name in found.cells:
-        assert scores(found, name) == pytest.approx(scores(found, name, "meta"), rel=1e-12)
+    evaluation = data.evaluate(model(data), Inference(flows=("meta",)), 4)
+    for name in evaluation.cells:
+        assert scores(evaluation, name) == pytest.approx(
+            scores(evaluation, name, "meta"), rel=1e-12
+        )
 
 
 def test_other_algorithms_are_refused() -> None:

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--flow", help="pre, joint or meta (default: the best on the validation tasks)"
     )
-    parser.add_argument("--steps", type=int, help="gradient steps (default: those of the results)")
+    parser.add_argument("--steps", type=int, help="gradient steps (default: all of the results)")
     parser.add_argument(
         "--task", type=int, default=0, help="test task of a HalfCheetah, from 0 (default: 0)"
     )

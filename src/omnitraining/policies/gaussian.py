@@ -70,7 +70,7 @@ def kl_divergence(old: Tensor, new: Tensor) -> Tensor:
 
 
 class PolicyTargets(NamedTuple):
-    """What a policy learns from in the states of its trajectories.
+    """Targets of a policy in the states of its trajectories.
 
     Batches and episodes hold it as one tensor, in place of labels: `pack` and `unpack`.
 

@@ -57,7 +57,7 @@ class Environment(ABC):
         """Start one copy for each of N tasks [N, ...]; returns the first states [N, S].
 
         Args:
-            tasks: of `sample_tasks`, some of them repeated; all tensors are on their device.
+            tasks: of `sample_tasks`, each for several copies; all tensors are on their device.
             random: source of random initial states, on the CPU.
         """
 

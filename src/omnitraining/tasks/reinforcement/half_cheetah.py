@@ -23,7 +23,7 @@ SECONDS = 0.05
 class HalfCheetah(Environment):
     """The robot of both kinds of task; no trajectory ends before its last step.
 
-    States and initial states are those of HalfCheetah-v5: positions uniform within 0.1 of the rest
+    States and initial states are as in HalfCheetah-v5: positions uniform within 0.1 of the rest
     pose, velocities normal with deviation 0.1. Actions are clipped to +-1.
 
     Args:
@@ -98,7 +98,7 @@ class HalfCheetahVelocity(HalfCheetah):
         return 2 * torch.rand(count, generator=random)
 
     def reward(self, speeds: Tensor) -> Tensor:
-        """Minus the distance of the speeds [N] to those of the tasks."""
+        """Minus the distance of the speeds [N] to the target speeds."""
         return -(speeds - self.tasks).abs()
 
 

@@ -16,7 +16,7 @@ class Navigation(Environment):
 
     Args:
         reward: ``"squared"``, minus the squared distance to the goal, as the paper says, or
-            ``"distance"``, minus the distance, with which MAML's published returns were made.
+            ``"distance"``, minus the distance, as in MAML's published returns.
         scale: distance of an action of 1. At 1 an untrained policy, of deviation 1, nearly always
             moves by the maximum, so that learning is slow.
         horizon: steps of a trajectory.

@@ -59,7 +59,7 @@ class Reinforcement(Problem):
         test_steps: gradient steps at test; results are reported after each.
         halve_rate: halve the learning rate at test after the first step, as MAML's own
             protocol does; the paper says 0.1 throughout.
-        rates: learning rates of the results: ``"stated"``, those of the algorithms; or
+        rates: learning rates of the results: ``"stated"``, as in the algorithms; or
             ``"validation"``: in each step, for each flow, the one of an eighth to twice the stated
             rate with the highest return on the validation tasks. A policy whose deviation has
             become small has steeper gradients.
@@ -249,7 +249,7 @@ class Reinforcement(Problem):
             model: the trained model.
             flow: whose policy adapts.
             tasks: [N, ...].
-            rates: learning rate of each step; `test_rates` has those of the results.
+            rates: learning rate of each step, as from `test_rates`.
             random: source of initial states and actions.
 
         Yields:
