@@ -149,12 +149,13 @@ def test_tasks_of_the_cheetah_are_speeds_and_directions() -> None:
 
 
 def test_directions_are_as_many_of_each() -> None:
-    drawn = [HalfCheetahDirection().sample_tasks(9, generator(seed)) for seed in range(200)]
+    environment = HalfCheetahDirection()
+    drawn = [environment.sample_tasks(9, generator(seed)) for seed in range(200)]
     tasks = torch.stack(drawn)
     assert set(tasks.flatten().tolist()) == {-1.0, 1.0}
     assert set(tasks.sum(1).tolist()) == {-1.0, 1.0}
     assert tasks.mean(0).abs().max() < 0.25  # each direction is equally likely
-    assert HalfCheetahDirection().sample_tasks(2000, generator()).sum() == 0
+    assert environment.sample_tasks(2000, generator()).sum() == 0
 
 
 @pytest.mark.parametrize("options", [{"control_cost": -0.1}, {"horizon": 0}])

@@ -10,7 +10,6 @@ from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
 from omnitraining.network import Network
-from omnitraining.omninet import plain
 
 Weights = dict[str, Tensor]
 Forward = Callable[[Tensor], Tensor]
@@ -75,11 +74,8 @@ class BatchedModules:
         """Choose the way to compute the outputs of the network."""
         self._network, self._without_vmap = network, _is_known(network)
         self._needs_loop = any(isinstance(m, RECURRENT) for m in network.modules())
-        if self._without_vmap:
-            branched = any(parametrize.is_parametrized(m) for m in network.modules())
-            self._plain = plain(network) if branched else network
-            names = [name for name, _ in self._plain.named_parameters()]
-            self._effective = _EffectiveWeights(network, names) if branched else None
+        branched = any(parametrize.is_parametrized(m) for m in network.modules())
+        self._effective = _EffectiveWeights(network) if branched and self._without_vmap else None
 
     def __call__(self, weights: Weights, x: Tensor) -> Tensor:
         """Outputs [T, M, O] of inputs [T, M, ...] under weights [T, ...]."""
@@ -96,7 +92,7 @@ class BatchedModules:
         if (effective := self._effective) is not None:
             weights = {f"network.{name}": weight for name, weight in weights.items()}
             weights = vmap(lambda one: functional_call(effective, one, ()))(weights)
-        return _bind(self._plain, weights, "")
+        return _bind(self._network, weights, "")
 
     def _vmapped_or_looped(self, weights: Weights, x: Tensor) -> Tensor:
         if not self._needs_loop:
@@ -157,19 +153,26 @@ def _is_known_class(kind: type[nn.Module]) -> bool:
 
 
 class _EffectiveWeights(nn.Module):
-    """Returns the weights of a network with its branches added, by the names in its plain copy."""
+    """Returns the weights of a network with its branches added, by the names of its layers."""
 
-    def __init__(self, network: nn.Module, names: list[str]) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.names = names
 
     def forward(self) -> Weights:
-        paths = {name: name.rpartition(".") for name in self.names}
         return {
-            name: getattr(self.network.get_submodule(path), last)
-            for name, (path, _, last) in paths.items()
+            f"{path}.{name}" if path else name: getattr(module, name)
+            for path, module in self.network.named_modules()
+            if "parametrizations" not in path.split(".")
+            for name in _parameter_names(module)
         }
+
+
+def _parameter_names(module: nn.Module) -> list[str]:
+    """Names of the weights that a module itself computes with, with branches or without."""
+    names = [name for name, _ in module.named_parameters(recurse=False)]
+    branched = parametrize.is_parametrized(module)
+    return [*names, *cast(nn.ModuleDict, module.parametrizations)] if branched else names
 
 
 def _bind(module: nn.Module, weights: Weights, prefix: str) -> Forward:
@@ -183,7 +186,7 @@ def _bind(module: nn.Module, weights: Weights, prefix: str) -> Forward:
         children = {"backbone": module.backbone, "head": module.head}
     bound = {name: _bind(child, weights, f"{prefix}{name}.") for name, child in children.items()}
     if isinstance(module, HasBatchedForward):
-        own = {name: weights[prefix + name] for name, _ in module.named_parameters(recurse=False)}
+        own = {name: weights[prefix + name] for name in _parameter_names(module)}
         return module.batched_forward(bound, own)
     parts = [*bound.values()]
     return (lambda x: reduce(lambda y, part: part(y), parts, x)) if parts else module
