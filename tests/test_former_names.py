@@ -41,7 +41,7 @@ def test_configurations_are_read_with_todays_names(tmp_path: Path) -> None:
         assert (config.start_from, config.teacher_run) == (Path("runs/first"), Path("runs/second"))
 
 
-@pytest.mark.parametrize("name", ["RFS", "omnitraining.RFS"])
+@pytest.mark.parametrize("name", ["RFS", "omnitraining.RFS", "omnitraining.pretraining.rfs.RFS"])
 def test_options_of_a_class_are_read_with_todays_names(name: str) -> None:
     old = {"class_path": name, "init_args": {"share": 0.25}}
     assert parse({**BLOBS, "pretraining": old}).pretraining.init_args.kd_weight == 0.25
@@ -51,6 +51,10 @@ def test_options_of_a_class_are_read_with_todays_names(name: str) -> None:
     old = {"class_path": "Reinforcement", "init_args": {"environment": "Navigation", "trace": 0.9}}
     config = parse({**NAVIGATION, "problem": old})
     assert config.problem.init_args.gae_lambda == 0.9
+    options = ["--problem.trace=1", "--problem.init_args.trace=1"]
+    with pytest.warns(UserWarning, match="trace is called"):
+        new = ["--problem.gae_lambda=1", "--problem.init_args.gae_lambda=1"]
+        assert options_with_new_names(options) == new
 
 
 def test_learners_are_read_with_todays_names() -> None:

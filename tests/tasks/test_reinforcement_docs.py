@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from omnitraining.cli import main
+from omnitraining.evaluation import CellKey
 from tests.reference.tiny import NAVIGATION
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "environment.md").read_text()
@@ -23,7 +24,9 @@ def test_a_gymnasium_environment_is_trained_in_and_from_a_file(
     mine = ModuleType("mine")
     exec(compile(code, "environment.md", "exec"), vars(mine))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"point {k} steps" for k in range(5)]
+    assert [line.split(":")[0] for line in lines] == [
+        f"{CellKey('point', steps=k)}" for k in range(5)
+    ]
     monkeypatch.setitem(sys.modules, "mine", mine)
     (text,) = re.findall(r"```yaml\n(.*?)```", PART, re.DOTALL)
     values = NAVIGATION | yaml.safe_load(text)
@@ -32,5 +35,5 @@ def test_a_gymnasium_environment_is_trained_in_and_from_a_file(
     values["training"] = {"steps": 1, "threads": 1}
     (tmp_path / "point.yaml").write_text(yaml.safe_dump(values))
     assert main(["train", "point.yaml"]) == 0
-    assert "point 4 steps" in capsys.readouterr().out
+    assert "point, 4 steps" in capsys.readouterr().out
     assert main(["evaluate", "runs/point", "--trust"]) == 0

@@ -3,7 +3,6 @@
 import re
 import warnings
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 NOW = {
@@ -42,7 +41,9 @@ def with_new_names(values: Any, group: str = "") -> Any:
     }
     options = new.get("init_args")
     if isinstance(options, dict):
-        names = NOW_OF_CLASS.get(str(new.get("class_path")).removeprefix("omnitraining."), {})
+        module, _, name = str(new.get("class_path")).rpartition(".")
+        is_own = module.partition(".")[0] in ("", "omnitraining")
+        names = NOW_OF_CLASS.get(name, {}) if is_own else {}
         new["init_args"] = {names.get(name, name): value for name, value in options.items()}
     return new
 
@@ -67,7 +68,8 @@ def _path(key: Any, group: str = "") -> Any:
     """Today's name of a key, or of each part of one with dots."""
     if not isinstance(key, str):
         return key
-    parts = [group, *key.split(".")]
-    return ".".join(
-        NOW.get(f"{above}.{part}", NOW.get(part, part)) for above, part in pairwise(parts)
-    )
+    names = []
+    for part in key.split("."):
+        names.append(NOW.get(f"{group}.{part}", NOW.get(part, part)))
+        group = group if part == "init_args" else part
+    return ".".join(names)
