@@ -63,7 +63,7 @@ def _work(folder: str, config: str) -> None:
     from omnitraining.distributed import process_group
     from omnitraining.experiments.running import train_run
 
-    class Watch(training.Progress):
+    class Clock(training.Progress):
         clocks: list[tuple[float, float]] = []  # noqa: RUF012
 
         def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
@@ -74,9 +74,9 @@ def _work(folder: str, config: str) -> None:
     length = ["--training.steps", str(steps), "--training.val_every", str(steps)]
     chosen = read_config(Path(config), [*length, "--training.threads", "1"])
     with process_group() as context:
-        train_run(chosen, Path(folder) / "run", progress=Watch())
+        train_run(chosen, Path(folder) / "run", progress=Clock())
     if context.is_main_process:
-        (wall, cpu), (wall_end, cpu_end) = Watch.clocks[0], Watch.clocks[-1]
+        (wall, cpu), (wall_end, cpu_end) = Clock.clocks[0], Clock.clocks[-1]
         seconds = [(wall_end - wall) / MEASURED, (cpu_end - cpu) / MEASURED]
         (Path(folder) / "seconds.json").write_text(json.dumps(seconds))
 

@@ -9,79 +9,72 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining import training
-from omnitraining.batches import class_means
+from omnitraining.batches import Episode, class_means
 from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
+from omnitraining.evaluation import Inference
 from omnitraining.experiments.running import train_run
 from omnitraining.losses import cross_entropy, distillation, probability_distillation, squared_error
 from omnitraining.metatraining import GNN, MAML, ProtoNet
 from omnitraining.metatraining.protonet import Prototypes
-from omnitraining.model import Model
 from omnitraining.precision import at_least_float32, in_full_precision
 from omnitraining.pretraining.linear_heads import CosineLayer
 from omnitraining.runs.run import Run, load_checkpoint
-from omnitraining.training import Training
-from tests.reference.tiny import BLOBS, NAVIGATION, SINUSOIDS, Values, config, tensors
+from omnitraining.tasks.reinforcement.navigation import Navigation
+from omnitraining.tasks.reinforcement.problem import Reinforcement
+from omnitraining.training import Training, train
+from tests.reference.tiny import NAVIGATION, SINUSOIDS, config, tensors
+from tests.reference.toy import Toy, toy_model
 from tests.test_every_algorithm import Algorithm, each_algorithm, toy, training_loss
 
 TERMS = ["l_pre", "r_pre", "l_meta", "r_meta", "l_joint_pre", "l_joint_meta"]
-LONG = {"training": {"steps": 9, "val_every": 3}, "loss": {"distill_weight": 1.0}}
+LENGTH = Training(steps=9, val_every=3)
 
 
 def good_checkpoint(folder: Path, steps: int) -> None:
     """There is a last good checkpoint, of these steps, and it can be loaded."""
-    run = Run(folder, trust=True)
+    run = Run(folder, create=True)
     assert load_checkpoint(run.checkpoint("last"), {})["step"] == steps
     assert all(x.isfinite().all() for x in tensors(run.checkpoint("last")).values())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("base", [BLOBS, SINUSOIDS, NAVIGATION], ids=["images", "waves", "acting"])
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_that_is_not_finite_is_named_with_its_step_and_samples(
-    name: str, base: Values, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, value: float, tmp_path: Path
 ) -> None:
-    original = Model.forward
+    model, problem = toy_model(distill_weight=1.0)
 
-    def forward(self: Model, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        terms = original(self, *args, **kwargs)
-        step = args[3] if len(args) > 3 else -1
-        if step == 7 and name in terms:
+    def poison(_: nn.Module, args: tuple[Any, ...], terms: dict[str, Tensor]) -> None:
+        if args[3] == 7:
             terms[name] = terms[name] + value
             terms["total"] = terms["total"] + terms[name]
-        return terms
 
-    monkeypatch.setattr(Model, "forward", forward)
+    model.register_forward_hook(poison)
     where = "mini-batch" if name.endswith("pre") else "episode"
     words = rf"loss term {name} became {value} on the {where} of training step 7 \(counted from 0\)"
     with pytest.raises(InputError, match=words):
-        train_run(config(base, **LONG), tmp_path / "run")
-    good_checkpoint(tmp_path / "run", 6)
+        train(model, problem, LENGTH, Inference(), Run(tmp_path, create=True))
+    good_checkpoint(tmp_path, 6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(
     value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, slopes = Training.make_optimizer, 0
-    hooks: list[object] = []
+    (model, problem), calls = toy_model(), 0
 
-    def poisoned(slope: Tensor) -> Tensor:
-        nonlocal slopes
-        slopes += 1
-        return slope * value if slopes == 5 else slope
+    def poison(gradient: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return gradient * value if calls == 5 else gradient
 
-    def make(self: Training, model: nn.Module) -> torch.optim.Optimizer:
-        if not hooks:
-            hooks.append([*model.parameters()][-1].register_hook(poisoned))
-        return original(self, model)
-
-    monkeypatch.setattr(Training, "make_optimizer", make)
+    [*model.parameters()][-1].register_hook(poison)
     monkeypatch.setattr(training, "REPORT_EVERY", 100)
     words = r"the gradient became (nan|inf) on the samples of training step 4 \(counted from 0\)"
     with pytest.raises(InputError, match=words):
-        train_run(config(SINUSOIDS, method="pre-training", **LONG), tmp_path / "run")
-    good_checkpoint(tmp_path / "run", 3)
+        train(model, problem, LENGTH, Inference(), Run(tmp_path, create=True))
+    good_checkpoint(tmp_path, 3)
 
 
 def test_the_gradient_is_no_term_of_the_metrics(tmp_path: Path) -> None:
@@ -89,50 +82,49 @@ def test_the_gradient_is_no_term_of_the_metrics(tmp_path: Path) -> None:
     assert "gradient" not in (run.path / "metrics.csv").read_text()
 
 
-def test_an_image_that_is_not_finite_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    problem = type(instantiate(config(BLOBS)).problem)
-    original = problem.episode
+def test_an_input_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    class Broken(Toy):
+        def episode(self, step: int, random: torch.Generator, tasks: int = 1) -> Episode:
+            episode = super().episode(step, random, tasks)
+            if step == 4:
+                episode.query_x[0, 0, 0] = math.nan
+            return episode
 
-    def episode(self: Any, step: int, random: torch.Generator) -> Any:
-        found = original(self, step, random)
-        if step == 4:
-            found.query_x[0, 0, 0, 0, 0] = math.nan
-        return found
-
-    monkeypatch.setattr(problem, "episode", episode)
+    model, _ = toy_model()
     with pytest.raises(InputError, match=r"became nan on the episode of training step 4"):
-        train_run(config(BLOBS, **LONG), tmp_path / "run")
-    good_checkpoint(tmp_path / "run", 3)
+        problem = Broken(regression=False)
+        train(model, problem, LENGTH, Inference(), Run(tmp_path, create=True))
+    good_checkpoint(tmp_path, 3)
 
 
-def test_a_reward_that_is_not_finite_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = type(instantiate(config(NAVIGATION)).problem.environment)  # type: ignore[attr-defined]
-    problem = type(instantiate(config(NAVIGATION)).problem)
-    at, act, samples = -1, world.step, problem.samples
+def test_a_reward_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    run_config = instantiate(config(NAVIGATION))
+    problem = run_config.problem
+    assert isinstance(problem, Reinforcement)
 
-    def sampled(self: Any, step: int, *rest: Any) -> Any:
-        nonlocal at
-        at = step
+    class Broken(Navigation):
+        is_broken = False
+
+        def step(self, actions: Tensor) -> Any:
+            states, rewards, ends = super().step(actions)
+            return states, rewards * math.inf if self.is_broken else rewards, ends
+
+    world = problem.environment = Broken(horizon=10)
+    samples = problem.samples
+
+    def sampled(step: int, *rest: Any) -> Any:
+        world.is_broken = step == 4
         try:
-            return samples(self, step, *rest)
+            return samples(step, *rest)
         finally:
-            at = -1
+            world.is_broken = False
 
-    def step(self: Any, actions: Tensor) -> Any:
-        states, rewards, ends = act(self, actions)
-        return states, rewards * math.inf if at == 4 else rewards, ends
-
-    monkeypatch.setattr(problem, "samples", sampled)
-    monkeypatch.setattr(world, "step", step)
+    problem.samples = sampled  # type: ignore[method-assign]
     with pytest.raises(
         InputError, match=r"a reward of task 0 .* not finite .*, in training step 4"
     ):
-        train_run(config(NAVIGATION, **LONG), tmp_path / "run")
-    good_checkpoint(tmp_path / "run", 3)
+        train(run_config.build(), problem, LENGTH, Inference(), Run(tmp_path, create=True))
+    good_checkpoint(tmp_path, 3)
 
 
 @each_algorithm

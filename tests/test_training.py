@@ -1,32 +1,34 @@
 """The training loop: reproducible, resumable, and it learns."""
 
 import math
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from omnitraining import stepper, training
-from omnitraining.batches import MiniBatch
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE
+from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.experiments import reproduction
 from omnitraining.experiments.experiment import Experiment
 from omnitraining.experiments.reproduction import reproduce
 from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import Run, load_checkpoint
-from omnitraining.tasks.regression.sinusoids import Sinusoids
-from omnitraining.training import Training
+from omnitraining.stepper import Stepper
+from omnitraining.training import Progress, Training, train
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, metrics, same, tensors
+from tests.reference.toy import toy_model
 
 EIGHT = {"training": {"steps": 8, "val_every": 4}}
 
 
-def facts(run: Run, which: str = "last") -> dict[str, Any]:
+def state(run: Run, which: str = "last") -> dict[str, Any]:
     return load_checkpoint(run.checkpoint(which), {})
 
 
@@ -35,7 +37,7 @@ def assert_same_runs(first: Run, second: Run) -> None:
         one, other = first.checkpoint(which), second.checkpoint(which)
         assert same(tensors(one), tensors(other))
         timeless = {"seconds": 0, "seconds_of_steps": 0}
-        assert facts(first, which) | timeless == facts(second, which) | timeless
+        assert state(first, which) | timeless == state(second, which) | timeless
     assert metrics(first.path) == metrics(second.path)
 
 
@@ -54,24 +56,40 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert not same(tensors(first.checkpoint("last")), tensors(other.checkpoint("last")))
 
 
-def interrupt_in_step(monkeypatch: pytest.MonkeyPatch, problem: type, at: int) -> None:
-    original = problem.minibatch
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Values], Run]:
+    """Runs of eight steps that nothing interrupts, one per configuration."""
 
-    def minibatch(self: Any, step: int, random: torch.Generator) -> MiniBatch:
-        if step == at:
+    def run(base: Values) -> Run:
+        folder = folders / base["problem"]["class_path"]
+        if not folder.is_dir():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(training, "REPORT_EVERY", 3)
+                train_run(config(base, **EIGHT), folder)
+        return Run(folder)
+
+    folders = tmp_path_factory.mktemp("whole")
+    return run
+
+
+class Interrupt(Progress):
+    """Ctrl-C after some steps."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def advance(self, done: int, steps: int) -> None:
+        if done == self.after:
             raise KeyboardInterrupt
-        return original(self, step, random)
-
-    monkeypatch.setattr(problem, "minibatch", minibatch)
 
 
 def interrupt_in_save(monkeypatch: pytest.MonkeyPatch, which: str, at: int) -> None:
     original = training.save_checkpoint
 
-    def save(path: Path, modules: Any, optimizer: Any, facts: Any) -> None:
-        if path.stem == which and facts["step"] == at:
+    def save(path: Path, modules: Any, optimizer: Any, values: Any) -> None:
+        if path.stem == which and values["step"] == at:
             raise KeyboardInterrupt
-        original(path, modules, optimizer, facts)
+        original(path, modules, optimizer, values)
 
     monkeypatch.setattr(training, "save_checkpoint", save)
 
@@ -79,54 +97,63 @@ def interrupt_in_save(monkeypatch: pytest.MonkeyPatch, which: str, at: int) -> N
 @pytest.mark.parametrize(
     ("base", "name", "at"),
     [
-        (SINUSOIDS, "step", 2),
-        (SINUSOIDS, "step", 4),
+        (SINUSOIDS, "step", 3),
+        (SINUSOIDS, "step", 5),
         (SINUSOIDS, "best", 4),
         (SINUSOIDS, "last", 8),
-        (BLOBS, "step", 7),
+        (BLOBS, "step", 8),
         (BLOBS, "last", 4),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_end(
-    base: Values, name: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Values,
+    name: str,
+    at: int,
+    whole: Callable[[Values], Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever it is killed: before a checkpoint, between two of them, or before the last one."""
     monkeypatch.setattr(training, "REPORT_EVERY", 3)  # rows between checkpoints too
     chosen = config(base, **EIGHT)
-    whole = train_run(chosen, tmp_path / "whole")
-    problem = type(instantiate(chosen).problem)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        if name == "step":
-            interrupt_in_step(patch, problem, at)
-        else:
+        if name != "step":
             interrupt_in_save(patch, name, at)
-        train_run(chosen, tmp_path / "killed")
+        train_run(chosen, tmp_path / "killed", progress=Interrupt(at if name == "step" else 99))
     assert not (tmp_path / "killed" / "provenance.json").exists()
-    assert_same_runs(train_run(chosen, tmp_path / "killed", resume=True), whole)
+    assert_same_runs(train_run(chosen, tmp_path / "killed", resume=True), whole(base))
+
+
+def toy_run(
+    folder: Path,
+    scores: Iterable[float],
+    weights: Literal["student", "teacher", "best"] = "student",
+    resume: bool = False,
+    nan_from: float = math.inf,
+    **options: Any,
+) -> Run:
+    """A training on toy data with given validation scores."""
+    model, problem = toy_model()
+    problem.scores, problem.nan_from = iter(scores), nan_from
+    run, inference = Run(folder, create=True), Inference(weights=weights)
+    train(model, problem, Training(**options), inference, run, resume=resume)
+    return run
 
 
 def test_a_run_killed_between_two_checkpoints_does_not_lose_the_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the first validation is the best, so that no later one makes up for it."""
-    at = 0
-    original = Sinusoids.minibatch
-
-    def minibatch(self: Sinusoids, step: int, random: torch.Generator) -> MiniBatch:
-        nonlocal at
-        at = step
-        return original(self, step, random)
-
-    monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
-    monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: -float(at)})
-    whole = train_run(config(SINUSOIDS), tmp_path / "whole")
+    length = {"steps": 4, "val_every": 2}
+    whole = toy_run(tmp_path / "whole", (-2.0, -4.0), **length)
     for which in ("best", "last"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             interrupt_in_save(patch, which, at=2)
-            train_run(config(SINUSOIDS), tmp_path / which)
-        run = train_run(config(SINUSOIDS), tmp_path / which, resume=True)
+            toy_run(tmp_path / which, (-2.0,), **length)
+        is_saved = Run(tmp_path / which, create=True).checkpoint("last").is_file()
+        run = toy_run(tmp_path / which, (-2.0, -4.0), resume=is_saved, **length)
         assert_same_runs(run, whole)
-        assert facts(run, "best")["step"] == 2
+        assert state(run, "best")["step"] == 2
 
 
 def test_a_finished_run_is_left_as_it_is_by_resume(tmp_path: Path) -> None:
@@ -139,7 +166,7 @@ def test_a_finished_run_is_left_as_it_is_by_resume(tmp_path: Path) -> None:
 def test_more_steps_are_the_only_other_way_to_go_on(tmp_path: Path) -> None:
     run = train_run(config(SINUSOIDS), tmp_path / "run")
     longer = train_run(config(SINUSOIDS, training={"steps": 6}), run.path, resume=True)
-    assert facts(longer)["step"] == 6
+    assert state(longer)["step"] == 6
     before = (run.path / "config.yaml").read_text()
     for change, words in [
         ({"training": {"steps": 2}}, "training.steps is 2, but .* is at step 6"),
@@ -171,8 +198,8 @@ def test_a_row_that_continues_another_is_as_if_trained_afresh(
     monkeypatch.setattr(reproduction, "find_experiment", lambda name: experiment(rows))
     reproduce("toy", tmp_path, only=list(rows))
     assert_same_runs(Run(tmp_path / "longest-3"), Run(tmp_path / "afresh-3"))
-    assert facts(Run(tmp_path / "long-3"))["step"] == 6
-    assert facts(Run(tmp_path / "short-3"))["step"] == 4
+    assert state(Run(tmp_path / "long-3"))["step"] == 6
+    assert state(Run(tmp_path / "short-3"))["step"] == 4
 
 
 def test_a_row_cannot_continue_one_that_is_not_trained(
@@ -198,24 +225,13 @@ def test_a_row_cannot_continue_one_that_is_not_trained(
     ],
 )
 def test_the_best_checkpoint_is_that_of_the_best_validation_score(
-    weights: str,
-    scores: list[float],
-    step: int,
-    chosen: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    weights: Any, scores: list[float], step: int, chosen: str, tmp_path: Path
 ) -> None:
-    left = list(scores)
-    monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: float(left.pop(0))})
-    chosen_config = config(SINUSOIDS, training={"steps": 6}, inference={"weights": weights})
-    run = train_run(chosen_config, tmp_path / "run")
-    assert not left
-    assert facts(run, "best")["step"] == facts(run, "best")["best_step"] == step
-    assert facts(run, "best")["best"] == max(scores)
-    assert facts(run)["step"] == 6
-    model = instantiate(chosen_config).load(run)
-    stored = tensors(run.checkpoint("best"), f"{chosen}.")
-    assert same({n: t for n, t in model.state_dict().items() if n in stored}, stored)
+    run = toy_run(tmp_path, scores, weights, steps=6, val_every=2)
+    best = state(run, "best")
+    assert (best["step"], best["best_step"], best["best"]) == (step, step, max(scores))
+    assert best["best_weights"] == chosen
+    assert state(run)["step"] == 6
 
 
 def test_student_and_teacher_are_different_weights(tmp_path: Path) -> None:
@@ -229,30 +245,17 @@ def test_student_and_teacher_are_different_weights(tmp_path: Path) -> None:
     assert same(*(tensors(run.checkpoint("last"), p) for p in ("student.", "teacher.")))
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Training targets become NaN from a step on."""
-    original = Sinusoids.minibatch
-
-    def minibatch(self: Sinusoids, step: int, random: torch.Generator) -> MiniBatch:
-        batch = original(self, step, random)
-        return MiniBatch(batch.x, batch.y * math.nan) if step >= at else batch
-
-    monkeypatch.setattr(Sinusoids, "minibatch", minibatch)
-
-
 @pytest.mark.parametrize(("val_every", "at", "good"), [(2, 4, 4), (2, 5, 4), (3, 4, 3)])
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
     val_every: int, at: int, good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "REPORT_EVERY", 4)
-    poison(monkeypatch, at)
-    chosen = config(SINUSOIDS, training={"steps": 9, "val_every": val_every})
     with pytest.raises(InputError, match=r"loss term l_pre became nan .* training.lr"):
-        train_run(chosen, tmp_path / "run")
-    run = Run(tmp_path / "run")
-    assert facts(run)["step"] == good
+        toy_run(tmp_path, count(), nan_from=at, steps=9, val_every=val_every)
+    run = Run(tmp_path, create=True)
+    assert state(run)["step"] == good
     assert all(t.isfinite().all() for t in tensors(run.checkpoint("last")).values())
-    instantiate(chosen).load(run)
+    load_checkpoint(run.checkpoint("last"), {"student": toy_model()[0]})
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
@@ -316,7 +319,7 @@ def test_it_learns(tmp_path: Path) -> None:
         ENSEMBLE
     ]
     run = train_run(chosen, tmp_path / "run")
-    assert -facts(run)["best"] < 0.75 * before
+    assert -state(run)["best"] < 0.75 * before
 
 
 # --- options ---
@@ -330,19 +333,16 @@ def test_it_learns(tmp_path: Path) -> None:
         ("cosine", lambda done: 0.3 * 0.5 * (1 + math.cos(math.pi * done))),
     ],
 )
-def test_the_optimizer_steps_at_the_scheduled_learning_rate(
-    schedule: Any, formula: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    original = torch.optim.SGD.step
-
-    def step(self: torch.optim.SGD) -> Any:
-        seen.append(self.param_groups[0]["lr"])
-        return original(self)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
-    train_run(config(SINUSOIDS, training={"schedule": schedule, "lr": 0.3}), tmp_path / "run")
-    assert seen == pytest.approx([formula(index / 4) for index in range(4)], abs=1e-12)
+def test_the_optimizer_steps_at_the_scheduled_learning_rate(schedule: Any, formula: Any) -> None:
+    model, problem = toy_model()
+    options = Training(steps=4, optimizer="sgd", schedule=schedule, lr=0.3)
+    stepper, rates = Stepper(model, problem, options, torch.device("cpu")), []
+    stepper.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    for step in range(4):
+        stepper.step(step)
+    assert rates == pytest.approx([formula(index / 4) for index in range(4)], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -410,17 +410,12 @@ def test_a_clipped_gradient_has_the_norm_that_is_allowed(tmp_path: Path) -> None
     assert moved[None] > 1e-2 and moved[1e-3] == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_training_ends_when_patience_is_over_and_resumes_to_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter([1.0, 3.0, 2.0, 3.0, 9.0])
-    monkeypatch.setattr(Sinusoids, "validation_scores", lambda *_: {ENSEMBLE: next(scores)})
+def test_training_ends_when_patience_is_over_and_resumes_to_the_same(tmp_path: Path) -> None:
     fields = {"steps": 40, "val_every": 2, "patience": 2}
-    chosen = config(SINUSOIDS, training=fields, inference={"weights": "student"})
-    run = train_run(chosen, tmp_path / "run")
-    assert (facts(run)["step"], facts(run)["best_step"]) == (8, 4)
+    run = toy_run(tmp_path, (1.0, 3.0, 2.0, 3.0, 9.0), **fields)
+    assert (state(run)["step"], state(run)["best_step"]) == (8, 4)
     before = tensors(run.checkpoint("last"))
-    assert same(tensors(train_run(chosen, run.path, resume=True).checkpoint("last")), before)
+    assert same(tensors(toy_run(tmp_path, (), resume=True, **fields).checkpoint("last")), before)
 
 
 @pytest.mark.parametrize(("slow", "wanted"), [("float32", "bfloat16"), ("bfloat16", "float32")])
@@ -459,7 +454,7 @@ def test_a_run_keeps_the_precision_it_was_begun_in(
             notes.append(line)
 
     run = train_run(auto, tmp_path / "auto", progress=Notes())
-    assert notes == ["precision float32: so it is"] and facts(run)["precision"] == "float32"
+    assert notes == ["precision float32: so it is"] and state(run)["precision"] == "float32"
     stated = train_run(config(SINUSOIDS, **EIGHT), tmp_path / "stated")
     assert same(tensors(run.checkpoint("last")), tensors(stated.checkpoint("last")))
     monkeypatch.setattr(stepper, "faster_precision", lambda *_: pytest.fail("asked again"))
