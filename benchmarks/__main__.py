@@ -51,14 +51,16 @@ def omni_step() -> list[Row]:
 
     def regression(method: Method) -> Model:
         maml = MAML(task="regression")
-        return build_model(method, MLP, waves, L2Regression(), maml, OmniLoss(), OmniNetOptions())
+        return build_model(
+            method, MLP, waves, L2Regression(), maml, OmniLoss(distill_weight=3), OmniNetOptions()
+        )
 
     rows.append(_omni_row("sinusoid, MLP, MAML", regression, batch, episode))
     return rows
 
 
 def _classifier(glyphs: Glyphs, method: Method) -> Model:
-    parts = glyphs, Baseline(), ProtoNet(), OmniLoss(), OmniNetOptions()
+    parts = glyphs, Baseline(), ProtoNet(), OmniLoss(distill_weight=3), OmniNetOptions()
     model = build_model(method, lambda: Conv4(1, 32), *parts)
     return model.to(memory_format=torch.channels_last)
 

@@ -118,7 +118,7 @@ def loading() -> list[Row]:
 def test_tasks() -> list[Row]:
     """600 tasks with all four heads, against passing every test image once through each flow."""
     glyphs, inference = Glyphs(benchmarks=("latin",)), Inference(joint_head="both")
-    parts = glyphs, Baseline(), ProtoNet(), OmniLoss(), OmniNetOptions()
+    parts = glyphs, Baseline(), ProtoNet(), OmniLoss(distill_weight=3), OmniNetOptions()
     model = build_model("omni-training", lambda: Conv4(1, 32), *parts).eval()
     model = model.to(memory_format=torch.channels_last)
     images = glyphs.benchmarks["latin"].images

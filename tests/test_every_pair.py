@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from omnitraining.backbones import Conv4, FeatureWise
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.config.run_config import dump, instantiate, load_run
-from omnitraining.evaluation import ENSEMBLE, Inference
+from omnitraining.evaluation import ENSEMBLE, CellKey, Inference
 from omnitraining.metatraining import (
     GNN,
     MAML,
@@ -82,7 +82,7 @@ def model_of(
     pre: PreTraining,
     meta: MetaTraining,
     method: Method = "omni-training",
-    loss: OmniLoss = OmniLoss(),  # noqa: B008
+    loss: OmniLoss = OmniLoss(distill_weight=3.0),  # noqa: B008
 ) -> Model:
     return build_model(method, backbone, problem, pre, meta, loss).train()
 
@@ -154,7 +154,7 @@ def test_every_head_is_judged(
 ) -> None:
     model = model_of(problem, pre, meta)
     found = problem.evaluate(model, Inference(joint_head="both"), 2)
-    assert list(found.cells) == ["blobs 3-way 1-shot", "blobs 3-way 2-shot"]
+    assert list(found.cells) == [CellKey("blobs", 3, 1), CellKey("blobs", 3, 2)]
     for cell in found.cells.values():
         assert list(cell.scores) == ["pre", "joint", "meta", ENSEMBLE]
         assert all(0 <= score <= 100 for scores in cell.scores.values() for score in scores)

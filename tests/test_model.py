@@ -48,7 +48,7 @@ def model_of(
         Baseline(), ProtoNet(),
     )  # fmt: skip
     return build_model(
-        method, backbone, Toy(regression), *algorithms, loss or OmniLoss(),
+        method, backbone, Toy(regression), *algorithms, loss or OmniLoss(distill_weight=3.0),
         OmniNetOptions(branch_init="random"),
     )  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_a_switch_removes_its_term_and_no_other(switch: str, gone: set[str]) -> 
     model, (batch, episode) = model_of(), data()
     teacher = teacher_of(model)
     every = model(batch, episode, teacher.model)
-    model.loss = OmniLoss(**{switch: False})
+    model.loss = OmniLoss(distill_weight=3.0, **{switch: False})
     rest = model(batch, episode, teacher.model)
     assert set(every) - set(rest) == gone
     for name in set(rest) - {"total"}:
@@ -157,7 +157,10 @@ def test_a_switch_removes_its_term_and_no_other(switch: str, gone: set[str]) -> 
 
 
 def test_self_distillation_may_compare_probabilities() -> None:
-    model, (batch, episode) = model_of(loss=OmniLoss(distill_target="probabilities")), data()
+    model, (batch, episode) = (
+        model_of(loss=OmniLoss(distill_weight=3.0, distill_target="probabilities")),
+        data(),
+    )
     teacher = teacher_of(model)
     found = model(batch, episode, teacher.model)["r_pre"]
     mine, theirs = (m.networks["pre"](batch.x).softmax(-1) for m in (model, teacher.model))
@@ -221,7 +224,7 @@ def test_the_joint_flow_has_one_head_where_both_questions_are_the_same(regressio
 
 @pytest.mark.parametrize("off", [("pre",), ("joint",), ("pre", "meta"), ("joint", "meta")])
 def test_only_flows_whose_loss_is_on_count_as_trained(off: tuple[str, ...]) -> None:
-    loss = OmniLoss(**{f"l_{flow}": False for flow in off})
+    loss = OmniLoss(distill_weight=3.0, **{f"l_{flow}": False for flow in off})
     left = tuple(flow for flow in ("pre", "joint", "meta") if flow not in off)
     assert model_of(loss=loss).trained_flows == left
     assert model_of("ensemble", loss).trained_flows == tuple(f for f in left if f != "joint")

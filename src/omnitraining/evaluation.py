@@ -24,14 +24,14 @@ class Inference:
         ensemble_weights: ``"equal"``: the mean; ``"validation"``: the convex combination that does
             best on the validation tasks, chosen per number of shots and steps.
         joint_head: the new head of the joint-flow: ``"pre"`` or ``"meta"``, as the algorithm of
-            that training fits it, or ``"both"``, the mean of the two.
+            that training fits it, or ``"both"``, the mean of the two (the paper is silent).
         weights: predict with the EMA ``"teacher"``, with the ``"student"`` itself, or with the
             ``"best"`` of the two, checkpoint by checkpoint, by validation score.
     """
 
     flows: tuple[Literal["pre", "joint", "meta"], ...] = ("pre", "joint", "meta")
     ensemble_weights: Literal["equal", "validation"] = "equal"
-    joint_head: Literal["pre", "meta", "both"] = "meta"
+    joint_head: Literal["pre", "meta", "both"] = "both"
     weights: Literal["best", "teacher", "student"] = "best"
 
     def members(self, trained: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,59 @@
+"""Defaults of options: the shipped configurations, the API and the command line share them."""
+
+from pathlib import Path
+
+import pytest
+
+import omnitraining
+from omnitraining.config.run_config import instantiate, read_config
+from omnitraining.evaluation import Inference
+from omnitraining.metatraining import GNN, MAML, MatchingNet, MetaOptNet, ProtoNet, RelationNet
+from omnitraining.model import OmniLoss, OmniNetOptions
+from omnitraining.pretraining import RFS, Baseline, BaselinePP, LogisticHead, NegMargin
+from omnitraining.training import Training
+
+
+def test_defaults_of_the_method() -> None:
+    assert OmniLoss() == OmniLoss(
+        distill_weight=0.0, warmup=0, ema_decay=0.99, distill_target="outputs",
+        l_pre=True, l_meta=True, l_joint=True, r_pre=True, r_meta=True,
+    )  # fmt: skip
+    assert Inference() == Inference(
+        flows=("pre", "joint", "meta"), ensemble_weights="equal", joint_head="both", weights="best"
+    )
+    assert OmniNetOptions() == OmniNetOptions(branch_init="zeros", shared_until=None)
+    training = Training(steps=1)
+    assert (training.optimizer, training.lr, training.schedule) == ("adam", 1e-3, "constant")
+
+
+@pytest.mark.parametrize(
+    ("made", "given"),
+    [
+        (ProtoNet(), ProtoNet(metric="cosine", scale=10.0)),
+        (MetaOptNet(), MetaOptNet(solver="svm", penalty=50.0, normalize=False)),
+        (MatchingNet(), MatchingNet(scale=100.0)),
+        (RelationNet(), RelationNet(channels=64, target="one-hot")),
+        (GNN(), GNN(embedding=128, width=96, form="transductive")),
+        (MAML(), MAML(task="classification", lr=0.02, steps=1, second_order=True)),
+        (Baseline(), Baseline(new_head=LogisticHead(penalty=0.01, iterations=100))),
+        (BaselinePP(), BaselinePP(scale=10.0)),
+        (NegMargin(), NegMargin(similarity="cosine", margin=-0.02, scale=30.0)),
+        (RFS(), RFS(temperature=4.0, kd_weight=0.5)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_defaults_of_algorithms(made: object, given: object) -> None:
+    assert made == given
+
+
+@pytest.mark.parametrize("name", ["glyphs", "photos", "navigation", "sinusoids"])
+def test_shipped_configurations_differ_from_the_defaults_only_where_a_record_has_a_reason(
+    name: str,
+) -> None:
+    made = instantiate(read_config(Path(f"{name}.yaml"), []))
+    weights = "validation" if name in ("glyphs", "sinusoids") else "equal"
+    assert made.inference == Inference(ensemble_weights=weights)  # type: ignore[arg-type]
+    assert made.loss == OmniLoss(distill_weight=3.0 if name == "sinusoids" else 0.0)
+    if name in ("glyphs", "photos"):
+        assert made.metatraining == omnitraining.ProtoNet()
+        assert made.pretraining == omnitraining.Baseline()
