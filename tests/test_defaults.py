@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import omnitraining
-from omnitraining.config.run_config import instantiate, read_config
+from omnitraining.config.run_config import read_config
 from omnitraining.evaluation import Inference
 from omnitraining.metatraining import GNN, MAML, MatchingNet, MetaOptNet, ProtoNet, RelationNet
 from omnitraining.model import OmniLoss, OmniNetOptions
@@ -50,10 +49,12 @@ def test_defaults_of_algorithms(made: object, given: object) -> None:
 def test_shipped_configurations_differ_from_the_defaults_only_where_a_record_has_a_reason(
     name: str,
 ) -> None:
-    made = instantiate(read_config(Path(f"{name}.yaml"), []))
+    config = read_config(Path(f"{name}.yaml"), [])
     weights = "validation" if name in ("glyphs", "sinusoids") else "equal"
-    assert made.inference == Inference(ensemble_weights=weights)  # type: ignore[arg-type]
-    assert made.loss == OmniLoss(distill_weight=3.0 if name == "sinusoids" else 0.0)
+    wanted = Inference(ensemble_weights=weights)  # type: ignore[arg-type]
+    assert Inference(**vars(config.inference)) == wanted
+    lambda_ = 3.0 if name == "sinusoids" else 0.0
+    assert OmniLoss(**vars(config.loss)) == OmniLoss(distill_weight=lambda_)
     if name in ("glyphs", "photos"):
-        assert made.metatraining == omnitraining.ProtoNet()
-        assert made.pretraining == omnitraining.Baseline()
+        assert ProtoNet(**vars(config.metatraining.init_args)) == ProtoNet()
+        assert config.pretraining.class_path == "omnitraining.Baseline"
