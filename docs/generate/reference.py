@@ -6,7 +6,7 @@ from importlib import import_module
 
 from docs.generate.algorithms import algorithms
 from docs.generate.places import PACKAGE
-from omnitraining.experiments.report import sections
+from omnitraining.experiments.tables import markdown
 
 GROUPS = {
     "learners": ("Learners", "learner"),
@@ -116,7 +116,7 @@ def _index(places: dict[str, str]) -> str:
     return (
         "# API reference\n\nThese names are imported from `omnitraining` itself. The pages of this "
         "section hold every module, with shapes, units and errors; algorithms have pages of their "
-        "own.\n\n" + sections.table(["name", "what it is"], body)
+        "own.\n\n" + markdown(["name", "what it is"], body)
     )
 
 

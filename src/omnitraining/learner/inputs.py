@@ -60,7 +60,8 @@ class ImageInputs:
         """The preprocessing of a training problem.
 
         Raises:
-            InputError: its images are not square, or of neither 1 nor 3 channels.
+            InputError: its images are not square, or of neither 1 nor 3 channels; or its
+                augmentation has no mean and standard deviation.
         """
         channels, height, width = problem.training[0].images.shape[1:]
         size = problem.example().shape[-1]
@@ -69,7 +70,13 @@ class ImageInputs:
                 f"a learner takes square images of 1 or 3 channels: {type(problem).__name__} has "
                 f"{channels} x {height} x {width}"
             )
-        statistics = problem.augmentation.mean, problem.augmentation.std
+        augmentation = problem.augmentation
+        if not (hasattr(augmentation, "mean") and hasattr(augmentation, "std")):
+            raise InputError(
+                f"augmentation {type(augmentation).__name__} must set mean and std, each [C], for "
+                "a learner to normalize images"
+            )
+        statistics = augmentation.mean, augmentation.std
         per_channel = (x if len(x) == channels else x.mean(0, True) for x in statistics)
         return cls(channels, height, size, *(tuple(map(float, x)) for x in per_channel))
 
