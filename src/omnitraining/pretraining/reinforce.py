@@ -24,8 +24,8 @@ from omnitraining.pretraining.base import PreTraining
 class REINFORCE(PreTraining):
     """Maximizes the expected return over all tasks; fine-tuned on a new one (paper 6.3).
 
-    The loss of training is the surrogate, which has the same gradient at
-    the policy that sampled the trajectories and which TRPO can evaluate elsewhere.
+    The loss of training is the surrogate, which has the same gradient at the policy that sampled
+    the trajectories and which TRPO can evaluate elsewhere.
 
     Args:
         lr: learning rate of the gradient steps on a new task.

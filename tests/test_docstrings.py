@@ -1,0 +1,76 @@
+"""Examples in docstrings run, every public class has one, and citations name their source."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import omnitraining
+
+PACKAGE = Path(omnitraining.__file__).parent
+OPTIONAL = {"gradio", "gymnasium", "huggingface_hub", "mujoco", "onnx", "optuna", "submitit"}
+
+MISSING: set[str] = set()
+"""Public classes whose docstring has no example yet."""
+
+UNSOURCED: set[str] = set()
+"""Modules with a citation, as "[13]", that their docstring does not resolve yet."""
+
+
+def sources() -> dict[str, str]:
+    """Text of every module by name, without importing it."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path.read_text()
+    return found
+
+
+SOURCES = sources()
+
+
+@pytest.mark.parametrize("module", [name for name, text in SOURCES.items() if ">>> " in text])
+def test_examples_run(module: str) -> None:
+    try:
+        imported = importlib.import_module(module)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in OPTIONAL:
+            pytest.skip(f"{error.name} is not installed")
+        raise
+    runner, output = doctest.DocTestRunner(verbose=False), list[str]()
+    for example in doctest.DocTestFinder().find(imported, module):
+        runner.run(example, out=output.append)
+    assert not runner.failures, "".join(output)
+
+
+@pytest.mark.parametrize("name", omnitraining.__all__)
+def test_public_classes_have_an_example(name: str) -> None:
+    value = getattr(omnitraining, name)
+    if inspect.isclass(value) and not issubclass(value, Exception):
+        assert (">>> " in (value.__doc__ or "")) == (name not in MISSING)
+
+
+def docstrings(text: str) -> list[str]:
+    """Docstrings of a module, its own first, and those of attributes."""
+    tree = ast.parse(text)
+    strings = [
+        node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    own = ast.get_docstring(tree)
+    return [own or "", *strings]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_citations_name_their_source(module: str) -> None:
+    own, *others = docstrings(SOURCES[module])
+    cited = {key for text in (own, *others) for key in re.findall(r"\[\d\d\](?!\w)", text)}
+    sourced = {key for key in cited if re.search(re.escape(key) + r" [A-Z][^[]*https://", own)}
+    assert (cited == sourced) == (module not in UNSOURCED), cited - sourced
