@@ -147,7 +147,7 @@ def test_nothing_of_the_backbone_changes() -> None:
     ("options", "message"),
     [
         ({"layer": "nowhere"}, "layer 'nowhere' is not a module"),
-        ({"layer": "16"}, "layer '16' gives no map of places"),
+        ({"layer": "16"}, "layer '16' gives no feature map"),
         ({"score": lambda f: f}, r"the shape \[2, 64\]: it must be \[2\]"),
         ({"score": lambda f: f.detach().sum(1)}, "does not depend on any map"),
         ({"score": lambda f: 0 * f.sum(1)}, "does not depend on any map"),
@@ -158,9 +158,9 @@ def test_wrong_input_is_one_line(options: dict[str, object], message: str) -> No
         attention_maps(Conv4(1, 16), torch.randn(2, 1, 32, 32), **options)
 
 
-def test_a_backbone_without_places_is_one_line() -> None:
+def test_a_backbone_without_feature_maps_is_one_line() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(256, 8))
-    with pytest.raises(InputError, match="Sequential gives no map of places"):
+    with pytest.raises(InputError, match="Sequential gives no feature map"):
         attention_maps(flat, torch.randn(2, 1, 16, 16))
 
 

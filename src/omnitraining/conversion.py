@@ -1,7 +1,7 @@
-"""Whether copies of a backbone compute with their own weights, as the flows of an Omni-Net must.
+"""Checks that copies of a backbone compute with their own weights, as flows of an Omni-Net must.
 
-A deep copy does not reach everything: a function that a module keeps holds what it was made with,
-so a copy of the module would go on computing with the original's weights, and would not train.
+A deep copy does not copy functions. If a module keeps a function that refers to its weights, a copy
+of the module computes with the weights of the original, and does not train.
 """
 
 import random
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from omnitraining.errors import InputError
 
 MOVE = 0.1
-"""How far weights are moved, relative to their size."""
+"""Change of the weights in the check, relative to their size."""
 TOLERANCE = 1e-3
-"""How far outputs may differ by rounding, relative to their size."""
+"""Difference of outputs that counts as rounding, relative to their size."""
 WAY_OUT = (
     "a copy would compute with the original's weights, and not train: let it compute with what "
     "self has registered, lists in an nn.ModuleList or nn.ParameterList"
@@ -34,18 +34,18 @@ def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     ]
 
 
-# --- what a module keeps ---
+# --- attributes and hooks of modules ---
 
 
 def refuse_held(backbone: nn.Module, branched: set[str]) -> None:
-    """Refuse a backbone that keeps itself in a function, or weights outside of its parameters.
+    """Refuse a backbone with functions that refer to it, or with weights that are not registered.
 
     Args:
         backbone: any module.
         branched: paths of modules whose weights will be branched.
 
     Raises:
-        InputError: it does; the message names the module.
+        InputError: it has one; the message names the module.
     """
     modules = dict(backbone.named_modules())
     registered = {id(module) for module in modules.values()}
@@ -75,14 +75,17 @@ def _module(path: str, module: nn.Module) -> str:
 
 
 def _kept(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """What a module keeps in attributes and hooks, with their names, beside what is registered."""
+    """Functions, modules and weights in attributes and hooks of a module, with their names.
+
+    Registered parameters, buffers and modules are left out.
+    """
     for name, value in vars(module).items():
         if name not in ("_parameters", "_buffers", "_modules"):
             yield from ((name, part) for part in _parts(value))
 
 
 def _parts(value: object) -> Iterator[object]:
-    """Functions, modules and weights in containers, and in what else a deep copy reaches."""
+    """Functions, modules and weights in containers, partials and bound methods, at any depth."""
     waiting, seen = [value], set[int]()
     while waiting:
         part = waiting.pop()
@@ -102,7 +105,7 @@ def _parts(value: object) -> Iterator[object]:
 
 
 def _within(function: FunctionType) -> Iterator[object]:
-    """What a function holds: by closure, by default, and by the global names that it uses."""
+    """Objects that a function refers to: by closure, by defaults, by the globals that it uses."""
     waiting, seen = [function], set[int]()
     while waiting:
         each = waiting.pop()
@@ -130,15 +133,15 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-# --- what a copy computes ---
+# --- outputs of copies ---
 
 
 def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor) -> None:
-    """Refuse a backbone whose copies compute with anything but their own weights.
+    """Refuse a backbone whose copies compute with other weights than their own.
 
-    Every weight of the copies is moved a little, and what each puts out is compared with what the
-    backbone puts out under that copy's effective weights. All runs in evaluation mode; weights,
-    modes and random states are afterwards as they were.
+    Every weight of the copies is changed a little, and the outputs of each copy are compared with
+    those of the backbone with that copy's effective weights. All runs in evaluation mode; weights,
+    modes and random states are restored.
 
     Args:
         backbone: the original, which shares no weight with the copies.
@@ -146,13 +149,13 @@ def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: 
         example: inputs [B, ...].
 
     Raises:
-        InputError: the message names the layer that is at fault.
+        InputError: the message names the layer.
     """
     if torch.is_inference_mode_enabled():
         return  # nothing will be trained, and there are no gradients to look at
     modules = [backbone, *copies.values()]
     with _same_afterwards(modules, example.device) as saved:
-        if example.is_floating_point():  # inputs of zeros would hide much
+        if example.is_floating_point():  # zeros would hide the effect of weights
             example = example + torch.rand_like(example)
         _move(backbone, copies)
         if _fit(backbone, copies, example):
@@ -161,17 +164,17 @@ def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: 
         with torch.no_grad():
             first, second = _output(backbone, example), _output(backbone, example)
         if not _agree(first, second):
-            return  # it answers by a chance of its own, so that nothing can be compared
+            return  # its outputs are random, so that they cannot be compared
         raise InputError(f"{_culprit(backbone, copies, example, saved)}: {WAY_OUT}")
 
 
 Saved = list[tuple[Tensor, Tensor]]
-"""Tensors, each with what it held before."""
+"""Tensors, each with a copy of its former values."""
 
 
 @contextmanager
 def _same_afterwards(modules: list[nn.Module], device: torch.device) -> Iterator[Saved]:
-    """Evaluation mode, for a while; weights, modes and random states are set back in the end."""
+    """Evaluation mode inside; weights, modes and random states are restored at the end."""
     modes = {part: part.training for module in modules for part in module.modules()}
     tensors = {id(t): t for m in modules for t in (*m.parameters(), *m.buffers())}
     saved = [(tensor, tensor.detach().clone()) for tensor in tensors.values()]
@@ -197,7 +200,7 @@ def _set_back(saved: Saved) -> None:
 
 @torch.no_grad()
 def _move(backbone: nn.Module, copies: Mapping[str, nn.Module], only: str | None = None) -> None:
-    """Move all weights of the copies, or those of one layer, which is named by its path."""
+    """Change all weights of the copies, or those of one layer, given by its path."""
     paths = [path for path, _ in backbone.named_modules() if only is None or path == only]
     weights: dict[int, Tensor] = {}
     for copied in copies.values():
@@ -215,39 +218,39 @@ def _move(backbone: nn.Module, copies: Mapping[str, nn.Module], only: str | None
         rows = tensor if tensor.dim() > 1 else tensor.view(-1, 1)
         size = torch.linalg.vector_norm(tensor).item() / tensor.numel() ** 0.5
         size = max(size, rows[0].numel() ** -0.5)
-        # Of rank 1: to draw every number of large weights would take longer than all the rest.
+        # Of rank 1: drawing every entry of large weights would take longer than all the rest.
         down, along = _drawn(rows.flatten(1)[:, :1]), _drawn(rows[:1])
         rows.addcmul_(down.view(-1, *[1] * (rows.dim() - 1)), along, value=MOVE * size)
 
 
 def _drawn(like: Tensor) -> Tensor:
-    """Numbers of either sign that are not near 0."""
+    """Random numbers of either sign that are not near 0."""
     return (0.5 + torch.rand_like(like)) * torch.randn_like(like).sign()
 
 
 def _fit(backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor) -> bool:
-    """Whether each copy puts out what the backbone does under that copy's effective weights.
+    """Whether each copy has the outputs of the backbone with that copy's effective weights.
 
-    Leaves the backbone with weights of the last copy.
+    The backbone is left with the weights of the last copy.
 
     Raises:
         InputError: an output depends on weights that are not the copy's own, or has no gradient.
     """
-    found, reached, shared = [], set[int](), set[int]()
+    of_copies, reached, shared = [], set[int](), set[int]()
     with torch.enable_grad():
         for copied in copies.values():
             outputs = _output(copied, example)
             leaves = _own_leaves(backbone, copied, outputs)
             shared |= reached & leaves
             reached |= leaves
-            found.append([output.detach() for output in outputs])
+            of_copies.append([output.detach() for output in outputs])
     if len(copies) > 1 and reached == shared:
         raise InputError(
             f"backbone {type(backbone).__name__} does not use any layer that differs between "
             "flows, so that they would stay equal: an Omni-Net needs a convolution or linear layer"
         )
     with torch.no_grad():
-        for copied, outputs in zip(copies.values(), found, strict=True):
+        for copied, outputs in zip(copies.values(), of_copies, strict=True):
             for path, layer in backbone.named_modules():
                 own = copied.get_submodule(path)
                 for name, tensor in own_tensors(layer):
@@ -258,7 +261,7 @@ def _fit(backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor) 
 
 
 def _output(module: nn.Module, example: Tensor) -> list[Tensor]:
-    """The tensors that a module returns, by the same chance at every call."""
+    """The tensors that a module returns, with the same seeds at every call."""
     torch.default_generator.manual_seed(0)
     if example.is_cuda:
         torch.cuda.manual_seed(0)
@@ -267,7 +270,7 @@ def _output(module: nn.Module, example: Tensor) -> list[Tensor]:
     return [part for part in _parts(module(example)) if isinstance(part, Tensor)]
 
 
-def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
+def _agree(outputs: list[Tensor], expected: list[Tensor]) -> bool:
     def near(one: Tensor, other: Tensor) -> bool:
         if one.shape != other.shape:
             return False
@@ -275,7 +278,7 @@ def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
         size = other[other.isfinite()].abs().max().item() if other.isfinite().any() else 0.0
         return torch.allclose(one, other, rtol=0, atol=TOLERANCE * size, equal_nan=True)
 
-    return len(found) == len(expected) and all(map(near, found, expected))
+    return len(outputs) == len(expected) and all(map(near, outputs, expected))
 
 
 def _own_leaves(backbone: nn.Module, copied: nn.Module, outputs: list[Tensor]) -> set[int]:
@@ -322,7 +325,7 @@ def _leaves(outputs: list[Tensor]) -> Iterator[Tensor]:
 def _culprit(
     backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor, saved: Saved
 ) -> str:
-    """The first layer whose own weights do not count, when they alone are moved."""
+    """The first layer of which changed weights do not change the outputs as they should."""
     for path, layer in backbone.named_modules():
         if own_tensors(layer):
             _move(backbone, copies, path)

@@ -1,18 +1,29 @@
 """Attention maps (Figure 11): contribution of image regions to a score.
 
-The score is any number that is computed from the features: the similarity of an image to the
-prototype of a class, the logit of a fitted head. Its evidence at a place of a feature map A is
+The score is any number that is computed from the features, as the similarity of an image to the
+prototype of a class or the logit of a fitted head. Its evidence at a position of a feature map A is
 
-    e_ij = sum over channels c of A_cij * d score / d A_cij        (HiResCAM, Draelos & Carin 2020)
+    e_ij = sum over channels c of A_cij * d score / d A_cij                             (HiResCAM)
 
-Why not Grad-CAM (Selvaraju et al. 2017), which averages the gradient over places first: where the
-map is averaged over places before the head, as in a ResNet, both are the same, and equal to the
-class activation map of Zhou et al. 2016; where it is flattened, as in Conv4, the gradient differs
-from place to place, and the average blames places for what others did. Here the evidence of all
-places adds up to the score wherever the score is linear in the map. That is why scores below are
-inner products with a fixed direction, as Stylianou et al. 2019 ("Visualizing Deep Similarity
-Networks") take apart a similarity: logits of cosines do not change with the length of the features,
-so that their evidence always adds up to zero.
+Grad-CAM averages the gradient over positions first. If the map is averaged over positions before
+the head, as in a ResNet, both are the same, and equal to the class activation map. If it is
+flattened, as in Conv4, the gradient differs between positions, and the average gives positions the
+evidence of others. With HiResCAM the evidence of all positions adds up to the score if the score is
+linear in the map. So scores below are inner products with a fixed direction, as in the similarity
+maps of Stylianou et al. (Logits of cosines do not depend on the length of the features, so their
+evidence always adds up to zero.)
+
+HiResCAM: R. L. Draelos, L. Carin: "Use HiResCAM instead of Grad-CAM for faithful explanations of
+convolutional neural networks", 2020, https://arxiv.org/abs/2011.08891
+
+Grad-CAM: R. R. Selvaraju et al.: "Grad-CAM: Visual Explanations from Deep Networks via
+Gradient-based Localization", ICCV 2017, https://arxiv.org/abs/1610.02391
+
+Class activation map: B. Zhou et al.: "Learning Deep Features for Discriminative Localization",
+CVPR 2016, https://arxiv.org/abs/1512.04150
+
+A. Stylianou, R. Souvenir, R. Pless: "Visualizing Deep Similarity Networks", WACV 2019,
+https://arxiv.org/abs/1901.00536
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,33 +39,37 @@ from omnitraining.batches import channels_last
 from omnitraining.errors import InputError
 from omnitraining.learner.predictor import FlowPredictor, Predictor
 
-LEAST = 4  # places on the shorter side of the default map; fewer tell nothing about an image
+LEAST = 4
+"""Positions on the shorter side of the default map, at least."""
 
-REGISTERS = (
-    8  # tokens before those of the patches, at most: of the class, of distillation, free ones
-)
+REGISTERS = 8
+"""Tokens before those of the patches, at most: of class and distillation, and registers."""
 
 Score = Callable[[Tensor], Tensor]
-"""From features [B, D] to scores [B], one of each image, computed row by row."""
+"""From features [B, D] to scores [B], where each score depends on its own row only."""
 
 
 def similarity(direction: Tensor) -> Score:
     """The inner product of features with a fixed direction.
 
     Args:
-        direction: the prototype of a class, or what tells it from others [D]; or one for each
-            image [B, D].
+        direction: the prototype of a class or its contrast to others [D]; or one for each image
+            [B, D].
     """
     return lambda features: (features * direction.detach()).sum(-1)
 
 
 def own_representation(features: Tensor) -> Tensor:
-    """The similarity of each representation to itself as it is: what it is made of, [B]."""
+    """Similarity of the features of each image to themselves as constants, [B].
+
+    Args:
+        features: [B, D].
+    """
     return similarity(features)(features)
 
 
 def contrasts(prototypes: Tensor) -> Tensor:
-    """What tells each class from the others: its prototype minus the mean prototype, [N, D].
+    """Prototype of each class minus the mean prototype, [N, D].
 
     Args:
         prototypes: the mean features of each class [N, D].
@@ -65,10 +80,10 @@ def contrasts(prototypes: Tensor) -> Tensor:
 def predictor_maps(
     predictor: Predictor, images: Tensor, classes: Tensor, layer: str | None = None
 ) -> dict[str, Tensor]:
-    """What speaks for a class in each flow of a fitted predictor, [B, h, w] by flow.
+    """Evidence for a class in each flow of a fitted predictor, [B, h, w] by flow.
 
-    The score of a flow is the similarity of its features to what tells the class from the others,
-    whatever head the flow has: so that flows of all algorithms can be compared.
+    The score of a flow is the inner product of its features with the contrast of the class to the
+    others, for every kind of head, so that flows of all algorithms can be compared.
 
     Args:
         predictor: fitted.
@@ -91,17 +106,17 @@ def predictor_maps(
 def attention_maps(
     backbone: nn.Module, x: Tensor, score: Score = own_representation, layer: str | None = None
 ) -> Tensor:
-    """The evidence of every place for the score of each image, [B, h, w]; negative is against it.
+    """Evidence of every position for the score of each image, [B, h, w]; negative is against it.
 
     Args:
         backbone: any module that returns features [B, D]: a flow of an `OmniNet`, a plain one. Its
-            weights and its mode stay as they are; it should be in evaluation mode.
+            weights and its mode are not changed; it should be in evaluation mode.
         x: inputs [B, C, H, W].
-        score: what to explain; by default what the representation is made of.
+        score: the score to explain; by default `own_representation`.
         layer: path of the module whose output is the map: [B, C, h, w], or the tokens [B, N, D] of
-            a transformer, of which the last h * w are the patches in reading order. By default the
-            last map that bears on the score and has at least 4 places on its shorter side; in a
-            vision transformer these are the tokens that the last attention reads.
+            a transformer, of which the last h * w are the patches, row by row. By default the last
+            map that the score depends on and that has at least 4 positions on its shorter side; in
+            a vision transformer these are the input tokens of the last attention.
 
     Raises:
         InputError: there is no such module or no such map, or the score does not depend on it.
@@ -110,18 +125,18 @@ def attention_maps(
     if layer is not None and layer not in paths:
         raise InputError(f"layer {layer!r} is not a module of the backbone")
     with torch.enable_grad(), _recorded(backbone) as outputs:
-        # A copy that is no leaf, so that a backbone may change its input in place. Weights take
-        # part in no gradient: only those of the maps are asked for.
+        # A copy that is no leaf, so that a backbone may change its input in place. Only gradients
+        # of the maps are computed, none of weights.
         features = backbone(x.detach().requires_grad_().clone())
         maps = _maps(outputs, x)
         if layer is not None:
-            maps = [found for found in maps if found.path == layer]
-        elif any(min(found.size) >= LEAST for found in maps):
-            maps = [found for found in maps if min(found.size) >= LEAST]
+            maps = [part for part in maps if part.path == layer]
+        elif any(min(part.size) >= LEAST for part in maps):
+            maps = [part for part in maps if min(part.size) >= LEAST]
         if not maps:
             raise InputError(
                 f"{f'layer {layer!r}' if layer is not None else type(backbone).__name__} gives no "
-                "map of places: it must put out [B, C, h, w], or tokens [B, N, D] of patches"
+                "feature map: its output must be [B, C, h, w], or tokens [B, N, D] of patches"
             )
         scores = score(features)
         if scores.shape != x.shape[:1]:
@@ -130,19 +145,19 @@ def attention_maps(
                 f"[{len(x)}]"
             )
         gradients = (
-            torch.autograd.grad(scores.sum(), [found.output for found in maps], allow_unused=True)
+            torch.autograd.grad(scores.sum(), [part.output for part in maps], allow_unused=True)
             if scores.requires_grad
             else [None] * len(maps)
         )
-    for found, gradient in reversed(list(zip(maps, gradients, strict=True))):
-        if gradient is not None and found.places(gradient).any():
-            evidence = found.places(found.output) * found.places(gradient)
+    for part, gradient in reversed(list(zip(maps, gradients, strict=True))):
+        if gradient is not None and part.positions(gradient).any():
+            evidence = part.positions(part.output) * part.positions(gradient)
             return evidence.sum(1).detach()
-    raise InputError("the score does not depend on any map of places: its gradient there is zero")
+    raise InputError("the score does not depend on any feature map: its gradient there is zero")
 
 
 def heat(evidence: Tensor, images: Tensor) -> Tensor:
-    """Evidence for the score as a picture over the images, from 0 to 1 in each, [B, H, W].
+    """Evidence for the score, resized to the images and scaled to at most 1, [B, H, W].
 
     Args:
         evidence: [B, h, w].
@@ -156,13 +171,13 @@ def heat(evidence: Tensor, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Map:
-    """An output that has places: path of its module, output, and rows and columns of places."""
+    """A feature map: path of its module, output, and rows and columns of positions."""
 
     path: str
     output: Tensor
     size: tuple[int, int]
 
-    def places(self, values: Tensor) -> Tensor:
+    def positions(self, values: Tensor) -> Tensor:
         """Values of the output's shape as [B, C, h, w], without class tokens and registers."""
         rows, columns = self.size
         if values.dim() == 4:
@@ -173,11 +188,11 @@ class _Map:
 
 @contextmanager
 def _recorded(backbone: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor]]]:
-    """Keeps what every module puts out, in the order in which they are done."""
+    """Record the path, module and output of every module, in the order of computation."""
     outputs: list[tuple[str, nn.Module, Tensor]] = []
     hooks = []
     for path, module in backbone.named_modules():
-        if "parametrizations" in path.split("."):  # these put out weights
+        if "parametrizations" in path.split("."):  # their outputs are weights
             continue
 
         def keep(module: nn.Module, _: object, output: object, path: str = path) -> None:
@@ -195,22 +210,22 @@ def _recorded(backbone: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor
 
 
 def _maps(outputs: list[tuple[str, nn.Module, Tensor]], x: Tensor) -> list[_Map]:
-    """The outputs that are maps of places.
+    """The outputs that are feature maps.
 
-    A backbone never goes back to more places, but attention makes tables of tokens by tokens,
-    which look like maps of very many: these are left out. So are queries, keys and values, which
-    linear layers put out: what they are made of is the state of a place.
+    A backbone never has more positions in a later map; outputs with more are left out, as are the
+    attention weights of tokens by tokens. So are queries, keys and values, the outputs of linear
+    layers, in favor of the tokens that they are computed from.
     """
     maps: list[_Map] = []
     size = (x.shape[-2], x.shape[-1])
     for path, module, output in outputs:
         if not output.requires_grad or len(output) != len(x):
             continue
-        places = size[0] * size[1]
-        if output.dim() == 4 and 1 < output.shape[-2] * output.shape[-1] <= places:
+        positions = size[0] * size[1]
+        if output.dim() == 4 and 1 < output.shape[-2] * output.shape[-1] <= positions:
             size = (output.shape[-2], output.shape[-1])
             maps.append(_Map(path, output, size))
         tokens = output.dim() == 3 and not isinstance(module, nn.Linear)
-        if tokens and maps and 1 < places <= output.shape[1] <= places + REGISTERS:
+        if tokens and maps and 1 < positions <= output.shape[1] <= positions + REGISTERS:
             maps.append(_Map(path, output, size))
     return maps
