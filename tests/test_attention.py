@@ -149,8 +149,8 @@ def test_nothing_of_the_backbone_changes() -> None:
         ({"layer": "nowhere"}, "layer 'nowhere' is not a module"),
         ({"layer": "16"}, "layer '16' gives no feature map"),
         ({"score": lambda f: f}, r"the shape \[2, 64\]: it must be \[2\]"),
-        ({"score": lambda f: f.detach().sum(1)}, "does not depend on any map"),
-        ({"score": lambda f: 0 * f.sum(1)}, "does not depend on any map"),
+        ({"score": lambda f: f.detach().sum(1)}, "does not depend on any feature map"),
+        ({"score": lambda f: 0 * f.sum(1)}, "does not depend on any feature map"),
     ],
 )
 def test_wrong_input_is_one_line(options: dict[str, object], message: str) -> None:
@@ -224,7 +224,7 @@ def test_without_images_it_looks_at_the_first_test_task(run: Run, tmp_path: Path
     assert heights[1] / heights[0] == pytest.approx(7 / 4, rel=0.01)  # rows: image, three flows
 
 
-def test_wrong_words_are_one_line(
+def test_wrong_input_is_one_line_on_the_command_line(
     run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def says(*words: object) -> str:
