@@ -1,7 +1,7 @@
-"""How far a trained model carries: across tasks, across domains, and with fine-tuning.
+"""Transferability of a trained model: across tasks and domains, frozen and fine-tuned.
 
-The paper asks this of pre-training and meta-training on its benchmarks (Figures 3 and 10c). Here it
-is asked of every flow of one model, on images of the user's own.
+The paper measures it for pre-training and meta-training on its benchmarks (Figures 3 and 10c). Here
+it is measured for every flow of one model, on the user's own images.
 """
 
 import time
@@ -48,12 +48,12 @@ RATES = (0.01, 0.1, 1.0)
 """Learning rates of fine-tuning, of which the validation tasks choose one for each flow."""
 
 LEAST = 5
-"""Tasks of fine-tuning below which an interval says nothing."""
+"""Least number of tasks of fine-tuning; intervals over fewer mean nothing."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What was measured.
+    """Measured accuracies of a model.
 
     Attributes:
         own: name of the user's images.
@@ -69,23 +69,23 @@ class Transfer:
 
     @property
     def flows(self) -> tuple[str, ...]:
-        """Of the model, without the ensemble."""
+        """The flows of the model, without the ensemble."""
         heads = next(iter(self.frozen.cells.values())).scores
         return tuple(head for head in heads if head != ENSEMBLE)
 
     def frozen_cell(self, images: str, shots: int) -> Cell:
-        """Results on some images."""
+        """Results of frozen flows on images, by their name, with a number of shots."""
         cells = self.frozen.cells.items()
         return next(c for key, c in cells if (key.benchmark, key.shots) == (images, shots))
 
     def tuned_cell(self, shots: int, steps: int) -> Cell:
-        """Results after fine-tuning."""
+        """Results on the user's images after fine-tuning."""
         return self.tuned.cells[CellKey(self.own, shots=shots, steps=steps)]
 
     def gains(self, flow: str, shots: int) -> list[Difference]:
-        """What a flow gains on the user's images by each number of steps above 0, task by task.
+        """Paired gain of a flow on the user's images by each number of steps above 0.
 
-        Nothing where fine-tuning was left out.
+        Empty if fine-tuning was left out.
         """
         if not self.tuned.cells:
             return []
@@ -102,27 +102,29 @@ def measure(
     tuned_tasks: int,
     minutes: float | None = None,
 ) -> Transfer:
-    """Judge a model on the classes it was trained on, on new ones, and on the user's own images.
+    """Evaluate a model on the classes of training, on new ones, and on the user's own images.
 
-    New classes are the validation classes: the checkpoint was chosen by them, so that a little
-    luck is in their numbers. Tasks on all three have the same ways, shots and queries.
+    New classes are the validation classes. The checkpoint was chosen by them, so their accuracy is
+    slightly optimistic. Tasks on all three have the same ways, shots and queries.
 
     Args:
         problem: of the training, with its images.
-        model: what was trained.
+        model: the trained model.
         inference: how it predicts.
-        own: the user's images, as the problem stores its own.
-        tasks: for each kind of images.
-        tuned_tasks: the first of them are those on which networks are fine-tuned.
-        minutes: that fine-tuning may take: on fewer tasks, or none, where it would take longer.
+        own: the user's images, in the format of those of the problem.
+        tasks: number of tasks on each kind of images.
+        tuned_tasks: number of the first of them, on which networks are fine-tuned.
+        minutes: limit of fine-tuning: it is done on fewer tasks, or none, if it would take longer.
 
-    Warns when the model was trained on some of the user's images, and when fewer are fine-tuned.
+    Warns:
+        UserWarning: the model was trained on some of the user's images, or fewer tasks are
+            fine-tuned.
 
     Raises:
         InputError: the user's images are too few for a task, or the new heads are not linear.
     """
-    judged = for_images(problem, own)
-    trained = judged.training
+    reduced = for_images(problem, own)
+    trained = reduced.training
     for domain in trained:
         if known := len(shared_images(domain.images, own.images)):
             warnings.warn(
@@ -131,21 +133,21 @@ def measure(
                 stacklevel=2,
             )
     many = len(trained) > 1
-    judged = judged.with_changes(
+    reduced = reduced.with_changes(
         benchmarks={
             **{f"{TRAINED} of {i.name}" if many else TRAINED: i for i in trained},
-            NEW: judged.validation,
+            NEW: reduced.validation,
             own.name: own,
         }
     )
-    frozen = judged.evaluate(model, inference, tasks)
+    frozen = reduced.evaluate(model, inference, tasks)
     tuned = Evaluation(frozen.unit, frozen.higher_is_better)
-    shots = judged.protocol.test_shots
+    shots = reduced.protocol.test_shots
     if minutes is not None:
-        tuned_tasks = _affordable(judged, model, own, tuned_tasks, minutes)
+        tuned_tasks = _affordable(reduced, model, own, tuned_tasks, minutes)
     if tuned_tasks:
         parts = len(model.trained_flows) * (1 + len(shots))
-        for _ in tracked(_tune(judged, model, own, tuned_tasks, tuned), parts, "fine-tuning"):
+        for _ in tracked(_tune(reduced, model, own, tuned_tasks, tuned), parts, "fine-tuning"):
             pass
     return Transfer(own.name, shots, frozen, tuned)
 
@@ -159,29 +161,27 @@ def _tune(
         backbone = plain(_backbone(model, flow)).eval()
         tunable[flow] = backbone, chosen_rate(problem, model, backbone, tasks)
         yield flow
-    for some in problem.protocol.test_shots:
-        drawn = problem.fixed_tasks(own, ways, some, tasks)
-        identity = tasks_hash(own.fingerprint, drawn.support, drawn.query)
-        found = {}
+    for shots in problem.protocol.test_shots:
+        episodes = problem.fixed_tasks(own, ways, shots, tasks)
+        identity = tasks_hash(own.fingerprint, episodes.support, episodes.query)
+        accuracies = {}
         for flow, (backbone, rate) in tunable.items():
-            found[flow] = fine_tuned(problem, model, backbone, own, drawn, rate)
+            accuracies[flow] = fine_tuned(problem, model, backbone, own, episodes, rate)
             yield flow
-        for place, steps in enumerate(STEPS):
-            scores = {flow: parts[place].tolist() for flow, parts in found.items()}
-            tuned.cells[CellKey(own.name, shots=some, steps=steps)] = Cell(identity, scores)
+        for index, steps in enumerate(STEPS):
+            scores = {flow: by_steps[index].tolist() for flow, by_steps in accuracies.items()}
+            tuned.cells[CellKey(own.name, shots=shots, steps=steps)] = Cell(identity, scores)
 
 
 @torch.no_grad()
 def _affordable(
     problem: Classification, model: Model, own: LabeledImages, wanted: int, minutes: float
 ) -> int:
-    """How many tasks can be fine-tuned in so many minutes, by the time that one step takes here."""
-    backbone, shots = (
-        plain(_backbone(model, model.trained_flows[0])).eval(),
-        problem.protocol.test_shots,
-    )
-    drawn = problem.fixed_tasks(own, problem.ways(own), shots[-1], 1)
-    episode = problem.test_episode(own, drawn)
+    """Number of tasks that can be fine-tuned in the minutes, by the measured time of one step."""
+    backbone = plain(_backbone(model, model.trained_flows[0])).eval()
+    shots = problem.protocol.test_shots
+    episodes = problem.fixed_tasks(own, problem.ways(own), shots[-1], 1)
+    episode = problem.test_episode(own, episodes)
     start = time.monotonic()
     logits = _tuned_logits(model, backbone, episode, RATES[0])
     next(logits)
@@ -202,11 +202,11 @@ def _affordable(
 
 
 def tune_run(run: Run, tasks: int) -> Evaluation:
-    """Judge a run with the whole backbone of each flow fine-tuned, and keep that in its folder.
+    """Evaluate a run with the whole backbone of each flow fine-tuned; save it in its folder.
 
     Args:
         run: of image classification.
-        tasks: the first of the fixed test tasks, per benchmark and number of shots.
+        tasks: number of the first fixed test tasks, per benchmark and number of shots.
 
     Raises:
         InputError: the run is not on images, or the new heads are not linear.
@@ -222,11 +222,11 @@ def tune_run(run: Run, tasks: int) -> Evaluation:
 
 
 def tuned(problem: Classification, model: Model, inference: Inference, tasks: int) -> Evaluation:
-    """Accuracy of every fine-tuned flow and of their equal vote, by benchmark, shots and steps.
+    """Accuracy of every fine-tuned flow and their equal ensemble, by benchmark, shots and steps.
 
     Args:
         problem: of the training.
-        model: what was trained.
+        model: the trained model.
         inference: which flows vote.
         tasks: the first of the fixed test tasks.
 
@@ -234,20 +234,20 @@ def tuned(problem: Classification, model: Model, inference: Inference, tasks: in
         InputError: the new heads are not linear.
     """
     evaluation = Evaluation("accuracy %", higher_is_better=True)
-    tunable, voters = _tunable(problem, model, tasks), inference.members(model.trained_flows)
+    tunable, members = _tunable(problem, model, tasks), inference.members(model.trained_flows)
     for name, images in problem.benchmarks.items():
         ways = problem.ways(images)
         for shots in problem.protocol.test_shots:
-            drawn = problem.fixed_tasks(images, ways, shots, tasks)
-            identity = tasks_hash(images.fingerprint, drawn.support, drawn.query)
-            found = {
-                flow: tuned_probabilities(problem, model, backbone, images, drawn, rate)
+            episodes = problem.fixed_tasks(images, ways, shots, tasks)
+            identity = tasks_hash(images.fingerprint, episodes.support, episodes.query)
+            probabilities = {
+                flow: tuned_probabilities(problem, model, backbone, images, episodes, rate)
                 for flow, (backbone, rate) in tunable.items()
             }
-            found[ENSEMBLE] = ensemble_mean(found, voters)
-            hits = {head: _accuracy(part) for head, part in found.items()}
-            for place, steps in enumerate(STEPS):
-                scores = {head: part[place].tolist() for head, part in hits.items()}
+            probabilities[ENSEMBLE] = ensemble_mean(probabilities, members)
+            accuracies = {head: _accuracy(part) for head, part in probabilities.items()}
+            for index, steps in enumerate(STEPS):
+                scores = {head: part[index].tolist() for head, part in accuracies.items()}
                 evaluation.cells[CellKey(name, ways, shots, steps)] = Cell(identity, scores)
     return evaluation
 
@@ -261,7 +261,7 @@ def _tunable(
 
 
 def for_images(problem: Classification, own: LabeledImages) -> Classification:
-    """The problem with tasks that the user's images suffice for: fewer queries or shots.
+    """The problem with as few shots and queries per task as the user's images require.
 
     Raises:
         InputError: there are fewer than two classes, or a class has a single image.
@@ -287,9 +287,10 @@ def for_images(problem: Classification, own: LabeledImages) -> Classification:
 def chosen_rate(problem: Classification, model: Model, backbone: nn.Module, tasks: int) -> float:
     """The learning rate of fine-tuning that is best on validation tasks after the most steps."""
     images, shots = problem.validation, problem.protocol.test_shots[-1]
-    drawn = problem.fixed_tasks(images, problem.ways(images), shots, tasks)
+    episodes = problem.fixed_tasks(images, problem.ways(images), shots, tasks)
     last = {
-        rate: fine_tuned(problem, model, backbone, images, drawn, rate)[-1].mean() for rate in RATES
+        rate: fine_tuned(problem, model, backbone, images, episodes, rate)[-1].mean()
+        for rate in RATES
     }
     return max(last, key=lambda rate: last[rate])
 
@@ -329,11 +330,11 @@ def tuned_probabilities(
     statistics of training.
 
     Args:
-        problem: the images are stored as its own.
+        problem: its images have the format of these.
         model: its pre-training algorithm fits the heads.
         backbone: a flow, with plain layers.
-        images: that the tasks are drawn from.
-        tasks: T of them.
+        images: the images of the tasks.
+        tasks: T tasks.
         rate: learning rate.
 
     Raises:
@@ -372,7 +373,7 @@ def _tuned_logits(
 
 
 class _OneTask(nn.Module):
-    """The linear classifier of one of many tasks: features [B, D] to logits [B, N]."""
+    """The linear classifier of the first of many tasks: features [B, D] to logits [B, N]."""
 
     def __init__(self, heads: LinearClassifier) -> None:
         super().__init__()

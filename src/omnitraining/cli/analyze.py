@@ -1,4 +1,4 @@
-"""``omni analyze``: how far a model carries, and which flow to use on images of one's own."""
+"""``omni analyze``: transferability of a model, and which flow to use on your own images."""
 
 from pathlib import Path
 
@@ -7,22 +7,22 @@ from omnitraining.errors import InputError
 from omnitraining.io.terminal import say
 
 TUNED, MINUTES = 40, 5.0
-"""Tasks of fine-tuning, and the time that they may take, where the user does not say."""
+"""Defaults: tasks of fine-tuning, and the minutes that they may take."""
 
 
 def main(arguments: list[str]) -> int:
-    """Judge the flows of a run on the user's images."""
+    """Evaluate the flows of a run on the user's images."""
     parser = command_parser(
         "analyze",
-        "Tables of accuracy on the classes of training, on new ones, and on your own images, with\n"
-        "frozen and with fine-tuned flows; then which flow to use, and why. With --out also a\n"
-        "picture, and the numbers beside it as JSON.",
+        "Accuracy on the classes of training, on new classes and on your own images, with frozen\n"
+        "and with fine-tuned flows, and a recommendation which flow to use. --out draws a figure\n"
+        "and writes the numbers as JSON beside it.",
     )
     parser.add_argument("run", type=Path, help="run folder, of image classification")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="your images: a folder per class"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the figure")
     parser.add_argument(
         "--tasks", type=int, default=200, help="test tasks on each kind of images (default: 200)"
     )
@@ -75,16 +75,16 @@ def main(arguments: list[str]) -> int:
     )
     minutes = MINUTES if options.tuned_tasks is None else None
     with cpu_threads(run_config.training.threads):
-        found = transfer.measure(
+        measured = transfer.measure(
             problem, model, run_config.inference, own, options.tasks, tuned_tasks, minutes
         )
-    show(evaluation_table(f"{run.name}, frozen", found.frozen))
-    if found.tuned.cells:
-        show(evaluation_table(f"{run.name}, fine-tuned", found.tuned))
-    for sentence in transfer_report.advice(found):
+    show(evaluation_table(f"{run.name}, frozen", measured.frozen))
+    if measured.tuned.cells:
+        show(evaluation_table(f"{run.name}, fine-tuned", measured.tuned))
+    for sentence in transfer_report.advice(measured):
         say(f"- {sentence}")
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        say(f"picture: {transfer_chart.draw(found, options.out)}")
-        say(f"numbers: {transfer_report.write(found, options.out.with_suffix('.json'))}")
+        say(f"picture: {transfer_chart.draw(measured, options.out)}")
+        say(f"numbers: {transfer_report.write(measured, options.out.with_suffix('.json'))}")
     return 0
