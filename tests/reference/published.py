@@ -28,9 +28,9 @@ def matching(
     over scale * relu(cosine), as in CloserLookFewShot.
     """
     forward, backward = encoder(support)[0].chunk(2, -1)
-    context = support + forward + backward  # g(x_i), eq. 6-8
+    context = support + forward + backward  # g(x_i), A.2
     hidden, cell = query, torch.zeros_like(query)
-    for _ in range(len(support)):  # eq. 2-5
+    for _ in range(len(support)):  # f(x), A.1
         read = torch.softmax(hidden @ context.T, -1) @ context
         output, cell = attention(torch.cat([query, read], -1), (hidden, cell))
         hidden = output + query
