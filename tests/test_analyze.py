@@ -24,6 +24,7 @@ from omnitraining.heads import LinearClassifier
 from omnitraining.io import terminal
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Model, build_model
+from omnitraining.omninet import plain
 from omnitraining.pretraining import Baseline, BaselinePP
 from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference.tiny import BLOBS, SINUSOIDS, Blobs, blobs, config
@@ -84,7 +85,14 @@ def test_accuracy_is_that_of_the_logits() -> None:
     assert found.shape == (len(STEPS), 25)  # of more than one batch of tasks
 
 
-def test_runs_are_fine_tuned_flow_by_flow_and_vote() -> None:
+@pytest.fixture
+def _one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fine-tuning, to save time; how it is chosen has a test of its own."""
+    monkeypatch.setattr(transfer, "RATES", (0.1,))
+
+
+@pytest.mark.usefixtures("_one_rate")
+def test_runs_are_fine_tuned_flow_by_flow_and_as_an_ensemble() -> None:
     problem = Blobs(PROTOCOL)
     model, images = model_of(problem, Baseline()), problem.benchmarks["blobs"]
     found = transfer.tuned(problem, model, Inference(flows=("pre", "meta")), 4)
@@ -93,7 +101,8 @@ def test_runs_are_fine_tuned_flow_by_flow_and_vote() -> None:
     tasks = problem.fixed_tasks(images, 3, 2, 4)
     parts = {}
     for flow in ("pre", "joint", "meta"):
-        backbone = transfer._backbone(model, flow)
+        # With plain layers: to move joint and branch weights each by the rate would be twice it.
+        backbone = plain(transfer._backbone(model, flow)).eval()
         rate = transfer.chosen_rate(problem, model, backbone, 4)
         parts[flow] = transfer.tuned_probabilities(problem, model, backbone, images, tasks, rate)
         wanted = transfer.fine_tuned(problem, model, backbone, images, tasks, rate)
@@ -124,7 +133,7 @@ def test_measuring_changes_neither_the_problem_nor_the_model() -> None:
 def test_frozen_results_are_those_of_an_evaluation() -> None:
     problem = Blobs(PROTOCOL)
     model = model_of(problem, Baseline())
-    found = transfer.measure(problem, model, Inference(), problem.benchmarks["blobs"], 6, 3)
+    found = transfer.measure(problem, model, Inference(), problem.benchmarks["blobs"], 6, 0)
     own = problem.benchmarks["blobs"]
     for shots in (1, 2):
         wanted = problem.evaluate(model, Inference(), 6).cells[CellKey("blobs", 3, shots)]
@@ -138,7 +147,7 @@ def test_images_trained_on_are_counted() -> None:
     images[:3] = problem.training[0].images[5:8]
     mixed = LabeledImages(images, own.labels, own.classes, "mine")
     with pytest.warns(UserWarning, match=r"trained on 3 of the 96 images of mine: results"):
-        transfer.measure(problem, model_of(problem, Baseline()), Inference(), mixed, 2, 2)
+        transfer.measure(problem, model_of(problem, Baseline()), Inference(), mixed, 2, 0)
 
 
 def test_rates_are_chosen_on_validation_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +186,7 @@ def test_images_that_make_no_task_are_refused(classes: int, images: int, message
         transfer.for_images(Blobs(PROTOCOL), blobs(classes, images, "mine"))
 
 
+@pytest.mark.usefixtures("_one_rate")
 def test_fine_tuning_that_would_take_too_long_is_cut(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
