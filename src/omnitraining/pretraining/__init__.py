@@ -1,6 +1,6 @@
 """Pre-training algorithms, one file each."""
 
-from omnitraining.pretraining.base import PreTraining
+from omnitraining.pretraining.base import LinearPreTraining, PreTraining
 from omnitraining.pretraining.baseline import Baseline
 from omnitraining.pretraining.baseline_pp import BaselinePP
 from omnitraining.pretraining.l2_regression import L2Regression
@@ -17,6 +17,7 @@ __all__ = [
     "CosineHead",
     "L2Regression",
     "LinearHead",
+    "LinearPreTraining",
     "LogisticHead",
     "NegMargin",
     "PreTraining",
