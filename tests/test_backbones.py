@@ -34,8 +34,9 @@ from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
 from omnitraining.experiments.running import train_run
+from omnitraining.features import feature_size
 from omnitraining.losses import cross_entropy
-from omnitraining.model import Model, build_model, feature_size
+from omnitraining.model import Model, build_model
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, OmniNet
 from omnitraining.runs.run import Run

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
+from omnitraining.features import feature_size
 from omnitraining.metatraining import MAML, ProtoNet
-from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model, feature_size
+from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.omninet import OmniNet
 from omnitraining.pretraining import Baseline, L2Regression
 from omnitraining.teacher import Teacher

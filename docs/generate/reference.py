@@ -10,9 +10,9 @@ from omnitraining.experiments.tables import markdown
 
 GROUPS = {
     "learners": ("Learners", "learner"),
-    "networks": ("Networks and losses", "omninet conversion model losses precision teacher "
-                 "network heads"),
-    "algorithms": ("Algorithms: what they are",
+    "networks": ("Networks and losses", "omninet conversion features model losses precision "
+                 "teacher network heads"),
+    "algorithms": ("Algorithms: base classes and parts",
                    "algorithm pretraining metatraining adaptation policies"),
     "backbones": ("Backbones", "backbones"),
     "problems": ("Problems", "tasks batches"),
@@ -21,7 +21,7 @@ GROUPS = {
     "training": ("Training and evaluation", "training stepper distributed evaluation "
                  "runs config io errors"),
     "reproduction": ("Experiments and records", "experiments"),
-    "export": ("Export, hub, pictures", "learner.export learner.hub analysis"),
+    "export": ("Export, hub, analysis", "learner.export learner.hub analysis"),
     "programs": ("Programs", "cli demo"),
 }  # fmt: skip
 """Pages: title, and modules or packages. The longest name that fits a module decides its page."""

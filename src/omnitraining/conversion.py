@@ -304,7 +304,7 @@ def _own_leaves(backbone: nn.Module, copied: nn.Module, outputs: list[Tensor]) -
         raise InputError(
             f"backbone {type(backbone).__name__} passes no gradient to its weights: it must not "
             "compute under no_grad nor detach its output; set requires_grad of a weight that "
-            "shall stay as it is to False instead"
+            "must not change to False instead"
         )
     return {*reached}
 

@@ -37,7 +37,7 @@ class ThreeConvolutions(nn.Module):
 class ParallelResNet18(ResNet18):
     """ResNet-18 with two 1x1 convolutions beside each convolution; 13,981,376 parameters.
 
-    The paper adds "the same parameters" as the branches of its Omni-Net and says 13.98M. The
+    The paper adds "the same parameters" as the branches of its Omni-Net and reports 13.98M. The
     convolutions alone make 13,962,176; with a norm for each, as an Omni-Net has one for each flow,
     the number is exactly that of the Omni-Net. Arguments and shapes as `ResNet18`.
     """

@@ -139,8 +139,8 @@ class ViT(nn.Module):
             InputError: images have another size.
         """
         if x.shape[-2:] != (self.image_size, self.image_size):
-            found = "x".join(map(str, x.shape[-2:]))
-            raise InputError(f"images are {found}, but image_size is {self.image_size}")
+            size = "x".join(map(str, x.shape[-2:]))
+            raise InputError(f"images are {size}, but image_size is {self.image_size}")
         tokens = self.patch_embed(x).flatten(2).mT
         token = self.cls_token.expand(x.shape[0], -1, -1)  # len(x) would be fixed in an export
         tokens = torch.cat([token, tokens], 1) + self.pos_embed
