@@ -10,6 +10,7 @@ from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
     Inference,
+    ensemble_mean,
     half_width,
     paired_difference,
     simplex_grid,
@@ -139,3 +140,10 @@ def test_the_flows_that_vote_are_those_asked_for_and_trained(
 def test_a_vote_of_no_trained_flow_is_refused() -> None:
     with pytest.raises(InputError, match=r"\['pre'\], but the model has only \['joint', 'meta'\]"):
         Inference(flows=("pre",)).members(("joint", "meta"))
+
+
+def test_an_ensemble_is_the_mean_of_its_members_equal_or_weighted() -> None:
+    outputs = {"pre": torch.tensor([1.0, 2.0]), "joint": torch.tensor([5.0, 8.0])}
+    outputs["meta"] = torch.tensor([100.0, 100.0])
+    assert ensemble_mean(outputs, ("pre", "joint")).tolist() == [3.0, 5.0]
+    assert ensemble_mean(outputs, {"pre": 0.75, "joint": 0.25}).tolist() == [2.0, 3.5]

@@ -58,10 +58,10 @@ def test_a_generation_learns_the_answers_of_the_one_before(method: str, first: R
     model, (batch, episode) = experiment.build(trust=True), data(experiment)
     terms = model(batch, episode)
     with torch.no_grad():
-        answers = teacher(first).network("pre")(batch.x)
+        teacher_logits = teacher(first).network("pre")(batch.x)
     for name in {"pre", "joint_pre"} & model.networks.keys():
         outputs = model.network(name)(batch.x)
-        expected = RFS().distillation_loss(outputs, batch.y, answers)
+        expected = RFS().distillation_loss(outputs, batch.y, teacher_logits)
         torch.testing.assert_close(terms[f"l_{name}"], expected)
         assert not torch.isclose(expected, RFS().loss(outputs, batch.y))
 

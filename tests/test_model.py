@@ -1,5 +1,6 @@
 """The loss terms of every method against the equations, computed from the networks themselves."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,7 @@ from omnitraining.features import feature_size
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.omninet import OmniNet
-from omnitraining.pretraining import Baseline, L2Regression
+from omnitraining.pretraining import RFS, Baseline, L2Regression
 from omnitraining.teacher import Teacher
 from tests.reference.toy import INPUTS, Toy
 
@@ -221,6 +222,41 @@ def test_the_joint_flow_has_one_head_where_both_questions_are_the_same(regressio
     model = model_of(regression=regression)
     one = model.networks["joint_pre"].head is model.networks["joint_meta"].head
     assert one == regression
+
+
+@pytest.mark.parametrize(
+    ("flow", "joint_head", "names"),
+    [
+        ("pre", "meta", ["pre"]),
+        ("meta", "pre", ["meta"]),
+        ("joint", "pre", ["joint_pre"]),
+        ("joint", "meta", ["joint_meta"]),
+        ("joint", "both", ["joint_pre", "joint_meta"]),
+    ],
+)
+def test_heads_of_a_flow_are_its_networks_each_with_its_algorithm(
+    flow: str, joint_head: str, names: list[str]
+) -> None:
+    model = model_of()
+    heads = model.heads_of(flow, joint_head)
+    assert [head.name for head in heads] == names
+    for head in heads:
+        assert head.network is model.networks[head.name]
+        is_pre = head.name in ("pre", "joint_pre")
+        assert head.algorithm is (model.pretraining if is_pre else model.metatraining)
+
+
+def test_a_teacher_run_moves_with_the_model_and_is_none_of_its_weights() -> None:
+    earlier = model_of("pre-training")
+    model = build_model("pre-training", backbone, Toy(False), RFS(), teacher_run=earlier)
+    ours, theirs = model.state_dict(), earlier.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert not {t.data_ptr() for t in ours.values()} & {t.data_ptr() for t in theirs.values()}
+    copied = copy.deepcopy(model)
+    assert copied.teacher_run is model.teacher_run is not None
+    model.float()
+    assert {p.dtype for p in earlier.parameters()} == {torch.float32}
+    assert not model.teacher_run.network.training
 
 
 @pytest.mark.parametrize("off", [("pre",), ("joint",), ("pre", "meta"), ("joint", "meta")])
