@@ -44,7 +44,7 @@ class Glyphs(Classification):
             episodes.
 
     Example:
-        >>> problem = Glyphs()  # doctest: +SKIP (renders for some seconds at first use)
+        >>> problem = Glyphs()  # doctest: +SKIP
         >>> problem.episode(0, torch.Generator().manual_seed(0)).query_x.shape  # doctest: +SKIP
         torch.Size([1, 80, 1, 32, 32])
     """
