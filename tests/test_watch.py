@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from omnitraining.cli import main
@@ -189,13 +190,20 @@ def record(environments: int, rows: int) -> Record:
 
 
 @pytest.mark.parametrize(("environments", "rows"), [(1, 1), (4, 6)])
-def test_curves_have_a_panel_per_environment(environments: int, rows: int, tmp_path: Path) -> None:
-    widths = []
-    for count in (environments, environments + 1):
-        path = adaptation_curves.draw(record(count, rows), None, tmp_path / f"{count}.png")
-        with Image.open(path) as image:
-            widths.append(image.width)
-    assert widths[1] > widths[0] > 600
+def test_curves_are_the_means_of_every_row_and_of_the_flows_of_the_reference(
+    environments: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(adaptation_curves, "save", lambda figure, path: figures.append(figure))
+    adaptation_curves.draw(record(environments, rows), None, Path("curves.png"))
+    (figure,) = figures
+    assert [axes.get_title() for axes in figure.axes] == [f"env-{e}" for e in range(environments)]
+    for axes in figure.axes:
+        in_panel = rows - (axes is figure.axes[-1] and rows > 1)
+        means = [[-20 / (step + 1) - row for step in range(5)] for row in range(in_panel)]
+        assert [list(line.get_ydata()) for line in axes.lines] == [means[0]] * 4 + means[1:]
+        assert [list(line.get_xdata()) for line in axes.lines] == [[0, 1, 2, 3, 4]] * (in_panel + 3)
+    assert len(figure.legends[0].get_texts()) == rows + 3
 
 
 def test_moments_in_words() -> None:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import Tensor
 
+from omnitraining.experiments.figures.canvas import save, subplots
 from omnitraining.experiments.figures.navigation_paths import moment
 from omnitraining.model import Model
 from omnitraining.tasks.reinforcement.environment import Environment
@@ -69,9 +70,8 @@ def draw(
     title = f"{flow}-flow, {_goal(env, goal.item())}"
     if path.suffix.lower() == ".gif":
         _animation(skeleton, shots, title).save(str(path), PillowWriter(fps=10), dpi=70)
-    else:
-        _strip(skeleton, shots, title).savefig(path, dpi=110)
-    return path
+        return path
+    return save(_strip(skeleton, shots, title), path, dpi=110)
 
 
 def _goal(env: HalfCheetah, goal: float) -> str:
@@ -167,8 +167,8 @@ def _caption(positions: Any, t: int) -> str:
 
 def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str) -> Figure:
     """A row per label and positions [steps + 1, 9], of evenly spaced moments."""
-    figure = Figure(figsize=(2.2 * FRAMES, 2.1 * len(shots) + 0.5))
-    axes = figure.subplots(len(shots), FRAMES)
+    size = 2.2 * FRAMES, 2.1 * len(shots) + 0.5
+    figure, axes = subplots(len(shots), FRAMES, size)
     for (label, positions), row in zip(shots, axes, strict=True):
         moments = np.linspace(0, len(positions) - 1, FRAMES).round().astype(int)
         for axis, t in zip(row, moments, strict=True):
@@ -181,8 +181,7 @@ def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str) -> Fig
 
 def _animation(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str) -> FuncAnimation:
     """The same as frames for a tenth of a second each, at the speed of the simulation."""
-    figure = Figure(figsize=(5, 4 * len(shots)))
-    axes = figure.subplots(len(shots), 1, squeeze=False)
+    figure, axes = subplots(len(shots), 1, (5, 4 * len(shots)))
     frames = [_Frame(axis, skeleton) for axis in axes[:, 0]]
 
     def show(t: int) -> list[Artist]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from omnitraining.experiments.figures.canvas import save, subplots
 from omnitraining.experiments.figures.lines import color
 from omnitraining.model import Model
 from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
@@ -18,8 +19,7 @@ def draw(
     problem: Reinforcement, model: Model, flow: str, rates: Sequence[float], path: Path
 ) -> Path:
     """Save the figure of `paths`, with the same arguments, to a file."""
-    paths(problem, model, flow, rates).savefig(path, dpi=130)
-    return path
+    return save(paths(problem, model, flow, rates), path)
 
 
 def paths(problem: Reinforcement, model: Model, flow: str, rates: Sequence[float]) -> Figure:
@@ -33,8 +33,8 @@ def paths(problem: Reinforcement, model: Model, flow: str, rates: Sequence[float
     """
     tasks, random = problem.fixed_tests(TASKS), torch.Generator().manual_seed(TEST_SEED)
     goals = tasks.tolist()
-    figure = Figure(figsize=(3.1 * len(rates) + 3.1, 3.8))
-    axes = figure.subplots(1, len(rates) + 1, sharex=True, sharey=True)
+    size = 3.1 * len(rates) + 3.1, 3.8
+    figure, (axes,) = subplots(1, len(rates) + 1, size, sharex=True, sharey=True)
     rollouts = problem.adaptation(model, flow, tasks, rates, random)
     for step, (axis, (trajectories, _)) in enumerate(zip(axes, rollouts, strict=True)):
         for task, goal in enumerate(goals):
