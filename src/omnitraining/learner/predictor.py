@@ -81,6 +81,17 @@ class Predictor(nn.Module):
         weights: ensemble weight of each flow; they sum to 1.
         temperatures: calibration temperature of each flow alone.
         temperature: calibration temperature of the ensemble.
+
+    Example:
+        >>> import numpy as np
+        >>> from omnitraining import FewShotClassifier
+        >>> images = np.stack([np.eye(28), np.fliplr(np.eye(28))])
+        >>> learner = FewShotClassifier("glyphs").fit(images, ["down", "up"])
+        >>> predictor = learner.predictor_
+        >>> predictor(learner.preprocess(images)).argmax(1)
+        tensor([0, 1])
+        >>> predictor.shape, sorted(predictor.flows)
+        ((1, 32, 32), ['joint', 'pre'])
     """
 
     def __init__(
