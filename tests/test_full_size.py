@@ -1,9 +1,9 @@
 """What training at full size takes: counts against closed forms."""
 
 import pytest
-from omnitraining.experiments.records import Values
 
 from benchmarks.full_size import step, without_data
+from omnitraining.experiments.record import Values
 
 CONVOLUTIONS = [(84, 3 * 9), (42, 64 * 9), (21, 64 * 9), (10, 64 * 9)]
 """Side of the image, and products per value of the output, of the layers of a Conv4."""
