@@ -3,10 +3,10 @@
 Tensors are [T tasks, M trajectories, H steps]; steps after the end of a trajectory are not
 ``valid`` and have reward 0.
 
-Duan et al. 2016, "Benchmarking deep reinforcement learning for continuous control"
-(https://arxiv.org/abs/1604.06778), has the baseline ([17] of the paper); Schulman et al. 2016,
-"High-dimensional continuous control using generalized advantage estimation"
-(https://arxiv.org/abs/1506.02438), has GAE.
+The linear baseline is that of
+[17] Duan et al. 2016, "Benchmarking deep reinforcement learning for continuous control",
+https://arxiv.org/abs/1604.06778; GAE is from Schulman et al. 2016, "High-dimensional continuous
+control using generalized advantage estimation", https://arxiv.org/abs/1506.02438.
 """
 
 import torch
@@ -24,7 +24,7 @@ def discounted_sums(values: Tensor, discount: float) -> Tensor:
 def baseline_features(states: Tensor) -> Tensor:
     """Features [..., H, 2 S + 4] of states [..., H, S]: s, s^2, t, t^2, t^3, 1.
 
-    States are clipped to +-10, and time is counted in hundreds of steps, as in Duan et al.
+    States are clipped to +-10, and time is counted in hundreds of steps, as in [17].
     """
     clipped = states.clamp(-10, 10)
     time = torch.arange(states.shape[-2], device=states.device, dtype=states.dtype)[:, None] / 100
@@ -36,7 +36,7 @@ def baseline_features(states: Tensor) -> Tensor:
 def linear_baseline(states: Tensor, returns: Tensor, valid: Tensor, ridge: float = 1e-5) -> Tensor:
     """Values [T, M, H] of states, by ridge regression of the returns, task by task.
 
-    It predicts the trajectories that it is fitted to, as in Duan et al. Solved in float64.
+    It predicts the trajectories that it is fitted to, as in [17]. Solved in float64.
 
     Args:
         states: [T, M, H, S].
