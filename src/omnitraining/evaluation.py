@@ -27,6 +27,11 @@ class Inference:
             that training fits it, or ``"both"``, the mean of the two (the paper is silent).
         weights: predict with the EMA ``"teacher"``, with the ``"student"`` itself, or with the
             ``"best"`` of the two, checkpoint by checkpoint, by validation score.
+
+    Example:
+        >>> from omnitraining import Inference
+        >>> Inference(flows=("pre", "meta")).members(trained=("pre", "joint", "meta"))
+        ('pre', 'meta')
     """
 
     flows: tuple[Literal["pre", "joint", "meta"], ...] = ("pre", "joint", "meta")
@@ -196,6 +201,14 @@ class Evaluation:
         unit: of the scores.
         higher_is_better: direction of the score.
         cells: results by what they were measured on.
+
+    Example:
+        >>> from omnitraining import Evaluation
+        >>> from omnitraining.evaluation import Cell, CellKey
+        >>> key, cell = CellKey("cub", ways=5, shots=1), Cell("hash", {"pre": [60.0, 80.0]})
+        >>> evaluation = Evaluation("accuracy %", higher_is_better=True, cells={key: cell})
+        >>> evaluation.cells[key].mean("pre")
+        70.0
     """
 
     unit: str

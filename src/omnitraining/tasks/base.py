@@ -27,6 +27,12 @@ class Problem(ABC):
         test_tasks: number of fixed test tasks.
         shard_index: the shard of a training step that `samples` returns, from 0.
         shard_count: number of shards of a step, one per process.
+
+    Example:
+        >>> from omnitraining import Problem, Sinusoids
+        >>> problem = Sinusoids(waves=8)
+        >>> isinstance(problem, Problem), problem.example().shape
+        (True, torch.Size([2, 1]))
     """
 
     pre_outputs: int
@@ -134,6 +140,13 @@ class Supervised(Problem):
 
     In distributed training each process draws the whole step and takes its shard, so that the
     samples of a run do not depend on the number of processes.
+
+    Example:
+        >>> import torch
+        >>> from omnitraining import Sinusoids, Supervised
+        >>> problem, random = Sinusoids(waves=8), torch.Generator().manual_seed(0)
+        >>> isinstance(problem, Supervised), problem.minibatch(0, random).x.shape
+        (True, torch.Size([50, 1]))
     """
 
     @abstractmethod
