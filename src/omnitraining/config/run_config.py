@@ -1,4 +1,8 @@
-"""The typed configuration of a run: problem, backbone, method, and how to train them."""
+"""The typed configuration of a run: problem, backbone, method, and how to train them.
+
+[79] H.-Y. Tseng, H.-Y. Lee, J.-B. Huang, M.-H. Yang: "Cross-Domain Few-Shot Classification via
+Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.08735
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
