@@ -203,7 +203,7 @@ def test_the_second_of_two_trainings_on_a_folder_is_refused_at_once(
     run = Run(shutil.copytree(finished.path, path)) if resume else Run(path, create=True)
     before = sorted(path.rglob("*"))
     words = "already holds a run, which another process is training"
-    with run.only_writer(), pytest.raises(InputError, match=words):
+    with run.training_lock(), pytest.raises(InputError, match=words):
         train_run(config(SINUSOIDS, seed=0 if resume else 7), path, resume=resume)
     assert sorted(path.rglob("*")) == before
 
@@ -310,7 +310,7 @@ def test_a_model_is_used_without_its_data(
     shutil.copy(support / "c0" / "0.png", image)
     shutil.move(support, tmp_path / "support")
     shutil.rmtree(project / "data")
-    monkeypatch.setattr(run_data, "data_of", None)  # no data are looked at
+    monkeypatch.setattr(run_data, "describe", None)  # no data are looked at
     data = json.loads((project / "run" / "data.json").read_text())
     (project / "run" / "data.json").write_text(json.dumps({**data, "places": {}}))
     assert main(["adapt", run, str(tmp_path / "support"), "--out", learner]) == 0

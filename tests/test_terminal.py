@@ -157,7 +157,7 @@ def test_every_command_can_be_read_in_a_terminal(
             "--out",
             str(tmp_path / "t"),
         ],
-        ["report", str(tmp_path / "sweep"), "--out", str(tmp_path / "book.html")],
+        ["report", str(tmp_path / "sweep"), "--out", str(tmp_path / "book")],
         ["data", "check", str(photos)],
         ["predict", str(learner), str(photos / ODD[2])],
         ["predict", str(learner), str(photos / ODD[2]), "--csv"],

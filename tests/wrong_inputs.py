@@ -252,7 +252,7 @@ def with_checkpoint_facts(room: Room, **changes: Any) -> Path:
 def busy(room: Room) -> None:
     """Training of a run that another program trains."""
     run = room.copy(room.waves)
-    with Run(run).only_writer():
+    with Run(run).training_lock():
         room.omni("train", room.config(), "--resume", "--out", run)
 
 

@@ -41,23 +41,22 @@ class Training:
             untrained model.
         val_every: steps between validations and checkpoints.
         optimizer: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
-        lr: learning rate at the start; of ``"trpo"``, the KL divergence that a step may reach.
+        lr: learning rate at the start; for ``"trpo"``, the largest KL divergence of a step.
         schedule: ``"constant"``, ``"linear"`` or ``"cosine"`` decay to 0, or ``"step"``: times
             ``gamma`` at every milestone.
-        weight_decay: of ``"sgd"`` an L2 penalty, of ``"adam"`` decoupled from the gradient (AdamW).
-        momentum: of ``"sgd"``.
-        nesterov: Nesterov's form of that momentum.
+        weight_decay: an L2 penalty for ``"sgd"``, decoupled from it for ``"adam"`` (AdamW).
+        momentum: for ``"sgd"``.
+        nesterov: whether the momentum is Nesterov's.
         warmup: steps over which the learning rate rises linearly from 0, before the schedule's.
-        milestones: of ``"step"``, as rising parts of all steps between 0 and 1.
-        gamma: of ``"step"``.
-        clip: largest Euclidean norm of the gradient, which is scaled down to it; no limit if not
-            given.
-        patience: validations in a row without a new best score after which training ends; if not
-            given, it never ends early.
+        milestones: for ``"step"``, rising fractions of all steps, between 0 and 1.
+        gamma: factor at each milestone, for ``"step"``.
+        clip: largest Euclidean norm of the gradient; larger ones are scaled down. No limit if None.
+        patience: number of validations in a row without a new best score after which training
+            ends; it does not end early if None.
         precision: ``"float32"``; ``"bfloat16"`` by autocast; or ``"auto"``: bfloat16 where a short
             trial before the first step finds it faster, as on GPUs and processors with AMX.
         device: ``"auto"`` takes the GPU where there is one; or torch's name, as ``"cuda:1"``.
-        threads: CPU threads; torch's choice if not given.
+        threads: number of CPU threads; torch's default if None.
 
     Raises:
         InputError: a value is out of its range.

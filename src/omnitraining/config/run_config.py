@@ -35,7 +35,7 @@ from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.runs import run_data
-from omnitraining.runs.places import settled, settled_plan
+from omnitraining.runs.paths import absolute_paths, absolute_plan_paths
 from omnitraining.runs.run import Run, load_checkpoint, training_state
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.blueprint import BLUEPRINT, FORMERLY, Blueprint
@@ -287,14 +287,16 @@ def _made_of(plan: Plan, source: str) -> RunConfig:
 def config_of(run: Run) -> Namespace:
     """The configuration of a trusted run, its paths absolute."""
     path, data = run.path / "config.yaml", run_data.read(run)
-    return settled(parse(read_yaml(path), str(path)), run.path, data.places if data else None)
+    return absolute_paths(
+        parse(read_yaml(path), str(path)), run.path, data.places if data else None
+    )
 
 
 def plan_of(run: Run, foreign: frozenset[str] = frozenset()) -> Plan:
     """The same of a run that is not trusted, which names no more than is given."""
     path, data = run.path / "config.yaml", run_data.read(run)
     plan = Check(str(path), foreign=foreign).plan(read_yaml_strictly(path), RunConfig)
-    return settled_plan(plan, run.path, data.places if data else None)
+    return absolute_plan_paths(plan, run.path, data.places if data else None)
 
 
 def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
@@ -357,7 +359,7 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     if (changed := with_classes(values, options)) != values:
         start = parse(changed, "command line")
     # What is shipped has no data beside it.
-    start = settled(start, path.parent if path.is_file() else Path())
+    start = absolute_paths(start, path.parent if path.is_file() else Path())
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
         return config

@@ -26,7 +26,7 @@ from omnitraining.learner.trained import calibrate_run
 from omnitraining.model import Model
 from omnitraining.runs import run_data
 from omnitraining.runs.compute import multiply_adds
-from omnitraining.runs.places import as_texts, relative, settled
+from omnitraining.runs.paths import absolute_paths, paths_as_text, relative_paths
 from omnitraining.runs.run import Run, provenance, training_state
 from omnitraining.tasks.base import Problem
 from omnitraining.training import (
@@ -71,7 +71,7 @@ def train_run(
         context.barrier()  # so that none finds what process 0 writes
         return _train(config, folder, resume, progress, trust, changed_data)
     # Wrong input leaves no trace: a folder that is made here is removed if it stays empty.
-    with _made(folder), Run(folder, create=True).only_writer():
+    with _made(folder), Run(folder, create=True).training_lock():
         _check_folder(folder, resume)  # another process may have made it
         context.barrier()
         return _train(config, folder, resume, progress, trust, changed_data)
@@ -108,7 +108,7 @@ def _train(
     changed_data: bool,
 ) -> Run:
     """Train into a folder that no other process writes to."""
-    config = settled(config, Path())
+    config = absolute_paths(config, Path())
     run_config = instantiate(config)
     device, context = find_device(run_config.training.device), current_context()
     check_distributed(run_config.training, device, context)
@@ -153,14 +153,14 @@ def _train(
 def _write_origin(run: Run, config: Namespace, problem: Problem, changes: tuple[str, ...]) -> None:
     """Write down what a run is trained with, and on."""
     before = run_data.read(run)
-    places = as_texts(config)
-    data = run_data.data_of(problem, places)
+    places = paths_as_text(config)
+    data = run_data.describe(problem, places)
     if data is None and places:
         data = run_data.RunData(places=places)
     if data is not None:
         known = before.changes if before else ()
         run_data.write(run, replace(data, changes=(*known, *changes)))
-    run.write_text("config.yaml", dump(relative(config, run.path)))
+    run.write_text("config.yaml", dump(relative_paths(config, run.path)))
 
 
 def _calibrate(run: Run, run_config: RunConfig) -> None:
@@ -216,7 +216,7 @@ def changed_fields(run: Run, config: Namespace) -> list[str]:
         InputError: the run names a class from outside this library that the configuration does
             not name, and the run is not trusted.
     """
-    given = yaml.safe_load(dump(settled(config, Path())))
+    given = yaml.safe_load(dump(absolute_paths(config, Path())))
     if run.trust:
         old, new = (dict(one.items()) for one in (config_of(run), parse(given)))
     else:

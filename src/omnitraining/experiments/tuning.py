@@ -25,7 +25,7 @@ from omnitraining.experiments.jobs import Job, Launch, train_only
 from omnitraining.experiments.record import Values
 from omnitraining.io.files import locked, write_atomic, write_json
 from omnitraining.io.terminal import say
-from omnitraining.runs.places import relative, settled
+from omnitraining.runs.paths import absolute_paths, relative_paths
 from omnitraining.runs.run import Run
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def _open_study(folder: Path, base: Namespace, ranges: Values) -> "Study":
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{journal} is damaged ({error!r}): choose another --out") from error
         if "what" not in study.user_attrs:
-            what = {"config": dump(relative(base, folder)), "ranges": ranges}
+            what = {"config": dump(relative_paths(base, folder)), "ranges": ranges}
             study.set_user_attr("what", json.dumps(what))
         elif not _is_of(study.user_attrs["what"], folder, base, ranges):
             raise InputError(f"{folder} holds a search of something else: choose another --out")
@@ -362,7 +362,7 @@ def _is_of(what: str, folder: Path, base: Namespace, ranges: Values) -> bool:
     """Whether a search was begun with a configuration and ranges."""
     try:
         began = json.loads(what)
-        config = settled(parse(yaml.safe_load(began["config"])), folder)
+        config = absolute_paths(parse(yaml.safe_load(began["config"])), folder)
     except (InputError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return False
     return dump(config) == dump(base) and bool(began["ranges"] == ranges)

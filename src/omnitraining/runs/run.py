@@ -83,7 +83,7 @@ class Run:
         return self.path / f"{which}.safetensors"
 
     @contextmanager
-    def only_writer(self) -> Iterator[None]:
+    def training_lock(self) -> Iterator[None]:
         """Lock the run for training, and remove partial files of an interrupted process.
 
         Raises:

@@ -28,7 +28,7 @@ LARGEST = 2**28
 
 
 @dataclass(frozen=True)
-class Known:
+class ClassRecord:
     """A class of a split: its name and, if it was read from files, their number and hash."""
 
     name: str
@@ -41,7 +41,7 @@ class Split:
     """The classes of a part of the data; its name is that of `LabeledImages`."""
 
     name: str
-    classes: tuple[Known, ...]
+    classes: tuple[ClassRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RunData:
         return any(known.digest for split in self.splits.values() for known in split.classes)
 
 
-def data_of(problem: Problem, places: Mapping[str, str]) -> RunData | None:
+def describe(problem: Problem, places: Mapping[str, str]) -> RunData | None:
     """The description of a problem's data; None if it generates them.
 
     Args:
@@ -101,10 +101,10 @@ def data_of(problem: Problem, places: Mapping[str, str]) -> RunData | None:
 
 def _split(images: LabeledImages) -> Split:
     if images.digests is None:  # nothing is known of files, and test images are not looked at
-        return Split(images.name, tuple(Known(str(name)) for name in images.classes))
+        return Split(images.name, tuple(ClassRecord(str(name)) for name in images.classes))
     counts = images.labels.bincount(minlength=len(images.classes)).tolist()
     rows = zip(images.classes, counts, images.digests, strict=True)
-    return Split(images.name, tuple(Known(str(name), n, digest) for name, n, digest in rows))
+    return Split(images.name, tuple(ClassRecord(str(name), n, digest) for name, n, digest in rows))
 
 
 def write(run: Run, data: RunData) -> None:
@@ -124,7 +124,9 @@ def read(run: Run) -> RunData | None:
     try:
         record = read_json_strictly(read_bytes(path, MAX_JSON), str(path))
         splits = {
-            role: Split(str(split["name"]), tuple(Known(**known) for known in split["classes"]))
+            role: Split(
+                str(split["name"]), tuple(ClassRecord(**known) for known in split["classes"])
+            )
             for role, split in record["splits"].items()
         }
         data = RunData(
@@ -166,7 +168,7 @@ def check(run: Run, problem: Problem, resuming: bool = False, accept: bool = Fal
     Raises:
         InputError: the classes of a split have changed; or files have, and the run is trained on.
     """
-    before, now = read(run), data_of(problem, {})
+    before, now = read(run), describe(problem, {})
     if now is None:
         return []
     if before is None or not before.splits:

@@ -24,7 +24,9 @@ def paths_in(config: Namespace) -> Iterator[tuple[str, Path]]:
             yield name, value
 
 
-def settled(config: Namespace, folder: Path, known: Mapping[str, str] | None = None) -> Namespace:
+def absolute_paths(
+    config: Namespace, folder: Path, known: Mapping[str, str] | None = None
+) -> Namespace:
     """A configuration whose paths are absolute.
 
     Args:
@@ -38,32 +40,32 @@ def settled(config: Namespace, folder: Path, known: Mapping[str, str] | None = N
     """
     changed: Namespace = config.clone()
     for name, path in paths_in(config):
-        changed[name] = _settled(name, path, folder, known)
+        changed[name] = _absolute(name, path, folder, known)
     return changed
 
 
-def settled_plan(
+def absolute_plan_paths(
     plan: Plan, folder: Path, known: Mapping[str, str] | None = None, place: str = ""
 ) -> Plan:
-    """As `settled`, for the plan of an untrusted configuration, of which no object was made.
+    """As `absolute_paths`, for the plan of an untrusted configuration, of which no object was made.
 
     Args:
         plan: as read from a file.
         folder: of that file.
-        known: as in `settled`.
+        known: as in `absolute_paths`.
         place: name of the plan's field in the whole configuration.
     """
     inside = f"{place}.init_args." if plan.name else f"{place}." if place else ""
     arguments = dict(plan.arguments)
     for name, value in plan.arguments.items():
         if isinstance(value, Plan):
-            arguments[name] = settled_plan(value, folder, known, inside + name)
+            arguments[name] = absolute_plan_paths(value, folder, known, inside + name)
         elif isinstance(value, Path):
-            arguments[name] = _settled(inside + name, value, folder, known)
+            arguments[name] = _absolute(inside + name, value, folder, known)
     return replace(plan, arguments=arguments)
 
 
-def relative(config: Namespace, folder: Path) -> Namespace:
+def relative_paths(config: Namespace, folder: Path) -> Namespace:
     """A configuration with absolute paths, made relative to a folder where possible."""
     changed: Namespace = config.clone()
     for name, path in paths_in(config):
@@ -73,7 +75,7 @@ def relative(config: Namespace, folder: Path) -> Namespace:
     return changed
 
 
-def _settled(name: str, path: Path, folder: Path, known: Mapping[str, str] | None) -> Path:
+def _absolute(name: str, path: Path, folder: Path, known: Mapping[str, str] | None) -> Path:
     path = path.expanduser()
     beside = Path(os.path.abspath(folder / path))
     if known is None:
@@ -93,6 +95,6 @@ def _beside_or_here(name: str, path: Path, beside: Path) -> Path:
     return beside if beside.exists() else here
 
 
-def as_texts(config: Namespace) -> dict[str, Any]:
+def paths_as_text(config: Namespace) -> dict[str, Any]:
     """The paths of a configuration as strings, by field."""
     return {name: str(path) for name, path in paths_in(config)}
