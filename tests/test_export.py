@@ -237,7 +237,7 @@ def test_a_fitted_predictor_is_one_onnx_file(run: Run, fitted: Path, tmp_path: P
 def test_a_transformer_as_onnx(tmp_path: Path) -> None:
     vit = ViT(16, 8, 8, 1, 2, 1)
     x = torch.randn(2, 1, 16, 16)
-    largest = export._save_onnx(vit, x, "images", ("features",), {}, tmp_path / "vit.onnx")
+    largest = export._save_onnx(vit, x, ("features",), {}, tmp_path / "vit.onnx")
     assert largest < 1e-4
 
 
@@ -245,7 +245,5 @@ def test_a_transformer_as_onnx(tmp_path: Path) -> None:
 def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "_difference", lambda *_: 0.5)
     with pytest.raises(InputError, match=r"differs from PyTorch by 5.0e-01, more than 1e-04"):
-        export._save_onnx(
-            nn.Flatten(), torch.randn(2, 1, 4, 4), "x", ("y",), {}, tmp_path / "x.onnx"
-        )
+        export._save_onnx(nn.Flatten(), torch.randn(2, 1, 4, 4), ("y",), {}, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -120,6 +120,7 @@ def test_similarity_is_absent_where_features_change() -> None:
     _, trained = untrained(
         measured=True,
         metatraining={"class_path": "MAML"},
+        inference={"joint_head": "meta"},
         problem={"init_args": {"protocol": {"test_ways": 3}}},
     )
     assert trained.calibration.similarity.keys() == {"pre"}
