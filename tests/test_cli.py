@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -609,6 +610,12 @@ def test_a_record_that_cannot_be_written_is_shown(
     with pytest.raises(OSError, match="Read-only"):
         sweeping.conclude([cell], [job], run.parent, header)
     assert "T: mean squared error" in capsys.readouterr().out
+
+
+def test_the_format_of_warnings_is_restored() -> None:
+    before = warnings.formatwarning
+    assert main(["list"]) == 0
+    assert warnings.formatwarning is before
 
 
 def test_a_run_without_checkpoint_is_one_line(run: Path, refuses: Says) -> None:

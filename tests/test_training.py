@@ -325,6 +325,19 @@ def test_it_learns(tmp_path: Path) -> None:
 # --- options ---
 
 
+def test_threads_are_set_in_training_alone(tmp_path: Path) -> None:
+    class Threads(Progress):
+        number = 0
+
+        def advance(self, done: int, steps: int) -> None:
+            self.number = torch.get_num_threads()
+
+    (model, problem), before, seen = toy_model(), torch.get_num_threads(), Threads()
+    options, run = Training(steps=1, threads=before + 1), Run(tmp_path, create=True)
+    train(model, problem, options, Inference(), run, progress=seen)
+    assert (seen.number, torch.get_num_threads()) == (before + 1, before)
+
+
 @pytest.mark.parametrize(
     ("schedule", "formula"),
     [
