@@ -30,33 +30,6 @@ def faults(record: Values) -> str:
     )
 
 
-def demo_load(record: Values) -> str:
-    """Visitors of the demo at once, malformed requests, and the memory of the server."""
-    wrong, seconds = record["malformed"], record["seconds per request"]
-    answers = ", ".join(f"{count} x {status}" for status, count in wrong["answers"].items())
-    waves = len(record["MiB after each wave, rested"])
-    lines = [
-        ["visitors, of whom at once", f"{record['visitors']}, {record['visitors at once']}"],
-        ["predictions: requested, right, missing",
-         f"{record['answers']}, {record['right']}, {record['missing']}"],
-        ["other visitors' class names shown",
-         str(record["names of others that were seen"])],
-        ["seconds of a request: median, most", f"{seconds['median']}, {seconds['most']}"],
-        ["malformed requests, of kinds", f"{wrong['requests']}, {wrong['kinds']}"],
-        ["their answers, by status", answers],
-        ["server errors; with a traceback or path; hanging",
-         f"{wrong['server errors']}; {wrong['with a traceback or a path']}; {wrong['hanging']}"],
-        [f"MiB of the server: at the start, after each of {waves} waves of visitors",
-         ", ".join(map(str, [record["MiB at the start"], *record["MiB after each wave, rested"]]))],
-        [f"{wrong['seconds of rest']} s after half of the malformed requests, after all, "
-         "after one more wave",
-         f"{wrong['MiB at half, rested']}, {wrong['MiB at the end, rested']}, "
-         f"{record['MiB at the end, rested']}"],
-        ["temporary files left when it ended", str(record["temporary files left"])],
-    ]  # fmt: skip
-    return f"**{record['title']}** (`{record['command']}`).\n\n" + markdown(["", "measured"], lines)
-
-
 def thread_load(record: Values) -> str:
     """Predictions by many threads that differ from a single thread's."""
     lines = [

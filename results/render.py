@@ -59,7 +59,6 @@ def main() -> int:
             "glyphs-search": search,
             "calibration": calibration,
             "faults": endurance.faults,
-            "demo-load": endurance.demo_load,
             "thread-load": endurance.thread_load,
             "long-run": endurance.long_run,
             "compatibility": endurance.compatibility,

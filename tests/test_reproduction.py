@@ -34,7 +34,7 @@ PACKAGE = Path(reproduction.__file__).parent
 MEASURED = {
     ROOT / "results" / f"{name}.json"
     for name in (
-        *("benchmarks", "calibration", "compatibility", "demo-load", "faults", "full-size"),
+        *("benchmarks", "calibration", "compatibility", "faults", "full-size"),
         *("fuzz", "long-run", "thread-load"),
     )
 }
