@@ -19,6 +19,7 @@ from omnitraining.experiments import reproduction
 from omnitraining.experiments.experiment import Experiment
 from omnitraining.experiments.reproduction import reproduce
 from omnitraining.experiments.running import train_run
+from omnitraining.runs import checkpointer
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.stepper import Stepper
 from omnitraining.training import Progress, Training, train
@@ -84,14 +85,14 @@ class Interrupt(Progress):
 
 
 def interrupt_in_save(monkeypatch: pytest.MonkeyPatch, which: str, at: int) -> None:
-    original = training.save_checkpoint
+    original = checkpointer.save_checkpoint
 
     def save(path: Path, modules: Any, optimizer: Any, values: Any) -> None:
         if path.stem == which and values["step"] == at:
             raise KeyboardInterrupt
         original(path, modules, optimizer, values)
 
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(checkpointer, "save_checkpoint", save)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     ],
 )
 def test_metrics_hold_every_active_term(changes: Values, terms: str, tmp_path: Path) -> None:
-    run = train_run(config(SINUSOIDS, inference={"weights": "teacher"}, **changes), tmp_path / "r")
+    base = merge(SINUSOIDS, {"loss": {"distill_weight": 1.0}, "inference": {"weights": "teacher"}})
+    run = train_run(config(base, **changes), tmp_path / "r")
     rows = metrics(run.path)
     for step in (2, 4):
         values = {name: value for at, name, value in rows if at == step}
