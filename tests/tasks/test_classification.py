@@ -17,6 +17,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, CellKey, Inference
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
+from omnitraining.network import Network
 from omnitraining.pretraining import Baseline, PreTraining
 from omnitraining.tasks.classification import domains as domain_module
 from omnitraining.tasks.classification import problem as module
@@ -569,3 +570,49 @@ def test_validation_has_fewer_ways_where_there_are_fewer_classes() -> None:
     )
     cells = problem.evaluate(model, Inference(ensemble_weights="validation"), tasks=5).cells
     assert list(cells) == [CellKey("three", 3, 1), CellKey("eight", 4, 1)]
+
+
+class Noisy(NoAugmentation):
+    """Noise on training images, of which no two are the same."""
+
+    def train(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return self.eval(images) + torch.rand(images.shape, generator=random)
+
+
+def test_augmented_copies_take_the_place_of_support_images() -> None:
+    """Of every support image so many features, drawn once with the same seed; queries are plain."""
+    copies, images = 3, blobs(6, 9, "c", 2)
+    augmentation = Noisy(torch.tensor([0.5]), torch.tensor([0.2]))
+    data = Classification(
+        blobs(8, 12, "a"), blobs(7, 9, "b", 1), {"blobs": images},
+        replace(PROTOCOL, augmented_supports=copies), augmentation,
+    )  # fmt: skip
+    trained = model(data, "pre-training")
+    (head,) = trained.heads_of("pre", "pre")
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        plain = head.network.backbone(augmentation.eval(images.images))
+        views = [
+            head.network.backbone(augmentation.train(images.images, random)) for _ in range(copies)
+        ]
+    tasks = data.fixed_tasks(images, 3, 1, 4)
+    for task, (support, query) in enumerate(zip(tasks.support, tasks.query, strict=True)):
+        rows = [view[row] for row in support for view in views]
+        x, y = torch.cat(rows), torch.arange(3).repeat_interleave(copies)
+        labels = torch.arange(3)[:, None].expand(query.shape).flatten()
+        episode = Episode(x[None], y[None], plain[query.flatten()][None], labels[None], 3)
+        with torch.no_grad():
+            wanted = head.algorithm.predict(Network(nn.Identity(), head.network.head), episode)
+        found, _, _ = data.probabilities(trained, Inference(), images, 3, 1, 4, {}, copies)
+        torch.testing.assert_close(found["pre"][task], wanted[0].softmax(-1), atol=1e-4, rtol=1e-4)
+    labels = torch.arange(3).repeat_interleave(PROTOCOL.queries)
+    wanted = 100 * (found["pre"].argmax(-1) == labels).float().mean(1)
+    scores = data.evaluate(trained, Inference(), 4).cells[NAMES[0]].scores["pre"]
+    assert scores == pytest.approx(wanted.tolist())
+
+
+def test_copies_of_supports_are_refused_where_networks_adapt(data: Classification) -> None:
+    data.protocol = replace(PROTOCOL, augmented_supports=2)
+    maml = model(data, "meta-training", metatraining=MAML())
+    with pytest.raises(InputError, match="augmented_supports is 2: it must be 0 for algorithms"):
+        data.evaluate(maml, Inference(), 2)

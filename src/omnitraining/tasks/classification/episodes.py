@@ -25,6 +25,18 @@ class TaskIndices:
         """The same tasks with only the first so many support images of each class."""
         return TaskIndices(self.support[:, :, :shots], self.query)
 
+    def with_copies(self, copies: int, images: int) -> "TaskIndices":
+        """The same tasks with copies of each support image in its place.
+
+        Args:
+            copies: how many; the tasks are unchanged if 0.
+            images: number of images, whose copies follow them, all images once after another.
+        """
+        if not copies:
+            return self
+        offsets = images * torch.arange(1, copies + 1)
+        return TaskIndices((self.support[..., None] + offsets).flatten(2), self.query)
+
 
 class EpisodeSampler:
     """Draws the classes of a task, then support and query images of each, without replacement.

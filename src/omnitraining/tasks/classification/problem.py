@@ -52,6 +52,8 @@ class EpisodeConfig:
             2019) trains MAML with four.
         test_ways: classes per test task; fewer if a benchmark has fewer classes.
         test_shots: numbers of support images per class at test.
+        augmented_supports: augmented copies of each support image at test, in its place, as RFS
+            (Tian et al., 2020) takes five; the image itself if 0. They are the same in all tasks.
 
     Raises:
         InputError: a number is out of range.
@@ -70,15 +72,15 @@ class EpisodeConfig:
     tasks: int = 1
     test_ways: int = 5
     test_shots: tuple[int, ...] = (1, 5)
+    augmented_supports: int = 0
 
     def __post_init__(self) -> None:
         for name in ("shots", "queries", "batch", "tasks"):
             if getattr(self, name) < 1:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
-        if self.training_queries < 0:
-            raise InputError(
-                f"protocol.training_queries is {self.training_queries}: it must be 0 or more"
-            )
+        for name in ("training_queries", "augmented_supports"):
+            if getattr(self, name) < 0:
+                raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 0 or more")
         if self.training_shots and min(self.training_shots) < 1:
             raise InputError(
                 f"protocol.training_shots is {self.training_shots}: give numbers of 1 or more"
@@ -252,8 +254,9 @@ class Classification(Supervised):
             ways = self.ways(images)
             known: dict[nn.Module, Tensor] = {}
             for shots in self.protocol.test_shots:
+                copies = self.protocol.augmented_supports
                 heads, labels, drawn = self.probabilities(
-                    model, inference, images, ways, shots, tasks, known
+                    model, inference, images, ways, shots, tasks, known, copies
                 )
                 heads[ENSEMBLE] = ensemble_mean(heads, weights[shots])
                 scores = {
@@ -308,8 +311,9 @@ class Classification(Supervised):
         known: dict[nn.Module, Tensor] = {}
         for shots in self.protocol.test_shots:
             ways = self.ways(self.validation)
+            copies = self.protocol.augmented_supports
             flows, labels, _ = self.probabilities(
-                model, inference, self.validation, ways, shots, VALIDATION_TASKS, known
+                model, inference, self.validation, ways, shots, VALIDATION_TASKS, known, copies
             )
             chosen[shots] = best_ensemble_weights({flow: flows[flow] for flow in members}, labels)
         return chosen
@@ -324,6 +328,7 @@ class Classification(Supervised):
         shots: int,
         count: int,
         known: dict[nn.Module, Tensor],
+        copies: int = 0,
     ) -> tuple[dict[str, Tensor], Tensor, TaskIndices]:
         """Class probabilities on the first fixed tasks of some images.
 
@@ -335,16 +340,21 @@ class Classification(Supervised):
             shots: support images per class.
             count: number of tasks.
             known: features of the images by backbone, which this fills as needed.
+            copies: augmented copies of each support image, in its place.
 
         Returns:
             Probabilities [T, Q, N] by trained flow, labels [T, Q], and the tasks.
+
+        Raises:
+            InputError: there are copies, and an algorithm adapts the whole network.
         """
         tasks = self.fixed_tasks(images, ways, shots, count)
-        self._embed(model, inference, images, known)
+        self._embed(model, inference, images, known, copies)
+        shown = tasks.with_copies(copies, len(images.images))
         heads = {}
         for flow in model.trained_flows:
             logits = [
-                self._logits(head.network, head.algorithm, images, tasks, known)
+                self._logits(head.network, head.algorithm, images, shown, known)
                 for head in model.heads_of(flow, inference.joint_head)
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
@@ -357,20 +367,36 @@ class Classification(Supervised):
         inference: Inference,
         images: LabeledImages,
         known: dict[nn.Module, Tensor],
+        copies: int,
     ) -> None:
-        """Compute the features of all images by the backbones that tasks do not change, once."""
+        """Compute the features of all images by the backbones that tasks do not change, once.
+
+        Features of augmented copies follow: of all images once, then of all images again.
+        """
         model.eval()
-        backbones = {
-            head.network.backbone
+        heads = [
+            head
             for flow in model.trained_flows
             for head in model.heads_of(flow, inference.joint_head)
-            if head.algorithm.needs_only_features
+        ]
+        if copies and not all(head.algorithm.needs_only_features for head in heads):
+            raise InputError(
+                f"protocol.augmented_supports is {copies}: it must be 0 for algorithms that adapt "
+                "the whole network"
+            )
+        backbones = {
+            head.network.backbone for head in heads if head.algorithm.needs_only_features
         } - known.keys()
         features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
-        for part in images.images.split(EMBED_BATCH) if backbones else ():
-            common = model.trunk(self.augmentation.eval(to_device(part, self.domains.device)))
-            for backbone in backbones:
-                features[backbone].append(backbone(common))
+        random = torch.Generator().manual_seed(0)
+        for copy_number in range(1 + copies if backbones else 0):
+            for part in images.images.split(EMBED_BATCH):
+                pixels = to_device(part, self.domains.device)
+                augmentation = self.augmentation
+                x = augmentation.train(pixels, random) if copy_number else augmentation.eval(pixels)
+                common = model.trunk(x)
+                for backbone in backbones:
+                    features[backbone].append(backbone(common))
         known.update((backbone, torch.cat(parts)) for backbone, parts in features.items())
 
     def _logits(
