@@ -192,7 +192,7 @@ def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
     assert (str(first), str(second)) == ("5-shot, 1 step", "5-shot, 2 steps")
     assert len(cells[first].scores["ensemble"]) == 600
     resolved = yaml.safe_load((finished / "config.yaml").read_text())
-    assert resolved["loss"]["distill_weight"] == 3.0 and resolved["training"]["steps"] == 4
+    assert resolved["loss"]["distill_weight"] == 0.0 and resolved["training"]["steps"] == 4
 
 
 def test_train_on_images_with_fields_from_the_command_line(tmp_path: Path, says: Says) -> None:
