@@ -62,6 +62,7 @@ def _work(folder: str, config: str) -> None:
     from omnitraining.config.run_config import read_config
     from omnitraining.distributed import process_group
     from omnitraining.experiments.running import train_run
+    from omnitraining.training import loop
 
     class Clock(training.Progress):
         clocks: list[tuple[float, float]] = []  # noqa: RUF012
@@ -69,7 +70,7 @@ def _work(folder: str, config: str) -> None:
         def step(self, done: int, steps: int, terms: dict[str, float]) -> None:
             self.clocks.append((time.perf_counter(), time.process_time()))
 
-    training.REPORT_EVERY = WARM
+    loop.REPORT_EVERY = WARM
     steps = WARM + MEASURED
     length = ["--training.steps", str(steps), "--training.val_every", str(steps)]
     chosen = read_config(Path(config), [*length, "--training.threads", "1"])

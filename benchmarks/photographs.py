@@ -21,10 +21,9 @@ from omnitraining.datasets.images import LabeledImages
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
-from omnitraining.stepper import Stepper, faster_precision
 from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from omnitraining.tasks.classification.transforms import PadCropAugmentation
-from omnitraining.training import Training
+from omnitraining.training import Stepper, Training, faster_precision
 
 SIDES = (32, 42, 84)
 CLASSES, IMAGES = 20, 100

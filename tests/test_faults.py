@@ -83,7 +83,7 @@ def test_a_folder_that_may_only_be_read_is_one_line(
     monkeypatch.setattr(Path, "write_text", read_only)
     with pytest.warns(UserWarning, match="cannot write .*: Read-only file system"):
         assert main(["evaluate", str(run.path), "--tasks", "3"]) == 0
-    assert "K=5 1 steps" in capsys.readouterr().out, "what was computed is shown"
+    assert "5-shot, 1 step" in capsys.readouterr().out, "what was computed is shown"
     monkeypatch.setattr(Path, "mkdir", read_only)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "sinusoids.yaml", "--training.steps", "1", "--out", "other"]) == 2

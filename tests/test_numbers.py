@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnitraining import training
 from omnitraining.batches import Episode, class_means
 from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
@@ -22,7 +21,7 @@ from omnitraining.pretraining.linear_heads import CosineLayer
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.reinforcement.navigation import Navigation
 from omnitraining.tasks.reinforcement.problem import Reinforcement
-from omnitraining.training import Training, train
+from omnitraining.training import Training, loop, train
 from tests.reference.tiny import NAVIGATION, SINUSOIDS, config, tensors
 from tests.reference.toy import Toy, toy_model
 from tests.test_every_algorithm import Algorithm, each_algorithm, toy, training_loss
@@ -70,7 +69,7 @@ def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(
         return gradient * value if calls == 5 else gradient
 
     [*model.parameters()][-1].register_hook(poison)
-    monkeypatch.setattr(training, "REPORT_EVERY", 100)
+    monkeypatch.setattr(loop, "REPORT_EVERY", 100)
     words = r"the gradient became (nan|inf) on the samples of training step 4 \(counted from 0\)"
     with pytest.raises(InputError, match=words):
         train(model, problem, LENGTH, Inference(), Run(tmp_path, create=True))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from omnitraining import stepper, training
+from omnitraining import training
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate
 from omnitraining.errors import InputError
@@ -19,10 +19,8 @@ from omnitraining.experiments import reproduction
 from omnitraining.experiments.experiment import Experiment
 from omnitraining.experiments.reproduction import reproduce
 from omnitraining.experiments.running import train_run
-from omnitraining.runs import checkpointer
 from omnitraining.runs.run import Run, load_checkpoint
-from omnitraining.stepper import Stepper
-from omnitraining.training import Progress, Training, train
+from omnitraining.training import Progress, Stepper, Training, checkpointer, loop, stepper, train
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config, metrics, same, tensors
 from tests.reference.toy import toy_model
 
@@ -65,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Values], Run]:
         folder = folders / base["problem"]["class_path"]
         if not folder.is_dir():
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(training, "REPORT_EVERY", 3)
+                patch.setattr(loop, "REPORT_EVERY", 3)
                 train_run(config(base, **EIGHT), folder)
         return Run(folder)
 
@@ -115,7 +113,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever it is killed: before a checkpoint, between two of them, or before the last one."""
-    monkeypatch.setattr(training, "REPORT_EVERY", 3)  # rows between checkpoints too
+    monkeypatch.setattr(loop, "REPORT_EVERY", 3)  # rows between checkpoints too
     chosen = config(base, **EIGHT)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if name != "step":
@@ -250,7 +248,7 @@ def test_student_and_teacher_are_different_weights(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(
     val_every: int, at: int, good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "REPORT_EVERY", 4)
+    monkeypatch.setattr(loop, "REPORT_EVERY", 4)
     with pytest.raises(InputError, match=r"loss term l_pre became nan .* training.lr"):
         toy_run(tmp_path, count(), nan_from=at, steps=9, val_every=val_every)
     run = Run(tmp_path, create=True)
@@ -301,7 +299,7 @@ def test_a_reported_loss_is_the_mean_since_the_last_report(
 ) -> None:
     fine, coarse = [], []
     for every, into in ((1, fine), (3, coarse)):
-        monkeypatch.setattr(training, "REPORT_EVERY", every)
+        monkeypatch.setattr(loop, "REPORT_EVERY", every)
         run = train_run(config(SINUSOIDS, **EIGHT), tmp_path / str(every))
         into += [(at, value) for at, name, value in metrics(run.path) if name == "total"]
     each = dict(fine)

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.load import RESULTS
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import parse
+from omnitraining.experiments.record import read_record
 from omnitraining.experiments.running import train_run
 from omnitraining.runs.run import provenance
 from omnitraining.training import Progress
@@ -51,9 +52,9 @@ def day(kind: str) -> tuple[int, str]:
         timed = next(row for row in rows if row["case"] == case)
         seconds = float(timed["milliseconds"].split(" / ")[0]) / 1000
         return round(DAY / seconds), f"{case}, {seconds:.3g} s (results/benchmarks.json)"
-    record = json.loads((RESULTS / "figure8-cheetah.json").read_text())
-    run = record["rows"]["omni-training"]["settings"]["velocity"]
-    seconds = run["seconds"][0] / run["config"]["training"]["steps"]
+    record = read_record(RESULTS / "figure8-cheetah.json")
+    facts = record.rows["omni-training"].trainings["velocity"]
+    seconds = facts.seconds[0] / facts.config["training"]["steps"]
     what = "Omni step, HalfCheetah, velocity"
     return round(DAY / seconds), f"{what}, {seconds:.3g} s (results/figure8-cheetah.json)"
 

@@ -18,7 +18,7 @@ GROUPS = {
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "datasets"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and evaluation", "training stepper distributed evaluation "
+    "training": ("Training and evaluation", "training distributed evaluation "
                  "runs config io errors"),
     "reproduction": ("Experiments and records", "experiments"),
     "export": ("Export, hub, analysis", "learner.export learner.hub analysis"),

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from omnitraining import stepper
 from omnitraining.batches import MiniBatch
 from omnitraining.config.run_config import parse
 from omnitraining.distributed import current_context, process_group
@@ -25,6 +24,7 @@ from omnitraining.runs.run import Run, unique_tensors
 from omnitraining.tasks.classification import problem
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.teacher import Teacher
+from omnitraining.training import stepper
 
 
 class Plain(nn.Sequential):

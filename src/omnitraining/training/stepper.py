@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,7 @@ from omnitraining.model import Model
 from omnitraining.policies.trpo import TRPO
 from omnitraining.tasks.base import Problem
 from omnitraining.teacher import Teacher
-
-if TYPE_CHECKING:
-    from omnitraining.training import Training
+from omnitraining.training.options import Training
 
 Terms = dict[str, Tensor]
 
@@ -104,7 +102,7 @@ class Stepper:
         self,
         model: Model,
         problem: Problem,
-        training: "Training",
+        training: Training,
         device: torch.device,
         context: DistributedContext = DistributedContext(),  # noqa: B008
     ) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Inference
@@ -14,10 +14,8 @@ from omnitraining.runs.run import (
     save_checkpoint,
     training_state,
 )
-from omnitraining.stepper import Stepper
-
-if TYPE_CHECKING:
-    from omnitraining.training import Progress
+from omnitraining.training.progress import Progress
+from omnitraining.training.stepper import Stepper
 
 
 class Checkpointer:
@@ -35,7 +33,7 @@ class Checkpointer:
     """
 
     def __init__(
-        self, run: Run, stepper: Stepper, inference: Inference, progress: "Progress"
+        self, run: Run, stepper: Stepper, inference: Inference, progress: Progress
     ) -> None:
         """Start with the state of an untrained model."""
         self.run, self.stepper, self.inference, self.progress = run, stepper, inference, progress
