@@ -23,6 +23,8 @@ from omnitraining.experiments.recording import pool
 from omnitraining.experiments.reproduction import reproduce
 from omnitraining.experiments.tables import costs
 from omnitraining.runs.run import Run
+from omnitraining.tasks.classification import problem as classification
+from omnitraining.tasks.regression import sinusoids
 
 SUITES = [experiment.name for experiment in experiments()]
 PHOTOS = [s.name for s in experiments() if s.config["problem"]["class_path"] == "Photos"]
@@ -65,6 +67,10 @@ TINY: dict[str, dict[str, Any]] = {
         "backbone": {"init_args": {"hidden": [8, 8]}},
     },
 }
+
+
+FEW_ROWS = 8
+"""Rows of a search that are trained here; all rows are parsed."""
 
 
 # --- merging and pooling ---
@@ -185,11 +191,15 @@ def shrunk(tmp_path_factory: pytest.TempPathFactory) -> Any:
         experiment = find_experiment(name)
         problem = experiment.config["problem"]["class_path"].rpartition(".")[2]
         steps = {"training": {"steps": 2, "val_every": 2, "threads": 1}}
-        return dataclasses.replace(experiment, smoke=merge(experiment.smoke, TINY[problem], steps))
+        rows = experiment.rows if experiment.draw else dict([*experiment.rows.items()][:FEW_ROWS])
+        smoke = merge(experiment.smoke, TINY[problem], steps)
+        return dataclasses.replace(experiment, rows=rows, smoke=smoke)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(reproduction, "find_experiment", find)
+        for module in (classification, sinusoids):
+            patch.setattr(module, "VALIDATION_TASKS", 8)
         yield find
 
 
