@@ -86,7 +86,7 @@ def visit(browser: Any, server: Any, size: tuple[int, int] = DESKTOP, **more: An
 def page(browser: Any, server: Any) -> Iterator[Any]:
     made = visit(browser, server)
     yield made
-    assert not made.strangers
+    assert not made.foreign
     made.context.close()
 
 
