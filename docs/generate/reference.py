@@ -18,7 +18,8 @@ GROUPS = {
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "datasets"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
-    "training": ("Training and evaluation", "training distributed evaluation "
+    "training": ("Training and evaluation",
+                 "training.loop training.options training.stepper training distributed evaluation "
                  "runs config io errors"),
     "reproduction": ("Experiments and records", "experiments"),
     "export": ("Export, hub, analysis", "learner.export learner.hub analysis"),
