@@ -9,6 +9,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
+    CellKey,
     Inference,
     ensemble_mean,
     half_width,
@@ -147,3 +148,19 @@ def test_an_ensemble_is_the_mean_of_its_members_equal_or_weighted() -> None:
     outputs["meta"] = torch.tensor([100.0, 100.0])
     assert ensemble_mean(outputs, ("pre", "joint")).tolist() == [3.0, 5.0]
     assert ensemble_mean(outputs, {"pre": 0.75, "joint": 0.25}).tolist() == [2.0, 3.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("cub 5-way 1-shot", CellKey("cub", ways=5, shots=1)),
+        ("mini-imagenet→cub 5-shot, 10 steps", CellKey("mini-imagenet→cub", shots=5, steps=10)),
+        ("K=5 10 steps", CellKey(shots=5, steps=10)),
+        ("5-shot, 1 step", CellKey(shots=5, steps=1)),
+        ("navigation-distance 0 steps", CellKey("navigation-distance", steps=0)),
+        ("latin", CellKey("latin")),
+    ],
+)
+def test_keys_of_cells_are_read_in_todays_and_in_earlier_texts(text: str, key: CellKey) -> None:
+    assert CellKey.parse(text) == key
+    assert CellKey.parse(str(key)) == key == CellKey.from_json(key.as_json())

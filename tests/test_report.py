@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,28 @@ def test_a_claim_holds_only_at_equal_compute(
     assert (found.word, found.compute) == (word, ratio)
     lost = judge(Claim("rival", better_than="omni"), [made])
     assert lost.word == "does not"
+
+
+def test_the_setting_with_the_greatest_ratio_of_compute_decides() -> None:
+    made = from_json(with_gaps(1, 1, 1, 1))
+    for name, steps in (("omni", [10, 20]), ("rival", [10, 10])):
+        facts = made.rows[name].training
+        made.rows[name].trainings = {
+            setting: replace(facts, steps=[count])
+            for setting, count in zip(("here", "there"), steps, strict=True)
+        }
+    found = verdict(Claim("omni", better_than="rival"), [made])
+    assert (found.word, found.compute) == ("not at equal compute", 2.0)
+
+
+def test_kept_differences_of_errors_count_the_other_way_round() -> None:
+    """Row minus rival is negative where the row has the lower error, and so is better."""
+    made = from_json(with_gaps(0, 0, 0, 0, higher=False))
+    made.reference = "none"
+    kept = {key: Difference(-1.0, 0.5) for key in made.rows["omni"].cells}
+    made.claims = [Comparison("omni", "pre", "rival", kept)]
+    found = verdict(Claim("omni", better_than="rival", head="pre"), [made])
+    assert (found.better, found.worse, found.is_paired) == (4, 0, True)
 
 
 def test_a_claim_may_be_about_some_cells() -> None:

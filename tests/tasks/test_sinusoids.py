@@ -10,7 +10,7 @@ from torch import nn
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, CellKey, Evaluation, Inference
+from omnitraining.evaluation import ENSEMBLE, CellKey, Evaluation, Inference, simplex_grid
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, L2Regression
@@ -214,6 +214,9 @@ def test_chosen_ensemble_weights_are_convex_and_the_best_on_validation_waves() -
         rivals = [flow[step] for flow in flows] + [sum(flow[step] for flow in flows) / 3]
         assert all(best <= (rival - truth).square().mean() + 1e-12 for rival in rivals)
         assert weights[step, 0] <= 0.2
+        stacked = torch.stack([flow[step] for flow in flows], -1)
+        tried = [(stacked @ w.to(stacked) - truth).square().mean() for w in simplex_grid(3, 20)]
+        assert best <= min(tried) + 1e-12, "no other weights do better on these waves"
 
 
 def test_other_flows_do_not_count_in_the_ensemble() -> None:
