@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -248,3 +249,18 @@ def test_maml_of_another_kind_of_problem_is_refused_before_the_first_step(tmp_pa
     assert not run.checkpoint("last").exists()
     unused = build_model("pre-training", lambda: MLP(1, (8,)), data, *algorithms)
     data.check(unused)
+
+
+def test_ensemble_weights_and_validation_see_no_test_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seeds = problem(), []
+    tasks = data._tasks
+
+    def recorded(seed: int, *rest: Any) -> Episode:
+        seeds.append(seed)
+        return tasks(seed, *rest)
+
+    monkeypatch.setattr(data, "_tasks", recorded)
+    network, inference = model(data), Inference(ensemble_weights="validation")
+    data.ensemble_weights(network, inference, shots=5)
+    data.validation_scores(network, inference)
+    assert {*seeds} == {VALIDATION_SEED}
