@@ -58,14 +58,21 @@ class DistributedContext:
             return seed
         return int(np.random.SeedSequence([seed % 2**64, self.rank]).generate_state(1)[0])
 
-    def wrap_ddp(self, model: nn.Module) -> nn.Module:
-        """The model, in `DistributedDataParallel` if there are several processes."""
+    def wrap_ddp(self, model: nn.Module, same_weights: bool = True) -> nn.Module:
+        """The model, in `DistributedDataParallel` if there are several processes.
+
+        Args:
+            model: on its device.
+            same_weights: whether the same weights have a gradient in every step.
+        """
         if self.world_size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        # Flows without a loss have weights without a gradient, the same ones in every step.
-        return DistributedDataParallel(model, static_graph=True)
+        # Flows without a loss have weights without a gradient, mostly the same ones in every step.
+        return DistributedDataParallel(
+            model, static_graph=same_weights, find_unused_parameters=not same_weights
+        )
 
     def all_reduce_mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Average scalars over all ranks, which call this with the same names."""

@@ -86,9 +86,12 @@ class OmniLoss:
         l_joint: joint-training of the joint-flow.
         r_pre: self-distillation of the pre-flow.
         r_meta: self-distillation of the meta-flow.
+        branch_at: step at which L_pre and L_meta enter. Until then the joint-flow alone is trained,
+            at the cost of Joint-Training, and the outer flows are copies of it. The paper trains
+            all flows from step 0.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or ``branch_at`` has no joint-flow to train.
 
     Example:
         >>> from omnitraining import OmniLoss
@@ -106,6 +109,7 @@ class OmniLoss:
     l_joint: bool = True
     r_pre: bool = True
     r_meta: bool = True
+    branch_at: int = 0
 
     def __post_init__(self) -> None:
         if self.distill_weight < 0:
@@ -118,6 +122,13 @@ class OmniLoss:
             )
         if self.warmup < 0:
             raise InputError(f"loss.warmup is {self.warmup}: it must be 0 or more steps")
+        if self.branch_at < 0:
+            raise InputError(f"loss.branch_at is {self.branch_at}: it must be 0 or a later step")
+        if self.branch_at and not self.l_joint:
+            raise InputError(
+                f"loss.branch_at is {self.branch_at}, but loss.l_joint is false: until then nothing "
+                "would be trained"
+            )
 
     def weight_at(self, step: int) -> float:
         """Lambda at a step, counted from 0."""
@@ -232,6 +243,7 @@ class Model(nn.Module):
         teacher: "Model | None" = None,
         step: int = 0,
         joint: tuple[MiniBatch, Episode] | None = None,
+        flows: Collection[str] = FLOWS,
     ) -> dict[str, Tensor]:
         """The loss terms of one step, scalars by name; "total" is the Omni-Loss (eq. 15).
 
@@ -241,13 +253,15 @@ class Model(nn.Module):
             teacher: the EMA teacher; without it there is no self-distillation.
             step: training step, for the warm-up of lambda.
             joint: mini-batch and episode of the joint-flow, if it has its own.
+            flows: of these only those that are trained; the terms of others are left out.
         """
         terms: dict[str, Tensor] = {}
         options, weight = self.loss, self.loss.weight_at(step)
-        outputs = self.outputs(batch, episode, joint)
+        outputs = self.outputs(batch, episode, joint, flows)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
-            distilled = [f for f, on in (("pre", options.r_pre), ("meta", options.r_meta)) if on]
+            on = {"pre": options.r_pre, "meta": options.r_meta}
+            distilled = [flow for flow in flows if on.get(flow)]
             with torch.no_grad():
                 targets = teacher.outputs(batch, episode, flows=distilled)
         taught = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
@@ -304,6 +318,22 @@ class Model(nn.Module):
             outputs["joint_pre"] = networks["joint_pre"](batch.x)
             outputs["joint_meta"] = self.metatraining.predict(networks["joint_meta"], episode)
         return outputs
+
+    def flows_at(self, step: int) -> tuple[str, ...]:
+        """Flows whose losses are in a step, counted from 0: all, from ``loss.branch_at`` on."""
+        return ("joint",) if step < self.loss.branch_at else FLOWS
+
+    @torch.no_grad()
+    def copy_joint_flow(self) -> None:
+        """Give the outer flows the private norms and heads of the joint-flow.
+
+        With branches that start at zero both then compute what the joint-flow computes.
+        """
+        for flow in ("pre", "meta"):
+            joint = self.network(f"joint_{flow}").state_dict()
+            for name, tensor in self.network(flow).state_dict().items():
+                if name in joint:
+                    tensor.copy_(joint[name])
 
     def _pre_loss(self, outputs: Tensor, batch: MiniBatch, taught: Tensor | None) -> Tensor:
         if taught is None:
@@ -391,7 +421,7 @@ def build_model(
 ) -> Model:
     """Build the model of a method, a set of flows.
 
-    Only Omni-Training has self-distillation; the other methods ignore the weight of it.
+    Only Omni-Training has self-distillation and branches; other methods ignore their options.
 
     Args:
         method: Omni-Training, or a method that the paper compares it with (3.3).
@@ -477,8 +507,10 @@ def _built(
         flows = {flow: backbone() for flow in _PLAIN[method]}
         _check_plain(flows, example)
     if method != "omni-training":
-        loss = replace(loss, distill_weight=0.0)
+        loss = replace(loss, distill_weight=0.0, branch_at=0)
     model = Model(flows, problem, pretraining, metatraining, loss, trunk, teacher_run)
+    if loss.branch_at:
+        model.copy_joint_flow()
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError(
             "every weight of the model is frozen (requires_grad is False), so that there is "

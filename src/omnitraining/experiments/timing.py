@@ -25,7 +25,8 @@ class StepCost:
 
     Attributes:
         multiply_adds: counted, as `multiply_adds` does.
-        seconds: median over steps, samples, both passes, optimizer and teacher together.
+        seconds: median over steps, samples, both passes, optimizer and teacher together. Where
+            flows enter late (``loss.branch_at``), the mean of both kinds of steps by their number.
         precision: of the step.
         steps: of the whole training.
     """
@@ -111,15 +112,23 @@ class _Steps:
         with cpu_threads(self.training.threads):
             model = config.build(job.trust)
             self.stepper = Stepper(model, self.problem, self.training, self.device)
-            self.multiply_adds = multiply_adds(model, self.problem, self.device)
+            steps = self.training.steps
+            self.multiply_adds = multiply_adds(model, self.problem, self.device, steps)
+            self.early = min(model.loss.branch_at, steps) / max(1, steps)
             if self.stepper.precision == "auto":
                 self.stepper.choose_precision()
 
     def step(self, number: int) -> float:
-        """Make a step; returns its seconds."""
+        """Make a step, with branches that enter late one before and one after; its seconds."""
+        if not self.early:
+            return self._seconds(number)
+        early, late = self._seconds(0), self._seconds(self.training.steps - 1)
+        return self.early * early + (1 - self.early) * late
+
+    def _seconds(self, step: int) -> float:
         with cpu_threads(self.training.threads):
             start = time.perf_counter()
-            self.stepper.step(number)
+            self.stepper.step(step)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             return time.perf_counter() - start

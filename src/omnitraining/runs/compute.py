@@ -5,6 +5,7 @@ more networks than a step of a baseline.
 """
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from omnitraining.model import Model
+from omnitraining.omninet import FLOWS
 from omnitraining.tasks.base import Problem, Supervised
 from omnitraining.teacher import Teacher
 
@@ -20,8 +22,9 @@ def multiply_adds(
     model: Model,
     problem: Problem,
     device: torch.device = torch.device("cpu"),  # noqa: B008
+    steps: int = 0,
 ) -> int | None:
-    """Multiply-adds of convolutions and matrix products in one training step, both passes.
+    """Multiply-adds of convolutions and matrix products in a training step, both passes.
 
     The teacher's forward pass, if it is used, and the inner loop of MAML count. Norms, activations
     and the augmentation do not: they are about 1 % of a convolutional step.
@@ -30,6 +33,8 @@ def multiply_adds(
         model: to be trained; a copy makes the step.
         problem: source of the samples.
         device: of the training.
+        steps: of the training, where flows enter late (``loss.branch_at``): the count is then the
+            mean over all steps.
 
     Returns:
         The count for the samples of step 0, or None in reinforcement learning, where the cost is
@@ -42,11 +47,18 @@ def multiply_adds(
     teacher = Teacher(tried, tried.loss.ema_decay)
     samples = problem.samples(0, torch.Generator().manual_seed(0), tried)
     late = tried.loss.warmup  # the first step at which lambda has its full weight
-    with torch.random.fork_rng(), _Counter() as counter:
-        terms = tried(samples.batch, samples.episode, teacher.model, late, samples.joint)
-        terms["total"].backward()
-    operations: int = counter.operations
-    return operations // 2
+
+    def count(flows: Collection[str]) -> int:
+        with torch.random.fork_rng(), _Counter() as counter:
+            terms = tried(samples.batch, samples.episode, teacher.model, late, samples.joint, flows)
+            terms["total"].backward()
+        operations: int = counter.operations
+        return operations // 2
+
+    early = min(model.loss.branch_at, steps)
+    if not early:
+        return count(FLOWS)
+    return round((early * count(["joint"]) + (steps - early) * count(FLOWS)) / steps)
 
 
 class _Counter(TorchDispatchMode):

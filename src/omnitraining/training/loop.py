@@ -68,6 +68,11 @@ def train(
     """
     device, context = find_device(training.device), current_context()
     check_distributed(training, device, context)
+    if 0 < training.steps <= model.loss.branch_at:
+        raise InputError(
+            f"loss.branch_at is {model.loss.branch_at}: it must be less than the {training.steps} "
+            "of training.steps"
+        )
     problem.check(model)
     problem.shard(context.rank, context.world_size)
     if progress is None or not context.is_main_process:

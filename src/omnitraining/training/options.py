@@ -30,6 +30,7 @@ class Training:
         momentum: for ``"sgd"``.
         nesterov: whether the momentum is Nesterov's.
         warmup: steps over which the learning rate rises linearly from 0, before the schedule's.
+        decay_from: step at which ``"linear"`` or ``"cosine"`` decay begins; constant before.
         milestones: for ``"step"``, rising fractions of all steps, between 0 and 1.
         gamma: factor at each milestone, for ``"step"``.
         clip: largest Euclidean norm of the gradient; larger ones are scaled down. No limit if None.
@@ -58,6 +59,7 @@ class Training:
     momentum: float = 0.0
     nesterov: bool = False
     warmup: int = 0
+    decay_from: int = 0
     milestones: tuple[float, ...] = (0.6, 0.8)
     gamma: float = 0.1
     clip: float | None = None
@@ -91,6 +93,16 @@ class Training:
                 f"training.warmup is {self.warmup}: it must be from 0 to the "
                 f"{self.steps} of training.steps"
             )
+        if not 0 <= self.decay_from <= self.steps:
+            raise InputError(
+                f"training.decay_from is {self.decay_from}: it must be from 0 to the "
+                f"{self.steps} of training.steps"
+            )
+        if self.decay_from and self.schedule not in ("linear", "cosine"):
+            raise InputError(
+                f"training.decay_from is {self.decay_from}, but training.schedule is "
+                f"{self.schedule!r}: only 'linear' and 'cosine' have it"
+            )
         if [*self.milestones] != sorted({*self.milestones}) or not all(
             0 < part < 1 for part in self.milestones
         ):
@@ -107,7 +119,8 @@ class Training:
         """Learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        start = max(self.warmup, self.decay_from)
+        done = min(1.0, max(0, step - start) / max(1, self.steps - start))
         decay = {
             "constant": 1.0,
             "linear": 1 - done,

@@ -53,7 +53,7 @@ class Photos(Classification):
         data: folder with data sets by name, as data/mini-imagenet and data/cub.
         training: training parts, each one domain; the split is train if not given.
         validation: part for the choice of the checkpoint; the split is validation if not given.
-        benchmarks: test parts; the split is test if not given.
+        benchmarks: test parts; the split is test if not given. None, if only validation counts.
         protocol: sizes of episodes and mini-batches.
         size: side of the network input in pixels, usually 84 or 224.
         held_out: fractions of the classes for validation and for test in data sets without a
@@ -121,7 +121,7 @@ class Photos(Classification):
             "benchmarks": [_part(text, "test") for text in benchmarks],
         }
         for role, parts in roles.items():
-            if not parts or len(set(parts)) < len(parts):
+            if len(set(parts)) < len(parts) or (not parts and role != "benchmarks"):
                 raise InputError(f"problem.{role} must name one part or more, none of them twice")
         sets = {
             name: with_split(_read(data, name, complete), held_out)

@@ -1,0 +1,112 @@
+"""Flows that enter late: the joint-flow first, then all three (``loss.branch_at``)."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnitraining.backbones import Conv4
+from omnitraining.errors import InputError
+from omnitraining.experiments.running import train_run
+from omnitraining.model import Model, OmniLoss, build_model
+from omnitraining.omninet import FLOWS
+from omnitraining.runs.compute import multiply_adds
+from omnitraining.tasks.classification.problem import Classification
+from omnitraining.training import Stepper, Training, loop
+from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config
+from tests.test_compute import problem
+from tests.test_training import Interrupt, assert_same_runs
+
+CPU = torch.device("cpu")
+LATE = {"training": {"steps": 8, "val_every": 4}, "loss": {"branch_at": 5, "distill_weight": 1.0}}
+
+
+def model_of(method: str, data: Classification, branch_at: int = 0) -> Model:
+    loss = OmniLoss(branch_at=branch_at)
+    return build_model(method, lambda: Conv4(1, width=4, pooled_blocks=2), data, loss=loss)  # type: ignore[arg-type]
+
+
+def test_until_then_the_joint_flow_is_trained_as_joint_training_trains_it() -> None:
+    data, options = problem(), Training(steps=4, lr=0.01)
+    omni, joint = model_of("omni-training", data, 3), model_of("joint-training", data)
+    for name in ("joint_pre", "joint_meta"):
+        joint.network(name).load_state_dict(omni.network(name).state_dict())
+    steppers = [Stepper(model, data, options, CPU) for model in (omni, joint)]
+    for step in range(3):
+        terms = [stepper.step(step) for stepper in steppers]
+        assert set(terms[0]) == set(terms[1])
+    for name in ("joint_pre", "joint_meta"):
+        trained, plain = (m.network(name).state_dict() for m in (omni, joint))
+        assert all(torch.equal(trained[key], plain[key]) for key in plain)
+    assert {"l_pre", "l_meta"} <= set(steppers[0].step(3))
+
+
+def test_the_outer_flows_are_copies_until_then_and_of_their_own_after() -> None:
+    data = problem()
+    branch_at = 2
+    model = model_of("omni-training", data, branch_at)
+    stepper = Stepper(model, data, Training(steps=4, lr=0.01), CPU)
+    images = torch.rand(6, 1, 8, 8)
+
+    def differences(model: Model) -> list[float]:
+        model.eval()
+        with torch.no_grad():
+            pairs = [
+                (model.network(flow)(images), model.network(f"joint_{flow}")(images))
+                for flow in ("pre", "meta")
+            ]
+        return [float((own - joint).abs().max()) for own, joint in pairs]
+
+    for step in range(4):
+        stepper.train_mode()
+        stepper.step(step)
+        for each in (model, stepper.teacher.model):
+            found = differences(each)
+            assert max(found) < 1e-6 if step < branch_at else min(found) > 1e-5, (step, found)
+
+
+@pytest.mark.parametrize("base", [SINUSOIDS, BLOBS])
+@pytest.mark.parametrize("at", [3, 5, 6])
+def test_a_killed_run_goes_on_to_the_same_end(
+    base: Values, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REPORT_EVERY", 3)
+    chosen = config(base, **LATE)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(chosen, tmp_path / "killed", progress=Interrupt(at))
+    whole = train_run(chosen, tmp_path / "whole")
+    assert_same_runs(train_run(chosen, tmp_path / "killed", resume=True), whole)
+
+
+def test_multiply_adds_are_the_mean_over_all_steps() -> None:
+    data = problem()
+    joint = multiply_adds(model_of("joint-training", data), data)
+    omni = multiply_adds(model_of("omni-training", data), data)
+    assert joint is not None and omni is not None and joint < omni
+    late = multiply_adds(model_of("omni-training", data, 3), data, steps=4)
+    assert late == round((3 * joint + omni) / 4)
+
+
+def test_other_methods_have_no_branches_to_wait_for() -> None:
+    for method in ("pre-training", "meta-training", "joint-training", "ensemble"):
+        assert model_of(method, problem(), 3).flows_at(0) == FLOWS
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"loss.branch_at is -1: it must be 0 or a later step"):
+        OmniLoss(branch_at=-1)
+    with pytest.raises(InputError, match=r"loss.branch_at is 5, but loss.l_joint is false"):
+        OmniLoss(branch_at=5, l_joint=False)
+    words = re.escape("loss.branch_at is 8: it must be less than the 8 of training.steps")
+    with pytest.raises(InputError, match=words):
+        train_run(config(BLOBS, **{**LATE, "loss": {"branch_at": 8}}), tmp_path / "run")
+
+
+def test_the_rate_decays_from_a_given_step() -> None:
+    options = Training(steps=10, lr=0.2, schedule="linear", decay_from=6)
+    assert [options.lr_at(step) for step in (0, 6, 8)] == pytest.approx([0.2, 0.2, 0.1])
+    with pytest.raises(InputError, match=r"training.decay_from is 11: it must be from 0 to the 10"):
+        Training(steps=10, schedule="cosine", decay_from=11)
+    with pytest.raises(InputError, match="only 'linear' and 'cosine' have it"):
+        Training(steps=10, decay_from=6)
