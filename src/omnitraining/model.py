@@ -126,8 +126,8 @@ class OmniLoss:
             raise InputError(f"loss.branch_at is {self.branch_at}: it must be 0 or a later step")
         if self.branch_at and not self.l_joint:
             raise InputError(
-                f"loss.branch_at is {self.branch_at}, but loss.l_joint is false: until then nothing "
-                "would be trained"
+                f"loss.branch_at is {self.branch_at}, but loss.l_joint is false: until then "
+                "nothing would be trained"
             )
 
     def weight_at(self, step: int) -> float:
