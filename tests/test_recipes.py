@@ -21,7 +21,7 @@ GLYPHS = {"problem": {"class_path": "Glyphs"}, "backbone": {"class_path": "Conv4
 def test_the_paper_s_recipe_is_what_the_paper_says() -> None:
     config = read_config(Path("glyphs.yaml"), ["--recipe", "paper", "--training.steps", "7"])
     made = instantiate(config)
-    assert made.metatraining == ProtoNet(metric="euclidean", scale=1.0)  # eq. 20
+    assert made.metatraining == ProtoNet(metric="distance", scale=1.0)  # eq. 20
     assert made.pretraining.new_head == SGDHead()
     assert (made.loss.distill_weight, made.loss.ema_decay, made.loss.distill_target) == (
         3.0,
