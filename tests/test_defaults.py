@@ -6,7 +6,15 @@ import pytest
 
 from omnitraining.config.run_config import read_config
 from omnitraining.evaluation import Inference
-from omnitraining.metatraining import GNN, MAML, MatchingNet, MetaOptNet, ProtoNet, RelationNet
+from omnitraining.metatraining import (
+    ANIL,
+    GNN,
+    MAML,
+    MatchingNet,
+    MetaOptNet,
+    ProtoNet,
+    RelationNet,
+)
 from omnitraining.model import OmniLoss, OmniNetOptions
 from omnitraining.pretraining import RFS, Baseline, BaselinePP, LogisticHead, NegMargin
 from omnitraining.training import Training
@@ -29,13 +37,14 @@ def test_defaults_of_the_method() -> None:
     ("made", "given"),
     [
         (ProtoNet(), ProtoNet(metric="cosine", scale=10.0)),
-        (MetaOptNet(), MetaOptNet(solver="svm", penalty=50.0, normalize=False)),
-        (MatchingNet(), MatchingNet(scale=100.0)),
+        (MetaOptNet(), MetaOptNet(solver="svm", penalty=50.0, normalize=False, jitter=0.0)),
+        (MatchingNet(), MatchingNet(scale=100.0, order="canonical")),
         (RelationNet(), RelationNet(channels=64, target="one-hot")),
         (GNN(), GNN(embedding=128, width=96, form="transductive")),
         (MAML(), MAML(task="classification", lr=0.02, steps=1, second_order=True)),
+        (ANIL(), ANIL(steps=5, lr=0.1, second_order=True)),
         (Baseline(), Baseline(new_head=LogisticHead(penalty=0.01, iterations=100))),
-        (BaselinePP(), BaselinePP(scale=10.0)),
+        (BaselinePP(), BaselinePP(scale=10.0, norm="unit")),
         (NegMargin(), NegMargin(similarity="cosine", margin=-0.02, scale=30.0)),
         (RFS(), RFS(temperature=4.0, kd_weight=0.5)),
     ],

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from omnitraining import metatraining, pretraining
 from omnitraining.backbones import MLP
 from omnitraining.metatraining import (
+    ANIL,
     GNN,
     MAML,
     MatchingNet,
@@ -49,6 +50,7 @@ def found_in(package: ModuleType, base: type) -> list[type]:
 # Options besides the default ones under which a promise must hold as well.
 MORE: list[Algorithm] = [
     BaselinePP(scale=4.0, new_head=LogisticHead()),
+    BaselinePP(norm="learned"),
     NegMargin("softmax", margin=-0.3),
     ProtoNet(metric="euclidean", scale=1.0),
     MatchingNet(scale=10.0, steps=2),
@@ -56,6 +58,8 @@ MORE: list[Algorithm] = [
     GNN(embedding=16, width=16, form="inductive"),
     MAML(task="regression"),
     MAML(steps=3, lr=0.1, second_order=False),
+    ANIL(steps=3, second_order=False),
+    MetaOptNet(jitter=1.0),
     MetaOptNet("ridge"),
     MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),
 ]
@@ -66,6 +70,7 @@ each_algorithm = pytest.mark.parametrize("algorithm", EVERY, ids=repr)
 
 # Options with which an algorithm learns the toy problem in a second, and how many steps it takes.
 QUICK: dict[str, tuple[dict[str, Any], int]] = {
+    "ANIL": ({"lr": 1.0}, 30),
     "GNN": ({"embedding": 16, "width": 16}, 120),
     "L2Regression": ({"steps": 3, "lr": 0.3}, 30),
     "MAML": ({"steps": 3, "lr": 0.3}, 30),
@@ -76,7 +81,7 @@ QUICK: dict[str, tuple[dict[str, Any], int]] = {
 def test_the_packages_hold_the_algorithms_that_we_know_of() -> None:
     assert {c.__name__ for c in FOUND} >= {
         *("Baseline", "BaselinePP", "L2Regression", "NegMargin", "REINFORCE", "RFS"),
-        *("GNN", "MAML", "MatchingNet", "MetaOptNet", "ProtoNet", "RelationNet"),
+        *("ANIL", "GNN", "MAML", "MatchingNet", "MetaOptNet", "ProtoNet", "RelationNet"),
     }
 
 

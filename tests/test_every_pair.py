@@ -12,6 +12,7 @@ from omnitraining.batches import Episode, MiniBatch
 from omnitraining.config.run_config import dump, instantiate, load_run
 from omnitraining.evaluation import ENSEMBLE, CellKey, Inference
 from omnitraining.metatraining import (
+    ANIL,
     GNN,
     MAML,
     MatchingNet,
@@ -36,6 +37,7 @@ META = [
     GNN(embedding=8, width=8),
     GNN(embedding=8, width=8, form="inductive"),
     MAML(),
+    ANIL(),
     MetaOptNet("svm"),
     MetaOptNet("ridge"),
 ]
@@ -53,7 +55,7 @@ each_meta = pytest.mark.parametrize("meta", META, ids=name_of)
 each_pre = pytest.mark.parametrize("pre", PRE, ids=name_of)
 few_pairs = pytest.mark.parametrize(
     ("pre", "meta"),
-    [*zip(PRE, META[:4], strict=True), *zip(PRE, META[4:], strict=True)],
+    [(PRE[number % len(PRE)], meta) for number, meta in enumerate(META)],
     ids=name_of,
 )
 

@@ -21,6 +21,7 @@ from omnitraining.evaluation import paired_difference as paired_difference
 from omnitraining.learner import FewShotClassifier as FewShotClassifier
 from omnitraining.learner import FewShotRegressor as FewShotRegressor
 from omnitraining.learner import load as load
+from omnitraining.metatraining import ANIL as ANIL
 from omnitraining.metatraining import GNN as GNN
 from omnitraining.metatraining import MAML as MAML
 from omnitraining.metatraining import MatchingNet as MatchingNet
@@ -42,6 +43,7 @@ from omnitraining.pretraining import L2Regression as L2Regression
 from omnitraining.pretraining import LogisticHead as LogisticHead
 from omnitraining.pretraining import NegMargin as NegMargin
 from omnitraining.pretraining import PreTraining as PreTraining
+from omnitraining.pretraining import SGDCosineHead as SGDCosineHead
 from omnitraining.pretraining import SGDHead as SGDHead
 from omnitraining.runs.run import Run as Run
 from omnitraining.tasks.base import Problem as Problem

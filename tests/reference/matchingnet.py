@@ -20,9 +20,10 @@ def log_probabilities(
     ways: int,
     scale: float,
     steps: int | None,
+    as_given: bool = False,
 ) -> Tensor:
     """[Q, N] of one task."""
-    order = canonical_order(support, labels, ways)
+    order = list(range(len(support))) if as_given else canonical_order(support, labels, ways)
     given = [support[i] for i in order]
     context = embed_support(read_support, given)
     rows = []

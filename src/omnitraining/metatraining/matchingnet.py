@@ -8,7 +8,7 @@ Classification", ICLR 2019, https://arxiv.org/abs/1904.04232
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32, in_full_precision
 
+Order = Literal["canonical", "given"]
+
 TASKS_AT_ONCE = 50  # at test; more would not fit CPU caches
 
 
@@ -28,39 +30,43 @@ class FullContext(nn.Module):
 
     g(x_i) = f(x_i) + both directions of an LSTM over the support set; a query goes through an LSTM
     that attends to all g(x_i) at every step ([80], appendix A). The LSTM over the support set needs
-    an order, which a set does not have: classes are sorted by the inner product of their prototype
-    and the mean of the support set, and the samples of a class by theirs. So predictions do not
-    depend on the order of samples and classes in a task (in [13] they do).
+    an order, which a set does not have. In the canonical one, classes are sorted by the inner
+    product of their prototype and the mean of the support set, and the samples of a class by
+    theirs: predictions do not depend on the order of samples and classes in a task. In the given
+    order, that of [13], they do.
 
     Args:
         features: size of the embeddings.
         steps: of attention; as many as there are support samples if None, as in [13].
+        order: as in `MatchingNet`.
     """
 
-    def __init__(self, features: int, steps: int | None) -> None:
+    def __init__(self, features: int, steps: int | None, order: Order = "canonical") -> None:
         """Make both LSTMs."""
         super().__init__()
-        self.steps = steps
+        self.steps, self.order = steps, order
         self.read_support = nn.LSTM(features, features, batch_first=True, bidirectional=True)
         self.read_query = nn.LSTMCell(2 * features, features)
 
     def forward(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
-        """Support [T, S, D] and its labels [T, S], both sorted, and queries [T, Q, D]."""
+        """Support [T, S, D] and its labels [T, S], both in order, and queries [T, Q, D]."""
         support, labels = self.support(episode.support_x, episode.support_y, episode.ways)
         return support, labels, self.query(episode.query_x, support)
 
     def support(self, support: Tensor, labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
-        """Full-context embeddings g of the support set, [T, S, D], and its labels [T, S], sorted.
+        """Full-context embeddings g of the support set, [T, S, D], and its labels [T, S], in order.
 
         Args:
             support: features [T, S, D].
             labels: class indices [T, S].
             ways: number of classes.
         """
-        order = _canonical_order(support, labels, ways)
-        plain = support.gather(1, order.unsqueeze(-1).expand_as(support))
-        context: Tensor = self.read_support(plain)[0]
-        return plain + torch.stack(context.chunk(2, -1)).sum(0), labels.gather(1, order)
+        if self.order == "canonical":
+            order = _canonical_order(support, labels, ways)
+            support = support.gather(1, order.unsqueeze(-1).expand_as(support))
+            labels = labels.gather(1, order)
+        context: Tensor = self.read_support(support)[0]
+        return support + torch.stack(context.chunk(2, -1)).sum(0), labels
 
     def query(self, query: Tensor, support: Tensor) -> Tensor:
         """Full-context embeddings of queries, [T, Q, D].
@@ -122,6 +128,8 @@ class MatchingNet(MetaTraining):
     Args:
         scale: factor of the cosines.
         steps: of the query's attention; as many as there are support samples if None.
+        order: in which the support set is read: ``"canonical"``, by its contents, so that
+            predictions do not depend on the order of the examples; or ``"given"``, as in [13].
 
     Example:
         >>> import torch
@@ -136,10 +144,11 @@ class MatchingNet(MetaTraining):
 
     scale: float = 100.0
     steps: int | None = None
+    order: Order = "canonical"
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """The LSTMs of `FullContext`."""
-        return FullContext(features, self.steps)
+        return FullContext(features, self.steps, self.order)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of log-probabilities [T, Q, N] against class indices [T, Q]."""

@@ -4,10 +4,16 @@ from omnitraining.pretraining.base import LinearPreTraining, PreTraining
 from omnitraining.pretraining.baseline import Baseline
 from omnitraining.pretraining.baseline_pp import BaselinePP
 from omnitraining.pretraining.l2_regression import L2Regression
-from omnitraining.pretraining.linear_heads import CosineHead, LinearHead, LogisticHead, SGDHead
+from omnitraining.pretraining.linear_heads import (
+    CosineHead,
+    LinearHead,
+    LogisticHead,
+    SGDHead,
+)
 from omnitraining.pretraining.neg_margin import NegMargin
 from omnitraining.pretraining.reinforce import REINFORCE
 from omnitraining.pretraining.rfs import RFS
+from omnitraining.pretraining.sgd_cosine_head import SGDCosineHead
 
 __all__ = [
     "REINFORCE",
@@ -21,5 +27,6 @@ __all__ = [
     "LogisticHead",
     "NegMargin",
     "PreTraining",
+    "SGDCosineHead",
     "SGDHead",
 ]

@@ -8,6 +8,7 @@ Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.0873
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import nn
 
@@ -19,11 +20,12 @@ from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, Linea
 class BaselinePP(LinearPreTraining):
     """Baseline whose logits are scaled cosines of features and class weights.
 
-    Class weights have length 1, as in the code of [79]; [13] learns their lengths.
-
     Args:
-        scale: factor of the cosines in training.
+        scale: factor of the cosines in training. [13] takes 2 for up to 200 classes, with learned
+            norms, and 10 for more.
         new_head: how H_new is fitted.
+        norm: of class weights: ``"unit"``: 1, as in the code of [79]; ``"learned"``: a factor of
+            each class, as in [13], whose new heads have one too (`SGDCosineHead`).
 
     Example:
         >>> import torch
@@ -35,7 +37,8 @@ class BaselinePP(LinearPreTraining):
 
     scale: float = 10.0
     new_head: LinearHead = field(default_factory=CosineHead)
+    norm: Literal["unit", "learned"] = "unit"
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """Scaled cosines [B, features] -> [B, outputs]."""
-        return CosineLayer(features, outputs, self.scale)
+        return CosineLayer(features, outputs, self.scale, self.norm == "learned")

@@ -59,19 +59,25 @@ class CosineLayer(nn.Module):
         features: D.
         outputs: number of classes N.
         scale: factor of the cosines.
+        learned_norms: multiply the cosines of each class by a learned factor too, which starts as
+            the length of its weights, as a weight norm does.
     """
 
-    def __init__(self, features: int, outputs: int, scale: float) -> None:
+    def __init__(
+        self, features: int, outputs: int, scale: float, learned_norms: bool = False
+    ) -> None:
         """Initialize the class weights [N, D] as `torch.nn.Linear` does."""
         super().__init__()
         self.scale = scale
         self.weight = nn.Parameter(torch.empty(outputs, features))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.norms = nn.Parameter(self.weight.detach().norm(dim=-1)) if learned_norms else None
 
     @in_full_precision
     def forward(self, x: Tensor) -> Tensor:
         """Logits [..., N] of features [..., D]."""
-        return self.scale * F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+        cosines = F.linear(F.normalize(x, dim=-1), F.normalize(self.weight, dim=-1))
+        return self.scale * (cosines if self.norms is None else self.norms * cosines)
 
 
 @dataclass(frozen=True)
