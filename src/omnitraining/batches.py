@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnitraining.errors import InputError
 from omnitraining.precision import in_full_precision
 
 
@@ -73,6 +74,7 @@ class Episode:
         query_x: inputs [T, Q, ...].
         query_y: labels [T, Q], or values [T, Q, D].
         ways: classes of a task; 0 where the targets are values.
+        classes: which classes of training those of each task are [T, N]; None at test.
 
     Example:
         Two 3-way 1-shot tasks, with two queries of each class and features of size 4:
@@ -91,6 +93,7 @@ class Episode:
     query_x: Tensor
     query_y: Tensor
     ways: int = 0
+    classes: Tensor | None = None
 
     def inputs(self) -> Tensor:
         """All inputs [T * (S + Q), ...] for one forward pass: by task, support before query."""
@@ -109,6 +112,19 @@ class Episode:
     def prototypes(self) -> Tensor:
         """Mean support sample of each class [T, N, D]; ``support_x`` must hold features."""
         return class_means(self.support_x, self.support_y, self.ways)
+
+    def training_classes(self, labels: Tensor) -> Tensor:
+        """Classes of training [T, M] of labels [T, M], which are from 0 to ways - 1.
+
+        Raises:
+            InputError: `classes` is None.
+        """
+        if self.classes is None:
+            raise InputError(
+                "these episodes do not say which classes of training theirs are: this algorithm "
+                "needs a problem that sets Episode.classes, as those of classification do"
+            )
+        return self.classes.gather(1, labels)
 
     def shard(self, index: int, count: int) -> "Episode":
         """Part ``index`` of ``count`` equal parts of the queries, with the whole support set.
@@ -135,6 +151,7 @@ class Episode:
             self.query_x[tasks],
             self.query_y[tasks],
             self.ways,
+            None if self.classes is None else self.classes[tasks],
         )
 
 

@@ -216,8 +216,9 @@ class Model(nn.Module):
         def pre_head(features: int) -> nn.Module:
             return pretraining.head(features, problem.pre_outputs)
 
-        def meta_head(features: int) -> nn.Module:
-            return metatraining.head(features, problem.meta_outputs)
+        def meta_head(backbone: nn.Module, features: int) -> nn.Module:
+            sizes = features, problem.meta_outputs, problem.pre_outputs
+            return metatraining.head_for(backbone, *sizes)
 
         with torch.no_grad():
             example = self.trunk.eval()(_example(problem))
@@ -229,10 +230,10 @@ class Model(nn.Module):
             if flow == "pre":
                 self.networks["pre"] = Network(backbone, pre_head(features))
             elif flow == "meta":
-                self.networks["meta"] = Network(backbone, meta_head(features))
+                self.networks["meta"] = Network(backbone, meta_head(backbone, features))
             else:
                 head = pre_head(features)
-                other = head if problem.one_joint_head else meta_head(features)
+                other = head if problem.one_joint_head else meta_head(backbone, features)
                 self.networks["joint_pre"] = Network(backbone, head)
                 self.networks["joint_meta"] = Network(backbone, other)
 
@@ -257,7 +258,7 @@ class Model(nn.Module):
         """
         terms: dict[str, Tensor] = {}
         options, weight = self.loss, self.loss.weight_at(step)
-        outputs = self.outputs(batch, episode, joint, flows)
+        outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, flows)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
             on = {"pre": options.r_pre, "meta": options.r_meta}
@@ -272,16 +273,14 @@ class Model(nn.Module):
                 terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
                 j_pre = losses.regularized_loss(j_pre, terms["r_pre"], weight)  # eq. 11
         if "meta" in outputs:
-            j_meta = terms["l_meta"] = self.metatraining.loss(
-                outputs["meta"], episode.query_y
-            )  # eq. 12
+            j_meta = terms["l_meta"] = meta_losses["meta"]  # eq. 12
             if "meta" in targets:
                 terms["r_meta"] = options.distillation(outputs["meta"], targets["meta"])  # eq. 13
                 j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
-            batch, episode = joint or (batch, episode)
+            batch, _ = joint or (batch, episode)
             terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], batch, taught)
-            terms["l_joint_meta"] = self.metatraining.loss(outputs["joint_meta"], episode.query_y)
+            terms["l_joint_meta"] = meta_losses["joint_meta"]
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
         return terms
@@ -305,19 +304,36 @@ class Model(nn.Module):
             Outputs [B, O] of the mini-batch, by "pre" and "joint_pre", and [T, Q, O] of the
             queries, by "meta" and "joint_meta".
         """
+        return self._outputs_and_losses(batch, episode, joint, flows)[0]
+
+    def _outputs_and_losses(
+        self,
+        batch: MiniBatch,
+        episode: Episode,
+        joint: tuple[MiniBatch, Episode] | None,
+        flows: Collection[str],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`outputs`, and l_meta by "meta" and "joint_meta"."""
         networks = cast(Mapping[str, Network], self.networks)
         trained = [flow for flow in self.trained_flows if flow in flows]
         outputs: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         batch, episode = self._through_trunk(batch, episode)
+
+        def learn(name: str) -> None:
+            outputs[name], losses[name] = self.metatraining.outputs_and_loss(
+                networks[name], episode, batch
+            )
+
         if "pre" in trained:
             outputs["pre"] = networks["pre"](batch.x)
         if "meta" in trained:
-            outputs["meta"] = self.metatraining.predict(networks["meta"], episode)
+            learn("meta")
         if "joint" in trained:
             batch, episode = joint or (batch, episode)
             outputs["joint_pre"] = networks["joint_pre"](batch.x)
-            outputs["joint_meta"] = self.metatraining.predict(networks["joint_meta"], episode)
-        return outputs
+            learn("joint_meta")
+        return outputs, losses
 
     def flows_at(self, step: int) -> tuple[str, ...]:
         """Flows whose losses are in a step, counted from 0: all, from ``loss.branch_at`` on."""

@@ -65,7 +65,9 @@ class Toy(Supervised):
             labels = torch.arange(self.ways).repeat_interleave(count).expand(tasks, -1)
             y = self.points[classes] if self.regression else labels
             parts += [self.inputs(classes, random), y]
-        return Episode(*parts, ways=0 if self.regression else self.ways)
+        if self.regression:
+            return Episode(*parts)
+        return Episode(*parts, ways=self.ways, classes=chosen)
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
         return {ENSEMBLE: next(self.scores)}

@@ -355,6 +355,18 @@ def test_every_episode_is_of_one_domain_and_domains_take_turns(domains: Classifi
     assert found == [{0}, {1}, {2}] * 20
 
 
+def test_episodes_say_which_classes_of_training_theirs_are(domains: Classification) -> None:
+    table, random = seen_as(domains), torch.Generator().manual_seed(0)
+    for step in range(6):
+        episode = domains.episode(step, random)
+        labels = episode.training_classes(episode.query_y)[0].tolist()
+        assert labels == [table[tuple(image.flatten().tolist())] for image in episode.query_x[0]]
+    first = next(iter(domains.benchmarks.values()))
+    tasks = domains.test_episode(first, domains.fixed_tasks(first, 3, 1, 2))
+    with pytest.raises(InputError, match=r"a problem that sets Episode\.classes"):
+        tasks.training_classes(tasks.query_y)
+
+
 def test_large_sets_give_the_batches_of_small_ones_and_stay_in_their_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

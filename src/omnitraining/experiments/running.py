@@ -191,12 +191,14 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
     problem, random = run_config.problem, torch.Generator().manual_seed(0)
     problem.check(model)
     meta = type(run_config.metatraining)
-    other = sorted(problem.test_outputs - {problem.meta_outputs})
-    if meta.fixed_ways and other and {"meta", "joint_meta"} & {*model.networks}:
+    ways = problem.meta_outputs
+    refused = sorted(n for n in problem.test_outputs if not meta.takes_ways(n, ways))
+    if refused and {"meta", "joint_meta"} & {*model.networks}:
+        most = "at most as" if meta.limited_ways else "as"
         raise InputError(
-            f"{meta.__name__} answers tasks of as many ways as it was trained on, "
-            f"{problem.meta_outputs}, but there are test tasks of {other[0]}: set protocol.ways "
-            "and protocol.test_ways alike, or leave that benchmark out"
+            f"{meta.__name__} answers tasks of {most} many ways as it was trained on, {ways}, but "
+            f"there are test tasks of {refused[0]}: set protocol.ways and protocol.test_ways "
+            "alike, or leave that benchmark out"
         )
     try:
         samples = problem.samples(0, random, model.eval())

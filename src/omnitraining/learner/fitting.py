@@ -121,9 +121,10 @@ def _normalized(trained: TrainedModel, pixels: Tensor) -> Tensor:
 
 def _check_ways(trained: TrainedModel, algorithm: object, ways: int) -> None:
     wanted = trained.model_ways
-    if isinstance(algorithm, MetaTraining) and algorithm.fixed_ways and ways != wanted:
+    if isinstance(algorithm, MetaTraining) and not algorithm.takes_ways(ways, wanted):
+        most = "at most as" if algorithm.limited_ways else "as"
         raise InputError(
-            f"{type(algorithm).__name__} predicts as many classes as it was trained on, {wanted}, "
-            f"and the support set has {ways}: choose flow 'pre' if the model has it, or give "
-            f"{wanted} classes"
+            f"{type(algorithm).__name__} predicts {most} many classes as it was trained on, "
+            f"{wanted}, and the support set has {ways}: choose flow 'pre' if the model has it, or "
+            f"give {wanted} classes"
         )

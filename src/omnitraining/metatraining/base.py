@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from omnitraining.algorithm import Algorithm
-from omnitraining.batches import Episode
+from omnitraining.batches import Episode, MiniBatch
 from omnitraining.network import Network
 
 
@@ -42,12 +42,31 @@ class MetaTraining(Algorithm):
     fixed_ways: ClassVar[bool] = False
     """Whether test tasks must have as many classes as training tasks."""
 
+    limited_ways: ClassVar[bool] = False
+    """Whether test tasks may have at most as many classes as training tasks."""
+
     task: str | None = None
     """Kind of problem that it is configured for, where that is an option; see `Problem.kind`."""
+
+    @classmethod
+    def takes_ways(cls, ways: int, trained: int) -> bool:
+        """Whether it answers tasks of some ways after training on tasks of ``trained`` ways."""
+        return ways == trained or not (cls.fixed_ways or (cls.limited_ways and ways > trained))
 
     @abstractmethod
     def head(self, features: int, outputs: int) -> nn.Module:
         """H_meta, applied to features [B, features]; the identity if there is nothing to train."""
+
+    def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
+        """H_meta of a backbone, which `head` makes unless it must know more than sizes.
+
+        Args:
+            backbone: F, from inputs [B, ...] to features [B, features].
+            features: their size.
+            outputs: of the queries, O.
+            classes: outputs of pre-training: in classification, the classes of training.
+        """
+        return self.head(features, outputs)
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -66,3 +85,19 @@ class MetaTraining(Algorithm):
             network: backbone and head.
             episode: T tasks.
         """
+
+    def outputs_and_loss(
+        self, network: Network, episode: Episode, batch: MiniBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of the queries in training, [T, Q, O], and l_meta, a scalar.
+
+        They are those of `predict` and `loss`, but for algorithms that do not train as they
+        predict, or have further terms in their loss.
+
+        Args:
+            network: backbone and head.
+            episode: T tasks of training.
+            batch: the mini-batch of the same step.
+        """
+        outputs = self.predict(network, episode)
+        return outputs, self.loss(outputs, episode.query_y)

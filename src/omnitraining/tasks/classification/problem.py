@@ -229,9 +229,11 @@ class Classification(Supervised):
         if shots := self.protocol.training_shots:
             tasks = tasks.with_shots(shots[int(torch.randint(len(shots), (), generator=random))])
         start = self.domains.starts[domain]
-        return _episode(
+        drawn = _episode(
             tasks, lambda index: self.augmentation.train(self.domains.fetch(start + index), random)
         )
+        classes = self.domains.labels[start + tasks.support[:, :, 0]]
+        return replace(drawn, classes=to_device(classes, drawn.query_y.device))
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
         """Accuracies (%) on the validation tasks, which have the sizes of training episodes."""
