@@ -1,6 +1,8 @@
-"""Intervals, pairs of methods, vote weights and the identity of test tasks."""
+"""Intervals, pairs of methods, ensemble weights and the identity of test tasks."""
 
 import math
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
     CellKey,
+    Evaluation,
     Inference,
     ensemble_mean,
     half_width,
@@ -164,3 +167,34 @@ def test_an_ensemble_is_the_mean_of_its_members_equal_or_weighted() -> None:
 def test_keys_of_cells_are_read_in_todays_and_in_earlier_texts(text: str, key: CellKey) -> None:
     assert CellKey.parse(text) == key
     assert CellKey.parse(str(key)) == key == CellKey.from_json(key.as_json())
+
+
+def test_results_as_rows_a_frame_a_text_and_a_picture() -> None:
+    cells = {
+        CellKey("cub", ways=5, shots=1): Cell("a", {"pre": [60.0, 80.0], ENSEMBLE: [70.0, 90.0]}),
+        CellKey("cub", ways=5, shots=5): Cell("b", {ENSEMBLE: [90.0, 91.0]}),
+    }
+    evaluation = Evaluation("accuracy %", True, cells)
+    rows = evaluation.rows()
+    assert [(row["shots"], row["head"], row["mean"]) for row in rows] == [
+        (1, "pre", 70.0),
+        (1, ENSEMBLE, 80.0),
+        (5, ENSEMBLE, 90.5),
+    ]
+    assert rows[0]["interval"] == pytest.approx(1.96 * 10 / 2**0.5) and rows[0]["tasks"] == 2
+    lines = str(evaluation).splitlines()
+    assert lines[1] == "cub 5-way 1-shot: pre 70.0 ± 13.9, ensemble 80.0 ± 13.9"
+    axis = evaluation.plot().axes[0]
+    assert sorted(bar.get_height() for bar in axis.patches) == [70.0, 80.0, 90.5]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["pre", ENSEMBLE]
+
+
+def test_a_frame_needs_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = Evaluation("accuracy %", True, {CellKey("x"): Cell("a", {ENSEMBLE: [1.0, 2.0]})})
+    made = ModuleType("pandas")
+    made.DataFrame = list  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pandas", made)
+    assert evaluation.to_frame() == evaluation.rows()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match="needs pandas: pip install pandas"):
+        evaluation.to_frame()

@@ -5,12 +5,16 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from omnitraining.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ENSEMBLE = "ensemble"
 
@@ -214,6 +218,61 @@ class Evaluation:
     unit: str
     higher_is_better: bool
     cells: dict[CellKey, Cell] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [self.unit]
+        for key, cell in self.cells.items():
+            means = [f"{h} {cell.mean(h):.1f} ± {cell.interval(h):.1f}" for h in cell.scores]
+            lines.append(f"{key}: {', '.join(means)}")
+        return "\n".join(lines)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each head of each cell: the key, the head, mean, interval, number of tasks."""
+        return [
+            {
+                **asdict(key),
+                "head": head,
+                "mean": cell.mean(head),
+                "interval": cell.interval(head),
+                "tasks": len(scores),
+            }
+            for key, cell in self.cells.items()
+            for head, scores in cell.scores.items()
+        ]
+
+    def to_frame(self) -> Any:
+        """`rows` as a pandas DataFrame.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            pandas: Any = import_module("pandas")
+        except ImportError as error:
+            raise InputError("to_frame() needs pandas: pip install pandas") from error
+        return pandas.DataFrame(self.rows())
+
+    def plot(self) -> "Figure":
+        """A bar with its 95 % interval for each head of each cell, as a figure of matplotlib."""
+        from matplotlib.figure import Figure
+
+        heads = list(dict.fromkeys(head for cell in self.cells.values() for head in cell.scores))
+        figure = Figure(figsize=(2 + len(self.cells) * max(2, len(heads)) * 0.3, 3.5))
+        axis, width = figure.subplots(), 0.8 / max(1, len(heads))
+        for place, head in enumerate(heads):
+            held = [(at, c) for at, c in enumerate(self.cells.values()) if head in c.scores]
+            axis.bar(
+                [at + (place - (len(heads) - 1) / 2) * width for at, _ in held],
+                [cell.mean(head) for _, cell in held],
+                width,
+                yerr=[cell.interval(head) for _, cell in held],
+                label=head,
+            )
+        axis.set_xticks(range(len(self.cells)), [*map(str, self.cells)], rotation=30, ha="right")
+        axis.set_ylabel(self.unit)
+        axis.legend(frameon=False)
+        figure.tight_layout()
+        return figure
 
     def as_json(self) -> dict[str, Any]:
         """Values that JSON can hold; `from_json` reads them."""

@@ -37,7 +37,13 @@ from omnitraining.training import (
     train,
 )
 
-RESUMABLE = ("training.steps", "training.val_every", "training.device", "training.threads")
+RESUMABLE = (
+    "training.steps",
+    "training.val_every",
+    "training.device",
+    "training.threads",
+    "training.loggers",
+)
 """Fields that may change when a run is resumed: how long and where, not what."""
 
 

@@ -25,7 +25,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,7 @@ from omnitraining.distributed import current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation
 from omnitraining.io.files import atomic_path, locked, remove_parts
+from omnitraining.runs.loggers import Logger, LoggerName, make_loggers
 
 
 class Run:
@@ -72,6 +73,15 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
         elif not (self.path / "config.yaml").is_file():
             raise InputError(f"no run at {self.path}: there is no config.yaml in it")
+
+    def __repr__(self) -> str:
+        try:
+            values = self.load_provenance()
+        except InputError:
+            return f"<run {self.path}, not trained yet>"
+        return (
+            f"<run {self.path}, {values['best']:.4g} in validation at step {values['best_step']}>"
+        )
 
     @property
     def name(self) -> str:
@@ -177,17 +187,25 @@ class Run:
 
 
 class Metrics:
-    """Scalars by step, in metrics.csv and, where installed, TensorBoard.
+    """Scalars by step, in metrics.csv and in experiment trackers.
 
     Args:
         run: the run folder.
         resume_at: drop the rows after this step, which a resumed run writes again.
         silent: write nothing, as all processes but the main one.
+        loggers: the trackers; TensorBoard where it is installed, if None.
     """
 
-    def __init__(self, run: Run, resume_at: int, silent: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        resume_at: int,
+        silent: bool = False,
+        loggers: Sequence[LoggerName] | None = None,
+    ) -> None:
         """Start metrics.csv, or continue it."""
-        self.path, self.silent, self.board = run.path / "metrics.csv", silent, None
+        self.path, self.silent = run.path / "metrics.csv", silent
+        self.loggers: list[Logger] = []
         if silent:
             return
         rows: list[tuple[int, str, float]] = []
@@ -197,12 +215,7 @@ class Metrics:
             writer = csv.writer(file)
             writer.writerow(["step", "name", "value"])
             writer.writerows((s, name, repr(v)) for s, name, v in rows if s <= resume_at)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            pass
-        else:
-            self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=resume_at or None)
+        self.loggers = make_loggers(loggers, run.path, resume_at)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Add a row per value.
@@ -216,15 +229,14 @@ class Metrics:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerows([step, name, repr(value)] for name, value in values.items())
-            if self.board is not None:
-                for name, value in values.items():
-                    self.board.add_scalar(name, value, step)
+            for logger in self.loggers:
+                logger.write(step, values)
 
     def close(self) -> None:
-        """Flush TensorBoard's file."""
-        if self.board is not None:
+        """Write what trackers have buffered, and end their runs."""
+        for logger in self.loggers:
             with _named(self.path):
-                self.board.close()
+                logger.close()
 
 
 @contextmanager

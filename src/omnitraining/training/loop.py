@@ -88,7 +88,8 @@ def train(
             reason = stepper.choose_precision()
             progress.note(f"precision {stepper.precision}: {reason}")
         state["precision"] = stepper.precision
-        with closing(Metrics(run, state["step"], silent=not context.is_main_process)) as metrics:
+        silent = not context.is_main_process
+        with closing(Metrics(run, state["step"], silent, training.loggers)) as metrics:
             _loop(stepper, checkpointer, metrics, progress, seed)
     return state | {"peak_mib": peak_memory()}
 

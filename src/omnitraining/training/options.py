@@ -12,6 +12,7 @@ from torch import nn
 from omnitraining.errors import InputError
 from omnitraining.policies.gaussian import GaussianHead
 from omnitraining.policies.trpo import TRPO
+from omnitraining.runs.loggers import LoggerName
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Training:
             trial before the first step finds it faster, as on GPUs and processors with AMX.
         device: ``"auto"`` takes the GPU where there is one; or torch's name, as ``"cuda:1"``.
         threads: number of CPU threads; torch's default if None.
+        loggers: experiment trackers that receive the metrics beside metrics.csv, of
+            ``"tensorboard"``, ``"wandb"`` and ``"mlflow"``; TensorBoard where it is installed, if
+            None.
 
     Raises:
         InputError: a value is out of its range.
@@ -67,6 +71,7 @@ class Training:
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     device: str = "auto"
     threads: int | None = None
+    loggers: tuple[LoggerName, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("val_every", 1)):
