@@ -13,13 +13,16 @@ from omnitraining.config.run_config import dump, instantiate, load_run
 from omnitraining.evaluation import ENSEMBLE, CellKey, Inference
 from omnitraining.metatraining import (
     ANIL,
+    CAN,
     GNN,
     MAML,
     MatchingNet,
     MetaOptNet,
     MetaTraining,
+    MultiTask,
     ProtoNet,
     RelationNet,
+    TapNet,
 )
 from omnitraining.model import Method, Model, OmniLoss, build_model
 from omnitraining.pretraining import RFS, Baseline, BaselinePP, NegMargin, PreTraining
@@ -40,6 +43,9 @@ META = [
     ANIL(),
     MetaOptNet("svm"),
     MetaOptNet("ridge"),
+    TapNet(),
+    MultiTask(),
+    CAN(channels=4),
 ]
 
 

@@ -22,13 +22,16 @@ from omnitraining.learner import FewShotClassifier as FewShotClassifier
 from omnitraining.learner import FewShotRegressor as FewShotRegressor
 from omnitraining.learner import load as load
 from omnitraining.metatraining import ANIL as ANIL
+from omnitraining.metatraining import CAN as CAN
 from omnitraining.metatraining import GNN as GNN
 from omnitraining.metatraining import MAML as MAML
 from omnitraining.metatraining import MatchingNet as MatchingNet
 from omnitraining.metatraining import MetaOptNet as MetaOptNet
 from omnitraining.metatraining import MetaTraining as MetaTraining
+from omnitraining.metatraining import MultiTask as MultiTask
 from omnitraining.metatraining import ProtoNet as ProtoNet
 from omnitraining.metatraining import RelationNet as RelationNet
+from omnitraining.metatraining import TapNet as TapNet
 from omnitraining.model import Model as Model
 from omnitraining.model import OmniLoss as OmniLoss
 from omnitraining.model import OmniNetOptions as OmniNetOptions

@@ -2,20 +2,26 @@
 
 from omnitraining.metatraining.anil import ANIL
 from omnitraining.metatraining.base import MetaTraining
+from omnitraining.metatraining.can import CAN
 from omnitraining.metatraining.gnn import GNN
 from omnitraining.metatraining.maml import MAML
 from omnitraining.metatraining.matchingnet import MatchingNet
 from omnitraining.metatraining.metaoptnet import MetaOptNet
+from omnitraining.metatraining.multi_task import MultiTask
 from omnitraining.metatraining.protonet import ProtoNet
 from omnitraining.metatraining.relationnet import RelationNet
+from omnitraining.metatraining.tapnet import TapNet
 
 __all__ = [
     "ANIL",
+    "CAN",
     "GNN",
     "MAML",
     "MatchingNet",
     "MetaOptNet",
     "MetaTraining",
+    "MultiTask",
     "ProtoNet",
     "RelationNet",
+    "TapNet",
 ]

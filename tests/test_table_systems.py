@@ -1,0 +1,215 @@
+"""Systems of the paper's Table 2 against slow references: outputs and gradients."""
+
+import copy
+from collections.abc import Iterable
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnitraining.backbones import MLP
+from omnitraining.batches import Episode, MiniBatch
+from omnitraining.errors import InputError
+from omnitraining.metatraining import CAN, MultiTask, TapNet
+from omnitraining.metatraining.base import MetaTraining
+from omnitraining.network import Network
+from tests.reference import can, tapnet
+from tests.reference.toy import INPUTS, Toy
+
+pytestmark = pytest.mark.usefixtures("float64")
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+NOTHING = MiniBatch(torch.empty(0), torch.empty(0))
+CLASSES = Toy(regression=False).pre_outputs
+
+
+def task(tasks: int = 1) -> Episode:
+    """Three classes, three shots, four queries each; classes are not in order."""
+    return Toy(regression=False).episode(0, torch.Generator().manual_seed(0), tasks)
+
+
+def network_for(algorithm: MetaTraining, features: int = 8, ways: int = 3) -> Network:
+    backbone = MLP(INPUTS, (features,))
+    return Network(backbone, algorithm.head_for(backbone, features, ways, CLASSES))
+
+
+def assert_same(
+    found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], network: nn.Module
+) -> None:
+    """Outputs, losses, and the gradients of the losses."""
+    torch.testing.assert_close(found, expected, **CLOSE)
+    weights = [*network.parameters()]
+    ours, theirs = (
+        torch.autograd.grad(loss, weights, materialize_grads=True) for _, loss in (found, expected)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+def parts(network: Network, episode: Episode) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    """Support features, labels and query features of every task."""
+    for t in range(len(episode.support_x)):
+        support, query = (
+            network.backbone(episode.support_x[t]),
+            network.backbone(episode.query_x[t]),
+        )
+        yield support, episode.support_y[t], query
+
+
+# --- TapNet ---
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_tapnet_projects_onto_the_null_space_of_a_singular_value_decomposition(
+    scale: float,
+) -> None:
+    algorithm, episode = TapNet(scale), task(3)
+    network = network_for(algorithm)
+    vectors = network.head.vectors
+    rows = [tapnet.logits(vectors, *part, scale) for part in parts(network, episode)]
+    outputs = torch.stack(rows)
+    found = algorithm.outputs_and_loss(network, episode, NOTHING)
+    assert_same(found, (outputs, F.cross_entropy(outputs.mT, episode.query_y)), network)
+
+
+def test_a_new_task_of_tapnet_is_given_the_nearest_references() -> None:
+    algorithm, episode = TapNet(), task(3)
+    network = network_for(algorithm, ways=5)
+    found = algorithm.predict(network, episode)
+    for t, (support, labels, query) in enumerate(parts(network, episode)):
+        prototypes = torch.stack([support[labels == n].mean(0) for n in range(3)])
+        chosen = tapnet.matched(network.head.vectors, prototypes)
+        expected = tapnet.logits(network.head.vectors[chosen], support, labels, query, 1.0)
+        torch.testing.assert_close(found[t], expected, **CLOSE)
+
+
+def test_references_are_matched_by_distance_each_to_one_class() -> None:
+    head = TapNet().head(4, 3)
+    head.vectors.data = torch.tensor([[0.0, 0, 0, 0], [1, 0, 0, 0], [5, 0, 0, 0]])
+    # Both are nearest to reference 0, the second one by less.
+    prototypes = torch.tensor([[[0.3, 0, 0, 0], [0.1, 0, 0, 0]]])
+    assert head.match(prototypes).tolist() == [[1, 0]]
+
+
+def test_tapnet_refuses_more_ways_than_references_and_too_few_features() -> None:
+    head = TapNet().head(8, 3)
+    labels = torch.arange(4)[None]
+    with pytest.raises(InputError, match="made for up to 3 ways, and the task has 4"):
+        TapNet().fit(head, torch.randn(1, 4, 8), labels, 4)
+    with pytest.raises(InputError, match=r"as there are features, 3, more than ways, 3"):
+        TapNet().head(3, 3)
+
+
+# --- Multi-Task ---
+
+
+def test_multi_task_trains_one_vector_per_class_on_whole_tasks() -> None:
+    """As the authors' code: labels of training are renamed, and both sets are the data."""
+    algorithm, episode = MultiTask(), task(3)
+    network = network_for(algorithm)
+    weight, losses, rows = network.head.weight, [], []
+    for t, (support, labels, query) in enumerate(parts(network, episode)):
+        names = episode.classes[t].tolist()
+        samples = [*zip(support, labels.tolist(), strict=True)]
+        queries = [*zip(query, episode.query_y[t].tolist(), strict=True)]
+        for x, label in samples + queries:
+            logits = torch.stack([x @ weight[name] for name in names])
+            losses.append(torch.logsumexp(logits, 0) - logits[label])
+        rows.append(torch.stack([torch.stack([x @ weight[n] for n in names]) for x, _ in queries]))
+    found = algorithm.outputs_and_loss(network, episode, NOTHING)
+    assert_same(found, (torch.stack(rows), sum(losses) / len(losses)), network)
+
+
+def test_weights_of_multi_task_start_as_those_of_one_task_in_size() -> None:
+    torch.manual_seed(0)
+    head = MultiTask().head_for(nn.Identity(), 100, 5, 80)
+    assert head.weight.shape == (80, 100) and head.bias is None
+    assert head.weight.abs().max().item() == pytest.approx(0.1 * 4, rel=0.01)
+
+
+def test_a_new_task_of_multi_task_is_fitted_by_scikit_learn_s_regression() -> None:
+    episode = task()
+    network = network_for(MultiTask())
+    found = MultiTask().predict(network, episode)[0]
+    ((support, labels, query),) = parts(network, episode)
+    peer = LogisticRegression(C=3.0, fit_intercept=False, tol=1e-12, max_iter=10_000)
+    peer.fit(F.normalize(support, dim=-1).detach().numpy(), labels.numpy())
+    expected = peer.decision_function(F.normalize(query, dim=-1).detach().numpy())
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
+
+
+def test_multi_task_must_know_the_classes_of_training() -> None:
+    episode = task()
+    unknown = Episode(
+        episode.support_x, episode.support_y, episode.query_x, episode.query_y, episode.ways
+    )
+    with pytest.raises(InputError, match=r"Episode\.classes"):
+        MultiTask().outputs_and_loss(network_for(MultiTask()), unknown, NOTHING)
+
+
+# --- CAN ---
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_can_equals_the_network_that_computes_every_correlation(training: bool) -> None:
+    algorithm, episode = CAN(channels=3, scale=5.0, temperature=0.3, weight=0.7), task()
+    network = network_for(algorithm, 3 * 12)
+    algorithm.outputs_and_loss(network.train(), episode, NOTHING)  # running statistics
+    network.train(training)
+    slow = copy.deepcopy(network.head)
+    support, labels, query = (
+        network.backbone(episode.support_x[0]), episode.support_y[0],
+        network.backbone(episode.query_x[0]),
+    )  # fmt: skip
+    means = torch.stack([support[labels == n].mean(0) for n in range(3)]).view(3, 3, 12)
+    maps = can.attended(slow, means, query.view(-1, 3, 12))
+    outputs = can.logits(maps, 3, 5.0)[None]
+    near, among_all = can.losses(
+        maps, episode.query_y[0].tolist(), episode.classes[0].tolist(), 5.0,
+        network.head.classifier, 3,
+    )  # fmt: skip
+    loss = 0.7 * torch.stack(near).mean() + torch.stack(among_all).mean()
+    found = algorithm.outputs_and_loss(network, episode, NOTHING)
+    torch.testing.assert_close(found, (outputs, loss), **CLOSE)
+    for name, buffer in slow.named_buffers():
+        torch.testing.assert_close(network.head.get_buffer(name), buffer, **CLOSE)
+    slopes = torch.autograd.grad(found[1], [*network.head.parameters()])
+    own = [*slow.fusion.parameters(), *network.head.classifier.parameters()]
+    for one, other in zip(slopes, torch.autograd.grad(loss, own), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+    if not training:
+        torch.testing.assert_close(algorithm.predict(network, episode), outputs, **CLOSE)
+
+
+def test_can_s_attention_adds_up_to_one_more_than_positions() -> None:
+    head = CAN(channels=3).head(36, 5).eval()
+    attended = head(torch.rand(2, 5, 3, 12), torch.rand(2, 4, 3, 12))
+    assert attended.classes.shape == (2, 4, 5, 3) and attended.queries.shape == (2, 4, 5, 12)
+    torch.testing.assert_close(attended.queries.sum(-1), torch.full((2, 4, 5), 13.0))
+
+
+@pytest.mark.parametrize("size", [1, 40])
+def test_tasks_of_can_in_parts_are_judged_as_tasks_at_once(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm, episode = CAN(channels=2), task(3)
+    network = network_for(algorithm, 16).eval()
+    at_once = algorithm.predict(network, episode)
+    monkeypatch.setattr("omnitraining.metatraining.can.PAIRS_AT_ONCE", size)
+    torch.testing.assert_close(algorithm.predict(network, episode), at_once, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, r"channels is 0: it must be 1 or more"),
+        ({"reduction": 0}, r"reduction is 0: it must be 1 or more"),
+        ({"temperature": 0.0}, r"temperature is 0.0: it must be greater than 0"),
+        ({"channels": 7}, r"channels is 7, but the backbone gives 36 features: CAN needs"),
+        ({"channels": 36}, r"channels is 36, but the backbone gives 36 features: CAN needs"),
+    ],
+)
+def test_can_refuses_what_it_cannot_compare(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=rf"metatraining\.{message}"):
+        CAN(**options).head(36, 5)
