@@ -17,6 +17,7 @@ from omnitraining.metatraining import (
     ANIL,
     GNN,
     MAML,
+    TADAM,
     MatchingNet,
     MetaOptNet,
     MetaTraining,
@@ -100,10 +101,15 @@ def toy(algorithm: Algorithm) -> tuple[Toy, Network]:
     features = 16 * channels if channels else 8
     pre = isinstance(algorithm, PreTraining)
     outputs = problem.pre_outputs if pre else problem.meta_outputs
-    backbone = MLP(INPUTS, (16, features))
+    backbone: nn.Module = MLP(INPUTS, (16, features))
+    if isinstance(algorithm, TADAM):  # it needs norms
+        layers = nn.Linear(INPUTS, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, features)
+        backbone = nn.Sequential(*layers)
     if isinstance(algorithm, PreTraining):
         return problem, Network(backbone, algorithm.head(features, outputs))
     head = algorithm.head_for(backbone, features, outputs, problem.pre_outputs)
+    if isinstance(algorithm, TADAM):  # at its start tasks do not differ
+        head.multipliers.data.fill_(0.1)
     return problem, Network(backbone, head)
 
 

@@ -16,6 +16,7 @@ from omnitraining.metatraining import (
     CAN,
     GNN,
     MAML,
+    TADAM,
     MatchingNet,
     MetaOptNet,
     MetaTraining,
@@ -46,6 +47,7 @@ META = [
     TapNet(),
     MultiTask(),
     CAN(channels=4),
+    TADAM(),
 ]
 
 
@@ -92,7 +94,11 @@ def model_of(
     method: Method = "omni-training",
     loss: OmniLoss = OmniLoss(distill_weight=3.0),  # noqa: B008
 ) -> Model:
-    return build_model(method, backbone, problem, pre, meta, loss).train()
+    model = build_model(method, backbone, problem, pre, meta, loss).train()
+    for name, parameter in model.named_parameters():
+        if name.endswith("multipliers"):  # of TADAM, whose tasks do not differ at its start
+            parameter.data.fill_(0.1)
+    return model
 
 
 def assert_gradients(model: Model, loss: Tensor) -> None:

@@ -9,13 +9,19 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnitraining.backbones import MLP
+from omnitraining.adaptation.modulation import (
+    Modulation,
+    modulated,
+    modulated_copy,
+    modulated_norms,
+)
+from omnitraining.backbones import MLP, ResNet10
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
-from omnitraining.metatraining import CAN, MultiTask, TapNet
+from omnitraining.metatraining import CAN, TADAM, MultiTask, ProtoNet, TapNet
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
-from tests.reference import can, tapnet
+from tests.reference import can, tadam, tapnet
 from tests.reference.toy import INPUTS, Toy
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -213,3 +219,109 @@ def test_tasks_of_can_in_parts_are_judged_as_tasks_at_once(
 def test_can_refuses_what_it_cannot_compare(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=rf"metatraining\.{message}"):
         CAN(**options).head(36, 5)
+
+
+# --- TADAM ---
+
+
+def with_norms(algorithm: TADAM) -> Network:
+    """Two norms that are modulated and one in a shortcut, which is not."""
+    backbone = tadam.Backbone(INPUTS)
+    network = Network(backbone, algorithm.head_for(backbone, 8, 3, CLASSES))
+    nn.init.normal_(network.head.multipliers)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
+    return network
+
+
+def minibatch() -> MiniBatch:
+    return Toy(regression=False).minibatch(0, torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("metric", ["distance", "cosine"])
+def test_tadam_equals_a_network_with_its_modulations_written_out(
+    metric: str, training: bool
+) -> None:
+    algorithm = TADAM(metric, scale=1.7, multiplier_decay=0.3)
+    network, episode, batch = with_norms(algorithm), task(), minibatch()
+    algorithm.outputs_and_loss(network.train(), episode, batch)  # running statistics
+    network.train(training)
+    network.head.at_step(30, 100)
+    slow = copy.deepcopy(network)
+    outputs = tadam.logits(
+        slow, episode.support_x[0], episode.support_y[0], episode.query_x[0], 3, metric
+    )
+    losses = (
+        F.cross_entropy(outputs, episode.query_y[0]),
+        F.cross_entropy(slow.head.classifier(tadam.embed(slow.backbone, batch.x, None)), batch.y),
+    )
+    weight = 0.9 * 0.9**6  # at 30 % of training, six twentieths
+    penalty = 0.15 * sum(m**2 for m in slow.head.multipliers.flatten())
+    loss = (1 - weight) * losses[0] + weight * losses[1] + penalty
+    found = algorithm.outputs_and_loss(network, episode, batch)
+    torch.testing.assert_close(found, (outputs[None], loss), **CLOSE)
+    for name, buffer in slow.named_buffers():
+        torch.testing.assert_close(network.get_buffer(name), buffer, **CLOSE)
+    ours, theirs = (
+        torch.autograd.grad(value, [*net.parameters()], materialize_grads=True)
+        for value, net in ((found[1], network), (loss, slow))
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+def test_tadam_starts_as_protonet() -> None:
+    """Post-multipliers are zero at first."""
+    backbone, episode = tadam.Backbone(INPUTS).eval(), task(2)
+    network = Network(backbone, TADAM("cosine", scale=3.0).head_for(backbone, 8, 3, CLASSES))
+    expected = ProtoNet("cosine", 3.0).predict(Network(backbone, nn.Identity()), episode)
+    torch.testing.assert_close(TADAM("cosine").predict(network, episode), expected, **CLOSE)
+
+
+def test_a_network_that_tadam_has_adapted_predicts_what_tadam_predicts() -> None:
+    algorithm, episode = TADAM(scale=2.0), task()
+    network = with_norms(algorithm)
+    algorithm.outputs_and_loss(network.train(), episode, minibatch())
+    network.eval()
+    adapted = algorithm.adapt(network, episode.support_x[0], episode.support_y[0])
+    before = copy.deepcopy(network.state_dict())
+    torch.testing.assert_close(
+        adapted(episode.query_x[0]), algorithm.predict(network, episode), **CLOSE
+    )
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not network.backbone._modules["norm1"]._forward_hooks
+
+
+def test_a_norm_without_weights_is_modulated_in_a_copy_too() -> None:
+    norm = nn.BatchNorm1d(3, affine=False).eval()
+    given = {"": Modulation(torch.rand(1, 3), torch.rand(1, 3))}
+    x = torch.rand(4, 3)
+    copied = modulated_copy(norm, given)
+    torch.testing.assert_close(copied(x), modulated(norm, x, given), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"auxiliary": 1.0}, "auxiliary is 1.0: it must be at least 0 and less than 1"),
+        ({"multiplier_decay": -1.0}, "multiplier_decay is -1.0: it must be 0 or more"),
+    ],
+)
+def test_tadam_refuses_numbers_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=rf"metatraining\.{message}"):
+        TADAM(**options)
+
+
+def test_tadam_needs_a_backbone_and_norms_in_it() -> None:
+    with pytest.raises(InputError, match=r"backbone MLP has none"):
+        TADAM().head_for(MLP(INPUTS, (8,)), 8, 3, CLASSES)
+    with pytest.raises(InputError, match=r"call head_for"):
+        TADAM().head(8, 3)
+    assert [*modulated_norms(ResNet10(channels=1))] == [
+        name
+        for name, module in ResNet10(channels=1).named_modules()
+        if isinstance(module, nn.BatchNorm2d) and "downsample" not in name
+    ]

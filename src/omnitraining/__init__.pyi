@@ -25,6 +25,7 @@ from omnitraining.metatraining import ANIL as ANIL
 from omnitraining.metatraining import CAN as CAN
 from omnitraining.metatraining import GNN as GNN
 from omnitraining.metatraining import MAML as MAML
+from omnitraining.metatraining import TADAM as TADAM
 from omnitraining.metatraining import MatchingNet as MatchingNet
 from omnitraining.metatraining import MetaOptNet as MetaOptNet
 from omnitraining.metatraining import MetaTraining as MetaTraining

@@ -10,6 +10,7 @@ from omnitraining.metatraining.metaoptnet import MetaOptNet
 from omnitraining.metatraining.multi_task import MultiTask
 from omnitraining.metatraining.protonet import ProtoNet
 from omnitraining.metatraining.relationnet import RelationNet
+from omnitraining.metatraining.tadam import TADAM
 from omnitraining.metatraining.tapnet import TapNet
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "CAN",
     "GNN",
     "MAML",
+    "TADAM",
     "MatchingNet",
     "MetaOptNet",
     "MetaTraining",
