@@ -60,6 +60,19 @@ class MiniBatch:
         """Part ``index`` of ``count`` equal parts, [B / count, ...]."""
         return MiniBatch(self.x.chunk(count)[index], self.y.chunk(count)[index])
 
+    def with_episode(self, episode: "Episode") -> "MiniBatch":
+        """This batch and then the samples of an episode, labeled by their classes of training.
+
+        Args:
+            episode: T tasks, with `Episode.classes`.
+
+        Raises:
+            InputError: the episode has no classes of training.
+        """
+        labels = torch.cat([episode.support_y, episode.query_y], 1)
+        x = channels_last(torch.cat([self.x, episode.inputs()]))
+        return MiniBatch(x, torch.cat([self.y, episode.training_classes(labels).flatten()]))
+
 
 @dataclass(frozen=True)
 class Episode:

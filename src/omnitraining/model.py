@@ -89,6 +89,9 @@ class OmniLoss:
         branch_at: step at which L_pre and L_meta enter. Until then the joint-flow alone is trained,
             at the cost of Joint-Training, and the outer flows are copies of it. The paper trains
             all flows from step 0.
+        pre_on_episodes: the pre-training losses are of the episode's samples too, with their
+            classes of training, and one pass of a flow serves both losses: more labels for the same
+            compute, in Joint-Training too. The paper keeps the two apart.
 
     Raises:
         InputError: a number is out of range, or ``branch_at`` has no joint-flow to train.
@@ -110,6 +113,7 @@ class OmniLoss:
     r_pre: bool = True
     r_meta: bool = True
     branch_at: int = 0
+    pre_on_episodes: bool = False
 
     def __post_init__(self) -> None:
         if self.distill_weight < 0:
@@ -258,6 +262,7 @@ class Model(nn.Module):
         """
         terms: dict[str, Tensor] = {}
         options, weight = self.loss, self.loss.weight_at(step)
+        labeled = batch.with_episode(episode) if options.pre_on_episodes else batch
         outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, flows)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
@@ -265,10 +270,10 @@ class Model(nn.Module):
             distilled = [flow for flow in flows if on.get(flow)]
             with torch.no_grad():
                 targets = teacher.outputs(batch, episode, flows=distilled)
-        taught = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
+        taught = self.teacher_run.logits(labeled.x) if self.teacher_run is not None else None
         j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
         if "pre" in outputs:
-            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, taught)  # eq. 8
+            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], labeled, taught)  # eq. 8
             if "pre" in targets:
                 terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
                 j_pre = losses.regularized_loss(j_pre, terms["r_pre"], weight)  # eq. 11
@@ -278,8 +283,8 @@ class Model(nn.Module):
                 terms["r_meta"] = options.distillation(outputs["meta"], targets["meta"])  # eq. 13
                 j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
-            batch, _ = joint or (batch, episode)
-            terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], batch, taught)
+            own = labeled if joint is None else joint[0]
+            terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], own, taught)
             terms["l_joint_meta"] = meta_losses["joint_meta"]
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
@@ -302,7 +307,8 @@ class Model(nn.Module):
 
         Returns:
             Outputs [B, O] of the mini-batch, by "pre" and "joint_pre", and [T, Q, O] of the
-            queries, by "meta" and "joint_meta".
+            queries, by "meta" and "joint_meta". With ``loss.pre_on_episodes`` the first go on with
+            the samples of the episode.
         """
         return self._outputs_and_losses(batch, episode, joint, flows)[0]
 
@@ -318,21 +324,29 @@ class Model(nn.Module):
         trained = [flow for flow in self.trained_flows if flow in flows]
         outputs: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
-        batch, episode = self._through_trunk(batch, episode)
+        together = self.loss.pre_on_episodes
+        if together:
+            batch, episode = _through(self.trunk, batch.with_episode(episode), episode)
+        else:
+            batch, episode = self._through_trunk(batch, episode)
 
-        def learn(name: str) -> None:
+        def learn(name: str, network: Network) -> None:
             outputs[name], losses[name] = self.metatraining.outputs_and_loss(
-                networks[name], episode, batch
+                network, episode, batch
             )
 
         if "pre" in trained:
             outputs["pre"] = networks["pre"](batch.x)
         if "meta" in trained:
-            learn("meta")
+            learn("meta", networks["meta"])
         if "joint" in trained:
             batch, episode = joint or (batch, episode)
-            outputs["joint_pre"] = networks["joint_pre"](batch.x)
-            learn("joint_meta")
+            pre, meta = networks["joint_pre"], networks["joint_meta"]
+            if together:
+                batch, episode = _through(pre.backbone, batch, episode)
+                pre, meta = (Network(nn.Identity(), network.head) for network in (pre, meta))
+            outputs["joint_pre"] = pre(batch.x)
+            learn("joint_meta", meta)
         return outputs, losses
 
     def flows_at(self, step: int) -> tuple[str, ...]:
@@ -399,6 +413,13 @@ class Model(nn.Module):
         """Flows that exist and whose loss is on: the only ones to predict with (Table 6)."""
         on = {"pre": self.loss.l_pre, "joint": self.loss.l_joint, "meta": self.loss.l_meta}
         return tuple(flow for flow in FLOWS if flow in self.feature_sizes and on[flow])
+
+
+def _through(module: nn.Module, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
+    """Outputs of a module in place of inputs; the batch ends with the samples of the episode."""
+    x = module(batch.x)
+    own = len(x) - episode.support_y.numel() - episode.query_y.numel()
+    return replace(batch, x=x), episode.with_inputs(x[own:])
 
 
 class TeacherRun:
@@ -508,6 +529,11 @@ def _built(
 ) -> Model:
     if teacher_run is not None and "pre" not in teacher_run.networks:
         raise InputError("the run of teacher_run has no pre-flow, which is what teaches")
+    if loss.pre_on_episodes and not metatraining.needs_only_features:
+        raise InputError(
+            f"loss.pre_on_episodes is true, but {type(metatraining).__name__} adapts the backbone "
+            "to each episode, so that one pass cannot serve both losses: choose another algorithm"
+        )
     if teacher_run is not None and method == "meta-training":
         raise InputError("meta-training has no pre-training that a teacher_run could teach")
     flows: dict[str, nn.Module]

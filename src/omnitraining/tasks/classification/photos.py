@@ -109,6 +109,7 @@ class Photos(Classification):
         rotations: bool = False,
     ) -> None:
         """List the images, and decode them or map them from the cache."""
+        data = Path(data)  # which Python code may give as text
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
         if min(held_out) < 0 or sum(held_out) >= 1:
