@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from omnitraining.backbones import MLP
+from omnitraining.backbones import MLP, Conv4
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
-from omnitraining.model import Model, OmniLoss, build_model
+from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.omninet import FLOWS
 from omnitraining.pretraining import Baseline, L2Regression
 from omnitraining.runs.compute import multiply_adds
@@ -75,9 +75,6 @@ def test_joint_training_passes_no_sample_twice() -> None:
 
 def test_it_trains_with_a_trunk_and_a_teacher() -> None:
     torch.manual_seed(0)
-    from omnitraining.backbones import Conv4
-    from omnitraining.model import OmniNetOptions
-
     images = problem()
     model = build_model(
         "omni-training",
@@ -110,11 +107,11 @@ def test_what_cannot_serve_both_losses_is_refused() -> None:
 
 
 def test_a_norm_sees_batch_and_episode_together() -> None:
-    class Seen(nn.Identity):
-        sizes: list[int] = []
+    sizes: list[int] = []
 
+    class Seen(nn.Identity):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.sizes.append(len(x))
+            sizes.append(len(x))
             return x
 
     images = problem()
@@ -124,6 +121,6 @@ def test_a_norm_sees_batch_and_episode_together() -> None:
         images,
         loss=OmniLoss(pre_on_episodes=True),
     )
-    Seen.sizes.clear()
+    sizes.clear()
     model(*data())
-    assert Seen.sizes == [7 + 5 * (2 + 3)]
+    assert sizes == [7 + 5 * (2 + 3)]
