@@ -1,16 +1,18 @@
 """Decoding of image files, Pillow images and arrays.
 
-Images become squares, without regard to their aspect, as in the evaluation of CloserLook (Chen et
-al., 2019); training crops are cut from the same squares. Unlike in CloserLook, the orientation that
-a camera wrote into a file is applied.
+In training, images become squares, without regard to their aspect, as in the evaluation of
+CloserLook (Chen et al., 2019); training crops are cut from the same squares. Unlike in CloserLook,
+the orientation that a camera wrote into a file is applied. A frozen backbone gets the squares that
+its library makes (`Resize`).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache as remember
 from pathlib import Path
 from threading import Condition
-from typing import IO
+from typing import IO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,69 @@ FORMATS = (
 )
 """Formats that are opened, if Pillow supports them: pixels only, nothing that is run."""
 
+LONGEST = 32
+"""Of an image that is longer, as a multiple of its width, only the center is resized."""
+
+Aspect = Literal["stretch", "crop"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
+
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How an image becomes a square of pixels.
+
+    Args:
+        aspect: ``"stretch"``: to the side, without regard to the aspect; ``"crop"``: the shorter
+            side to the side, and the center of the longer one.
+        interpolation: of Pillow, with antialiasing.
+        center: side of the central square that is cut out afterwards; it decides the rounding of
+            a crop, so that both together are the center of the image.
+
+    Example:
+        >>> from PIL import Image
+        >>> Resize("crop", "bicubic")(Image.new("RGB", (30, 20)), side=8).size
+        (8, 8)
+    """
+
+    aspect: Aspect = "stretch"
+    interpolation: Interpolation = "bilinear"
+    center: int | None = None
+
+    def __call__(self, image: Image.Image, side: int) -> Image.Image:
+        """An image of Pillow, resized to a square.
+
+        Args:
+            image: in gray or color.
+            side: of the square in pixels.
+        """
+        method = Image.Resampling[self.interpolation.upper()]
+        if self.aspect == "stretch":
+            return image.resize((side, side), method)
+        image = _less_long(image)
+        width, height = image.size
+        short = min(width, height)
+        # The longer side is rounded down, as in torchvision.
+        width, height = (side * width // short, side * height // short)
+        image = image.resize((width, height), method)
+        center = side if self.center is None else self.center
+        inner = round((side - center) / 2)
+        left, top = (round((length - center) / 2) - inner for length in (width, height))
+        return image.crop((left, top, left + side, top + side))
+
+
+STRETCHED = Resize()
+
+
+def _less_long(image: Image.Image) -> Image.Image:
+    """The center of an image that is very long, which would need too much memory when enlarged."""
+    width, height = image.size
+    most = LONGEST * min(width, height)
+    left, top = ((length - min(length, most)) // 2 for length in (width, height))
+    box = left, top, left + min(width, most), top + min(height, most)
+    return image if box == (0, 0, width, height) else image.crop(box)
 
 
 class _Budget:
@@ -65,15 +129,16 @@ _pixels = _Budget(MAX_PIXELS)
 """All threads together need no more memory than the largest image."""
 
 
-def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
-    """One image as RGB of 8 bits, [3, side, side], resized bilinearly with antialiasing.
+def decode(item: Item | Image.Image, side: int, resize: Resize = STRETCHED) -> NDArray[np.uint8]:
+    """One image as RGB of 8 bits, [3, side, side], resized with antialiasing.
 
     The first frame of an animation is taken; 16 bits are scaled to 8; transparent pixels become
     white; color profiles are not applied.
 
     Args:
         item: an image file in one of ``FORMATS``, an array, or an image of Pillow.
-        side: side of the square in pixels; the aspect is not kept.
+        side: side of the square in pixels.
+        resize: how it becomes square: bilinearly and without regard to its aspect by default.
 
     Raises:
         InputError: the file is missing, empty, damaged, no image, or larger than ``MAX_PIXELS``;
@@ -88,7 +153,7 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
     if isinstance(item, Image.Image):
         try:
             with _pixels.taken(item.width * item.height):
-                return _square(item, side)
+                return _square(item, side, resize)
         except Exception as error:  # as for files
             raise InputError(undecodable(error)) from error
     if not isinstance(item, Path):
@@ -97,7 +162,7 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
             shape = list(item.shape)
             raise InputError(f"an array of {item.dtype} {shape}: give uint8 [H, W, 3] or [H, W]")
         with _pixels.taken(item.shape[0] * item.shape[1]):
-            return _square(Image.fromarray(item), side)
+            return _square(Image.fromarray(item), side, resize)
     if item.is_fifo():  # reading it might never end
         raise InputError(f"{item} is a pipe: it must be an image file")
     try:
@@ -109,7 +174,7 @@ def decode(item: Item | Image.Image, side: int) -> NDArray[np.uint8]:
             # twice the side, so that the resizing below still does the antialiasing.
             image.draft(None, (2 * side, 2 * side))
             with _pixels.taken(image.width * image.height):
-                return _square(image, side)
+                return _square(image, side, resize)
     except Exception as error:  # damaged files raise about any type of error in Pillow
         raise InputError(f"{item} {_complaint(item, error)}") from error
 
@@ -152,7 +217,7 @@ def undecodable(error: Exception) -> str:
     return f"cannot be decoded: {error}" if str(error) else f"cannot be decoded ({error!r})"
 
 
-def _square(image: Image.Image, side: int) -> NDArray[np.uint8]:
+def _square(image: Image.Image, side: int, resize: Resize) -> NDArray[np.uint8]:
     """Pixels [3, side, side] of an image."""
-    image = eight_bit(image).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+    image = resize(eight_bit(image).convert("RGB"), side)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omnitraining.analysis.attention import heat, predictor_maps
-from omnitraining.datasets.decoding import decode, open_image
+from omnitraining.datasets.decoding import open_image
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner import FewShotClassifier, TrainedModel, export
+from omnitraining.learner.inputs import ImageInputs
 
 CLASSES = 20
 IMAGES = 20  # of one class
@@ -115,7 +116,7 @@ class Session:
                     f"Reading the pictures took more than {SECONDS} seconds: give fewer or smaller "
                     "ones."
                 )
-            pixels = self.inputs.colored(torch.from_numpy(_read(file, self.side)))
+            pixels = self.inputs.colored(torch.from_numpy(_read(file, self.inputs)))
             pictures.append(pixels.expand(3, -1, -1).numpy())
         return pictures
 
@@ -175,7 +176,7 @@ class Session:
         start = time.perf_counter()
         learner = self.learner()
         fitted = time.perf_counter()
-        prediction = _predict(self.trained, learner, picture)
+        prediction = _predict(learner, picture)
         return Prediction(*prediction, fitted - start, time.perf_counter() - fitted)
 
     def learner(self) -> FewShotClassifier:
@@ -219,9 +220,9 @@ class Session:
         self._new = [(name, picture) for name, many in self.pictures.items() for picture in many]
 
 
-def _read(file: Path | Image.Image, side: int) -> Picture:
+def _read(file: Path | Image.Image, inputs: ImageInputs) -> Picture:
     if isinstance(file, Image.Image):
-        return decode(file, side)
+        return inputs.decoded(file)
     name = file.name
     if not file.is_file():
         raise InputError(f"{name} is not there any more: choose it again.")
@@ -231,13 +232,13 @@ def _read(file: Path | Image.Image, side: int) -> Picture:
         with file.open("rb") as stream, open_image(stream) as image:
             pixels = image.width * image.height
     except Exception:
-        pixels = 0  # decode raises the error
+        pixels = 0  # decoding raises the error
     if pixels > MEGAPIXELS * 1e6:
         raise InputError(
             f"{name} has {pixels / 1e6:.0f} million pixels: {MEGAPIXELS} million at most."
         )
     try:
-        return decode(file, side)
+        return inputs.decoded(file)
     except InputError as error:
         raise InputError(f"{str(error).replace(str(file), name)}.") from error
 
@@ -248,7 +249,7 @@ def _image(picture: Picture) -> Image.Image:
 
 @torch.no_grad()
 def _predict(
-    trained: TrainedModel, learner: FewShotClassifier, picture: Picture
+    learner: FewShotClassifier, picture: Picture
 ) -> tuple[NDArray[np.uint8], list[FlowPrediction], bool | None]:
     """The input of the network, the predictions, and whether the picture is unlike all classes."""
     predictor, names = learner.predictor_, [str(name) for name in learner.classes_]
@@ -265,7 +266,7 @@ def _predict(
         shown = heat(maps[flow], pixels)[0].cpu().numpy() if flow in maps else None
         by_class = dict(zip(names, probabilities[0].tolist(), strict=True))
         flows.append(FlowPrediction(flow, by_class, shown))
-    calibration, unknown = trained.calibration, None
+    calibration, unknown = learner.calibration_, None
     if ENSEMBLE in calibration.similarity:
         shots = sum(learner.counts_.values()) / len(names)
         unknown = similarity.item() < calibration.threshold(ENSEMBLE, shots, ACCEPT_RATE)

@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from omnitraining.datasets.dataset import SPLIT_ALIASES
-from omnitraining.datasets.decoding import decode, undecodable
+from omnitraining.datasets.decoding import Aspect, Interpolation, Resize, decode, undecodable
 from omnitraining.datasets.files import (
     class_paths,
     contents,
@@ -26,6 +26,7 @@ from omnitraining.datasets.files import (
 )
 from omnitraining.datasets.folders import named_as_splits
 from omnitraining.datasets.images import luma
+from omnitraining.datasets.listing import Item
 from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
@@ -43,10 +44,12 @@ class ImageInputs:
 
     Args:
         channels: 1 (gray) or 3 (red, green, blue).
-        stored: side in pixels that images are resized to; the aspect is not kept.
+        stored: side in pixels that images are resized to.
         size: side in pixels of the center crop, the network's input.
         mean: mean pixel value of each channel, from 0 to 1.
         std: standard deviation of the pixel values of each channel.
+        aspect: whether images are stretched to squares, or their longer side is cropped.
+        interpolation: of the resizing.
     """
 
     channels: int
@@ -54,6 +57,8 @@ class ImageInputs:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    aspect: Aspect = "stretch"
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def of(cls, problem: Classification) -> "ImageInputs":
@@ -78,7 +83,8 @@ class ImageInputs:
             )
         statistics = augmentation.mean, augmentation.std
         per_channel = (x if len(x) == channels else x.mean(0, True) for x in statistics)
-        return cls(channels, height, size, *(tuple(map(float, x)) for x in per_channel))
+        mean, std = (tuple(map(float, x)) for x in per_channel)
+        return cls(channels, height, size, mean, std)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,8 +92,20 @@ class ImageInputs:
         return self.channels, self.size, self.size
 
     def as_json(self) -> dict[str, Any]:
-        """The values as they are kept in files."""
-        return asdict(self)
+        """The values as they are kept in files; those that earlier versions lack only if set."""
+        usual = {f.name: f.default for f in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+
+    def decoded(self, item: Item | Image.Image) -> NDArray[np.uint8]:
+        """An image file, an array or a Pillow image as RGB before the center crop, [3, S, S].
+
+        Args:
+            item: as in `decode`.
+
+        Raises:
+            InputError: as in `decode`.
+        """
+        return decode(item, self.stored, Resize(self.aspect, self.interpolation, self.size))
 
     def pixels(self, images: Images) -> Tensor:
         """Images as the network takes them before normalization, uint8 [B, C, H, W].
@@ -103,8 +121,8 @@ class ImageInputs:
 
         Whole numbers are pixel values from 0 to 255, those of uint16 from 0 to 65535,
         floating-point numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are
-        resized bilinearly with antialiasing; the aspect is not kept. Color is converted to gray,
-        or gray to color, as the network needs it; transparent pixels become white.
+        resized with antialiasing, as ``aspect`` and ``interpolation`` say. Color is converted to
+        gray, or gray to color, as the network needs it; transparent pixels become white.
 
         Args:
             images: in one of these forms.
@@ -176,10 +194,10 @@ class ImageInputs:
         if isinstance(item, str | Path):
             if "\0" in str(item):
                 raise InputError(f"{name} is no path: {str(item)!r} holds a null character")
-            return self.colored(torch.from_numpy(decode(Path(item), self.stored)))
+            return self.colored(torch.from_numpy(self.decoded(Path(item))))
         if isinstance(item, Image.Image):
             try:
-                return self.colored(torch.from_numpy(decode(item, self.stored)))
+                return self.colored(torch.from_numpy(self.decoded(item)))
             except InputError as error:
                 raise InputError(f"{name} {error}") from error
         if not isinstance(item, Tensor | np.ndarray):
@@ -197,7 +215,7 @@ class ImageInputs:
             raise InputError(f"{name}: shape {list(pixels.shape)} has no pixels")
         rows = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
         image = Image.fromarray(np.ascontiguousarray(rows))
-        return self.colored(torch.from_numpy(decode(image, self.stored)))
+        return self.colored(torch.from_numpy(self.decoded(image)))
 
     def colored(self, pixels: Tensor) -> Tensor:
         """Bytes [..., 3, S, S] in as many channels as the network takes."""
