@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.errors import InputError, described
+from omnitraining.libraries import PooledBackbone
 
 
 @torch.no_grad()
@@ -18,6 +19,8 @@ def feature_size(backbone: nn.Module, example: Tensor) -> int:
         InputError: the output is not a tensor [2, D], and [1, D] for one input, of the type of
             numbers that heads compute with; or the backbone raises an error.
     """
+    if isinstance(backbone, PooledBackbone) and backbone.features is not None:
+        return backbone.features  # its forward passes may take seconds
     kind, shape = type(backbone).__name__, list(example.shape)
     features = _output(backbone, example)
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != len(example):

@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import one_line, say, streams
+
+if TYPE_CHECKING:
+    from omnitraining.learner.frozen import BackboneOptions
 
 BROKEN_PIPE = 141
 """Exit code where the reader of a pipe ends, as in ``| head``: 128 + SIGPIPE."""
@@ -121,6 +124,48 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         help="allow classes from outside omnitraining, as a backbone of your own; loading the "
         "model runs their code",
     )
+
+
+def add_backbone(parser: argparse.ArgumentParser, whole: bool = True) -> None:
+    """Add the options of a backbone by name to a command that loads a model.
+
+    Args:
+        parser: of the command.
+        whole: all of them, or only ``--weights``, which a learner's file may need.
+    """
+    group = parser.add_argument_group("backbones (timm/NAME, torchvision/NAME, transformers/NAME)")
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights of the backbone, in place of those that its library downloads (of "
+        "transformers: the folder of the model)",
+    )
+    if not whole:
+        return
+    group.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="of timm, in place of the model's own"
+    )
+    group.add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="of the backbone (default: float32)"
+    )
+    group.add_argument(
+        "--head",
+        choices=("logistic", "nearest-mean"),
+        help="logistic regression on features of length 1 (default), or the nearest class mean",
+    )
+
+
+def backbone_options(options: argparse.Namespace) -> "BackboneOptions":
+    """The options of `add_backbone`.
+
+    Args:
+        options: as parsed.
+    """
+    from omnitraining.learner.frozen import BackboneOptions
+
+    names = ("weights", "image_size", "precision", "head")
+    given: Any = {name: getattr(options, name, None) for name in names}
+    return BackboneOptions(**given)
 
 
 def add_trust_in_named_runs(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omnitraining.cli import add_trust, command_parser
+from omnitraining.cli import add_backbone, add_trust, backbone_options, command_parser
 from omnitraining.io.terminal import say
 
 
@@ -15,7 +15,10 @@ def main(arguments: list[str]) -> int:
         "Then label other images: omni predict FILE IMAGE ...",
     )
     parser.add_argument(
-        "run", metavar="RUN", help="run folder, saved learner, or shipped model ('glyphs')"
+        "run",
+        metavar="RUN",
+        help="run folder, saved learner, shipped model ('glyphs'), or a pretrained backbone, as "
+        "timm/vit_small_patch14_dinov2.lvd142m",
     )
     parser.add_argument("support", metavar="SUPPORT", type=Path, help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
@@ -34,6 +37,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--reject", type=float, metavar="SHARE", help="former name of --accept-rate"
     )
+    parser.add_argument(
+        "--no-weights",
+        action="store_true",
+        help="write the name and the SHA-256 of a pretrained backbone's weights in place of them",
+    )
+    add_backbone(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)
 
@@ -41,14 +50,17 @@ def main(arguments: list[str]) -> int:
     from omnitraining.learner.sources import find
 
     learner = FewShotClassifier(
-        find(options.run, options.trust),
+        find(options.run, options.trust, backbone_options(options)),
         options.flow,
         accept_rate=options.accept_rate,
         reject=options.reject,
     )
     learner.fit(options.support)
-    learner.save(options.out)
+    learner.save(options.out, weights=not options.no_weights)
     images = sum(learner.counts_.values())
     say(f"{images} images of {len(learner.classes_)} classes: {', '.join(learner.classes_)}")
+    if frozen := find(learner.model).frozen:
+        say(f"backbone: {options.run}, {frozen.words}")
+        say(learner.fit_report_.in_words())
     say(f"learner: {options.out}   next: omni predict {options.out} IMAGE ...")
     return 0

@@ -4,7 +4,7 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-from omnitraining.cli import add_trust, command_parser
+from omnitraining.cli import add_backbone, add_trust, backbone_options, command_parser
 from omnitraining.io.terminal import say
 
 
@@ -19,9 +19,11 @@ def main(arguments: list[str]) -> int:
         metavar="RUN",
         nargs="?",
         default="glyphs",
-        help="run folder, saved learner, or shipped model (default: 'glyphs')",
+        help="run folder, saved learner, shipped model, or pretrained backbone, as timm/resnet50 "
+        "(default: 'glyphs')",
     )
     parser.add_argument("--port", type=int, help="of the page (default: a free one from 7860 on)")
+    add_backbone(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)
 
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)  # so that temporary files are deleted
     with suppress(KeyboardInterrupt):
         serve(
-            find(options.run, options.trust),
+            find(options.run, options.trust, backbone_options(options)),
             options.port,
             lambda url: say(f"demo: {url}"),
         )

@@ -27,6 +27,7 @@ from omnitraining.backbones.parallel import ParallelResNet18
 from omnitraining.config.fields import known_classes
 from omnitraining.config.strict import check_bounds
 from omnitraining.errors import InputError
+from omnitraining.libraries import LibraryBackbone, OwnBackbone
 from omnitraining.metatraining import MetaTraining
 from omnitraining.pretraining import LinearHead, PreTraining
 from omnitraining.tasks.base import Problem
@@ -312,7 +313,7 @@ def own_classes() -> Mapping[str, type]:
         found.update(classes)
     public = {name for name in found if name in omnitraining.__all__}
     found = {**found, **{f"omnitraining.{name}": found[name] for name in public}}
-    for kind in {*found.values(), ParallelResNet18}:
+    for kind in {*found.values(), ParallelResNet18, LibraryBackbone, OwnBackbone}:
         found[f"{kind.__module__}.{kind.__name__}"] = kind
     for package in (pretraining, metatraining):
         for module in (package, *_modules(package)):

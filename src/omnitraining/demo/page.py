@@ -3,6 +3,7 @@
 import tempfile
 import traceback
 from collections.abc import Callable
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,7 @@ class Page:
         self.turn = gr.State(0)
         self._html(
             "<h1>Few-shot classification</h1><p>Give two or more classes a few pictures each. "
-            "Omni-Training then predicts the class of a new picture, with each of its three flows "
-            "and with all of them. Nothing leaves this machine.</p>",
+            f"{self._who()} Nothing leaves this machine.</p>",
             elem_classes="omni-head",
         )
         self.start = gr.Button("Show me an example", variant="primary", elem_id="start")
@@ -93,10 +93,21 @@ class Page:
                 self._layout_query()
                 self._layout_result()
         self._html(
-            f"<p>Model: {self.trained.name}. At most {CLASSES} classes of {IMAGES} pictures; "
-            f"{MEGABYTES} MB and {MEGAPIXELS} million pixels each. Pictures are shown as the "
-            "network takes them. They are deleted when the program ends, or after an hour.</p>",
+            f"<p>Model: {escape(self.trained.name)}. At most {CLASSES} classes of {IMAGES} "
+            f"pictures; {MEGABYTES} MB and {MEGAPIXELS} million pixels each. Pictures are shown "
+            "as the network takes them. They are deleted when the program ends, or after an "
+            "hour.</p>",
             elem_classes="omni-foot",
+        )
+
+    def _who(self) -> str:
+        """What predicts, in a sentence."""
+        flows = len(self.trained.model.trained_flows)
+        if flows == 1:
+            return f"{escape(self.trained.name)} then predicts the class of a new picture."
+        return (
+            "Omni-Training then predicts the class of a new picture, with each of its "
+            f"{'three' if flows == 3 else flows} flows and with all of them."
         )
 
     def _layout_classes(self) -> None:

@@ -92,6 +92,15 @@ class Calibration:
         return {_FILE_KEYS.get(key, key): value for key, value in asdict(self).items()}
 
 
+def unmeasured(flow: str) -> Calibration:
+    """A calibration that changes nothing and rejects nothing, of a model without validation tasks.
+
+    Args:
+        flow: the only one that the model has.
+    """
+    return Calibration((1,), {flow: [1.0]}, {h: [1.0] for h in (flow, ENSEMBLE, WEIGHTED)}, {})
+
+
 @torch.no_grad()
 def calibrate(problem: Classification, model: Model, inference: Inference) -> Calibration:
     """Measure a trained model on the validation episodes of its problem, with up to 10 shots."""

@@ -4,17 +4,20 @@ Every function raises a `DamagedError` whose message lacks the name of the file.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields as dataclass_fields
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omnitraining.datasets.decoding import INTERPOLATIONS, Aspect
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner.calibration import QUANTILES, WEIGHTED, Calibration
 from omnitraining.learner.curves import CurveWeights
 from omnitraining.learner.inputs import ImageInputs
+from omnitraining.learner.stored_backbone import StoredBackbone
 
 MAX_SIDE = 4_096
 """Side of an image."""
@@ -43,7 +46,15 @@ def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
         values: as `ImageInputs.as_json` returns them.
         shape: of an input of the network.
     """
-    fields = _fields(values, "inputs", ("channels", "stored", "size", "mean", "std"))
+    later = {"aspect": "stretch", "interpolation": "bilinear"}  # than the first version of files
+    names = ("channels", "stored", "size", "mean", "std", *later)
+    given = {**later, **values} if isinstance(values, Mapping) else values
+    fields = _fields(given, "inputs", names)
+    for name, allowed in (("aspect", get_args(Aspect)), ("interpolation", INTERPOLATIONS)):
+        if fields[name] not in allowed:
+            raise DamagedError(
+                f"inputs.{name} is {fields[name]!r:.80}: it must be {' or '.join(allowed)}"
+            )
     channels, stored, size = (
         _whole(fields[name], f"inputs.{name}", 1, MAX_SIDE)
         for name in ("channels", "stored", "size")
@@ -57,7 +68,26 @@ def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
     )
     if not all(-1e3 <= value <= 1e3 for value in mean) or not all(1e-6 <= s <= 1e3 for s in std):
         raise DamagedError(f"inputs.mean is {[*mean]} and inputs.std {[*std]}")
-    return ImageInputs(channels, stored, size, mean, std)
+    aspect, interpolation = fields["aspect"], fields["interpolation"]
+    return ImageInputs(channels, stored, size, mean, std, aspect, interpolation)
+
+
+def frozen(values: Any) -> StoredBackbone:
+    """What is stored of a frozen backbone.
+
+    Args:
+        values: by name.
+    """
+    fields = _fields(
+        values, "frozen", tuple(field.name for field in dataclass_fields(StoredBackbone))
+    )
+    for name, value in fields.items():
+        kind = str if name in ("words", "sha256") else bool
+        if type(value) is not kind or len(str(value)) > MAX_LABEL:
+            raise DamagedError(f"frozen.{name} is {value!r:.80}")
+    return StoredBackbone(
+        **{**fields, "words": "".join(c for c in fields["words"] if c.isprintable())}
+    )
 
 
 def calibration(values: Any, flows: Sequence[str]) -> Calibration:

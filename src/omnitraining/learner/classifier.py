@@ -15,7 +15,9 @@ from torch import Tensor
 
 from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.learner import checks
+from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.ensemble import resolve_flow
+from omnitraining.learner.feature_cache import FeatureCache
 from omnitraining.learner.fit_result import FitResult, Options, current_accept_rate, fit_support
 from omnitraining.learner.fitting import PIXELS, embed
 from omnitraining.learner.held_out import FitReport
@@ -62,6 +64,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes_: labels, sorted.
         counts_: support images by label.
         predictor_: the fitted `Predictor`, an `nn.Module`.
+        calibration_: the `Calibration`: of the model's validation tasks or, of a frozen backbone,
+            by the support images.
         threshold_: similarity from which an image is accepted, if ``accept_rate`` is given.
         fit_report_: a `FitReport` on the support images, each predicted by heads fitted without it.
 
@@ -207,7 +211,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         trained = self._fitted().trained
         return trained.image_inputs.pixels(X).to(trained.device) / 255
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str, weights: bool = True) -> None:
         """Write the model and the support set to one file (safetensors; no pickle).
 
         A learner that was not fitted is saved as a model without its data. A fitted one is written
@@ -215,9 +219,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             path: the file.
+            weights: write the weights of a frozen backbone too. Without them the file has their
+                name and SHA-256: loading takes them from where they were, and checks them.
 
         Raises:
-            InputError: the file cannot be written, or labels are neither texts nor numbers.
+            InputError: the file cannot be written, labels are neither texts nor numbers, or
+                weights are to be left out of a model that is no frozen backbone.
         """
         fit = self._fit_result
         if fit is None:
@@ -231,7 +238,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if options.reject_label is not None:
             label = _plain(options.reject_label)
             values["reject_label"] = int(label) if isinstance(label, float) else label
-        save_file(Path(path), trained.to_bytes(tensors, values))
+        save_file(Path(path), trained.to_bytes(tensors, values, weights))
 
     @classmethod
     @float32_on_cpu()
@@ -285,6 +292,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._attribute("fit_report_").report
 
     @property
+    def calibration_(self) -> Calibration:
+        """The `Calibration`: of the model; of a frozen backbone, by the support images."""
+        return self._attribute("calibration_").trained.calibration
+
+    @property
     def _fit_result(self) -> FitResult | None:
         """The last fit; to be read once, since another thread may fit."""
         fit: FitResult | None = self.__dict__.get("_fit")
@@ -313,6 +325,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._fit = fit  # changed only once all that can fail is done
         if fit.report.calibrated is False:
             warnings.warn(fit.report.warning(trained.name), CalibrationWarning, stacklevel=4)
+        elif trained.frozen and not fit.trained.calibration.similarity:
+            warnings.warn(
+                f"each class has one image: probabilities of {trained.name} are not calibrated",
+                CalibrationWarning,
+                stacklevel=4,
+            )
         return self
 
     def _embedded(
@@ -336,7 +354,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             check(labels)
             if hasattr(images, "__len__") and not isinstance(images, str):
                 _check_lengths(len(images), len(labels))
-        kept = embed(resolve_flow(trained, self.flow), inputs.batches(images))
+        ensemble, batches = resolve_flow(trained, self.flow), inputs.batches(images, trained.batch)
+        if trained.frozen is None:
+            kept = embed(ensemble, batches)
+        else:
+            cache = self.__dict__.setdefault("_features", FeatureCache())
+            kept = cache.embed(ensemble, batches, keep=known is not None)
         if isinstance(images, Rows):
             labels = labels_of(images.agreed(y))
             check(labels)
@@ -361,7 +384,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         trained = fit.trained
         parts = [
             fit.predictor.predict_with_scores(pixels.to(trained.device) / 255)
-            for pixels in trained.image_inputs.batches(images)
+            for pixels in trained.image_inputs.batches(images, trained.batch)
         ]
         probabilities, similarity = (
             torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnitraining.errors import InputError
+from omnitraining.learner.calibration import unmeasured
 from omnitraining.learner.ensemble import Ensemble, resolve_flow
 from omnitraining.learner.fitting import Support, fit_predictor
 from omnitraining.learner.held_out import FitReport, held_out
 from omnitraining.learner.image_data import kind_of
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source
+from omnitraining.learner.support_calibration import support_calibration
 from omnitraining.learner.trained import TrainedModel
 from omnitraining.precision import float32_on_cpu
 
@@ -135,9 +137,15 @@ def fit_support(
         raise InputError(f"{images} are all of one class, {only}: give two classes or more")
     _check_reject_label(options.reject_label, classes)
     support = Support(kept, torch.from_numpy(indices.astype(np.int64)), len(classes))
-    ensemble = resolve_flow(trained, options.flow)
+    ensemble = _measured(resolve_flow(trained, options.flow), support)
+    trained = ensemble.trained
     threshold = None
     if accept_rate is not None:
+        if trained.frozen and not trained.calibration.similarity:
+            raise InputError(
+                f"accept_rate is measured on the support images of {trained.name}: give two images "
+                "of a class, or leave it out"
+            )
         if ensemble.head not in trained.calibration.similarity:
             raise InputError(
                 f"accept_rate needs features that are not adapted, and {ensemble} adapts them: "
@@ -146,6 +154,15 @@ def fit_support(
         threshold = trained.calibration.threshold(ensemble.head, support.shots, accept_rate)
     predictor = fit_predictor(ensemble, support)
     return FitResult(ensemble, options, support, labels, classes, predictor, threshold)
+
+
+def _measured(ensemble: Ensemble, support: Support) -> Ensemble:
+    """The flows of a frozen backbone with a calibration by the support set; others as they are."""
+    if ensemble.trained.frozen is None:
+        return ensemble
+    found = support_calibration(ensemble, support)
+    calibration = found or unmeasured(ensemble.members[0])
+    return replace(ensemble, trained=ensemble.trained.with_calibration(calibration))
 
 
 def _check_reject_label(label: Any, classes: NDArray[Any]) -> None:

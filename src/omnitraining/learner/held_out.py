@@ -62,6 +62,15 @@ class FitReport:
         both = max(self.deviation, 0.0), max(self.rank_deviation, 0.0)
         return sum(both) / 2**0.5 < BOTH and max(both) < SINGLE
 
+    def in_words(self) -> str:
+        """The accuracy, in one line."""
+        if not self.images:
+            return "accuracy is not known: no class has two images"
+        return (
+            f"of {self.images} images, each held out once, {self.accuracy or 0:.0%} are predicted "
+            f"correctly; mean probability {self.confidence or 0:.0%}"
+        )
+
     def warning(self, name: str) -> str:
         """What is wrong, in one line.
 
@@ -89,14 +98,46 @@ def held_out(ensemble: Ensemble, support: Support) -> FitReport:
         ensemble: the flows of the fit.
         support: of the fit.
     """
+    found = predictions(ensemble, support)
+    if found is None:
+        return FitReport(0)
+    probabilities, similarity, labels = found
+    shots = kept_shots(support)
+    calibration = ensemble.trained.calibration
+    temperature = calibration.temperature(ensemble.head, shots)
+    confidence, guess = tempered(probabilities, temperature).double().max(-1)
+    correct = (guess == labels).double()
+    rank = None
+    if ensemble.head in calibration.similarity:
+        scores = similarity.double().numpy()
+        rank = float(calibration.ranks(ensemble.head, shots, scores).mean())
+    return _report(confidence, correct, rank)
+
+
+def kept_shots(support: Support) -> float:
+    """Images per class, on average, that heads are fitted on while others are held out."""
+    return folds(support.labels, support.ways)[1].shape[1] / support.ways
+
+
+@torch.no_grad()
+def predictions(ensemble: Ensemble, support: Support) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Predictions of support images by heads that are fitted without them.
+
+    Args:
+        ensemble: the flows of the fit.
+        support: of the fit.
+
+    Returns:
+        Of each image that was held out, probabilities [B, N] before calibration, similarity [B]
+        and class index [B]; None if no class has two images, or an algorithm adapts the network.
+    """
     held, kept, first = folds(support.labels, support.ways)
     if not len(held):
-        return FitReport(0)
-    shots = kept.shape[1] / support.ways
-    calibration, weights = ensemble.trained.calibration, ensemble.weights(shots)
+        return None
+    weights = ensemble.weights(kept_shots(support))
     heads = [head for flow in weights for head in ensemble.heads(flow)]
     if not all(head.algorithm.needs_only_features for head in heads):
-        return FitReport(0)
+        return None
     widest = max(kept.shape[1], *(x[0].numel() for x in support.kept.values()))
     step = max(1, MAX_NUMBERS // max(kept.shape[1] * widest, 1))
     parts = [
@@ -104,14 +145,7 @@ def held_out(ensemble: Ensemble, support: Support) -> FitReport:
         for pair in zip(held.split(step), kept.split(step), strict=True)
     ]
     probabilities, similarity = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    temperature = calibration.temperature(ensemble.head, shots)
-    confidence, guess = tempered(probabilities, temperature)[first].double().max(-1)
-    correct = (guess == support.labels[held][first]).double()
-    rank = None
-    if ensemble.head in calibration.similarity:
-        scores = similarity[first].double().numpy()
-        rank = float(calibration.ranks(ensemble.head, shots, scores).mean())
-    return _report(confidence, correct, rank)
+    return probabilities[first], similarity[first], support.labels[held][first]
 
 
 def folds(labels: Tensor, ways: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from omnitraining.learner import FewShotClassifier, FewShotRegressor, load
 from omnitraining.learner.hub_download import reached
@@ -71,7 +72,7 @@ def push_to_hub(
 
 
 def from_pretrained(
-    name: str | Path, trust: bool = False, **options: object
+    name: str | Path, trust: bool = False, **options: Any
 ) -> FewShotClassifier | FewShotRegressor:
     """The learner of a model on the hub, or in a folder that `save_pretrained` wrote.
 

@@ -1,9 +1,10 @@
 """A learner of a trained model from any source."""
 
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnitraining.config import bounds
 from omnitraining.config.bounds import Bounds, BoundsError
@@ -14,8 +15,16 @@ from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
 from omnitraining.learner.classifier import FewShotClassifier
 from omnitraining.learner.fit_result import current_accept_rate
+from omnitraining.learner.frozen import BackboneOptions, frozen_model
 from omnitraining.learner.regressor import FewShotRegressor
-from omnitraining.learner.sources import Source, check, file_of, find
+from omnitraining.learner.sources import (
+    Source,
+    check,
+    file_of,
+    find,
+    names_backbone,
+    refuse_options,
+)
 from omnitraining.learner.trained import TrainedModel
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs.run import unique_tensors
@@ -23,24 +32,36 @@ from omnitraining.runs.run import unique_tensors
 
 @float32_on_cpu()
 def load(
-    source: Source, trust: bool = False, **options: object
+    source: Source | nn.Module,
+    trust: bool = False,
+    *,
+    backbone: nn.Module | None = None,
+    **options: Any,
 ) -> FewShotClassifier | FewShotRegressor:
     """A learner of a trained model, ready to be fitted, or a saved learner as it was.
 
+    A backbone of another library is used as it is, frozen, with its own preprocessing:
+    ``load("timm/vit_small_patch14_dinov2.lvd142m")``. A module of your own needs to be told it:
+    ``load(module, image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))``.
+
     Args:
         source: name of a shipped model ("glyphs"); a run folder; a file that a learner saved, or a
-            folder that holds it as weights.safetensors; or "owner/name" on the Hugging Face hub.
+            folder that holds it as weights.safetensors; "owner/name" on the Hugging Face hub;
+            "timm/NAME", "torchvision/NAME" or "transformers/NAME"; or a module that returns
+            features.
         trust: let a model name classes from outside this library, as a backbone of your own;
             their code is run.
-        options: of `FewShotClassifier` or `FewShotRegressor`, as ``flow="meta"``. A learner that
-            was fitted before it was saved is fitted again with them.
+        backbone: the module, if the file is of a learner that was made of one.
+        options: of a backbone, see `BackboneOptions`; of `FewShotClassifier` or
+            `FewShotRegressor`, as ``flow="meta"``. A learner that was fitted before it was saved
+            is fitted again with them.
 
     Returns:
         A regressor if the model was trained on curves, otherwise a classifier.
 
     Raises:
         InputError: there is no such model, it is damaged or of a newer version, or it names
-            classes that are not trusted.
+            classes that are not trusted; or as `frozen_model`.
 
     Example:
         >>> import numpy as np
@@ -50,14 +71,27 @@ def load(
         >>> learner.predict(images[:1])
         array(['down'], dtype='<U4')
     """
-    check(source)
-    path = None if isinstance(source, TrainedModel) else file_of(source)
+    names = [field.name for field in fields(BackboneOptions)]
+    given: Any = {name: options.pop(name) for name in names if name in options}
+    of_backbone = BackboneOptions(**given)
     tensors: dict[str, Tensor] = {}
     fit: dict[str, Any] = {}
-    if path is None:
-        trained = find(source, trust)
+    path = None
+    if isinstance(source, nn.Module):
+        trained = frozen_model(source, of_backbone)
     else:
-        trained, tensors, fit = TrainedModel.from_bytes(read_bytes(path), str(path), trust)
+        check(source)
+        if not isinstance(source, TrainedModel) and not names_backbone(source):
+            path = file_of(source)
+        if path is None:
+            trained = find(source, trust, of_backbone)
+        else:
+            refuse_options(source, of_backbone, ("weights",))
+            trained, tensors, fit = TrainedModel.from_bytes(
+                read_bytes(path), str(path), trust, of_backbone.file, backbone
+            )
+    if backbone is not None and path is None:
+        raise InputError("backbone is for a file of a learner: give the module as source")
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     former = ("reject",) if kind is FewShotClassifier else ()
     allowed = [name for name in kind._get_param_names() if name not in ("model", *former)]
@@ -68,7 +102,7 @@ def load(
             )
     if "reject" in options:
         old, new = options.pop("reject"), options.get("accept_rate")
-        options["accept_rate"] = current_accept_rate(new, old)  # type: ignore[arg-type]
+        options["accept_rate"] = current_accept_rate(new, old)
     try:
         checks.options(options, trained.model.trained_flows)
     except DamagedError as error:  # an argument, not the file

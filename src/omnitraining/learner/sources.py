@@ -1,4 +1,4 @@
-"""Sources of trained models: shipped with the library, a run folder, a file, or the hub."""
+"""Sources of trained models: shipped, a run, a file, the hub, or a backbone of another library."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,10 @@ from typing import TypeAlias
 
 from omnitraining.config.strict import read_bytes
 from omnitraining.errors import InputError
+from omnitraining.learner.frozen import BackboneOptions, frozen_model
 from omnitraining.learner.hub_download import download
 from omnitraining.learner.trained import TrainedModel
+from omnitraining.libraries.names import LIBRARIES, split
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs.run import Run
 
@@ -17,12 +19,17 @@ WEIGHTS = "weights.safetensors"
 
 
 @float32_on_cpu()
-def find(source: Source, trust: bool = False) -> TrainedModel:
+def find(
+    source: Source,
+    trust: bool = False,
+    options: BackboneOptions = BackboneOptions(),  # noqa: B008 (frozen)
+) -> TrainedModel:
     """The trained model of a source.
 
     Args:
         source: as in `omnitraining.load`.
         trust: as in `omnitraining.load`.
+        options: of a backbone by name; of a file, its weights.
 
     Raises:
         InputError: as in `omnitraining.load`.
@@ -30,10 +37,49 @@ def find(source: Source, trust: bool = False) -> TrainedModel:
     check(source)
     if isinstance(source, TrainedModel):
         return source
+    if names_backbone(source):
+        return frozen_model(str(source), options)
     path = file_of(source)
     if path is not None:
-        return TrainedModel.from_bytes(read_bytes(path), str(path), trust)[0]
+        refuse_options(source, options, ("weights",))
+        return TrainedModel.from_bytes(read_bytes(path), str(path), trust, options.file)[0]
+    refuse_options(source, options)
     return TrainedModel.from_run(Run(source, trust=trust))
+
+
+def names_backbone(source: object) -> bool:
+    """Whether a source names a backbone of another library, as "timm/resnet18".
+
+    Raises:
+        InputError: there is a file or folder of that name too.
+    """
+    if not isinstance(source, str) or split(source) is None:
+        return False
+    if Path(source).exists():
+        raise InputError(
+            f"{source} is a file or folder here, and names a backbone too: write ./{source} for "
+            "the first, or go to another folder"
+        )
+    return True
+
+
+def refuse_options(source: object, options: BackboneOptions, allowed: tuple[str, ...] = ()) -> None:
+    """Refuse options of backbones that a source does not have.
+
+    Args:
+        source: a file, a run, or anything else that is no backbone.
+        options: that are given.
+        allowed: options that it has.
+
+    Raises:
+        InputError: another one is given.
+    """
+    others = [name for name in options.given() if name not in allowed]
+    if others:
+        raise InputError(
+            f"{others[0]} is for a backbone ({', '.join(f'{n}/NAME' for n in LIBRARIES)}, or a "
+            f"module), and {source} is a trained model: leave it out"
+        )
 
 
 def check(source: object) -> None:
@@ -46,8 +92,9 @@ def check(source: object) -> None:
         shipped = ", ".join(sorted(folder.name for folder in MODELS.iterdir() if folder.is_dir()))
         kind = f"a {type(source).__name__}" if source is not None else "None"
         raise InputError(
-            f"model is {kind}: give a shipped model ({shipped}), a run folder, a saved learner, or "
-            "owner/name on the Hugging Face hub; 'omni train --backbone' trains a network of yours"
+            f"model is {kind}: give a shipped model ({shipped}), a run folder, a saved learner, "
+            "owner/name on the Hugging Face hub, or timm/NAME, torchvision/NAME or "
+            "transformers/NAME; a module of yours is for omnitraining.load"
         )
 
 

@@ -7,6 +7,7 @@ it is a pickle. A `TrainedModel` needs no training data once it has been made fr
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -40,18 +41,25 @@ from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration, calibrate
 from omnitraining.learner.curves import CurveWeights, curve_weights
 from omnitraining.learner.inputs import ImageInputs
+from omnitraining.learner.stored_backbone import Frozen, restored_backbone
+from omnitraining.libraries import PooledBackbone
+from omnitraining.libraries.backbone import sha256
 from omnitraining.model import Model
 from omnitraining.omninet import plain
 from omnitraining.precision import float32_on_cpu
 from omnitraining.runs import run_data
 from omnitraining.runs.run import Run, training_state, unique_tensors
 from omnitraining.tasks.blueprint import BLUEPRINT
-from omnitraining.tasks.classification.problem import Classification
+from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import find_device
 
-VERSION = 1
-"""Of the files below; raise it with any change that older versions cannot read."""
+VERSION = 2
+"""Of the files below; raise it with any change that older versions cannot read. Models that the
+first version can read are still written as its."""
+
+BATCH_PIXELS = 32 * 224**2
+"""Of the images that a frozen backbone embeds at a time."""
 
 _NOT_KEPT = ("problem", "training", "seed", "teacher_run", "start_from")
 _FIT_KEYS = {"accept_rate": "reject"}
@@ -70,6 +78,7 @@ class TrainedModel:
         measured: the calibration of a classifier, or the ensemble weights of a regressor.
         name: of the run or file.
         trust: whether its configuration may name classes from outside this library.
+        frozen: of the backbone, if it is a frozen one of another library or of the user's.
 
     Attributes:
         inference: which flows predict, and with which weights.
@@ -92,11 +101,12 @@ class TrainedModel:
         measured: Calibration | CurveWeights,
         name: str,
         trust: bool = False,
+        frozen: Frozen | None = None,
     ) -> None:
         """Freeze the model, check its weights, and merge its Omni-Layers into plain layers."""
         self.model, self.trust = model.eval().requires_grad_(False), trust
         self.config, self.inputs, self.name = dict(config), inputs, name
-        self.measured = measured
+        self.measured, self.frozen = measured, frozen
         self.inference = Inference(**_tuples(self.config.get("inference", {})))
         for part, tensor in unique_tensors(model).items():
             if not tensor.isfinite().all():
@@ -104,16 +114,20 @@ class TrainedModel:
                     f"{name} is damaged: model.{part} holds values that are not finite"
                 )
         backbones = {model.network(n).backbone for n in model.networks}
-        self._plain = {backbone: plain(backbone).eval() for backbone in backbones}
+        # A frozen backbone has no Omni-Layers, and may be large: it is not copied.
+        self._plain = {b: b if frozen else plain(b).eval() for b in backbones}
 
     def __repr__(self) -> str:
-        return f"<trained model {self.name}>"
+        about = f": {self.frozen.words}" if self.frozen else ""
+        return f"<trained model {self.name}{about}>"
 
     def __deepcopy__(self, _: object) -> "TrainedModel":
         return self  # clones of a learner share it
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.to_bytes({}, {}), self.name)
+        own = self.frozen is not None and not self.frozen.from_library
+        module = self.pooled_backbone.model if own else None  # which no file holds
+        return _unpickled, (self.to_bytes({}, {}), self.name, module)
 
     @property
     def device(self) -> torch.device:
@@ -159,9 +173,37 @@ class TrainedModel:
             raise InputError(f"{self.name} is a model of images: give a model of curves")
         return self.measured
 
+    def with_calibration(self, calibration: Calibration) -> "TrainedModel":
+        """The same model, which it shares, with another calibration.
+
+        Args:
+            calibration: of a fit.
+        """
+        made = object.__new__(type(self))
+        made.__dict__ = {**self.__dict__, "measured": calibration}
+        return made
+
+    @property
+    def batch(self) -> int:
+        """Images that are embedded at a time: fewer if they are large, for want of memory."""
+        size = self.image_inputs.size
+        return max(1, min(EMBED_BATCH, BATCH_PIXELS // size**2)) if self.frozen else EMBED_BATCH
+
     def plain_backbone(self, network: str) -> nn.Module:
         """The backbone of a network, with its effective weights in plain layers."""
         return self._plain[self.model.network(network).backbone]
+
+    @property
+    def pooled_backbone(self) -> PooledBackbone:
+        """The frozen backbone.
+
+        Raises:
+            InputError: the model was trained with this library.
+        """
+        backbone = self.model.network(self.model.trained_flows[0]).backbone
+        if self.frozen is None or not isinstance(backbone, PooledBackbone):
+            raise InputError(f"{self.name} is no frozen backbone: its weights are its own")
+        return backbone
 
     @classmethod
     def from_run(cls, run: Run) -> "TrainedModel":
@@ -246,19 +288,26 @@ class TrainedModel:
         kept["problem"] = {"class_path": BLUEPRINT, "init_args": sizes}
         return cls(model.to(find_device("auto")), kept, inputs, measured, name, trust)
 
-    def to_bytes(self, tensors: Mapping[str, Tensor], fit: Mapping[str, Any]) -> bytes:
+    def to_bytes(
+        self, tensors: Mapping[str, Tensor], fit: Mapping[str, Any], weights: bool = True
+    ) -> bytes:
         """The content of a file.
 
         Args:
             tensors: kept support set of a fit; none if there is no fit.
             fit: options and labels of a learner, as JSON has them.
+            weights: whether the weights of a frozen backbone are in the file, or only their name
+                and hash.
+
+        Raises:
+            InputError: weights are to be left out, and are not those of a frozen backbone.
         """
-        weights = {f"model.{name}": x for name, x in unique_tensors(self.model).items()}
-        stored = {
-            n: x.detach().cpu().contiguous().clone() for n, x in {**weights, **tensors}.items()
-        }
+        left_out = set() if weights else {*map(id, unique_tensors(self.pooled_backbone).values())}
+        parts = unique_tensors(self.model).items()
+        own = {f"model.{name}": x for name, x in parts if id(x) not in left_out}
+        stored = {n: x.detach().cpu().contiguous().clone() for n, x in {**own, **tensors}.items()}
         text = {
-            "version": VERSION,
+            "version": VERSION if self.frozen else 1,
             "omnitraining": version("omnitraining"),
             "name": self.name,
             "config": self.config,
@@ -266,11 +315,19 @@ class TrainedModel:
             "votes": self.measured.as_json(),
             "fit": {_FIT_KEYS.get(key, key): value for key, value in fit.items()},
         }
+        if self.frozen is not None:
+            digest = sha256(self.pooled_backbone.model)
+            text["frozen"] = {**asdict(self.frozen), "sha256": digest, "stored": weights}
         return save_tensors(stored, metadata={"learner": json.dumps(text)})
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, source: str, trust: bool = False
+        cls,
+        data: bytes,
+        source: str,
+        trust: bool = False,
+        weights: Path | None = None,
+        backbone: nn.Module | None = None,
     ) -> tuple["TrainedModel", dict[str, Tensor], dict[str, Any]]:
         """The model, tensors and fit that `to_bytes` wrote.
 
@@ -278,6 +335,8 @@ class TrainedModel:
             data: the content of a file.
             source: where it is from.
             trust: whether classes that it names from outside this library may be run.
+            weights: file of the weights of a frozen backbone, if the file lacks them.
+            backbone: the user's own module, if the file is of one.
 
         Raises:
             InputError: the bytes are damaged, something else, or of a newer version, or name what
@@ -287,7 +346,17 @@ class TrainedModel:
         try:
             config = of_learner(text["config"])
             run_config = run_config_of(config, source, trust)
-            model = run_config.build() if trust else run_config.bounded(len(data), source)
+            size, frozen, given = len(data), None, None
+            if text["version"] > 1:
+                facts = checks.frozen(text["frozen"])
+                frozen = Frozen(facts.words, facts.from_library, facts.from_file)
+                given = restored_backbone(facts, config["backbone"], source, weights, backbone)
+            elif weights is not None or backbone is not None:
+                raise InputError(f"{source} is no frozen backbone: leave weights and backbone out")
+            if given is not None:
+                run_config = replace(run_config, backbone=lambda: given)
+                size += sum(tensor.nbytes for tensor in unique_tensors(given).values())
+            model = run_config.build() if trust else run_config.bounded(size, source)
             inputs, measured = _checked_parts(text, config, model)
             names = {key: name for name, key in _FIT_KEYS.items()}
             fit = {names.get(key, key): value for key, value in {**text["fit"]}.items()}
@@ -297,8 +366,15 @@ class TrainedModel:
         except (KeyError, TypeError, AttributeError, checks.DamagedError) as error:
             reason = error if isinstance(error, checks.DamagedError) else repr(error)
             raise InputError(f"{source} is damaged: {reason}") from error
-        _fill(model, tensors, source)
-        trained = cls(model.to(find_device("auto")), config, inputs, measured, name, trust)
+        if frozen is not None and not facts.stored:
+            assert given is not None
+            known = {id(tensor) for tensor in unique_tensors(given).values()}
+            own = {n: x for n, x in unique_tensors(model).items() if id(x) not in known}
+        else:
+            own = unique_tensors(model)
+        _fill(own, tensors, source)
+        device = find_device("auto")
+        trained = cls(model.to(device), config, inputs, measured, name, trust, frozen)
         return trained, tensors, fit
 
 
@@ -313,9 +389,9 @@ def _checked_parts(
     return checks.image_inputs(text["inputs"], shape), checks.calibration(measured, flows)
 
 
-def _fill(model: Model, tensors: dict[str, Tensor], source: str) -> None:
-    """Copy the weights of a file into a model, and take them out of the tensors."""
-    for name, tensor in unique_tensors(model).items():
+def _fill(own: Mapping[str, Tensor], tensors: dict[str, Tensor], source: str) -> None:
+    """Copy the weights of a file into those of a model, and take them out of the tensors."""
+    for name, tensor in own.items():
         stored = tensors.pop(f"model.{name}", None)
         if stored is None or stored.shape != tensor.shape or stored.dtype != tensor.dtype:
             raise InputError(f"{source} is damaged: model.{name} is missing or differs")
@@ -364,9 +440,9 @@ def _printable(name: Any) -> str:
 
 
 @float32_on_cpu()
-def _unpickled(data: bytes, name: str) -> TrainedModel:
+def _unpickled(data: bytes, name: str, module: nn.Module | None = None) -> TrainedModel:
     # A pickle is trusted: it can run anything itself.
-    return TrainedModel.from_bytes(data, name, trust=True)[0]
+    return TrainedModel.from_bytes(data, name, trust=True, backbone=module)[0]
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
