@@ -49,14 +49,15 @@ clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-# The constraint on torch gives way to the torch that is there, so that pip never replaces it.
+# The constraint on torch gives way to the torch that is there, so that pip never replaces it, and
+# that on torchvision to the one that fits it.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null || \
 	    { echo 'There is no pip in .venv: remove .venv and run make again.' >&2; exit 1; }
 	@torch=$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("torch"))' 2>/dev/null); \
 	if [ -n "$$torch" ]; then \
 	    echo "Installing omnitraining in .venv, with the torch $$torch that is there."; \
-	    grep -v '^torch==' constraints.txt > .venv/constraints.txt; \
+	    grep -vE '^torch(vision)?==' constraints.txt > .venv/constraints.txt; \
 	    echo "torch===$$torch" >> .venv/constraints.txt; \
 	else \
 	    echo 'Installing omnitraining and torch in .venv: minutes, most of them for torch.'; \

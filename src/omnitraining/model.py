@@ -18,7 +18,7 @@ from omnitraining.batches import Episode, MiniBatch
 from omnitraining.conversion import check_copies
 from omnitraining.errors import InputError
 from omnitraining.features import feature_size
-from omnitraining.libraries import LibraryBackbone
+from omnitraining.libraries import PooledBackbone
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, BranchInit, OmniNet, copied
@@ -572,7 +572,7 @@ def _check_plain(flows: Mapping[str, nn.Module], example: Tensor) -> None:
         )
     for flow in flows.values():
         feature_size(flow, example)
-        if not _is_known(flow) and not isinstance(flow, LibraryBackbone):
+        if not _is_known(flow) and not isinstance(flow, PooledBackbone):
             check_copies(flow, {"copy": copied(flow)}, example[:1])
 
 

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
 
     from omnitraining.learner import FewShotClassifier, TrainedModel, export, load
     from omnitraining.learner.sources import find
+    from omnitraining.libraries import PooledBackbone
 
     def flow_of(trained: TrainedModel) -> str:
         """The flow to export."""
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
         trained = find(options.model, options.trust)
         flow = flow_of(trained)
         module = export.plain_flow(trained, flow)
+        if isinstance(module, PooledBackbone):
+            module = module.model  # whose names of weights are those of its library
         if options.format == "torch":
             export.save_torch(module, options.out)
         else:

@@ -25,6 +25,7 @@ from omnitraining.config.run_config import run_config_of
 from omnitraining.errors import InputError
 from omnitraining.io.files import open_atomic
 from omnitraining.learner import FewShotClassifier, Predictor, TrainedModel
+from omnitraining.libraries import PooledBackbone
 
 TOLERANCE = 1e-4
 """Largest difference between the outputs of an ONNX file and of PyTorch that is accepted."""
@@ -47,6 +48,8 @@ def plain_flow(trained: TrainedModel, flow: str) -> nn.Module:
     flows = trained.model.trained_flows
     if flow not in flows:
         raise InputError(f"flow is {flow!r}: {trained.name} has {', '.join(flows)}")
+    if trained.frozen is not None:
+        return copy.deepcopy(trained.pooled_backbone).cpu().eval()
     head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
     backbone, source = _backbone(trained), trained.model
     rest = trained.plain_backbone(head.name)
@@ -174,6 +177,9 @@ def _save_onnx(
     onnxruntime = _needed("onnxruntime")
     _needed("onnxscript")
     module.eval().requires_grad_(False)
+    for part in module.modules():
+        if isinstance(part, PooledBackbone):
+            part.precision = "float32"  # an export cannot trace autocast
     with _quiet():
         try:
             program = torch.onnx.export(

@@ -77,6 +77,8 @@ def load(
     tensors: dict[str, Tensor] = {}
     fit: dict[str, Any] = {}
     path = None
+    if backbone is not None and (isinstance(source, nn.Module) or names_backbone(source)):
+        raise InputError("backbone is for a file of a learner: give the module as source")
     if isinstance(source, nn.Module):
         trained = frozen_model(source, of_backbone)
     else:
@@ -90,8 +92,6 @@ def load(
             trained, tensors, fit = TrainedModel.from_bytes(
                 read_bytes(path), str(path), trust, of_backbone.file, backbone
             )
-    if backbone is not None and path is None:
-        raise InputError("backbone is for a file of a learner: give the module as source")
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     former = ("reject",) if kind is FewShotClassifier else ()
     allowed = [name for name in kind._get_param_names() if name not in ("model", *former)]

@@ -62,8 +62,7 @@ class PooledBackbone(nn.Module):
         Raises:
             InputError: the module returns something else, or what can be read in two ways.
         """
-        # An export cannot trace autocast.
-        if self.precision == "bfloat16" and not torch.compiler.is_exporting():
+        if self.precision == "bfloat16":
             with torch.autocast(x.device.type, torch.bfloat16):
                 features = self.pooled(self.model(x)).float()
         else:

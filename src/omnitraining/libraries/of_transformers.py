@@ -16,6 +16,10 @@ NOT_KEPT = ("implementation", "quantization", "auto_map", "backbone", "kernel")
 """Parts of names of fields that would make transformers fetch code or further models."""
 
 
+OUTPUTS = ("logits", "pooler_output")
+"""Of models, the first that they have; logits are inputs of the classifier, which is left out."""
+
+
 class Features(nn.Module):
     """The output of a model of transformers that is a feature.
 
@@ -41,10 +45,10 @@ class Features(nn.Module):
             output = self.model.get_image_features(pixel_values=pixels)  # type: ignore[operator]
         else:
             output = self.model(pixel_values=pixels)
-        for name in ("logits", "pooler_output"):  # logits are inputs of the classifier that is gone
-            output = getattr(output, name, None) if not isinstance(output, Tensor) else output
-            if isinstance(output, Tensor):
-                return output.flatten(1) if output.dim() == 4 else output
+        found = [output, *(getattr(output, name, None) for name in OUTPUTS)]
+        for features in found:
+            if isinstance(features, Tensor):
+                return features.flatten(1) if features.dim() == 4 else features
         raise InputError(f"{type(self.model).__name__} has no pooled output")
 
 
