@@ -219,7 +219,8 @@ def test_a_wrong_label_for_rejected_images(
 
 def test_models_that_are_none_are_refused_in_one_line(images: Data) -> None:
     for source in (torch.nn.Linear(2, 2), None, 3, FewShotClassifier(), ["glyphs"]):
-        for way in (omnitraining.load, lambda source: FewShotClassifier(source).fit(*images)):
+        ways = [lambda source: FewShotClassifier(source).fit(*images), omnitraining.load]
+        for way in ways[:1] if isinstance(source, torch.nn.Module) else ways:
             with pytest.raises(InputError, match=r"model is .*: give a shipped model \(glyphs\)"):
                 way(source)  # type: ignore[arg-type]
     for accept_rate in ("0.9", np.nan, 1, True):

@@ -94,7 +94,8 @@ def check(source: object) -> None:
         raise InputError(
             f"model is {kind}: give a shipped model ({shipped}), a run folder, a saved learner, "
             "owner/name on the Hugging Face hub, or timm/NAME, torchvision/NAME or "
-            "transformers/NAME; a module of yours is for omnitraining.load"
+            "transformers/NAME; a module of yours is for omnitraining.load, or for "
+            "'omni train --backbone'"
         )
 
 
