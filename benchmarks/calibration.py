@@ -114,7 +114,7 @@ def unknown_detection(
             weight
             * cosine_similarities(known[head.network.backbone], TaskIndices(support, part)).amax(-1)
             for flow, weight in trained.calibration.weights(shots).items()
-            for head in trained.model.heads_of(flow, trained.inference.joint_head)[:1]
+            for head in trained.model.heads_of(flow, *trained.inference.heads)[:1]
         ]
         similarity.append(torch.stack(mixed).sum(0).flatten())
     known_scores, unknown_scores = similarity
@@ -139,7 +139,7 @@ def training_scores(trained: TrainedModel, problem: Glyphs) -> dict[str, dict[st
 
 def features(trained: TrainedModel, flow: str, known: Mapping[nn.Module, Tensor]) -> Tensor:
     """Features of length 1 [M, D], as the similarity uses them."""
-    head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
+    head = trained.model.heads_of(flow, *trained.inference.heads)[0]
     return nn.functional.normalize(known[head.network.backbone].double(), dim=-1)
 
 

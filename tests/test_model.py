@@ -246,6 +246,24 @@ def test_heads_of_a_flow_are_its_networks_each_with_its_algorithm(
         assert head.algorithm is (model.pretraining if is_pre else model.metatraining)
 
 
+@pytest.mark.parametrize(
+    ("method", "meta_head", "algorithms"),
+    [
+        ("omni-training", "meta", ["metatraining"]),
+        ("omni-training", "pre", ["pretraining"]),
+        ("ensemble", "both", ["pretraining", "metatraining"]),
+        ("meta-training", "pre", ["metatraining"]),  # it has no other algorithm
+    ],
+)
+def test_the_meta_flow_may_have_a_head_of_either_algorithm(
+    method: str, meta_head: str, algorithms: list[str]
+) -> None:
+    model = model_of(method)
+    heads = model.heads_of("meta", "meta", meta_head)
+    assert [head.algorithm for head in heads] == [getattr(model, name) for name in algorithms]
+    assert all(head.network is model.networks["meta"] for head in heads)
+
+
 def test_a_teacher_run_moves_with_the_model_and_is_none_of_its_weights() -> None:
     earlier = model_of("pre-training")
     model = build_model("pre-training", backbone, Toy(False), RFS(), teacher_run=earlier)

@@ -29,6 +29,8 @@ class Inference:
             best on the validation tasks, chosen per number of shots and steps.
         joint_head: the new head of the joint-flow: ``"pre"`` or ``"meta"``, as the algorithm of
             that training fits it, or ``"both"``, the mean of the two (the paper is silent).
+        meta_head: the new head of the meta-flow beside other flows, likewise. The paper's is
+            ``"meta"``.
         weights: predict with the EMA ``"teacher"``, with the ``"student"`` itself, or with the
             ``"best"`` of the two, checkpoint by checkpoint, by validation score.
 
@@ -41,7 +43,13 @@ class Inference:
     flows: tuple[Literal["pre", "joint", "meta"], ...] = ("pre", "joint", "meta")
     ensemble_weights: Literal["equal", "validation"] = "equal"
     joint_head: Literal["pre", "meta", "both"] = "both"
+    meta_head: Literal["pre", "meta", "both"] = "meta"
     weights: Literal["best", "teacher", "student"] = "best"
+
+    @property
+    def heads(self) -> tuple[Literal["pre", "meta", "both"], Literal["pre", "meta", "both"]]:
+        """The heads of the joint- and of the meta-flow, for `Model.heads_of`."""
+        return self.joint_head, self.meta_head
 
     def members(self, trained: tuple[str, ...]) -> tuple[str, ...]:
         """The flows of the ensemble in a model whose trained flows are given."""

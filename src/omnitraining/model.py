@@ -393,20 +393,25 @@ class Model(nn.Module):
         return cast(Network, self.networks[name])
 
     def heads_of(
-        self, flow: str, joint_head: Literal["pre", "meta", "both"] = "meta"
+        self,
+        flow: str,
+        joint_head: Literal["pre", "meta", "both"] = "meta",
+        meta_head: Literal["pre", "meta", "both"] = "meta",
     ) -> list[FlowHead]:
-        """The heads that a flow predicts with: one, or both of the joint-flow.
+        """The heads that a flow predicts with: one, or both algorithms' of the joint- or meta-flow.
 
         Args:
             flow: one of `trained_flows`.
             joint_head: of the joint-flow: the head of pre-training, of meta-training, or both.
+            meta_head: of the meta-flow, likewise; its own in a model without pre-training.
         """
         algorithms: dict[str, PreTraining | MetaTraining]
         algorithms = {"pre": self.pretraining, "meta": self.metatraining}
         names = {flow: flow}
         if flow == "joint":
-            heads = ("pre", "meta") if joint_head == "both" else (joint_head,)
-            names = {head: f"joint_{head}" for head in heads}
+            names = {head: f"joint_{head}" for head in _heads(joint_head)}
+        elif flow == "meta" and self.trained_flows != ("meta",):
+            names = dict.fromkeys(_heads(meta_head), "meta")
         return [FlowHead(n, self.network(n), algorithms[head]) for head, n in names.items()]
 
     @property
@@ -414,6 +419,10 @@ class Model(nn.Module):
         """Flows that exist and whose loss is on: the only ones to predict with (Table 6)."""
         on = {"pre": self.loss.l_pre, "joint": self.loss.l_joint, "meta": self.loss.l_meta}
         return tuple(flow for flow in FLOWS if flow in self.feature_sizes and on[flow])
+
+
+def _heads(chosen: Literal["pre", "meta", "both"]) -> tuple[str, ...]:
+    return ("pre", "meta") if chosen == "both" else (chosen,)
 
 
 def _through(module: nn.Module, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:

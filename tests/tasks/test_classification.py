@@ -136,26 +136,32 @@ def test_a_flow_whose_loss_is_off_is_not_judged(data: Classification) -> None:
 
 
 @pytest.mark.parametrize("shots", [1, 2])
-@pytest.mark.parametrize("joint_head", ["pre", "meta", "both"])
+@pytest.mark.parametrize(
+    ("joint_head", "meta_head"), [("pre", "meta"), ("meta", "both"), ("both", "pre")]
+)
 def test_scores_are_those_of_a_slow_loop_over_raw_images(
-    shots: int, joint_head: str, hard: Classification
+    shots: int, joint_head: str, meta_head: str, hard: Classification
 ) -> None:
     network = model(hard)
-    inference = Inference(joint_head=joint_head)  # type: ignore[arg-type]
+    inference = Inference(joint_head=joint_head, meta_head=meta_head)  # type: ignore[arg-type]
     cell = hard.evaluate(network, inference, 8).cells[NAMES[shots - 1]]
     pre, meta = network.pretraining, network.metatraining
     flows = {
         "pre": slow(network.network("pre"), pre, hard, shots),
+    }
+    outer = {
+        "pre": slow(network.network("meta"), pre, hard, shots),
         "meta": slow(network.network("meta"), meta, hard, shots),
     }
     joint = {
         "pre": slow(network.network("joint_pre"), pre, hard, shots),
         "meta": slow(network.network("joint_meta"), meta, hard, shots),
     }
-    joint["both"] = [
-        ((p + q) / 2, y) for (p, y), (q, _) in zip(joint["pre"], joint["meta"], strict=True)
-    ]
-    flows["joint"] = joint[joint_head]
+    for heads in (outer, joint):
+        heads["both"] = [
+            ((p + q) / 2, y) for (p, y), (q, _) in zip(heads["pre"], heads["meta"], strict=True)
+        ]
+    flows["joint"], flows["meta"] = joint[joint_head], outer[meta_head]
     flows[ENSEMBLE] = [
         ((p + q + r) / 3, y)
         for (p, y), (q, _), (r, _) in zip(flows["pre"], flows["joint"], flows["meta"], strict=True)

@@ -190,7 +190,7 @@ def _similarity(
     """
     similarities = {}
     for flow in weights:
-        backbone = model.heads_of(flow, inference.joint_head)[0].network.backbone
+        backbone = model.heads_of(flow, *inference.heads)[0].network.backbone
         if backbone not in features:
             return None
         similarities[flow] = cosine_similarities(features[backbone], tasks).amax(-1)

@@ -41,7 +41,7 @@ class Ensemble:
 
     def heads(self, flow: str) -> list[FlowHead]:
         """The heads that are fitted for a flow."""
-        return self.trained.model.heads_of(flow, self.trained.inference.joint_head)
+        return self.trained.model.heads_of(flow, *self.trained.inference.heads)
 
     @property
     def needs_only_features(self) -> bool:

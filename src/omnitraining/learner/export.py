@@ -50,7 +50,7 @@ def plain_flow(trained: TrainedModel, flow: str) -> nn.Module:
         raise InputError(f"flow is {flow!r}: {trained.name} has {', '.join(flows)}")
     if trained.frozen is not None:
         return copy.deepcopy(trained.pooled_backbone).cpu().eval()
-    head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
+    head = trained.model.heads_of(flow, *trained.inference.heads)[0]
     backbone, source = _backbone(trained), trained.model
     rest = trained.plain_backbone(head.name)
     if isinstance(source.trunk, nn.Identity):

@@ -80,7 +80,7 @@ def rows_of_images(trained: TrainedModel, images: Images) -> list[Row]:
     mean, std = (torch.tensor(v).view(-1, 1, 1).to(pixels) for v in (inputs.mean, inputs.std))
     rows = []
     for flow in trained.model.trained_flows:
-        head = trained.model.heads_of(flow, trained.inference.joint_head)[0]
+        head = trained.model.heads_of(flow, *trained.inference.heads)[0]
         backbone = nn.Sequential(trained.model.trunk, trained.plain_backbone(head.name)).eval()
         evidence = attention_maps(backbone, channels_last((pixels - mean) / std))
         rows.append(

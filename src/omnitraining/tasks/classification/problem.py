@@ -357,7 +357,7 @@ class Classification(Supervised):
         for flow in model.trained_flows:
             logits = [
                 self._logits(head.network, head.algorithm, images, shown, known)
-                for head in model.heads_of(flow, inference.joint_head)
+                for head in model.heads_of(flow, *inference.heads)
             ]
             heads[flow] = torch.stack([part.softmax(-1) for part in logits]).mean(0)
         labels = torch.arange(ways).repeat_interleave(self.protocol.queries).expand(count, -1)
@@ -377,9 +377,7 @@ class Classification(Supervised):
         """
         model.eval()
         heads = [
-            head
-            for flow in model.trained_flows
-            for head in model.heads_of(flow, inference.joint_head)
+            head for flow in model.trained_flows for head in model.heads_of(flow, *inference.heads)
         ]
         if copies and not all(head.algorithm.needs_only_features for head in heads):
             raise InputError(
