@@ -1,6 +1,10 @@
-"""Calibration of the shipped model, and its detection of unknown classes.
+"""Calibration of the shipped models, and their detection of unknown classes.
 
-    python -m benchmarks.calibration results/calibration.json       about five minutes
+    python -m benchmarks.calibration results/calibration.json               about five minutes
+    python -m benchmarks.calibration results/calibration-photos.json photos DIR
+
+The first is of the model of characters. The second is of the model of photographs, on the data sets
+in DIR, named as for ``omni reproduce photo-table2``.
 
 On the test tasks of every benchmark: accuracy, and the expected calibration error before and after
 the temperatures that were fitted on validation tasks. And on tasks of ten classes, of which five
@@ -18,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from benchmarks.ood_scores import Score, scores
+from omnitraining.config.run_config import instantiate, read_config
 from omnitraining.evaluation import ensemble_mean
 from omnitraining.learner import TrainedModel
 from omnitraining.learner.calibration import (
@@ -27,9 +32,10 @@ from omnitraining.learner.calibration import (
     head_weights,
 )
 from omnitraining.learner.predictor import tempered
-from omnitraining.learner.sources import find
+from omnitraining.learner.sources import MODELS, find
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
 from omnitraining.tasks.classification.glyph_problem import Glyphs
+from omnitraining.tasks.classification.problem import Classification
 
 SHOTS, WAYS, TASKS, ACCEPTED = (1, 3, 5), 5, 600, 0.95
 IMAGES = 24  # of each training class, for the scores that need some
@@ -37,36 +43,48 @@ Cells = dict[str, dict[str, float]]
 
 
 def main() -> None:
-    """Measure the shipped model and write the record."""
+    """Measure a shipped model and write the record."""
     torch.set_num_threads(1)
-    trained, problem = find("glyphs"), Glyphs().with_test_shots(SHOTS)
+    out, (name, data) = sys.argv[1], sys.argv[2:] or ("glyphs", "")
+    trained = find(name)
+    problem = (photos(name, data) if data else Glyphs()).with_test_shots(SHOTS)
     by_flow = training_scores(trained, problem)
     probabilities: dict[str, Cells] = {}
     detection: Cells = {}
     others: dict[str, Cells] = {}
-    for name, images in problem.benchmarks.items():
+    for benchmark, images in problem.benchmarks.items():
         known: dict[nn.Module, Tensor] = {}
         for shots in SHOTS:
-            print(f"measuring {name}, {shots} shots ...", file=sys.stderr, flush=True)
+            print(f"measuring {benchmark}, {shots} shots ...", file=sys.stderr, flush=True)
             heads, labels, _ = problem.probabilities(
                 trained.model, trained.inference, images, WAYS, shots, TASKS, known
             )
-            cell = f"{name} {WAYS}-way {shots}-shot"
+            cell = f"{benchmark} {WAYS}-way {shots}-shot"
             probabilities[cell] = calibration(trained, heads, labels, shots)
             sampler = EpisodeSampler(images, 2 * WAYS, shots, problem.protocol.queries)
             tasks = sampler.draw(TASKS, torch.Generator().manual_seed(0))
             detection[cell] = unknown_detection(trained, known, tasks, shots)
             others[cell] = comparison(trained, known, tasks, shots, by_flow)
     record = {
-        "title": "Calibration and strangers: the shipped model on glyphs",
-        "command": "python -m benchmarks.calibration results/calibration.json",
+        "title": f"Calibration and unknown classes: the shipped model {trained.name}",
+        "command": " ".join(
+            ["python -m benchmarks.calibration", out, *([name, "DIR"] if data else [])]
+        ),
         "tasks": TASKS,
         "accepted": ACCEPTED,
         "probabilities": probabilities,
         "strangers": detection,
         "scores": others,
     }
-    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n")
+    Path(out).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def photos(name: str, data: str) -> Classification:
+    """The problem that a shipped model was trained on, with its benchmarks."""
+    config = MODELS / name / "config.yaml"
+    problem = instantiate(read_config(config, ["--problem.data", data])).problem
+    assert isinstance(problem, Classification)
+    return problem
 
 
 def calibration(
@@ -127,7 +145,7 @@ def unknown_detection(
     }
 
 
-def training_scores(trained: TrainedModel, problem: Glyphs) -> dict[str, dict[str, Score]]:
+def training_scores(trained: TrainedModel, problem: Classification) -> dict[str, dict[str, Score]]:
     """The scores of each member of the ensemble, by its features of training images."""
     images, known = _first_of_each(problem.training[0], IMAGES), dict[nn.Module, Tensor]()
     problem.probabilities(trained.model, trained.inference, images, WAYS, 1, 1, known)

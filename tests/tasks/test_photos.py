@@ -105,6 +105,11 @@ def test_several_data_sets_are_domains_of_their_own(data: Path) -> None:
     assert problem.minibatch(0, random).y.max() > 3  # labels of the second domain follow
 
 
+def test_a_search_needs_no_test_classes_and_paths_may_be_text(data: Path) -> None:
+    problem = photos(str(data), benchmarks=())  # type: ignore[arg-type]
+    assert not problem.benchmarks and len(problem.validation.images) > 0
+
+
 def test_own_folders_are_split_by_classes(data: Path) -> None:
     own = {"training": ("own",), "validation": "own", "benchmarks": ("own",)}
     problem = photos(data, **own, held_out=(0.2, 0.3))
