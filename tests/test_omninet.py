@@ -4,6 +4,7 @@ import copy
 import itertools
 import random
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -473,7 +474,12 @@ def legacy_weight_norm() -> nn.Module:
         (lambda: behind(nn.LSTM(3, 3)), {}, ["'1'", "LSTM", "'shared'", "'private'"]),
         (lambda: behind(nn.LSTM(3, 3)), {"branches": {"1": "full"}}, ["'1'", "LSTM", "'shared'"]),
         (lambda: behind(nn.Bilinear(3, 3, 3)), {}, ["'1'", "Bilinear", "'shared'", "'full'"]),
-        (lambda: behind(OwnLayer()), {}, ["'1'", "OwnLayer", "'private'", "'full'"]),
+        (
+            lambda: nn.Sequential(nn.Linear(3, 3), nn.Bilinear(3, 3, 3), OwnConvolution(3, 3, 3)),
+            {},
+            ["2 layers", "'1' (Bilinear), '2' (OwnConvolution)", "--omninet.others shared"],
+        ),
+        (MLP, {"others": "full"}, ["others is 'full'", "'shared' or 'private'"]),
         (
             lambda: behind(OwnConvolution(3, 3, 3, padding=1)),
             {},
@@ -503,6 +509,35 @@ def test_what_has_no_exact_treatment_is_refused_with_a_way_out(
         OmniNet(module, **options)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("others", ["shared", "private"])
+def test_one_option_covers_all_layers_without_a_default(
+    others: Literal["shared", "private"],
+) -> None:
+    layers = nn.Linear(3, 3), nn.Bilinear(3, 3, 3), OwnConvolution(3, 3, 3)
+    net = OmniNet(nn.Sequential(*layers), others=others)
+    for path in ("1", "2"):
+        joint, pre, meta = (
+            flow.get_submodule(path).weight for flow in (net.joint, net.pre, net.meta)
+        )
+        assert (pre is joint) == (meta is joint) == (others == "shared")
+        assert torch.equal(pre, joint) and not hasattr(net.pre.get_submodule(path), "branch")
+
+
+def test_numbers_of_channels_are_private() -> None:
+    net = OmniNet(behind(OwnLayer()))
+    assert net.pre[1].scale is not net.joint[1].scale
+    assert torch.equal(net.pre[1].scale, net.joint[1].scale)
+
+
+def test_a_convolution_without_a_center_tap_gets_a_low_rank_branch_if_rank_is_given() -> None:
+    net = randomized(OmniNet(nn.Sequential(nn.Conv2d(3, 4, 4), nn.Flatten()), rank=2))
+    x = torch.randn(2, 3, 6, 6)
+    weight, bias = (net.pre[0].parametrizations[name][0] for name in ("weight", "bias"))
+    added = (weight.up @ weight.down).view(4, 3, 4, 4)
+    expected = net.joint(x) + nn.functional.conv2d(x, added, bias.branch).flatten(1)
+    torch.testing.assert_close(net.pre(x), expected)
 
 
 @pytest.mark.parametrize(

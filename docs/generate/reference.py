@@ -14,7 +14,7 @@ GROUPS = {
                  "teacher network heads"),
     "algorithms": ("Algorithms: base classes and parts",
                    "algorithm pretraining metatraining adaptation policies"),
-    "backbones": ("Backbones", "backbones"),
+    "backbones": ("Backbones", "backbones libraries"),
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "datasets"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),

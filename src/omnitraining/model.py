@@ -59,6 +59,7 @@ class OmniNetOptions:
         rank: rank of the branches of linear layers; full if not given.
         shared_until: path of the first module that becomes an Omni-Layer.
         branches: treatment by module path.
+        others: treatment of layers that have no default: ``"shared"`` or ``"private"``.
 
     Example:
         >>> from omnitraining import OmniNetOptions
@@ -70,6 +71,7 @@ class OmniNetOptions:
     rank: int | None = None
     shared_until: str | None = None
     branches: Mapping[str, str] | None = None
+    others: Literal["shared", "private"] | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from omnitraining.conversion import check_copies, own_tensors, refuse_held
 from omnitraining.errors import InputError, described
+from omnitraining.libraries.names import LIBRARIES
 
 Flow = Literal["pre", "joint", "meta"]
 FLOWS = get_args(Flow)
@@ -127,6 +128,7 @@ class OmniNet(nn.Module):
         branches: treatment by module path or class, in place of the default:
             ``"pointwise"``, ``"full"``, ``"low-rank"``, ``"shared"`` or ``"private"``. It covers
             the named module and all inside it, except sub-modules without the parameters it needs.
+        others: treatment of layers that have no default, ``"shared"`` or ``"private"``.
         example: inputs [B, ...] to check that every flow computes with its own weights;
             `build_model` gives those of its problem.
 
@@ -161,13 +163,16 @@ class OmniNet(nn.Module):
         shared_until: str | None = None,
         branches: Mapping[str | type, Treatment] | None = None,
         example: Tensor | None = None,
+        others: Literal["shared", "private"] | None = None,
     ) -> None:
         """Copy the backbone three times and branch two of the copies."""
         super().__init__()
         if branch_init not in get_args(BranchInit):
             choices = " or ".join(map(repr, get_args(BranchInit)))
             raise InputError(f"branch_init is {branch_init!r}: it must be {choices}")
-        treatments = _treatments(backbone, rank, shared_until, dict(branches or {}))
+        if others not in ("shared", "private", None):
+            raise InputError(f"others is {others!r}: it must be 'shared' or 'private'")
+        treatments = _treatments(backbone, rank, shared_until, dict(branches or {}), others)
         self.shared_until = shared_until
         self.joint = copied(backbone)
         self.pre = _branch_off(self.joint, treatments, rank, branch_init)
@@ -279,11 +284,13 @@ def _treatments(
     rank: int | None,
     shared_until: str | None,
     branches: dict[str | type, Treatment],
+    others: Treatment | None,
 ) -> dict[str, Treatment]:
     """The treatment of every module that itself has parameters or buffers, by path."""
     modules = dict(backbone.named_modules())
     _check_arguments(modules, rank, shared_until, branches)
     treatments: dict[str, Treatment] = {}
+    unknown: dict[str, str] = {}
     before_first = shared_until is not None
     for path, module in modules.items():
         before_first = before_first and path != shared_until
@@ -308,18 +315,20 @@ def _treatments(
             treatments[path] = "shared"
         elif chosen is not None:
             treatments[path] = chosen
+        elif (default := _default(module, rank)) is not None:
+            treatments[path] = default
+        elif others is not None:
+            treatments[path] = others
         else:
-            treatments[path] = _default(path, module, rank)
+            unknown[path] = type(module).__name__
+    if unknown:
+        raise InputError(_without_treatment(unknown, modules))
     _check_result(backbone, treatments)
     return treatments
 
 
-def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
-    """The treatment of a module by its type.
-
-    Raises:
-        InputError: there is none; the message lists the treatments to choose from.
-    """
+def _default(module: nn.Module, rank: int | None) -> Treatment | None:
+    """The treatment of a module by its type; None if it has none."""
     linear: Treatment = "low-rank" if rank else "full"
     if isinstance(module, CONVOLUTIONS) and _plain_layer(module, CONVOLUTIONS):
         if _centered(module):
@@ -329,24 +338,47 @@ def _default(path: str, module: nn.Module, rank: int | None) -> Treatment:
             (0,) * len(module.stride),
         ):
             return linear  # patches that do not overlap: a linear layer on each patch
-        raise InputError(
-            f"layer {path!r} ({module}) has no center tap for a 1x1 branch: pass "
-            f"branches={{{path!r}: 'full'}} for a branch of its own size or 'shared' for none"
-        )
+        return "low-rank" if rank else None
     if isinstance(module, nn.Linear) and _plain_layer(module, (nn.Linear,)):
         return linear
     if isinstance(module, nn.MultiheadAttention):
         return linear  # its packed input projections are linear in their weights
     if isinstance(module, PRIVATE):
         return "private"
-    if not list(module.parameters(recurse=False)):
+    parameters = list(module.parameters(recurse=False))
+    if not parameters:
         return "private"  # buffers only, as of a norm without affine parameters
     if isinstance(module, nn.Embedding) or list(module.children()):
         return "shared"  # as positions and class tokens
-    raise InputError(
-        f"layer {path!r} of type {type(module).__name__} has parameters of a kind that cannot be "
-        f"branched by default: pass branches={{{path!r}: 'shared'}}, 'private' (a copy per flow), "
-        "or 'full' if its output is linear in them"
+    if all(max(p.shape, default=1) == p.numel() for p in parameters):
+        return "private"  # a number for each channel, as of LayerScale
+    return None
+
+
+def _without_treatment(unknown: Mapping[str, str], modules: Mapping[str, nn.Module]) -> str:
+    """The message on layers that have no default treatment, all of them at once.
+
+    Args:
+        unknown: type by path.
+        modules: of the backbone, by path.
+    """
+    path, kind = next(iter(unknown.items()))
+    if len(unknown) == 1 and isinstance(modules[path], CONVOLUTIONS):
+        return (
+            f"layer {path!r} ({modules[path]}) has no center tap for a 1x1 branch: pass "
+            f"branches={{{path!r}: 'full'}} for a branch of its own size or 'shared' for none"
+        )
+    if len(unknown) == 1:
+        return (
+            f"layer {path!r} of type {kind} has parameters of a kind that cannot be branched by "
+            f"default: pass branches={{{path!r}: 'shared'}}, 'private' (a copy per flow), or "
+            "'full' if its output is linear in them"
+        )
+    shown = ", ".join(f"{one!r} ({kind})" for one, kind in unknown.items())
+    return (
+        f"{len(unknown)} layers cannot be branched by default: {shown}; pass others='shared' "
+        "(--omninet.others shared) for all of them, 'private' for a copy per flow, or branches= "
+        "for each"
     )
 
 
@@ -365,9 +397,13 @@ def _centered(module: nn.Module) -> bool:
 
 
 def _plain_layer(module: nn.Module, bases: tuple[type[nn.Module], ...]) -> bool:
-    """Whether the layer computes what its base class computes, from a weight of its own."""
+    """Whether the layer computes what its base class computes, from a weight of its own.
+
+    Layers of timm and the like may compute their kernel from the weight, as weight-standardized
+    convolutions do, or the padding from the input: the branch is added to the weight before that.
+    """
     base = next(b for b in bases if isinstance(module, b))
-    same = all(
+    same = type(module).__module__.partition(".")[0] in LIBRARIES or all(
         getattr(type(module), name, None) is getattr(base, name, None)
         for name in ("forward", "_conv_forward")
     )

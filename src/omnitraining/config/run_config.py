@@ -20,6 +20,13 @@ from omnitraining.config.bounds import Bounds
 from omnitraining.config.fields import readable
 from omnitraining.config.former_names import options_with_new_names, with_new_names
 from omnitraining.config.recipes import FIELD, with_recipe
+from omnitraining.config.starts import (
+    library_of,
+    pretrained_start,
+    with_start,
+    with_start_size,
+    with_underscores,
+)
 from omnitraining.config.strict import read_yaml_strictly
 from omnitraining.config.trust import Check, Plan
 from omnitraining.config.values import (
@@ -70,7 +77,10 @@ class RunConfig:
         seed: of weights and samples.
         teacher_run: run folder of the generation before this one, whose pre-flow teaches it (RFS).
         start_from: run folder of one backbone of the same kind whose weights initialize this one,
-            as the GNN and FT rows of [79] start from a Baseline.
+            as the GNN and FT rows of [79] start from a Baseline; or "timm/NAME",
+            "torchvision/NAME" or "transformers/NAME", which is then the backbone.
+        start_weights: file of the weights of such a backbone (of transformers: folder of the
+            model), in place of those that its library downloads.
     """
 
     problem: Problem
@@ -85,6 +95,7 @@ class RunConfig:
     seed: int = 0
     teacher_run: Path | None = None
     start_from: Path | None = None
+    start_weights: Path | None = None
 
     def build(self, trust: bool = False) -> Model:
         """The model before training; the same for the same seed.
@@ -99,11 +110,25 @@ class RunConfig:
         teacher = (
             _trained(self.teacher_run, trust).requires_grad_(False) if self.teacher_run else None
         )
-        source = _trained(self.start_from, trust) if self.start_from else None
-        return self.assembled(teacher, source)
+        return self.assembled(teacher, self._source(trust))
 
-    def assembled(self, teacher: Model | None = None, source: Model | None = None) -> Model:
-        """The model before training, given the models of other runs that it needs.
+    def _source(self, trust: bool) -> nn.Module | None:
+        """The backbone whose weights initialize this one."""
+        if self.start_from is None or library_of(self.start_from) is None:
+            if self.start_weights is not None:
+                raise InputError("start_weights are of a backbone that start_from names: timm/NAME")
+            if self.start_from is None:
+                return None
+            model = _trained(self.start_from, trust)
+            return model.network(model.trained_flows[0]).backbone
+        return pretrained_start(str(self.start_from), self.start_weights, self.backbone)
+
+    def assembled(self, teacher: Model | None = None, source: nn.Module | None = None) -> Model:
+        """The model before training, given what it needs of other runs.
+
+        Args:
+            teacher: model of the generation before.
+            source: backbone whose weights initialize this one.
 
         Raises:
             InputError: the parts do not fit together.
@@ -133,7 +158,7 @@ class RunConfig:
         state = training_state(run.checkpoint("best"))
         if "best_weights" not in state:
             raise InputError(f"checkpoint {run.checkpoint('best')} is damaged: no best_weights")
-        alone = replace(self, teacher_run=None, start_from=None)
+        alone = replace(self, teacher_run=None, start_from=None, start_weights=None)
         model = alone.build() if run.trust else alone.bounded(run.checkpoint("best"))
         load_checkpoint(run.checkpoint("best"), {state["best_weights"]: model})
         return model.to(find_device(self.training.device)).eval()
@@ -171,13 +196,10 @@ def _trained(folder: Path, trust: bool) -> Model:
     return load_model(Run(folder, trust=trust))
 
 
-def _started(backbone: Callable[[], nn.Module], model: Model) -> nn.Module:
-    """A new backbone with the weights of a trained model's."""
+def _started(backbone: Callable[[], nn.Module], start: nn.Module) -> nn.Module:
+    """A new backbone with the weights of another."""
     made = backbone()
-    bare, source = (
-        b.backbone if isinstance(b, FeatureWise) else b
-        for b in (made, model.network(model.trained_flows[0]).backbone)
-    )
+    bare, source = (b.backbone if isinstance(b, FeatureWise) else b for b in (made, start))
     try:
         bare.load_state_dict(source.state_dict())
     except (RuntimeError, KeyError) as error:
@@ -353,8 +375,9 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     """
     values = read_values(path)
     values.pop("tune", None)  # is for 'omni tune' alone
-    name, options = recipe_of(options_with_new_names(options))
+    name, options = recipe_of(options_with_new_names(with_underscores(options)))
     values = with_recipe(values | ({FIELD: name} if name else {}))
+    values = with_start(values, options)
     start = parse(values, str(path))
     if (changed := with_classes(values, options)) != values:
         start = parse(changed, "command line")
@@ -362,7 +385,7 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     start = absolute_paths(start, path.parent if path.is_file() else Path())
     with _one_line_errors("command line"):
         config: Namespace = parser().parse_args(options, namespace=start)
-        return config
+    return with_start_size(config)
 
 
 @contextmanager

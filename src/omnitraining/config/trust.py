@@ -22,12 +22,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from torch import nn
 
 import omnitraining
-from omnitraining import backbones, metatraining, pretraining
+from omnitraining import backbones, libraries, metatraining, pretraining
 from omnitraining.backbones.parallel import ParallelResNet18
 from omnitraining.config.fields import known_classes
 from omnitraining.config.strict import check_bounds
 from omnitraining.errors import InputError
-from omnitraining.libraries import LibraryBackbone, OwnBackbone
 from omnitraining.metatraining import MetaTraining
 from omnitraining.pretraining import LinearHead, PreTraining
 from omnitraining.tasks.base import Problem
@@ -313,7 +312,9 @@ def own_classes() -> Mapping[str, type]:
         found.update(classes)
     public = {name for name in found if name in omnitraining.__all__}
     found = {**found, **{f"omnitraining.{name}": found[name] for name in public}}
-    for kind in {*found.values(), ParallelResNet18, LibraryBackbone, OwnBackbone}:
+    for name in ("LibraryBackbone", "OwnBackbone"):
+        found[f"{libraries.__name__}.{name}"] = getattr(libraries, name)
+    for kind in {*found.values(), ParallelResNet18}:
         found[f"{kind.__module__}.{kind.__name__}"] = kind
     for package in (pretraining, metatraining):
         for module in (package, *_modules(package)):

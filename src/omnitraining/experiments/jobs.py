@@ -19,6 +19,7 @@ import torch
 from jsonargparse import Namespace
 
 from omnitraining.config.run_config import parse
+from omnitraining.config.starts import library_of
 from omnitraining.errors import InputError
 from omnitraining.experiments.display import TrainingDisplay
 from omnitraining.experiments.record import Values
@@ -98,7 +99,9 @@ def train(job: Job, progress: Progress) -> None:
     if job.is_trained:
         return
     for before in (job.continues, job.values.get("teacher_run"), job.values.get("start_from")):
-        if before is not None and not (Path(before) / "provenance.json").is_file():
+        if before is None or library_of(before) is not None:
+            continue
+        if not (Path(before) / "provenance.json").is_file():
             raise InputError(
                 f"{job.folder} goes on from {before}, which is not trained: train it first"
             )

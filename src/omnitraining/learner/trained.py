@@ -61,7 +61,7 @@ first version can read are still written as its."""
 BATCH_PIXELS = 32 * 224**2
 """Of the images that a frozen backbone embeds at a time."""
 
-_NOT_KEPT = ("problem", "training", "seed", "teacher_run", "start_from")
+_NOT_KEPT = ("problem", "training", "seed", "teacher_run", "start_from", "start_weights")
 _FIT_KEYS = {"accept_rate": "reject"}
 """Names in files of what is kept of a fit, where they differ."""
 

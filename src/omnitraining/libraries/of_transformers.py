@@ -78,6 +78,21 @@ def build(source: str, config: str) -> nn.Module:
         raise InputError(f"{source} cannot be made: {described(error)}") from error
 
 
+def config_of(source: str, name: str, folder: Path | None) -> str:
+    """The configuration of a model without its classifier, as a text of JSON.
+
+    Args:
+        source: as it was given.
+        name: on the hub.
+        folder: of the model, in place of the hub.
+
+    Raises:
+        InputError: transformers is missing, or the configuration cannot be loaded.
+    """
+    config = _config(imported("transformers", source), source, name, folder)
+    return json.dumps(_harmless(config.to_diff_dict()), default=str)
+
+
 def pretrained(source: str, name: str, folder: Path | None) -> tuple[nn.Module, str]:
     """A model with pretrained weights, and its configuration as a text of JSON.
 
@@ -90,12 +105,10 @@ def pretrained(source: str, name: str, folder: Path | None) -> tuple[nn.Module, 
         InputError: transformers is missing, or the model cannot be loaded.
     """
     transformers = imported("transformers", source)
+    config = _config(transformers, source, name, folder)
     place = _place(name, folder)
     try:
         with without_retries():
-            config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-            if not _has_text(config):
-                config.num_labels = 0  # so that the classifier is left out
             model, loading = _class(transformers, config).from_pretrained(
                 place,
                 config=config,
@@ -193,6 +206,21 @@ def _place(name: str, folder: Path | None) -> str:
             "model.safetensors and preprocessor_config.json"
         )
     return str(folder) if folder is not None else name
+
+
+def _config(transformers: Any, source: str, name: str, folder: Path | None) -> Any:
+    try:
+        with without_retries():
+            config = transformers.AutoConfig.from_pretrained(
+                _place(name, folder), trust_remote_code=False
+            )
+    except InputError:
+        raise
+    except Exception as error:
+        raise unreachable(source, error) from error
+    if not _has_text(config):
+        config.num_labels = 0  # so that the classifier is left out
+    return config
 
 
 def _has_text(config: Any) -> bool:

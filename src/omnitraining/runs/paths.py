@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from omnitraining.config.starts import library_of
 from omnitraining.config.trust import Plan
 from omnitraining.errors import InputError
 
@@ -40,7 +41,8 @@ def absolute_paths(
     """
     changed: Namespace = config.clone()
     for name, path in paths_in(config):
-        changed[name] = _absolute(name, path, folder, known)
+        if name != "start_from" or library_of(path) is None:
+            changed[name] = _absolute(name, path, folder, known)
     return changed
 
 
@@ -60,7 +62,7 @@ def absolute_plan_paths(
     for name, value in plan.arguments.items():
         if isinstance(value, Plan):
             arguments[name] = absolute_plan_paths(value, folder, known, inside + name)
-        elif isinstance(value, Path):
+        elif isinstance(value, Path) and not (name == "start_from" and library_of(value)):
             arguments[name] = _absolute(inside + name, value, folder, known)
     return replace(plan, arguments=arguments)
 
