@@ -74,6 +74,7 @@ QUICK: dict[str, tuple[dict[str, Any], int]] = {
     "ANIL": ({"lr": 1.0}, 30),
     "CAN": ({"channels": 4}, 30),
     "GNN": ({"embedding": 16, "width": 16}, 120),
+    "LEO": ({"latents": 8, "lr": 0.1, "dropout": 0.0}, 60),
     "L2Regression": ({"steps": 3, "lr": 0.3}, 30),
     "MAML": ({"steps": 3, "lr": 0.3}, 30),
     "RelationNet": ({"channels": 4}, 30),

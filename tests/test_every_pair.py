@@ -15,6 +15,7 @@ from omnitraining.metatraining import (
     ANIL,
     CAN,
     GNN,
+    LEO,
     MAML,
     TADAM,
     MatchingNet,
@@ -48,6 +49,7 @@ META = [
     MultiTask(),
     CAN(channels=4),
     TADAM(),
+    LEO(latents=4),
 ]
 
 
@@ -121,7 +123,8 @@ def test_one_step_of_omni_training_has_finite_terms_and_reaches_every_parameter(
     names = {"l_pre", "l_meta", "l_joint_pre", "l_joint_meta", "r_pre", "r_meta", "total"}
     assert terms.keys() == names and all(term.isfinite() for term in terms.values())
     # The teacher is still the student; without a graph some kernels round otherwise.
-    assert terms["r_pre"] < 1e-12 and terms["r_meta"] < 1e-12
+    assert terms["r_pre"] < 1e-12
+    assert terms["r_meta"] < 1e-12 or isinstance(meta, LEO)  # whose student alone draws samples
     assert_gradients(model, terms["total"])
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     optimizer.step()
@@ -137,7 +140,9 @@ def test_a_step_in_bfloat16_is_the_step_in_float32_but_for_rounding(
 ) -> None:
     model = model_of(problem, RFS(), meta)
     teacher = Teacher(model).train()
+    torch.manual_seed(0)
     exact = model(*data, teacher.model)
+    torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         terms = model(*data, teacher.model)
     for name, term in terms.items():

@@ -18,10 +18,10 @@ from omnitraining.adaptation.modulation import (
 from omnitraining.backbones import MLP, ResNet10
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
-from omnitraining.metatraining import CAN, TADAM, MultiTask, ProtoNet, TapNet
+from omnitraining.metatraining import CAN, LEO, TADAM, MultiTask, ProtoNet, TapNet
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
-from tests.reference import can, tadam, tapnet
+from tests.reference import can, leo, tadam, tapnet
 from tests.reference.toy import INPUTS, Toy
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -325,3 +325,73 @@ def test_tadam_needs_a_backbone_and_norms_in_it() -> None:
         for name, module in ResNet10(channels=1).named_modules()
         if isinstance(module, nn.BatchNorm2d) and "downsample" not in name
     ]
+
+
+# --- LEO ---
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("steps", "fine_steps"), [(0, 0), (3, 2)])
+def test_leo_adapts_codes_as_autograd_does(steps: int, fine_steps: int, training: bool) -> None:
+    algorithm, episode = (
+        LEO(
+            latents=3, steps=steps, lr=0.7, fine_steps=fine_steps, fine_lr=0.4, kl_weight=0.3,
+            encoder_penalty=0.2, orthogonality=0.1,
+        ),
+        task(),
+    )  # fmt: skip
+    network = network_for(algorithm).train(training)
+    ((support, labels, query),) = parts(network, episode)
+    unit = F.normalize(support, dim=-1)
+    torch.manual_seed(5)  # of dropout, codes and weights
+    weight, divergence, drift = leo.classifiers(network.head, unit, labels, 3, steps, fine_steps)
+    outputs = F.normalize(query, dim=-1) @ weight.T
+    rows = F.normalize(network.head.decode.weight.T, dim=-1)
+    correlation = (rows @ rows.T - torch.eye(3)).square().mean()
+    loss = F.cross_entropy(outputs, episode.query_y[0])
+    loss = loss + 0.3 * divergence + 0.2 * drift + 0.1 * correlation
+    torch.manual_seed(5)
+    found = algorithm.outputs_and_loss(network, episode, NOTHING)
+    assert_same(found, (outputs[None], loss), network)
+    if not training:
+        torch.testing.assert_close(algorithm.predict(network, episode), outputs[None], **CLOSE)
+
+
+def test_deviations_of_leo_at_their_least_are_constant() -> None:
+    """Of weights it is exp(u) - (1 - offset): zero or below where u is far below zero."""
+    algorithm, episode = LEO(latents=3, steps=2, lr=0.1, dropout=0.0), task()
+    network = network_for(algorithm)
+    with torch.no_grad():
+        network.head.decode.weight[8:] *= 3
+    spread = network.head._weights(torch.randn(1, 9, 3))[1]
+    assert 0.1 < (spread <= 1e-10).double().mean() < 0.9
+    ((support, labels, _),) = parts(network, episode)
+    torch.manual_seed(5)
+    expected = leo.classifiers(network.head, F.normalize(support, dim=-1), labels, 3, 2, 5)[0]
+    torch.manual_seed(5)
+    found = algorithm.fit(network.head, support[None], labels[None], 3).weight[0]
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"latents": 0}, "latents is 0: it must be 1 or more"),
+        ({"steps": -1}, "steps is -1: it must be 0 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be at least 0 and less than 1"),
+    ],
+)
+def test_leo_refuses_numbers_out_of_range(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=rf"metatraining\.{message}"):
+        LEO(**options)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_tasks_of_leo_in_parts_are_judged_as_tasks_at_once(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm, episode = LEO(latents=3), task(3)
+    network = network_for(algorithm).eval()
+    at_once = algorithm.predict(network, episode)
+    monkeypatch.setattr("omnitraining.metatraining.leo.TASKS_AT_ONCE", size)
+    torch.testing.assert_close(algorithm.predict(network, episode), at_once, **CLOSE)

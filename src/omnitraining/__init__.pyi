@@ -3,10 +3,12 @@
 from omnitraining.backbones import MLP as MLP
 from omnitraining.backbones import Conv4 as Conv4
 from omnitraining.backbones import FeatureWise as FeatureWise
+from omnitraining.backbones import Frozen as Frozen
 from omnitraining.backbones import R2D2Net as R2D2Net
 from omnitraining.backbones import ResNet10 as ResNet10
 from omnitraining.backbones import ResNet12 as ResNet12
 from omnitraining.backbones import ResNet18 as ResNet18
+from omnitraining.backbones import ScaleShift as ScaleShift
 from omnitraining.backbones import ViT as ViT
 from omnitraining.backbones import WideResNet as WideResNet
 from omnitraining.batches import Episode as Episode
@@ -24,6 +26,7 @@ from omnitraining.learner import load as load
 from omnitraining.metatraining import ANIL as ANIL
 from omnitraining.metatraining import CAN as CAN
 from omnitraining.metatraining import GNN as GNN
+from omnitraining.metatraining import LEO as LEO
 from omnitraining.metatraining import MAML as MAML
 from omnitraining.metatraining import TADAM as TADAM
 from omnitraining.metatraining import MatchingNet as MatchingNet

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnitraining.backbones.frozen import made_by
 from omnitraining.errors import InputError
 
 SHORTCUTS = ("shortcut", "downsample")  # names of the shortcut of a residual block
@@ -60,12 +61,7 @@ class FeatureWise(nn.Module):
         for name, value in (("gamma", gamma), ("beta", beta)):
             if not value >= 0:
                 raise InputError(f"{name} is {value}: it must be 0 or more")
-        if isinstance(backbone, nn.Module):
-            raise InputError(
-                f"backbone is a {type(backbone).__name__}: it must be what makes one, as a class "
-                "or a function without arguments"
-            )
-        self.backbone = backbone()
+        self.backbone = made_by(backbone)
         if not noisy_norms(self.backbone):
             raise InputError(
                 f"backbone {type(self.backbone).__name__} has no BatchNorm2d for FeatureWise to "

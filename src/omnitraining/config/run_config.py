@@ -15,7 +15,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import nn
 
-from omnitraining.backbones import FeatureWise
+from omnitraining.backbones import FeatureWise, Frozen, ScaleShift
 from omnitraining.config.bounds import Bounds
 from omnitraining.config.fields import readable
 from omnitraining.config.former_names import options_with_new_names, with_new_names
@@ -48,6 +48,9 @@ from omnitraining.tasks.base import Problem
 from omnitraining.tasks.blueprint import BLUEPRINT, FORMERLY, Blueprint
 from omnitraining.training import Training, find_device
 
+AROUND_BACKBONES = FeatureWise, Frozen, ScaleShift
+"""Modules that hold a plain backbone, which may start from another run."""
+
 CANNOT_BE_MADE = (
     ArithmeticError,
     AttributeError,
@@ -77,8 +80,9 @@ class RunConfig:
         seed: of weights and samples.
         teacher_run: run folder of the generation before this one, whose pre-flow teaches it (RFS).
         start_from: run folder of one backbone of the same kind whose weights initialize this one,
-            as the GNN and FT rows of [79] start from a Baseline; or "timm/NAME",
-            "torchvision/NAME" or "transformers/NAME", which is then the backbone.
+            as the GNN and FT rows of [79] start from a Baseline (a backbone inside `FeatureWise`,
+            `Frozen` or `ScaleShift` counts as one); or "timm/NAME", "torchvision/NAME" or
+            "transformers/NAME", which is then the backbone.
         start_weights: file of the weights of such a backbone (of transformers: folder of the
             model), in place of those that its library downloads.
     """
@@ -199,7 +203,7 @@ def _trained(folder: Path, trust: bool) -> Model:
 def _started(backbone: Callable[[], nn.Module], start: nn.Module) -> nn.Module:
     """A new backbone with the weights of another."""
     made = backbone()
-    bare, source = (b.backbone if isinstance(b, FeatureWise) else b for b in (made, start))
+    bare, source = (b.backbone if isinstance(b, AROUND_BACKBONES) else b for b in (made, start))
     try:
         bare.load_state_dict(source.state_dict())
     except (RuntimeError, KeyError) as error:

@@ -4,6 +4,7 @@ from omnitraining.metatraining.anil import ANIL
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.metatraining.can import CAN
 from omnitraining.metatraining.gnn import GNN
+from omnitraining.metatraining.leo import LEO
 from omnitraining.metatraining.maml import MAML
 from omnitraining.metatraining.matchingnet import MatchingNet
 from omnitraining.metatraining.metaoptnet import MetaOptNet
@@ -17,6 +18,7 @@ __all__ = [
     "ANIL",
     "CAN",
     "GNN",
+    "LEO",
     "MAML",
     "TADAM",
     "MatchingNet",
