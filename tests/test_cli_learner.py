@@ -153,3 +153,25 @@ def test_a_model_that_was_not_fitted_is_told_apart(
     omnitraining.load("glyphs").save(tmp_path / "model")
     words = refused(capsys, "predict", tmp_path / "model", photos / "query")
     assert "has not learned any classes yet: use 'omni adapt' first" in words
+
+
+def test_a_learner_is_evaluated_on_class_folders(
+    photos: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    support, record = photos / "support", tmp_path / "a.json"
+    out = said(capsys, "evaluate", learned, support, "--json", record, "--figures", tmp_path / "b")
+    found = json.loads(record.read_text())
+    assert f"accuracy {found['accuracy']:.1%} (95 % interval " in out
+    assert found["images"] == 20 and sum(map(sum, found["confusion"])) == 20
+    assert all(name in out for name in NAMES) and "confusion.png" in out
+    rows = [*csv.reader(io.StringIO(said(capsys, "evaluate", learned, support, "--csv")))]
+    assert rows[0] == ["image", "class", "predicted", "probability"]
+    assert sum(row[1] == row[2] for row in rows[1:]) == found["correct"]
+
+
+def test_options_of_runs_and_learners_are_told_apart(
+    photos: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "FOLDER is missing" in refused(capsys, "evaluate", learned)
+    assert "is a file" in refused(capsys, "evaluate", learned, photos, "--shots", 1)
+    assert "is no file" in refused(capsys, "evaluate", tmp_path, photos / "support")

@@ -19,7 +19,7 @@ BROKEN_PIPE = 141
 
 COMMANDS = {
     "train": "train a model from a configuration file into a run folder",
-    "evaluate": "evaluate a run on the fixed test episodes",
+    "evaluate": "evaluate a run on the fixed test episodes, or a learner on your images",
     "compare": "table of several runs, with paired differences from the first",
     "reproduce": "run a whole experiment: train, evaluate, table, figure",
     "sweep": "train a configuration with all combinations of some values",

@@ -1,6 +1,8 @@
 """``omni adapt``: learn new classes from a folder of images per class."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omnitraining.cli import add_backbone, add_trust, backbone_options, command_parser
 from omnitraining.io.terminal import say
@@ -61,6 +63,19 @@ def main(arguments: list[str]) -> int:
     say(f"{images} images of {len(learner.classes_)} classes: {', '.join(learner.classes_)}")
     if frozen := find(learner.model).frozen:
         say(f"backbone: {options.run}, {frozen.words}")
-        say(learner.fit_report_.in_words())
+    say(f"images per class: {shots_in_words(learner.counts_)}")
+    say(learner.fit_report_.in_words())
     say(f"learner: {options.out}   next: omni predict {options.out} IMAGE ...")
     return 0
+
+
+def shots_in_words(counts: Mapping[Any, int]) -> str:
+    """One number, or that of each class where they differ.
+
+    Args:
+        counts: images by class.
+    """
+    numbers = {*counts.values()}
+    if len(numbers) == 1:
+        return str(numbers.pop())
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -25,6 +25,7 @@ from omnitraining.learner.image_data import Rows, as_images, check_kind, kind_of
 from omnitraining.learner.inputs import Images, class_folders
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source, find
+from omnitraining.learner.task_report import TaskReport, task_report
 from omnitraining.learner.trained import TrainedModel, save_file
 from omnitraining.precision import float32_on_cpu
 
@@ -194,16 +195,48 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             InputError: as in `fit`; or labels are of another type than those of the fit.
         """
         fit = self._fitted()
+        _, labels, probabilities, similarity = self._predict_labeled(fit, X, y)
+        predicted = fit.to_labels(probabilities, similarity)
+        return float(np.average(predicted == labels, weights=_weights(sample_weight, len(labels))))
+
+    def report(self, X: Images, y: ArrayLike | None = None) -> TaskReport:  # noqa: N803
+        """Accuracy with its interval, per class, confusions and mistakes on labeled images.
+
+        Print it for the main numbers; `TaskReport.save_figures` draws the confusion matrix and the
+        most confident mistakes. What the fit measured on its own images is `fit_report_`.
+
+        Args:
+            X: images that were not in the fit; or a folder with a folder of them per class,
+                without ``y``.
+            y: their labels. Images of classes that the learner does not have are counted apart.
+
+        Raises:
+            InputError: as in `score`; or no image is of a class of the learner.
+        """
+        fit = self._fitted()
+        images, labels, probabilities, similarity = self._predict_labeled(fit, X, y)
+        accepted = similarity >= (-np.inf if fit.threshold is None else fit.threshold)
+        paths = isinstance(images, list) and all(isinstance(i, str | Path) for i in images)
+        names = images if paths else range(len(labels))
+        return task_report(fit.classes, labels, probabilities, accepted, names)
+
+    def _predict_labeled(
+        self,
+        fit: FitResult,
+        X: Images,  # noqa: N803
+        y: ArrayLike | None,
+    ) -> tuple[Images, NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+        """Images, their labels [B], probabilities [B, N] and similarities [B]."""
         images, labels = _labeled(X, y)
         if labels is not None:
             check_kind(labels, fit.labels)
-        predicted = fit.to_labels(*self._predict(fit, images))
+        probabilities, similarity = self._predict(fit, images)
         if isinstance(images, Rows):
             labels = labels_of(images.agreed(y))
             check_kind(labels, fit.labels)
         assert labels is not None
-        _check_lengths(len(predicted), len(labels))
-        return float(np.average(predicted == labels, weights=_weights(sample_weight, len(labels))))
+        _check_lengths(len(probabilities), len(labels))
+        return images, labels, probabilities, similarity
 
     @float32_on_cpu()
     def preprocess(self, X: Images) -> Tensor:  # noqa: N803
