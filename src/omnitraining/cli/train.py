@@ -25,6 +25,9 @@ def main(arguments: list[str]) -> int:
         "--recipe paper sets all choices of the paper: lambda, heads, metric, optimizer.\n"
         "Print them all with: omni train CONFIG --fields\n"
         "Other classes have other fields: omni train CONFIG --backbone ViT --fields\n"
+        "Every flow starts from a pretrained backbone with\n"
+        "  omni train CONFIG --start-from timm/NAME (torchvision/NAME, transformers/NAME), with\n"
+        "  --start-weights FILE for weights of your own\n"
         "Several processes train one model if torchrun or srun starts them:\n"
         "  torchrun --nproc-per-node 2 -m omnitraining train CONFIG",
     )
