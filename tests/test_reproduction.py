@@ -36,8 +36,8 @@ PACKAGE = Path(reproduction.__file__).parent
 MEASURED = {
     ROOT / "results" / f"{name}.json"
     for name in (
-        *("benchmarks", "calibration", "compatibility", "faults", "full-size"),
-        *("fuzz", "long-run", "thread-load"),
+        *("benchmarks", "calibration", "calibration-photos", "compatibility", "faults"),
+        *("full-size", "fuzz", "long-run", "photo-features", "thread-load"),
     )
 }
 RESULTS = sorted(set((ROOT / "results").glob("*.json")) - MEASURED)
