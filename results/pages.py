@@ -124,6 +124,21 @@ def speed(rows: list[dict[str, Any]]) -> str:
     return f"**Speed** (`make bench`; ratios measured side by side).\n\n{table}"
 
 
+def features(record: Values) -> str:
+    """What color histograms and HOG with logistic regression reach, by benchmark."""
+    cells = {
+        cell: f"{v['mean']:.1f} ± {v['interval']:.1f}" for cell, v in record["accuracy"].items()
+    }
+    names = list(dict.fromkeys(cell.rsplit(" ", 2)[0] for cell in cells))
+    lines = [[name, *(cells[f"{name} 5-way {shots}-shot"] for shots in (1, 5))] for name in names]
+    return (
+        "**What any model of photographs has to beat**: histograms of colors and HOG at 64 pixels "
+        "with logistic regression, without any training (`python -m benchmarks.photo_features DIR "
+        "results/photo-features.json`; 5-way accuracy in %, 600 tasks).\n\n"
+        + markdown(["", "1-shot", "5-shot"], lines)
+    )
+
+
 def trust(record: Values) -> str:
     """Calibration and rejection of unknown classes by the shipped model, per benchmark."""
     lines = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import endurance
-from pages import calibration, flows, front, glyphs, pretrained, speed, trust
+from pages import calibration, features, flows, front, glyphs, pretrained, speed, trust
 
 from omnitraining.experiments.figures import adaptation_curves, sinusoid_errors
 from omnitraining.experiments.record import Record, from_json
@@ -56,6 +56,8 @@ def main() -> int:
             "figure8": partial(adaptation_curves.section, picture="figure8.png"),
             "figure8-cheetah": partial(adaptation_curves.section, picture="figure8-cheetah.png"),
             "navigation-search": search,
+            "photo-search": search,
+            "photo-features": features,
             "glyphs-search": search,
             "calibration": calibration,
             "faults": endurance.faults,
