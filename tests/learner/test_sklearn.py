@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from omnitraining import FewShotClassifier
 from omnitraining.learner import TrainedModel
@@ -41,6 +41,11 @@ class Rows(FewShotClassifier):
     def _predict(self, found: Any, X: Any) -> Any:  # noqa: N803
         X = validate_data(self, X, reset=False)  # noqa: N806
         return super()._predict(found, self.drawn(X))
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False)  # noqa: N806
+        return super().transform(self.drawn(X))
 
     @staticmethod
     def drawn(X: NDArray[Any]) -> NDArray[Any]:  # noqa: N803

@@ -134,3 +134,17 @@ def test_images_of_other_classes_alone_are_refused() -> None:
         learner.report(images, ["left", "left"])
     with pytest.raises(InputError, match="use one kind"):
         learner.report(images, [0, 1])
+
+
+def test_features_are_those_that_the_prototypes_are_compared_with() -> None:
+    data = digits.load(size=32)
+    x, y = data.images[:40, 0].numpy(), data.labels[:40].numpy()
+    learner = FewShotClassifier(flow="pre").fit(x[:30], y[:30])
+    features = learner.transform(x)
+    assert features.dtype == np.float32 and np.linalg.norm(features, axis=1) == pytest.approx(1)
+    prototypes = learner.predictor_.flows["pre"].prototypes.numpy()
+    nearest = (features[30:] @ prototypes.T).max(1)
+    assert nearest == pytest.approx(learner.similarity(x[30:]), abs=1e-5)
+    whole = FewShotClassifier().fit(x[:30], y[:30])
+    width = features.shape[1] * len(whole.predictor_.flows)
+    assert whole.transform(x[:3]).shape == (3, width)

@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]
+from sklearn.base import (  # type: ignore[import-untyped]
+    BaseEstimator,
+    ClassifierMixin,
+    TransformerMixin,
+)
 from sklearn.utils import Tags  # type: ignore[import-untyped]
 from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.nn import functional as F
 
 from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.learner import checks
@@ -20,9 +25,16 @@ from omnitraining.learner.ensemble import resolve_flow
 from omnitraining.learner.feature_cache import FeatureCache
 from omnitraining.learner.fit_result import FitResult, Options, current_accept_rate, fit_support
 from omnitraining.learner.fitting import PIXELS, embed
-from omnitraining.learner.held_out import FitReport
-from omnitraining.learner.image_data import Rows, as_images, check_kind, kind_of, labels_of
-from omnitraining.learner.inputs import Images, class_folders
+from omnitraining.learner.held_out import FitReport, one_image_each
+from omnitraining.learner.image_data import Rows, as_images, check_kind, labels_of
+from omnitraining.learner.inputs import Images
+from omnitraining.learner.labels import (
+    as_before,
+    check_allowed,
+    check_lengths,
+    checked_weights,
+    labeled,
+)
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source, find
 from omnitraining.learner.task_report import TaskReport, task_report
@@ -30,7 +42,7 @@ from omnitraining.learner.trained import TrainedModel, save_file
 from omnitraining.precision import float32_on_cpu
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Few-shot classification of images: classes that were not trained on, from a few images each.
 
     Images are an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4; a
@@ -102,7 +114,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Warns:
             CalibrationWarning: the images are so unlike those of validation that probabilities and
-                ``accept_rate`` are not reliable; checked if a class has two images or more.
+                ``accept_rate`` are not reliable; or each class has one image, so that this cannot
+                be measured.
 
         Raises:
             InputError: images and labels do not fit together, there are fewer than two classes, an
@@ -138,7 +151,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept, labels = self._embedded(trained, X, y, known, classes)
         if known is not None:
             kept = {name: torch.cat([old, kept[name]]) for name, old in known.support.kept.items()}
-            labels = np.concatenate([known.labels, _as_before(labels, known.labels)])
+            labels = np.concatenate([known.labels, as_before(labels, known.labels)])
         return self._learn(trained, kept, labels)
 
     def predict(self, X: Images) -> NDArray[Any]:  # noqa: N803
@@ -149,6 +162,30 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
         """Calibrated probabilities [B, N] of `classes_`, given that the image is of one of them."""
         return self.predict_with_scores(X)[0]
+
+    @torch.no_grad()
+    @float32_on_cpu()
+    def transform(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
+        """Features [B, D] of images, for other estimators.
+
+        They are those of the flows that predict, each scaled to length 1 and one beside the other;
+        the labels of the fit do not change them, except where an algorithm adapts the network.
+
+        Args:
+            X: images, as in `fit`.
+
+        Raises:
+            InputError: an image cannot be read; or an algorithm adapts the network, so that there
+                are no features before its last layer.
+        """
+        fit = self._fitted()
+        if not fit.ensemble.needs_only_features:
+            raise InputError(f"{fit.ensemble} adapts the network: choose another flow for features")
+        batches = fit.trained.image_inputs.batches(X, fit.trained.batch)
+        kept = embed(fit.ensemble, batches)
+        flows = [F.normalize(kept[flow], dim=-1) for flow in fit.predictor.weights]
+        features: NDArray[np.float32] = torch.cat(flows, 1).float().numpy(force=True)
+        return features
 
     def similarity(self, X: Images) -> NDArray[np.float64]:  # noqa: N803
         """Cosine similarity of each image to the nearest class [B], the score of ``accept_rate``.
@@ -197,7 +234,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fit = self._fitted()
         _, labels, probabilities, similarity = self._predict_labeled(fit, X, y)
         predicted = fit.to_labels(probabilities, similarity)
-        return float(np.average(predicted == labels, weights=_weights(sample_weight, len(labels))))
+        return float(
+            np.average(predicted == labels, weights=checked_weights(sample_weight, len(labels)))
+        )
 
     def report(self, X: Images, y: ArrayLike | None = None) -> TaskReport:  # noqa: N803
         """Accuracy with its interval, per class, confusions and mistakes on labeled images.
@@ -227,7 +266,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y: ArrayLike | None,
     ) -> tuple[Images, NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
         """Images, their labels [B], probabilities [B, N] and similarities [B]."""
-        images, labels = _labeled(X, y)
+        images, labels = labeled(X, y)
         if labels is not None:
             check_kind(labels, fit.labels)
         probabilities, similarity = self._predict(fit, images)
@@ -235,7 +274,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             labels = labels_of(images.agreed(y))
             check_kind(labels, fit.labels)
         assert labels is not None
-        _check_lengths(len(probabilities), len(labels))
+        check_lengths(len(probabilities), len(labels))
         return images, labels, probabilities, similarity
 
     @float32_on_cpu()
@@ -358,12 +397,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._fit = fit  # changed only once all that can fail is done
         if fit.report.calibrated is False:
             warnings.warn(fit.report.warning(trained.name), CalibrationWarning, stacklevel=4)
-        elif trained.frozen and not fit.trained.calibration.similarity:
-            warnings.warn(
-                f"each class has one image: probabilities of {trained.name} are not calibrated",
-                CalibrationWarning,
-                stacklevel=4,
-            )
+        elif len(labels) == len(fit.classes):
+            warnings.warn(one_image_each(fit.trained), CalibrationWarning, stacklevel=4)
         return self
 
     def _embedded(
@@ -376,17 +411,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[dict[str, Tensor], NDArray[Any]]:
         """What is kept of images (see `Support`), and their labels."""
         inputs = trained.image_inputs
-        images, labels = _labeled(images, y)
+        images, labels = labeled(images, y)
 
         def check(labels: NDArray[Any]) -> None:
             if known is not None:
                 check_kind(labels, known.labels)
-            _check_allowed(labels, classes)
+            check_allowed(labels, classes)
 
         if labels is not None:
             check(labels)
             if hasattr(images, "__len__") and not isinstance(images, str):
-                _check_lengths(len(images), len(labels))
+                check_lengths(len(images), len(labels))
         ensemble, batches = resolve_flow(trained, self.flow), inputs.batches(images, trained.batch)
         if trained.frozen is None:
             kept = embed(ensemble, batches)
@@ -397,7 +432,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             labels = labels_of(images.agreed(y))
             check(labels)
         assert labels is not None
-        _check_lengths(len(next(iter(kept.values()))), len(labels))
+        check_lengths(len(next(iter(kept.values()))), len(labels))
         return kept, labels
 
     @torch.no_grad()
@@ -436,6 +471,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []  # features are of 32 bits
         return tags
 
 
@@ -446,60 +482,6 @@ def _kept_kinds(trained: TrainedModel) -> dict[str, tuple[torch.dtype, tuple[int
     return {**kinds, f"support.{PIXELS}": (torch.uint8, trained.image_inputs.shape)}
 
 
-def _labeled(images: Images, y: ArrayLike | None) -> tuple[Images, NDArray[Any] | None]:
-    """Images, and their labels [B]; None if they come with the images, which are `Rows` then."""
-    items = as_images(images)
-    if isinstance(items, Rows):
-        if y is not None and items.shuffles:
-            raise InputError("y cannot go with a DataLoader that shuffles: leave y out")
-        return items, None
-    if y is not None and isinstance(images, str | Path) and Path(images).is_dir():
-        raise InputError(
-            f"{images} is a folder, and y has no order that fits it: leave y out if the folder "
-            "holds one per class, or give a list of files"
-        )
-    if y is not None:
-        return items, labels_of(y)
-    if not isinstance(images, str | Path):
-        raise InputError("there are no labels: give y, or a folder with a folder per class")
-    paths, names = class_folders(images)
-    return paths, np.array(names)
-
-
-def _as_before(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers as integers, if the labels of the fit are."""
-    both = labels.dtype.kind == "f" and known.dtype.kind in "iu"
-    return labels.astype(np.int64) if both else labels
-
-
-def _check_allowed(labels: NDArray[Any], classes: ArrayLike | None) -> None:
-    if classes is None:
-        return
-    allowed = labels_of(classes)
-    if kind_of(allowed) != kind_of(labels):
-        raise InputError(f"labels are {kind_of(labels)}, and classes {kind_of(allowed)}")
-    others = labels[~np.isin(labels, allowed)]
-    if len(others):
-        raise InputError(f"label {others[0].item()!r} is not one of classes")
-
-
-def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64] | None:
-    if weights is None:
-        return None
-    array = np.asarray(weights, np.float64)
-    if array.shape != (count,) or not np.isfinite(array).all() or array.sum() <= 0:
-        raise InputError(
-            f"sample_weight is {list(array.shape)}, sum {array.sum():g}: give a number per image, "
-            "with a sum above 0"
-        )
-    return array
-
-
 def _plain(value: Any) -> Any:
     """A number or text of Python."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _check_lengths(images: int, labels: int) -> None:
-    if images != labels:
-        raise InputError(f"there are {images} images and {labels} labels: give one per image")

@@ -18,6 +18,7 @@ from omnitraining.evaluation import ensemble_mean
 from omnitraining.learner.ensemble import Ensemble
 from omnitraining.learner.fitting import Support
 from omnitraining.learner.predictor import tempered
+from omnitraining.learner.trained import TrainedModel
 from omnitraining.metatraining import MetaTraining
 from omnitraining.pretraining import LogisticHead, PreTraining
 
@@ -88,6 +89,21 @@ class FitReport:
             f"these images are unlike those that {name} was validated on: {facts}; probabilities "
             "are not calibrated here, and accept_rate is not reliable"
         )
+
+
+def one_image_each(trained: TrainedModel) -> str:
+    """The warning of a fit with one image of each class, of which none can be held out.
+
+    Args:
+        trained: the model.
+    """
+    if trained.frozen:
+        return f"each class has one image: probabilities of {trained.name} are not calibrated"
+    return (
+        "each class has one image, so it cannot be measured whether they are like those that "
+        f"{trained.name} was validated on: if they are not, probabilities and accept_rate are not "
+        "reliable; give two images of a class"
+    )
 
 
 @torch.no_grad()
