@@ -24,6 +24,7 @@ from omnitraining.experiments.report.sections import search
 from omnitraining.experiments.tables import record_markdown
 
 HERE = Path(__file__).parent
+MODELS = HERE.parent / "src/omnitraining/models"
 YARDSTICKS = ("yardstick-cifar-fs", "yardstick-omniglot", "yardstick-mini-imagenet")
 
 
@@ -66,7 +67,8 @@ def main() -> int:
             "compatibility": endurance.compatibility,
             "benchmarks": speed,
         },
-        HERE.parent / "src/omnitraining/models/glyphs/card.md": {"calibration": trust},
+        MODELS / "glyphs/card.md": {"calibration": trust},
+        MODELS / "photos/card.md": {"calibration-photos": trust},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
         HERE.parent / "docs/guides/flows.md": {
             name: flows for name in ("photo-table2", "photo-table4", "figure5")

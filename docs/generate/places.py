@@ -13,6 +13,7 @@ MOVED = {
     "CONTRIBUTING.md": "contributing.md",
     "results/README.md": "experiments/decisions.md",
     "src/omnitraining/models/glyphs/card.md": "models/glyphs.md",
+    "src/omnitraining/models/photos/card.md": "models/photos.md",
 }
 """Pages of the repository outside docs, by their place on the site."""
 

@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "run",
         metavar="RUN",
-        help="run folder, saved learner, shipped model ('glyphs'), or a pretrained backbone, as "
-        "timm/vit_small_patch14_dinov2.lvd142m",
+        help="run folder, saved learner, shipped model (glyphs, photos), or a pretrained backbone, "
+        "as timm/vit_small_patch14_dinov2.lvd142m",
     )
     parser.add_argument("support", metavar="SUPPORT", type=Path, help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")

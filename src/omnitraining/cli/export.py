@@ -17,7 +17,9 @@ def main(arguments: list[str]) -> int:
         "probabilities of the classes that 'omni adapt' has learned.",
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="run folder, saved learner, or shipped model ('glyphs')"
+        "model",
+        metavar="MODEL",
+        help="run folder, saved learner, or shipped model (glyphs, photos)",
     )
     parser.add_argument("--flow", help="pre, joint or meta")
     parser.add_argument(
