@@ -17,6 +17,7 @@ from torch import nn
 
 from omnitraining.backbones import FeatureWise, Frozen, ScaleShift
 from omnitraining.config.bounds import Bounds
+from omnitraining.config.class_names import options_with_full_names, with_full_names
 from omnitraining.config.fields import readable
 from omnitraining.config.former_names import options_with_new_names, with_new_names
 from omnitraining.config.recipes import FIELD, with_recipe
@@ -351,7 +352,7 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace
             names = ", ".join(vars(default))
             raise InputError(f"{source}: {name} is {given!r}: it must hold fields of {names}")
     with _one_line_errors(source):
-        config: Namespace = made.parse_object(with_own_defaults(values))
+        config: Namespace = made.parse_object(with_full_names(with_own_defaults(values)))
     for name, default in defaults:
         if _given(values, name, default) is None and default is not None:
             raise InputError(f"{source}: {name} has no value: leave it out for {default!r}")
@@ -388,6 +389,7 @@ def read_config(path: Path, options: list[str]) -> Namespace:
     # What is shipped has no data beside it.
     start = absolute_paths(start, path.parent if path.is_file() else Path())
     with _one_line_errors("command line"):
+        options = options_with_full_names(options)
         config: Namespace = parser().parse_args(options, namespace=start)
     return with_start_size(config)
 
