@@ -14,7 +14,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.experiments.running import train_run
 from omnitraining.losses import cross_entropy, distillation, probability_distillation, squared_error
-from omnitraining.metatraining import GNN, MAML, ProtoNet
+from omnitraining.metatraining import ANIL, GNN, LEO, MAML, ProtoNet, TapNet
 from omnitraining.metatraining.protonet import Prototypes
 from omnitraining.precision import at_least_float32, in_full_precision
 from omnitraining.pretraining.linear_heads import CosineLayer
@@ -145,9 +145,11 @@ def test_losses_are_of_float32_where_the_network_computes_in_half(
     problem, network = toy(algorithm)
     with torch.autocast("cpu", dtype):
         assert network.backbone(problem.example()).dtype == dtype
+        torch.manual_seed(0)  # LEO draws its codes, and has dropout
         loss = training_loss(algorithm, network, problem, 0)
     assert loss.dtype == torch.float32 and loss.isfinite()
     loss.backward()
+    torch.manual_seed(0)
     exact = training_loss(algorithm, network, problem, 0)
     torch.testing.assert_close(loss, exact, rtol=0.1, atol=0.05)
 
@@ -216,8 +218,10 @@ def assert_slopes(
 def test_the_gradient_of_every_algorithm_is_that_of_finite_differences(
     algorithm: Algorithm,
 ) -> None:
-    if isinstance(algorithm, MAML) and not algorithm.second_order:
+    if isinstance(algorithm, MAML | ANIL) and not algorithm.second_order:
         pytest.skip("of the first order is another direction, by design")
+    if isinstance(algorithm, TapNet | LEO):
+        pytest.skip("its projection, or a target of its loss, takes no gradient, by design")
     problem, network = toy(algorithm)
     parameters = [*network.parameters()]
     # The many ReLUs of the graph network bend within a larger step.

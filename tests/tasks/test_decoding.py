@@ -227,9 +227,9 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_size_to_the_same_picture(tmp_path:
     seen = []
     original = decoding._square
 
-    def spy(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    def spy(image: Image.Image, side: int, *rest: Any) -> NDArray[np.uint8]:
         seen.append(image.size)
-        return original(image, side)
+        return original(image, side, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "_square", spy)
@@ -547,13 +547,13 @@ def test_threads_share_a_budget_of_pixels(tmp_path: Path, monkeypatch: pytest.Mo
     under_way, most, lock = 0, 0, Lock()
     original = decoding._square
 
-    def spy(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    def spy(image: Image.Image, side: int, *rest: Any) -> NDArray[np.uint8]:
         nonlocal under_way, most
         with lock:
             under_way += image.width * image.height
             most = max(most, under_way)
         try:
-            return original(image, side)
+            return original(image, side, *rest)
         finally:
             with lock:
                 under_way -= image.width * image.height
