@@ -123,7 +123,7 @@ def side_by_side(drawn: list[StepData]) -> StepData:
         return MiniBatch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
     def episode(parts: list[Episode]) -> Episode:
-        names = [f.name for f in fields(Episode) if f.name != "ways"]
+        names = [f.name for f in fields(Episode) if f.name not in ("ways", "classes")]
         whole = {n: torch.cat([getattr(part, n) for part in parts]) for n in names}
         return replace(parts[0], **whole)
 
