@@ -5,6 +5,7 @@ Classification", ICLR 2019, https://arxiv.org/abs/1904.04232 and its code, Close
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -165,30 +166,24 @@ class SGDHead(LinearHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise InputError(f"new_head.batch is {self.batch}: it must be 1 or more")
+        check_batch(self.batch)
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """Train the heads of all tasks side by side; each has an initialization of its own."""
-        tasks, samples, dim = support.shape
+        tasks, _, dim = support.shape
         random = torch.Generator().manual_seed(self.seed)
         start = (torch.rand(tasks, dim + 1, ways, generator=random) * 2 - 1) * dim**-0.5
         weight = start.mT.contiguous().to(support)
         velocity: Tensor | None = None  # torch's SGD starts its momentum undampened
         x, target = _with_bias(support), F.one_hot(labels, ways).to(support.dtype)
-        for _ in range(self.passes):
-            order = torch.rand(tasks, samples, generator=random).argsort(1).to(support.device)
-            for chosen in order.split(self.batch, dim=1):
-                rows = chosen.unsqueeze(-1)
-                xs = x.gather(1, rows.expand(-1, -1, dim + 1))
-                ys = target.gather(1, rows.expand(-1, -1, ways))
-                residual = torch.softmax(weight @ xs.mT, 1) - ys.mT
-                slope = torch.baddbmm(
-                    weight, residual, xs, beta=self.weight_decay, alpha=1 / xs.shape[1]
-                )
-                velocity = slope if velocity is None else velocity.mul_(0.9).add_(slope, alpha=0.1)
-                weight.sub_(velocity, alpha=self.lr)
+        for xs, ys in shuffled_batches(x, target, self.batch, self.passes, random):
+            residual = torch.softmax(weight @ xs.mT, 1) - ys.mT
+            slope = torch.baddbmm(
+                weight, residual, xs, beta=self.weight_decay, alpha=1 / xs.shape[1]
+            )
+            velocity = slope if velocity is None else velocity.mul_(0.9).add_(slope, alpha=0.1)
+            weight.sub_(velocity, alpha=self.lr)
         return LinearClassifier(weight[..., :dim], weight[..., dim])
 
 
@@ -228,6 +223,41 @@ class CosineHead(LinearHead):
             along = slope - (slope * weight).sum(-1, keepdim=True) * weight
             weight = F.normalize(weight - self.lr * along, dim=-1)
         return LinearClassifier(weight, normalize=True, scale=self.scale)
+
+
+def check_batch(batch: int) -> None:
+    """Check the samples per mini-batch of a head that is trained by SGD.
+
+    Raises:
+        InputError: there are none.
+    """
+    if batch < 1:
+        raise InputError(f"new_head.batch is {batch}: it must be 1 or more")
+
+
+def shuffled_batches(
+    x: Tensor, target: Tensor, batch: int, passes: int, random: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Mini-batches of the support sets of all tasks, each in an order of its own in every pass.
+
+    Args:
+        x: features [T, S, D].
+        target: [T, S, N].
+        batch: samples per mini-batch B; the last of a pass may have fewer.
+        passes: over the support sets.
+        random: of the orders, on the CPU.
+
+    Returns:
+        Features [T, B, D] and targets [T, B, N].
+    """
+    for _ in range(passes):
+        order = torch.rand(x.shape[:2], generator=random).argsort(1).to(x.device)
+        for chosen in order.split(batch, dim=1):
+            rows = chosen.unsqueeze(-1)
+            yield (
+                x.gather(1, rows.expand(-1, -1, x.shape[-1])),
+                target.gather(1, rows.expand(-1, -1, target.shape[-1])),
+            )
 
 
 def _with_bias(features: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
-from omnitraining.pretraining.linear_heads import LinearHead
+from omnitraining.pretraining.linear_heads import LinearHead, check_batch, shuffled_batches
 
 
 @dataclass(frozen=True)
@@ -51,43 +50,27 @@ class SGDCosineHead(LinearHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise InputError(f"new_head.batch is {self.batch}: it must be 1 or more")
+        check_batch(self.batch)
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """Train the heads of all tasks side by side; each has an initialization of its own."""
-        tasks, samples, dim = support.shape
+        tasks, _, dim = support.shape
         random = torch.Generator().manual_seed(self.seed)
         start = (torch.rand(tasks, ways, dim, generator=random) * 2 - 1) * dim**-0.5
         directions = start.to(support)  # v
-        norms = directions.norm(dim=-1, keepdim=True)  # g
-        weights, velocities = (directions, norms), list[Tensor]()
+        weights = [directions, directions.norm(dim=-1, keepdim=True)]  # v and g
+        velocities: list[Tensor] = []  # torch's SGD starts its momentum undampened
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).to(support.dtype)
-        for _ in range(self.passes):
-            order = torch.rand(tasks, samples, generator=random).argsort(1).to(support.device)
-            for chosen in order.split(self.batch, dim=1):
-                rows = chosen.unsqueeze(-1)
-                xs = x.gather(1, rows.expand(-1, -1, dim))
-                ys = target.gather(1, rows.expand(-1, -1, ways))
-                slopes = [
-                    slope + self.weight_decay * weight
-                    for slope, weight in zip(self._slopes(*weights, xs, ys), weights, strict=True)
-                ]
-                # torch's SGD starts its momentum undampened
-                velocities = (
-                    [
-                        0.9 * velocity + 0.1 * slope
-                        for velocity, slope in zip(velocities, slopes, strict=True)
-                    ]
-                    if velocities
-                    else slopes
-                )
-                directions, norms = (
-                    weight - self.lr * velocity
-                    for weight, velocity in zip(weights, velocities, strict=True)
-                )
-                weights = directions, norms
+        for xs, ys in shuffled_batches(x, target, self.batch, self.passes, random):
+            pairs = zip(self._slopes(*weights, xs, ys), weights, strict=True)
+            slopes = [slope + self.weight_decay * weight for slope, weight in pairs]
+            if velocities:
+                moving = zip(velocities, slopes, strict=True)
+                velocities = [0.9 * v + 0.1 * s for v, s in moving]
+            else:
+                velocities = slopes
+            weights = [w - self.lr * v for w, v in zip(weights, velocities, strict=True)]
         weight = weights[1] * F.normalize(weights[0], dim=-1)
         return LinearClassifier(weight, normalize=True, scale=self.scale)
 
