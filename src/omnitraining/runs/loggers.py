@@ -87,7 +87,7 @@ class WandbLogger:
     def __init__(self, package: Any, folder: Path, resume_at: int) -> None:
         """Begin the run, or continue it."""
         identity = folder / "wandb-id.txt"
-        known = identity.read_text("utf-8").strip() if resume_at and identity.is_file() else None
+        known = _earlier_run(identity, resume_at)
         self._run = package.init(
             name=folder.name,
             dir=str(folder),
@@ -120,7 +120,7 @@ class MLflowLogger:
     def __init__(self, package: Any, folder: Path, resume_at: int) -> None:
         """Begin the run, or continue it."""
         identity = folder / "mlflow-id.txt"
-        known = identity.read_text("utf-8").strip() if resume_at and identity.is_file() else None
+        known = _earlier_run(identity, resume_at)
         self._mlflow = package
         run = package.start_run(run_id=known, run_name=None if known else folder.name)
         identity.write_text(run.info.run_id, "utf-8")
@@ -134,6 +134,11 @@ class MLflowLogger:
     def close(self) -> None:
         """End the run."""
         self._mlflow.end_run()
+
+
+def _earlier_run(identity: Path, resume_at: int) -> str | None:
+    """What a file keeps of the tracker's run that a resumed training continues, if any."""
+    return identity.read_text("utf-8").strip() if resume_at and identity.is_file() else None
 
 
 def _config(folder: Path) -> dict[str, Any]:
