@@ -70,11 +70,7 @@ class ANIL(MetaTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         """Logits [T, Q, N] of the adapted heads."""
-        embedded = episode.with_inputs(network.backbone(episode.inputs()))
-        head = self.fit(network.head, embedded.support_x, episode.support_y, episode.ways)
-        with torch.autocast(embedded.query_x.device.type, enabled=False):
-            logits: Tensor = head(at_least_float32(embedded.query_x))
-        return logits
+        return self.outputs_of_heads(network, episode)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """Linear heads after the inner steps, which start at the head of training."""

@@ -3,11 +3,13 @@
 from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from omnitraining.algorithm import Algorithm
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.network import Network
+from omnitraining.precision import at_least_float32
 
 
 class MetaTraining(Algorithm):
@@ -58,7 +60,7 @@ class MetaTraining(Algorithm):
         """H_meta, applied to features [B, features]; the identity if there is nothing to train."""
 
     def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
-        """H_meta of a backbone, which `head` makes unless it must know more than sizes.
+        """H_meta of a backbone, which `head` makes unless more than sizes decides it.
 
         Args:
             backbone: F, from inputs [B, ...] to features [B, features].
@@ -85,6 +87,26 @@ class MetaTraining(Algorithm):
             network: backbone and head.
             episode: T tasks.
         """
+
+    def outputs_of_heads(
+        self, network: Network, episode: Episode, tasks: int | None = None
+    ) -> Tensor:
+        """Outputs [T, Q, O] of the queries by the heads that `fit` makes, in float32 at least.
+
+        It is `predict` of algorithms that solve for a head which does not see to its precision.
+
+        Args:
+            network: backbone and head.
+            episode: T tasks.
+            tasks: tasks whose heads are fitted at once; all if None.
+        """
+        embedded = episode.with_inputs(network.backbone(episode.inputs()))
+        outputs = []
+        for part in embedded.split(tasks) if tasks else [embedded]:
+            head = self.fit(network.head, part.support_x, part.support_y, part.ways)
+            with torch.autocast(part.query_x.device.type, enabled=False):
+                outputs.append(head(at_least_float32(part.query_x)))
+        return torch.cat(outputs) if tasks else outputs[0]
 
     def outputs_and_loss(
         self, network: Network, episode: Episode, batch: MiniBatch

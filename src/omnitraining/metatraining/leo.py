@@ -239,13 +239,7 @@ class LEO(MetaTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         """Logits [T, Q, N]."""
-        embedded = episode.with_inputs(network.backbone(episode.inputs()))
-        logits = []
-        for part in embedded.split(TASKS_AT_ONCE):
-            head = self.fit(network.head, part.support_x, part.support_y, part.ways)
-            with torch.autocast(part.query_x.device.type, enabled=False):
-                logits.append(head(at_least_float32(part.query_x)))
-        return torch.cat(logits)
+        return self.outputs_of_heads(network, episode, TASKS_AT_ONCE)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """The decoded linear classifiers."""

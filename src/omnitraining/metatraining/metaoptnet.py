@@ -177,11 +177,7 @@ class MetaOptNet(MetaTraining):
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
         """Logits [T, Q, N]."""
-        embedded = episode.with_inputs(network.backbone(episode.inputs()))
-        head = self.fit(network.head, embedded.support_x, episode.support_y, episode.ways)
-        with torch.autocast(embedded.query_x.device.type, enabled=False):
-            logits: Tensor = head(at_least_float32(embedded.query_x))
-        return logits
+        return self.outputs_of_heads(network, episode)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """Solved linear heads, followed by the learned scale."""

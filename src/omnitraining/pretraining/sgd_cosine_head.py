@@ -63,7 +63,8 @@ class SGDCosineHead(LinearHead):
         velocities: list[Tensor] = []  # torch's SGD starts its momentum undampened
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).to(support.dtype)
         for xs, ys in shuffled_batches(x, target, self.batch, self.passes, random):
-            pairs = zip(self._slopes(*weights, xs, ys), weights, strict=True)
+            directions, norms = weights
+            pairs = zip(self._slopes(directions, norms, xs, ys), weights, strict=True)
             slopes = [slope + self.weight_decay * weight for slope, weight in pairs]
             if velocities:
                 moving = zip(velocities, slopes, strict=True)
