@@ -32,8 +32,8 @@ def options_with_full_names(options: list[str]) -> list[str]:
     for option in options:
         name, equals, value = option.partition("=")
         if name.startswith("--"):
-            field, value = _field(name), _full_name(known.get(_field(name), {}), value)
-            changed.append(f"{name}{equals}{value}")
+            field = _field(name)
+            changed.append(f"{name}{equals}{_full_name(known.get(field, {}), value)}")
             before = "" if equals else field
         else:
             changed.append(_full_name(known.get(before, {}), option))
@@ -42,8 +42,7 @@ def options_with_full_names(options: list[str]) -> list[str]:
 
 
 def _field(option: str) -> str:
-    parts = option.removeprefix("--").split(".")
-    return parts[-2] if parts[-1] == "class_path" and len(parts) > 1 else parts[-1]
+    return option.removeprefix("--").removesuffix(".class_path").rpartition(".")[2]
 
 
 def _full_name(classes: Mapping[str, type], name: Any) -> Any:

@@ -15,14 +15,15 @@ from jsonargparse import Namespace
 from torch import nn
 
 from omnitraining.backbones import FeatureWise
+from omnitraining.config.values import class_path
 from omnitraining.errors import InputError
-from omnitraining.libraries import LibraryBackbone, of_timm, of_torchvision, of_transformers
-from omnitraining.libraries.names import Preprocessing, split
+from omnitraining.libraries import LibraryBackbone, of_transformers
+from omnitraining.libraries.names import split
 
 RANK = 8
 """Of the branches of a pretrained backbone, if none is given: full ones would triple its size."""
 
-CLASS = f"{LibraryBackbone.__module__}.{LibraryBackbone.__qualname__}"
+CLASS = class_path(LibraryBackbone)
 HYPHENS = {"--start-from": "--start_from", "--start-weights": "--start_weights"}
 
 
@@ -124,26 +125,17 @@ def pretrained_start(
             f"LibraryBackbone of {source}"
         )
     start = LibraryBackbone.pretrained(source, weights, bare.size)
-    found = _preprocessing(start, weights)
-    if found is not None and bare.size not in (None, found.size):
+    try:
+        found = start.preprocessing(weights)
+    except InputError:  # what learners of frozen backbones do not have may be trained with
+        return start
+    if bare.size not in (None, found.size):
         warnings.warn(
             f"{source} was trained with images of {found.size} pixels, and problem.size is "
             f"{bare.size}",
             stacklevel=2,
         )
     return start
-
-
-def _preprocessing(start: LibraryBackbone, weights: Path | None) -> Preprocessing | None:
-    library, name = start.source.split("/", 1)
-    try:
-        if library == "timm":
-            return of_timm.preprocessing(start.model, start.source, None)
-        if library == "torchvision":
-            return of_torchvision.preprocessing(start.source, name)
-        return of_transformers.preprocessing(start.source, name, weights)
-    except InputError:  # what learners of frozen backbones do not have may be trained with
-        return None
 
 
 def _given(options: list[str]) -> dict[str, str]:

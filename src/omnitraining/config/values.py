@@ -91,9 +91,13 @@ def _plain(option: Field[Any]) -> Any:
     value = option.default_factory() if option.default_factory is not MISSING else option.default
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    kind = type(value)
     inner = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": inner}
+    return {"class_path": class_path(type(value)), "init_args": inner}
+
+
+def class_path(kind: type) -> str:
+    """The path by which a configuration names a class, as ``package.module.Class``."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def with_classes(values: dict[str, Any], options: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from omnitraining.config.values import class_path
 from omnitraining.datasets.decoding import INTERPOLATIONS, Aspect, Interpolation
 from omnitraining.errors import InputError
 from omnitraining.learner.calibration import unmeasured
@@ -24,9 +25,8 @@ from omnitraining.libraries import (
     PooledBackbone,
     of_timm,
     of_torchvision,
-    of_transformers,
 )
-from omnitraining.libraries.backbone import Pooling, Precision, named
+from omnitraining.libraries.backbone import Pooling, Precision
 from omnitraining.libraries.names import Preprocessing
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import build_model
@@ -103,11 +103,11 @@ def frozen_model(
         raise InputError(f"head is {options.head!r}: choose from {', '.join(HEADS)}")
     if isinstance(source, str):
         backbone, inputs = _named(source, options)
-        config = {"class_path": _path(LibraryBackbone)}
+        config = {"class_path": class_path(LibraryBackbone)}
         name = source
     else:
         backbone, inputs = _own(source, options)
-        config = {"class_path": _path(OwnBackbone)}
+        config = {"class_path": class_path(OwnBackbone)}
         name = type(source).__name__
     backbone.eval()
     example = torch.zeros(1, *inputs.shape)
@@ -141,13 +141,13 @@ def _trained(
     problem = Blueprint(inputs.shape, 2, 2, False)
     if options.head == "nearest-mean":
         flow = "meta"
-        metric = {"class_path": _path(ProtoNet), "init_args": vars(ProtoNet())}
+        metric = {"class_path": class_path(ProtoNet), "init_args": vars(ProtoNet())}
         whole |= {"method": "meta-training", "metatraining": metric}
         model = build_model("meta-training", lambda: backbone, problem, RFS(), ProtoNet())
     else:
         flow = "pre"
-        head = {"class_path": _path(LogisticHead), "init_args": vars(LogisticHead())}
-        algorithm = {"class_path": _path(RFS), "init_args": {"new_head": head}}
+        head = {"class_path": class_path(LogisticHead), "init_args": vars(LogisticHead())}
+        algorithm = {"class_path": class_path(RFS), "init_args": {"new_head": head}}
         whole |= {"method": "pre-training", "pretraining": algorithm}
         model = build_model("pre-training", lambda: backbone, problem, RFS())
     whole["inference"] = {}
@@ -156,7 +156,6 @@ def _trained(
 
 
 def _named(source: str, options: BackboneOptions) -> tuple[PooledBackbone, ImageInputs]:
-    library, name = named(source)
     own = {"mean", "std", "interpolation", "aspect", "pooling"} & {*options.given()}
     if own:
         raise InputError(f"{min(own)} is for a module of your own: {source} has its own")
@@ -164,13 +163,7 @@ def _named(source: str, options: BackboneOptions) -> tuple[PooledBackbone, Image
     precision = options.precision or "float32"
     size = _size(options.image_size)
     backbone = LibraryBackbone.pretrained(source, weights, size, precision)
-    if library == "timm":
-        found = of_timm.preprocessing(backbone.model, source, size)
-    elif library == "torchvision":
-        found = of_torchvision.preprocessing(source, name)
-    else:
-        found = of_transformers.preprocessing(source, name, weights)
-    return backbone, _inputs(found)
+    return backbone, _inputs(backbone.preprocessing(weights, size))
 
 
 def _own(module: nn.Module, options: BackboneOptions) -> tuple[PooledBackbone, ImageInputs]:
@@ -256,7 +249,3 @@ def _in_words(inputs: ImageInputs) -> str:
         side += f" of {inputs.stored}"
     ways = {"crop": "center crop", "stretch": "aspect not kept"}
     return f"{side} ({inputs.interpolation}, {ways[inputs.aspect]})"
-
-
-def _path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

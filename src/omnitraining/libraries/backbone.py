@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from omnitraining.errors import InputError
 from omnitraining.libraries import of_timm, of_torchvision, of_transformers
-from omnitraining.libraries.names import LIBRARIES, split
+from omnitraining.libraries.names import LIBRARIES, Preprocessing, split
 
 Pooling = Literal["average", "average-last", "class-token", "token-mean"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -222,6 +222,23 @@ class LibraryBackbone(PooledBackbone):
         made = cls.__new__(cls)
         made._set(model, source, size, config, precision, None)
         return made
+
+    def preprocessing(self, weights: Path | None = None, size: int | None = None) -> Preprocessing:
+        """What its weights were trained with.
+
+        Args:
+            weights: as in `pretrained`.
+            size: side of the input of a model of timm, in place of the model's own.
+
+        Raises:
+            InputError: it is not known, or learners have no such preprocessing.
+        """
+        library, name = named(self.source)
+        if library == "timm":
+            return of_timm.preprocessing(self.model, self.source, size)
+        if library == "torchvision":
+            return of_torchvision.preprocessing(self.source, name)
+        return of_transformers.preprocessing(self.source, name, weights)
 
     def _set(
         self,
