@@ -130,11 +130,8 @@ def confusion_table(report: "TaskReport") -> "Table":
     """Images by class (rows) and prediction (columns)."""
     from rich.table import Table
 
-    counts, names = report.confusion, [str(name) for name in report.classes.tolist()]
-    if counts[:, -1].any():
-        columns = [*names, "rejected"]
-    else:
-        columns, counts = names, counts[:, :-1]
+    counts, names = report.shown_confusion, [str(name) for name in report.classes.tolist()]
+    columns = [*names, "rejected"][: counts.shape[1]]
     table = Table("class \\ predicted", *columns, box=None, pad_edge=False)
     for name, row in zip(names, counts.tolist(), strict=True):
         table.add_row(name, *(str(number) if number else "." for number in row))

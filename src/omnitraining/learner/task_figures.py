@@ -20,11 +20,9 @@ def confusion_figure(report: TaskReport) -> Figure:
     Args:
         report: of a learner on labeled images.
     """
-    table = report.confusion
+    table = report.shown_confusion
     names = [_short(str(name)) for name in report.classes.tolist()]
-    columns = [*names, "rejected"]
-    if not table[:, -1].any():
-        table, columns = table[:, :-1], names
+    columns = [*names, "rejected"][: table.shape[1]]
     side = min(3 + 0.32 * len(names), 24)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axis = figure.subplots()

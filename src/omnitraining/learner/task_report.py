@@ -7,6 +7,7 @@ Statistical Association 22).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class TaskReport:
     accepted: NDArray[np.bool_]
     images: Sequence[Any]
 
-    @property
+    @cached_property
     def known(self) -> NDArray[np.bool_]:
         """Which images are of a class of the learner [B]."""
         return np.isin(self.labels, self.classes)
@@ -84,7 +85,7 @@ class TaskReport:
         """Classes of the learner without images here."""
         return [name for name in self.classes.tolist() if name not in {*self.labels.tolist()}]
 
-    @property
+    @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """Images by class [N] and prediction [N + 1]; the last column counts rejected images."""
         ways, known = len(self.classes), self.known
@@ -93,6 +94,16 @@ class TaskReport:
         table = np.zeros((ways, ways + 1), np.int64)
         np.add.at(table, (true, guess), 1)
         return table
+
+    @property
+    def shown_confusion(self) -> NDArray[np.int64]:
+        """`confusion`, without its last column if no image is rejected."""
+        return self.confusion if self.rejected else self.confusion[:, :-1]
+
+    @property
+    def rejected(self) -> int:
+        """Images of classes that the learner has which are rejected."""
+        return int(self.confusion[:, -1].sum())
 
     @property
     def count(self) -> int:
@@ -187,8 +198,10 @@ class TaskReport:
         ]
         if tops:
             lines.insert(1, ", ".join(f"top-{k} {self.top(k):.1%}" for k in tops))
-        if rejected := int(self.confusion[:, -1].sum()):
-            lines.append(f"{rejected} images of known classes rejected, which are errors above")
+        if self.rejected:
+            lines.append(
+                f"{self.rejected} images of known classes rejected, which are errors above"
+            )
         if self.missing:
             lines.append(f"no images of {', '.join(map(str, self.missing))}")
         if self.unknown:
