@@ -16,7 +16,7 @@ from omnitraining.errors import InputError
 from omnitraining.learner.calibration import unmeasured
 from omnitraining.learner.ensemble import Ensemble, resolve_flow
 from omnitraining.learner.fitting import Support, fit_predictor
-from omnitraining.learner.held_out import FitReport, held_out
+from omnitraining.learner.held_out import FitReport, Predictions, held_out, predictions
 from omnitraining.learner.image_data import kind_of
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source
@@ -73,6 +73,7 @@ class FitResult:
         classes: the labels, sorted.
         predictor: its columns are the classes.
         threshold: similarity from which an image is accepted; None if all are.
+        held_out: predictions of support images held out in turn, if the fit needed them.
     """
 
     ensemble: Ensemble
@@ -82,6 +83,7 @@ class FitResult:
     classes: NDArray[Any]
     predictor: Predictor
     threshold: float | None
+    held_out: Predictions | None = None
 
     @property
     def trained(self) -> TrainedModel:
@@ -95,7 +97,7 @@ class FitResult:
     def report(self) -> FitReport:
         """Accuracy, confidence and similarity of support images that are held out in turn."""
         with float32_on_cpu():
-            return held_out(self.ensemble, self.support)
+            return held_out(self.ensemble, self.support, self.held_out)
 
     @property
     def counts(self) -> dict[Any, int]:
@@ -137,7 +139,7 @@ def fit_support(
         raise InputError(f"{images} are all of one class, {only}: give two classes or more")
     _check_reject_label(options.reject_label, classes)
     support = Support(kept, torch.from_numpy(indices.astype(np.int64)), len(classes))
-    ensemble = _measured(resolve_flow(trained, options.flow), support)
+    ensemble, found = _measured(resolve_flow(trained, options.flow), support)
     trained = ensemble.trained
     threshold = None
     if accept_rate is not None:
@@ -153,16 +155,22 @@ def fit_support(
             )
         threshold = trained.calibration.threshold(ensemble.head, support.shots, accept_rate)
     predictor = fit_predictor(ensemble, support)
-    return FitResult(ensemble, options, support, labels, classes, predictor, threshold)
+    return FitResult(ensemble, options, support, labels, classes, predictor, threshold, found)
 
 
-def _measured(ensemble: Ensemble, support: Support) -> Ensemble:
-    """The flows of a frozen backbone with a calibration by the support set; others as they are."""
+def _measured(ensemble: Ensemble, support: Support) -> tuple[Ensemble, Predictions | None]:
+    """The flows of a frozen backbone, calibrated by predictions of the support set, and these.
+
+    Others are as they are, and nothing is predicted.
+    """
     if ensemble.trained.frozen is None:
-        return ensemble
-    found = support_calibration(ensemble, support)
-    calibration = found or unmeasured(ensemble.members[0])
-    return replace(ensemble, trained=ensemble.trained.with_calibration(calibration))
+        return ensemble, None
+    found = predictions(ensemble, support)
+    if found is None:
+        calibration = unmeasured(ensemble.members[0])
+    else:
+        calibration = support_calibration(ensemble, support, found)
+    return replace(ensemble, trained=ensemble.trained.with_calibration(calibration)), found
 
 
 def _check_reject_label(label: Any, classes: NDArray[Any]) -> None:

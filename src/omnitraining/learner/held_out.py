@@ -31,6 +31,9 @@ RANK_SPREAD = 0.42  # of the rank of one image, with what images of one class ha
 DOMAIN_RANK, DOMAIN_GAP = 0.06, 0.03  # what differs between sets of images that are alike enough
 BOTH, SINGLE = 2.1, 3.0  # deviations at which both measures together, or one of them, are odd
 
+Predictions = tuple[Tensor, Tensor, Tensor]
+"""Of images held out: probabilities [B, N] before calibration, similarity [B], class index [B]."""
+
 
 @dataclass(frozen=True)
 class FitReport:
@@ -107,14 +110,16 @@ def one_image_each(trained: TrainedModel) -> str:
 
 
 @torch.no_grad()
-def held_out(ensemble: Ensemble, support: Support) -> FitReport:
+def held_out(ensemble: Ensemble, support: Support, found: Predictions | None = None) -> FitReport:
     """Predict the support images that are held out in turn.
 
     Args:
         ensemble: the flows of the fit.
         support: of the fit.
+        found: what `predictions` returned, if it was called before.
     """
-    found = predictions(ensemble, support)
+    if found is None:
+        found = predictions(ensemble, support)
     if found is None:
         return FitReport(0)
     probabilities, similarity, labels = found
@@ -136,7 +141,7 @@ def kept_shots(support: Support) -> float:
 
 
 @torch.no_grad()
-def predictions(ensemble: Ensemble, support: Support) -> tuple[Tensor, Tensor, Tensor] | None:
+def predictions(ensemble: Ensemble, support: Support) -> Predictions | None:
     """Predictions of support images by heads that are fitted without them.
 
     Args:
@@ -144,8 +149,8 @@ def predictions(ensemble: Ensemble, support: Support) -> tuple[Tensor, Tensor, T
         support: of the fit.
 
     Returns:
-        Of each image that was held out, probabilities [B, N] before calibration, similarity [B]
-        and class index [B]; None if no class has two images, or an algorithm adapts the network.
+        Those of each image that was held out; None if no class has two images, or an algorithm
+        adapts the network.
     """
     held, kept, first = folds(support.labels, support.ways)
     if not len(held):

@@ -15,7 +15,7 @@ from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner.calibration import QUANTILES, WEIGHTED, Calibration
 from omnitraining.learner.ensemble import Ensemble
 from omnitraining.learner.fitting import Support
-from omnitraining.learner.held_out import predictions
+from omnitraining.learner.held_out import Predictions
 from omnitraining.learner.predictor import MIN_PROBABILITY
 
 SPREAD = 1.0
@@ -25,16 +25,14 @@ LARGEST = math.log(50)
 """Of the logarithm of a temperature."""
 
 
-def support_calibration(ensemble: Ensemble, support: Support) -> Calibration | None:
-    """The calibration of the flow of a frozen backbone; None if no class has two images.
+def support_calibration(ensemble: Ensemble, support: Support, found: Predictions) -> Calibration:
+    """The calibration of the flow of a frozen backbone.
 
     Args:
         ensemble: the only flow of the model.
         support: of the fit.
+        found: predictions of its images, held out in turn.
     """
-    found = predictions(ensemble, support)
-    if found is None:
-        return None
     probabilities, similarity, labels = found
     (flow,) = ensemble.members
     heads = (flow, ENSEMBLE, WEIGHTED)
