@@ -19,6 +19,7 @@ from skimage.feature import hog
 from sklearn.linear_model import LogisticRegression
 
 from omnitraining.datasets.images import LabeledImages
+from omnitraining.evaluation import half_width
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import EpisodeConfig
 
@@ -47,9 +48,10 @@ def main() -> None:
             tasks = problem.fixed_tasks(images, 5, shots, TASKS)
             pairs = zip(tasks.support.numpy(), tasks.query.numpy(), strict=True)
             scores = np.array([100 * accuracy(features, *pair) for pair in pairs])
-            spread = 1.96 * scores.std(ddof=1) / TASKS**0.5
-            cell = {"mean": scores.mean(), "interval": spread}
-            record[f"{name} 5-way {shots}-shot"] = {k: round(v, 2) for k, v in cell.items()}
+            record[f"{name} 5-way {shots}-shot"] = {
+                "mean": round(float(scores.mean()), 2),
+                "interval": round(half_width(torch.from_numpy(scores)), 2),
+            }
     out.write_text(json.dumps({"accuracy": record}, indent=1) + "\n")
     print(json.dumps(record, indent=1))
 
