@@ -142,6 +142,10 @@ class OmniLoss:
         part = min(1.0, step / self.warmup) if self.warmup else 1.0
         return self.distill_weight * part
 
+    def share_before_branches(self, steps: int) -> float:
+        """Fraction of a training of so many steps in which the joint-flow alone is trained."""
+        return min(self.branch_at, steps) / steps if steps else 0.0
+
     def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Self-distillation R of an outer flow, by ``distill_target`` (eq. 10 and 13); a scalar.
 
@@ -265,18 +269,18 @@ class Model(nn.Module):
         """
         terms: dict[str, Tensor] = {}
         options, weight = self.loss, self.loss.weight_at(step)
-        labeled = batch.with_episode(episode) if options.pre_on_episodes else batch
+        batch = self._labeled(batch, episode)
         outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, flows)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
             on = {"pre": options.r_pre, "meta": options.r_meta}
             distilled = [flow for flow in flows if on.get(flow)]
             with torch.no_grad():
-                targets = teacher.outputs(batch, episode, flows=distilled)
-        taught = self.teacher_run.logits(labeled.x) if self.teacher_run is not None else None
+                targets, _ = teacher._outputs_and_losses(batch, episode, None, distilled)
+        taught = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
         j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
         if "pre" in outputs:
-            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], labeled, taught)  # eq. 8
+            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, taught)  # eq. 8
             if "pre" in targets:
                 terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
                 j_pre = losses.regularized_loss(j_pre, terms["r_pre"], weight)  # eq. 11
@@ -286,7 +290,7 @@ class Model(nn.Module):
                 terms["r_meta"] = options.distillation(outputs["meta"], targets["meta"])  # eq. 13
                 j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
-            own = labeled if joint is None else joint[0]
+            own = batch if joint is None else joint[0]
             terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], own, taught)
             terms["l_joint_meta"] = meta_losses["joint_meta"]
             l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
@@ -313,7 +317,12 @@ class Model(nn.Module):
             queries, by "meta" and "joint_meta". With ``loss.pre_on_episodes`` the first go on with
             the samples of the episode.
         """
+        batch = self._labeled(batch, episode)
         return self._outputs_and_losses(batch, episode, joint, flows)[0]
+
+    def _labeled(self, batch: MiniBatch, episode: Episode) -> MiniBatch:
+        """The samples of the pre-training losses."""
+        return batch.with_episode(episode) if self.loss.pre_on_episodes else batch
 
     def _outputs_and_losses(
         self,
@@ -322,14 +331,14 @@ class Model(nn.Module):
         joint: tuple[MiniBatch, Episode] | None,
         flows: Collection[str],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """`outputs`, and l_meta by "meta" and "joint_meta"."""
+        """`outputs` for a batch that is `_labeled`, and l_meta by "meta" and "joint_meta"."""
         networks = cast(Mapping[str, Network], self.networks)
         trained = [flow for flow in self.trained_flows if flow in flows]
         outputs: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         together = self.loss.pre_on_episodes
         if together:
-            batch, episode = _through(self.trunk, batch.with_episode(episode), episode)
+            batch, episode = _through(self.trunk, batch, episode)
         else:
             batch, episode = self._through_trunk(batch, episode)
 

@@ -135,9 +135,9 @@ def _train(
             )
         found = run_data.check(run, run_config.problem, resuming=True, accept=changed_data)
         changes = tuple(f"before step {done + 1}: {change}" for change in found)
-    steps = run_config.training.steps
-    counted = (model, run_config.problem, device, steps)
-    cost = multiply_adds(*counted) if context.is_main_process else None
+    cost = None
+    if context.is_main_process:
+        cost = multiply_adds(model, run_config.problem, device, run_config.training.steps)
     context.barrier()  # so that none has read what process 0 writes now
     if context.is_main_process:
         _write_origin(run, config, run_config.problem, changes)

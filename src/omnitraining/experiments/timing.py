@@ -114,7 +114,7 @@ class _Steps:
             self.stepper = Stepper(model, self.problem, self.training, self.device)
             steps = self.training.steps
             self.multiply_adds = multiply_adds(model, self.problem, self.device, steps)
-            self.early = min(model.loss.branch_at, steps) / max(1, steps)
+            self.early = model.loss.share_before_branches(steps)
             if self.stepper.precision == "auto":
                 self.stepper.choose_precision()
 

@@ -55,10 +55,8 @@ def multiply_adds(
         operations: int = counter.operations
         return operations // 2
 
-    early = min(model.loss.branch_at, steps)
-    if not early:
-        return count(FLOWS)
-    return round((early * count(["joint"]) + (steps - early) * count(FLOWS)) / steps)
+    early = model.loss.share_before_branches(steps)
+    return round(early * count(["joint"]) + (1 - early) * count(FLOWS)) if early else count(FLOWS)
 
 
 class _Counter(TorchDispatchMode):
