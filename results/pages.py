@@ -49,14 +49,17 @@ def front(near: Record, far: Record) -> str:
         cost = row.training.multiply_adds
         spent = f"{cost / 1e12:.1f}" if cost else ""
         means = [f"{sum(each) / len(each):.1f}" for each in abroad]
-        lines.append([label, *home, *means, str(row.training.steps[0]), spent])
+        steps, (step,) = row.training.steps[0], row.seconds_per_step.values() or (0,)
+        minutes = f"{step * steps / 60:.0f}" if step else ""
+        lines.append([label, *home, *means, str(steps), spent, minutes])
     header = ["", f"{name} 1-shot", "5-shot", f"{len(others)} other domains 1-shot", "5-shot"]
     words = (
         f"**Trained on {name}, tested on its unseen classes and on {', '.join(others)}** "
         f"(`{near.command}`; Conv4 of 64 channels, 42 px, 5-way accuracy in %, {near.tasks} "
-        f"episodes, {seeds(near)}, 95 % intervals {near.intervals}; other domains: mean).\n"
+        f"episodes, {seeds(near)}, 95 % intervals {near.intervals}; other domains: mean; minutes: "
+        "of all training steps on one core, as timed with all rows in turn).\n"
     )
-    table = markdown([*header, "steps", "10^12 multiply-adds"], lines)
+    table = markdown([*header, "steps", "10^12 multiply-adds", "minutes"], lines)
     return "\n".join([words, table, _against(near, far)])
 
 
