@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
+import omnitraining
+from omnitraining import FewShotClassifier
 from omnitraining.cli import main
 from omnitraining.datasets import digits
 
@@ -148,8 +151,6 @@ def test_wrong_input_is_one_line(
 def test_a_model_that_was_not_fitted_is_told_apart(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import omnitraining
-
     omnitraining.load("glyphs").save(tmp_path / "model")
     words = refused(capsys, "predict", tmp_path / "model", photos / "query")
     assert "has not learned any classes yet: use 'omni adapt' first" in words
@@ -175,3 +176,13 @@ def test_options_of_runs_and_learners_are_told_apart(
     assert "FOLDER is missing" in refused(capsys, "evaluate", learned)
     assert "is a file" in refused(capsys, "evaluate", learned, photos, "--shots", 1)
     assert "is no file" in refused(capsys, "evaluate", tmp_path, photos / "support")
+
+
+def test_the_photo_model_is_the_default(photos: Path, tmp_path: Path) -> None:
+    support, query = photos / "support", photos / "query"
+    assert main(["adapt", "--out", str(tmp_path / "a"), str(support)]) == 0
+    assert main(["adapt", "photos", "--out", str(tmp_path / "b"), str(support)]) == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    adapted = omnitraining.load(tmp_path / "a")
+    for learner in (omnitraining.load(), FewShotClassifier()):
+        assert_array_equal(learner.fit(support).predict_proba(query), adapted.predict_proba(query))

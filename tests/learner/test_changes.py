@@ -218,15 +218,15 @@ def test_a_wrong_label_for_rejected_images(
 
 
 def test_models_that_are_none_are_refused_in_one_line(images: Data) -> None:
-    for source in (torch.nn.Linear(2, 2), None, 3, FewShotClassifier(), ["glyphs"]):
+    for source in (torch.nn.Linear(2, 2), None, 3, FewShotClassifier("glyphs"), ["glyphs"]):
         ways = [lambda source: FewShotClassifier(source).fit(*images), omnitraining.load]
         for way in ways[:1] if isinstance(source, torch.nn.Module) else ways:
             with pytest.raises(InputError, match=r"model is .*: give a shipped model \(glyphs, ph"):
                 way(source)  # type: ignore[arg-type]
     for accept_rate in ("0.9", np.nan, 1, True):
         with pytest.raises(InputError, match=r"accept_rate is .*: it must be above 0 and below 1"):
-            FewShotClassifier(accept_rate=accept_rate).fit(*images)  # type: ignore[arg-type]
-    assert FewShotClassifier(accept_rate=np.float32(0.9)).fit(*images).threshold_ > 0  # type: ignore[arg-type]
+            FewShotClassifier("glyphs", accept_rate=accept_rate).fit(*images)  # type: ignore[arg-type]
+    assert FewShotClassifier("glyphs", accept_rate=np.float32(0.9)).fit(*images).threshold_ > 0  # type: ignore[arg-type]
 
 
 @pytest.fixture

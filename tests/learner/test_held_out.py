@@ -44,7 +44,7 @@ def test_one_image_of_each_class_tells_nothing_which_is_said() -> None:
     assert folds(torch.arange(4), 4)[0].shape == (0, 0)
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32), np.uint8)
     with pytest.warns(CalibrationWarning, match="each class has one image, so it cannot be"):
-        learner = FewShotClassifier().fit(x, [0, 1, 2, 3])
+        learner = FewShotClassifier("glyphs").fit(x, [0, 1, 2, 3])
     assert learner.fit_report_ == FitReport(0) and learner.fit_report_.calibrated is None
 
 

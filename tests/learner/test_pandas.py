@@ -20,11 +20,11 @@ def test_columns_of_paths_and_of_labels(tmp_path: Path) -> None:
         paths.append(str(tmp_path / f"{number}.png"))
         pixels = np.eye(32, dtype=np.uint8) * (250 if name == "light" else 60)
         Image.fromarray(pixels).save(paths[-1])
-    expected = FewShotClassifier().fit(paths, names).predict_proba(paths)
+    expected = FewShotClassifier("glyphs").fit(paths, names).predict_proba(paths)
     table = pd.DataFrame({"image": paths, "label": names}, index=[7, 3, 9, 1])
     forms = ((table["image"], table["label"]), (table[["image"]], table[["label"]]), (table, None))
     for x, y in forms:
-        found = FewShotClassifier().fit(x, y)
+        found = FewShotClassifier("glyphs").fit(x, y)
         np.testing.assert_allclose(found.predict_proba(x), expected, atol=1e-6)
         assert found.score(x, y) == 1
     other = pd.DataFrame({"a": ["x"], "b": ["y"]})

@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_learner_reports_on_a_folder_as_it_predicts(folder: Path, tmp_path: Path) -> None:
-    learner = FewShotClassifier().fit(folder / "few")
+    learner = FewShotClassifier("glyphs").fit(folder / "few")
     report = learner.report(folder / "new")
     assert report.accuracy == learner.score(folder / "new") and report.count == 15
     assert (report.probabilities == learner.predict_proba(report.images)).all()
@@ -120,7 +120,7 @@ def test_a_learner_reports_on_a_folder_as_it_predicts(folder: Path, tmp_path: Pa
 def test_rejected_images_are_not_correct() -> None:
     data = digits.load(size=32)
     x, y = data.images[:60, 0].numpy(), data.labels[:60].numpy()
-    learner = FewShotClassifier(accept_rate=0.3).fit(x[:40], y[:40])
+    learner = FewShotClassifier("glyphs", accept_rate=0.3).fit(x[:40], y[:40])
     report = learner.report(x[40:], y[40:])
     assert report.accuracy == learner.score(x[40:], y[40:])
     assert report.confusion[:, -1].sum() == sum(p is None for p in learner.predict(x[40:])) > 0
@@ -129,7 +129,7 @@ def test_rejected_images_are_not_correct() -> None:
 
 def test_images_of_other_classes_alone_are_refused() -> None:
     images = np.stack([np.eye(28), np.fliplr(np.eye(28))])
-    learner = FewShotClassifier().fit(images, ["down", "up"])
+    learner = FewShotClassifier("glyphs").fit(images, ["down", "up"])
     with pytest.raises(InputError, match="they are of left, and it has down, up"):
         learner.report(images, ["left", "left"])
     with pytest.raises(InputError, match="use one kind"):
@@ -139,12 +139,12 @@ def test_images_of_other_classes_alone_are_refused() -> None:
 def test_features_are_those_that_the_prototypes_are_compared_with() -> None:
     data = digits.load(size=32)
     x, y = data.images[:40, 0].numpy(), data.labels[:40].numpy()
-    learner = FewShotClassifier(flow="pre").fit(x[:30], y[:30])
+    learner = FewShotClassifier("glyphs", flow="pre").fit(x[:30], y[:30])
     features = learner.transform(x)
     assert features.dtype == np.float32 and np.linalg.norm(features, axis=1) == pytest.approx(1)
     prototypes = learner.predictor_.flows["pre"].prototypes.numpy()
     nearest = (features[30:] @ prototypes.T).max(1)
     assert nearest == pytest.approx(learner.similarity(x[30:]), abs=1e-5)
-    whole = FewShotClassifier().fit(x[:30], y[:30])
+    whole = FewShotClassifier("glyphs").fit(x[:30], y[:30])
     width = features.shape[1] * len(whole.predictor_.flows)
     assert whole.transform(x[:3]).shape == (3, width)

@@ -19,8 +19,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "run",
         metavar="RUN",
-        help="run folder, saved learner, shipped model (glyphs, photos), or a pretrained backbone, "
-        "as timm/vit_small_patch14_dinov2.lvd142m",
+        nargs="?",
+        default="photos",
+        help="run folder, saved learner, shipped model (photos, or glyphs for characters), or a "
+        "pretrained backbone, as timm/vit_small_patch14_dinov2.lvd142m (default: photos)",
     )
     parser.add_argument("support", metavar="SUPPORT", type=Path, help="folder of class folders")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
     )
     add_backbone(parser)
     add_trust(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
 
     from omnitraining.learner import FewShotClassifier
     from omnitraining.learner.sources import find

@@ -36,7 +36,7 @@ from omnitraining.learner.labels import (
     labeled,
 )
 from omnitraining.learner.predictor import Predictor
-from omnitraining.learner.sources import Source, find
+from omnitraining.learner.sources import DEFAULT_MODEL, Source, find
 from omnitraining.learner.task_report import TaskReport, task_report
 from omnitraining.learner.trained import TrainedModel, save_file
 from omnitraining.precision import float32_on_cpu
@@ -60,8 +60,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     predicts, and is saved and copied, as it was fitted.
 
     Args:
-        model: a trained model: name of a shipped one ("glyphs"), run folder, file that a learner
-            saved, or name on the Hugging Face hub.
+        model: a trained model: name of a shipped one ("photos", or "glyphs" for characters), run
+            folder, file that a learner saved, or name on the Hugging Face hub.
         flow: the flow that predicts, "pre", "joint" or "meta", or "ensemble", the mean of all
             (paper 4.3). None is the ensemble that the run was evaluated with. A single flow needs
             one forward pass, an ensemble one for each of its flows.
@@ -93,7 +93,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     def __init__(
         self,
-        model: Source = "glyphs",
+        model: Source = DEFAULT_MODEL,
         flow: str | None = None,
         accept_rate: float | None = None,
         reject_label: str | int | None = None,

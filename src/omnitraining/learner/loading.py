@@ -18,6 +18,7 @@ from omnitraining.learner.fit_result import current_accept_rate
 from omnitraining.learner.frozen import BackboneOptions, frozen_model
 from omnitraining.learner.regressor import FewShotRegressor
 from omnitraining.learner.sources import (
+    DEFAULT_MODEL,
     Source,
     check,
     file_of,
@@ -32,7 +33,7 @@ from omnitraining.runs.run import unique_tensors
 
 @float32_on_cpu()
 def load(
-    source: Source | nn.Module,
+    source: Source | nn.Module = DEFAULT_MODEL,
     trust: bool = False,
     *,
     backbone: nn.Module | None = None,
@@ -45,8 +46,8 @@ def load(
     ``load(module, image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))``.
 
     Args:
-        source: name of a shipped model ("glyphs"); a run folder; a file that a learner saved, or a
-            folder that holds it as weights.safetensors; "owner/name" on the Hugging Face hub;
+        source: name of a shipped model ("photos", or "glyphs" for characters); a run folder; a
+            file that a learner saved, or a folder that holds it as weights.safetensors; "owner/name" on the Hugging Face hub;
             "timm/NAME", "torchvision/NAME" or "transformers/NAME"; or a module that returns
             features.
         trust: let a model name classes from outside this library, as a backbone of your own;

@@ -16,6 +16,7 @@ from omnitraining.runs.run import Run
 Source: TypeAlias = str | Path | TrainedModel
 MODELS = Path(__file__).parents[1] / "models"
 WEIGHTS = "weights.safetensors"
+DEFAULT_MODEL = "photos"
 
 
 @float32_on_cpu()
