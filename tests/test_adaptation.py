@@ -1,6 +1,7 @@
 """The inner loop of MAML against a computation unrolled by hand."""
 
 import copy
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 from omnitraining.adaptation.batched import BatchedModules, Weights
 from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.backbones import MLP, Conv4, ResNet10
-from omnitraining.batches import Episode
+from omnitraining.batches import Episode, MiniBatch
+from omnitraining.errors import InputError
 from omnitraining.losses import cross_entropy, squared_error
+from omnitraining.metatraining import Reptile
 from omnitraining.network import Network
 from omnitraining.omninet import OmniNet
 from omnitraining.teacher import Teacher
-from tests.reference import maml
+from tests.reference import maml, reptile
 from tests.reference.zoo import TinyViT
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -326,3 +329,47 @@ def test_tied_weights_adapt_as_one(tasks: int) -> None:
         squared_error(by_hand(data.support_x[t]), data.support_y[t]).backward()
         torch.optim.SGD(by_hand.parameters(), 0.1).step()
         torch.testing.assert_close(outputs[t], by_hand(data.query_x[t]), **CLOSE)
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("backbone", ["perceptron", "convolutions"])
+def test_reptile_s_gradient_is_the_mean_way_back_from_networks_that_sgd_trained(
+    backbone: str, kind: Literal["classification", "regression"], tasks: int
+) -> None:
+    network = perceptron() if backbone == "perceptron" else conv4()
+    data = episode(tasks, kind, (2,) if backbone == "perceptron" else (1, 16, 16))
+    algorithm = Reptile(4, 0.3, kind)
+    copies = [
+        reptile.trained(
+            network, data.support_x[t], data.support_y[t], algorithm.loss, steps=4, lr=0.3
+        )
+        for t in range(tasks)
+    ]
+    nothing = MiniBatch(torch.empty(0), torch.empty(0))
+    outputs, loss = algorithm.outputs_and_loss(network, data, nothing)
+    expected = [copied(x) for copied, x in zip(copies, data.query_x, strict=True)]
+    torch.testing.assert_close(outputs, torch.stack(expected), **CLOSE)
+    torch.testing.assert_close(algorithm.predict(network, data), outputs, **CLOSE)
+    squared = 0.0
+    for name, (own, slope) in zip(
+        dict(network.named_parameters()),
+        zip(network.parameters(), outer_gradients(loss, network), strict=True),
+        strict=True,
+    ):
+        ways = torch.stack([own - copied.get_parameter(name) for copied in copies])
+        torch.testing.assert_close(slope, ways.mean(0) / 0.3, **CLOSE)
+        squared += ways.square().sum().item()
+    assert loss.item() == pytest.approx(squared / (2 * 0.3 * tasks))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps is -1: it must be 0 or more"),
+        ({"lr": 0.0}, "lr is 0.0: it must be greater than 0"),
+    ],
+)
+def test_reptile_refuses_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"metatraining\.{message}"):
+        Reptile(**options)

@@ -23,6 +23,7 @@ from omnitraining.metatraining import (
     MetaTraining,
     ProtoNet,
     RelationNet,
+    Reptile,
 )
 from omnitraining.metatraining.gnn import GraphNetwork
 from omnitraining.network import Network, PrecomputedFeatures
@@ -60,6 +61,7 @@ MORE: list[Algorithm] = [
     MAML(task="regression"),
     MAML(steps=3, lr=0.1, second_order=False),
     ANIL(steps=3, second_order=False),
+    Reptile(task="regression"),
     MetaOptNet(jitter=1.0),
     MetaOptNet("ridge"),
     MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),
@@ -78,6 +80,7 @@ QUICK: dict[str, tuple[dict[str, Any], int]] = {
     "L2Regression": ({"steps": 3, "lr": 0.3}, 30),
     "MAML": ({"steps": 3, "lr": 0.3}, 30),
     "RelationNet": ({"channels": 4}, 30),
+    "Reptile": ({"steps": 5, "lr": 0.3}, 30),
 }
 
 

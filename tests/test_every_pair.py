@@ -24,6 +24,7 @@ from omnitraining.metatraining import (
     MultiTask,
     ProtoNet,
     RelationNet,
+    Reptile,
     TapNet,
 )
 from omnitraining.model import Method, Model, OmniLoss, build_model
@@ -43,6 +44,7 @@ META = [
     GNN(embedding=8, width=8, form="inductive"),
     MAML(),
     ANIL(),
+    Reptile(lr=0.1),
     MetaOptNet("svm"),
     MetaOptNet("ridge"),
     TapNet(),

@@ -35,6 +35,7 @@ from omnitraining.metatraining import MetaTraining as MetaTraining
 from omnitraining.metatraining import MultiTask as MultiTask
 from omnitraining.metatraining import ProtoNet as ProtoNet
 from omnitraining.metatraining import RelationNet as RelationNet
+from omnitraining.metatraining import Reptile as Reptile
 from omnitraining.metatraining import TapNet as TapNet
 from omnitraining.model import Model as Model
 from omnitraining.model import OmniLoss as OmniLoss

@@ -54,6 +54,34 @@ def adapt_and_predict(
     Returns:
         Outputs [len(steps), T, Q, O].
     """
+    parts = adaptations(network, episode, loss, steps, lr, second_order, chunk)
+    return torch.cat([outputs for outputs, _ in parts], 1)
+
+
+def adaptations(
+    network: nn.Module,
+    episode: Episode,
+    loss: Loss,
+    steps: Sequence[int],
+    lr: float,
+    second_order: bool = True,
+    chunk: int | None = None,
+) -> Iterator[tuple[Tensor, Weights]]:
+    """What `adapt_and_predict` returns, and the adapted weights, for some tasks at a time.
+
+    Args:
+        network: backbone and head.
+        episode: T tasks; inputs, not features.
+        loss: mean loss of outputs and targets of one task.
+        steps: numbers of gradient steps to report.
+        lr: inner learning rate.
+        second_order: let the outer gradient flow through the inner gradients.
+        chunk: tasks computed at a time.
+
+    Yields:
+        Outputs [len(steps), t, Q, O] of the next t tasks, and the weights after the last step
+        [t, ...], by name.
+    """
     # Without an outer gradient the inner graphs are not needed.
     keep_graph = second_order and torch.is_grad_enabled()
     weights: Weights = dict(network.named_parameters())
@@ -61,14 +89,16 @@ def adapt_and_predict(
         weights = {name: p.detach() for name, p in weights.items()}
     sets = episode.support_x, episode.support_y, episode.query_x
 
-    def descend(run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor) -> Tensor:
+    def descend(
+        run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor
+    ) -> tuple[Tensor, Weights]:
         outputs = []
         for step in range(steps[-1] + 1):
             if step in steps:
                 outputs.append(run(fast, query))
             if step < steps[-1]:
                 fast = sgd_update(fast, _gradients(run, loss, fast, x, y, keep_graph), lr)
-        return torch.stack(outputs)
+        return torch.stack(outputs), fast
 
     def expanded(tasks: int) -> Weights:
         return {name: w.expand(tasks, *w.shape) for name, w in weights.items()}
@@ -77,19 +107,16 @@ def adapt_and_predict(
     with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH), _plain_recurrence(network):
         if len(episode.support_x) == 1 or _needs_loop(network, episode, keep_graph):
             looped = _unbatched(network)
-            outputs = [
-                descend(looped, loss, weights, channels_last(x), y, channels_last(query))
-                for x, y, query in zip(*sets, strict=True)
-            ]
-            return torch.stack(outputs, 1)
+            for x, y, query in zip(*sets, strict=True):
+                parts = channels_last(x), y, channels_last(query)
+                outputs, fast = descend(looped, loss, weights, *parts)
+                yield outputs.unsqueeze(1), {name: w.unsqueeze(0) for name, w in fast.items()}
+            return
         on_cpu, (tasks, samples) = episode.support_x.device.type == "cpu", sets[1].shape[:2]
         chunk = chunk or (max(1, SAMPLES_AT_ONCE // samples) if on_cpu else tasks)
         batched, total = BatchedModules(network), _summed(loss)
-        chunks = [
-            descend(batched, total, expanded(len(x)), x, y, query)
-            for x, y, query in zip(*(part.split(chunk) for part in sets), strict=True)
-        ]
-        return torch.cat(chunks, 1)
+        for x, y, query in zip(*(part.split(chunk) for part in sets), strict=True):
+            yield descend(batched, total, expanded(len(x)), x, y, query)
 
 
 @torch.no_grad()

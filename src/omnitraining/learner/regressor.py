@@ -19,7 +19,7 @@ from omnitraining.learner import checks
 from omnitraining.learner.ensemble import resolve_flow
 from omnitraining.learner.sources import Source, find
 from omnitraining.learner.trained import TrainedModel, save_file
-from omnitraining.metatraining import MAML
+from omnitraining.metatraining import MAML, Reptile
 from omnitraining.precision import float32_on_cpu
 from omnitraining.pretraining import L2Regression
 
@@ -184,7 +184,7 @@ def _adapt(
     networks: dict[str, nn.Module] = {}
     for name in weights:
         _, network, algorithm = trained.model.heads_of(name)[0]
-        if not isinstance(algorithm, L2Regression | MAML):
+        if not isinstance(algorithm, L2Regression | MAML | Reptile):
             raise InputError(f"{type(algorithm).__name__} does not adapt to curves")
         adapted = replace(algorithm, steps=count).adapt(network, *points)
         networks[name] = adapted

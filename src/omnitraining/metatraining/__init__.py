@@ -11,6 +11,7 @@ from omnitraining.metatraining.metaoptnet import MetaOptNet
 from omnitraining.metatraining.multi_task import MultiTask
 from omnitraining.metatraining.protonet import ProtoNet
 from omnitraining.metatraining.relationnet import RelationNet
+from omnitraining.metatraining.reptile import Reptile
 from omnitraining.metatraining.tadam import TADAM
 from omnitraining.metatraining.tapnet import TapNet
 
@@ -27,5 +28,6 @@ __all__ = [
     "MultiTask",
     "ProtoNet",
     "RelationNet",
+    "Reptile",
     "TapNet",
 ]

@@ -20,7 +20,7 @@ from omnitraining.evaluation import (
     simplex_grid,
     tasks_hash,
 )
-from omnitraining.metatraining import MAML
+from omnitraining.metatraining import MAML, Reptile
 from omnitraining.model import Model
 from omnitraining.pretraining import L2Regression
 from omnitraining.tasks.base import Supervised
@@ -142,7 +142,7 @@ class Sinusoids(Supervised):
         return changed
 
     def check(self, model: Model) -> None:
-        """Refuse algorithms other than L2Regression and MAML of the task "regression".
+        """Refuse algorithms other than L2Regression and MAML or Reptile of the task "regression".
 
         Raises:
             InputError: the model has others.
@@ -275,8 +275,10 @@ def _checked_shots(shots: tuple[int, ...]) -> tuple[int, ...]:
     return shots
 
 
-def _algorithms(model: Model) -> tuple[L2Regression, MAML]:
+def _algorithms(model: Model) -> tuple[L2Regression, MAML | Reptile]:
     pre, meta = model.pretraining, model.metatraining
-    if not isinstance(pre, L2Regression) or not isinstance(meta, MAML):
-        raise InputError("Sinusoids needs pretraining L2Regression and metatraining MAML")
+    if not isinstance(pre, L2Regression) or not isinstance(meta, MAML | Reptile):
+        raise InputError(
+            "Sinusoids needs pretraining L2Regression and metatraining MAML or Reptile"
+        )
     return pre, meta
