@@ -26,11 +26,24 @@ from omnitraining.evaluation import Cell, CellKey, Difference, Evaluation
 from omnitraining.experiments import display, jobs, recording, reproduction
 from omnitraining.experiments.experiment import Experiment, completed, experiments, find_experiment
 from omnitraining.experiments.figures import canvas, tables
-from omnitraining.experiments.record import Mean, Record, TrainingFacts, from_json, read_record
+from omnitraining.experiments.record import (
+    Column,
+    Mean,
+    Record,
+    Row,
+    TrainingFacts,
+    from_json,
+    read_record,
+)
 from omnitraining.experiments.recording import Selection, evaluations, join, make_record
 from omnitraining.experiments.report import sections
 from omnitraining.experiments.reproduction import reproduce
-from omnitraining.experiments.tables import reached, record_markdown, record_table
+from omnitraining.experiments.tables import (
+    reached,
+    record_markdown,
+    record_table,
+    search_lines,
+)
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification import photos
 from omnitraining.tasks.classification import problem as classification
@@ -916,3 +929,21 @@ def test_what_trainings_cost_stands_beside_their_accuracy() -> None:
     assert lines[2].endswith("| training, by setting |")
     assert lines[4].endswith("| 2e12 multiply-adds, 20 s<br>6e12 multiply-adds, 20 s |")
     assert lines[5].endswith("| no count, 7 s |")
+
+
+def test_a_search_is_ordered_by_validation_with_means_over_other_domains() -> None:
+    def row(validation: float, *means: float) -> Row:
+        keys = [CellKey("a", 5, 1), CellKey("b", 5, 1), CellKey("a", 5, 5), CellKey("b", 5, 5)]
+        cells = {
+            key: Column("", {"ensemble": Mean(mean, 1.0)})
+            for key, mean in zip(keys, means, strict=False)
+        }
+        return Row(cells, {"": TrainingFacts(seconds=[60.4], validation=[validation])})
+
+    rows = {"low": row(50.0, 10.0, 20.0, 40.0, 60.0), "high": row(51.0)}
+    record = Record("a", "", "", "", "accuracy %", True, "low", 2, 1, rows=rows)
+    header, lines = search_lines(record)
+    assert header == [
+        "row", "validation", "other domains, 1-shot", "other domains, 5-shot", "seconds"
+    ]  # fmt: skip
+    assert lines == [["high", "51.00", "", "", "60"], ["low", "50.00", "15.00", "50.00", "60"]]

@@ -21,7 +21,7 @@ from omnitraining.experiments.experiment import OF_A_ROW, OF_A_SETTING, Experime
 from omnitraining.experiments.jobs import Job, check_unchanged, evaluate, fine_tune, train
 from omnitraining.experiments.record import Row, Values, printed, read_record, write_record
 from omnitraining.experiments.recording import Results, Selection, make_record
-from omnitraining.experiments.tables import costs, record_table, validation_table
+from omnitraining.experiments.tables import costs, record_table, search_table
 from omnitraining.experiments.timing import cost_table, step_costs
 from omnitraining.io.files import locked, write_json
 from omnitraining.io.terminal import say
@@ -336,7 +336,7 @@ def _write_record(experiment: Experiment, results: Results, command: str, path: 
     if experiment.draw:
         show(record_table(record))
     else:
-        show(validation_table(experiment.name, record))
+        show(search_table(experiment.name, record))
     for row, texts in costs(record).items():
         say(f"training of {row}: {'; '.join(texts)}")
     write_record(path, record)

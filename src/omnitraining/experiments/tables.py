@@ -280,12 +280,36 @@ def against_each_row(record: Record, what: str) -> str:
     )
 
 
-def validation_table(title: str, record: Record) -> Table:
-    """Best validation score of every row of a search, by seed, best first."""
-    table = Table("row", "best validation score, by seed", title=title)
-    scores = {name: row.training.validation for name, row in record.rows.items()}
-    for name, values in sorted(scores.items(), key=lambda item: -sum(item[1])):
-        table.add_row(name, "  ".join(f"{value:.4g}" for value in values))
+def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Rows of a search, best first: validation scores by seed, and the means of its other cells.
+
+    Returns:
+        The header and the lines. Cells are averaged over benchmarks, for each number of shots.
+    """
+    shots = sorted({key.shots for row in record.rows.values() for key in row.cells if key.shots})
+    header = ["row", "validation", *(f"other domains, {k}-shot" for k in shots), "seconds"]
+    lines = []
+    for name, row in sorted(
+        record.rows.items(), key=lambda item: -sum(item[1].training.validation)
+    ):
+        means = [[c.ensemble.mean for key, c in row.cells.items() if key.shots == k] for k in shots]
+        lines.append(
+            [
+                name,
+                "  ".join(f"{score:.2f}" for score in row.training.validation),
+                *(f"{sum(values) / len(values):.2f}" if values else "" for values in means),
+                f"{sum(row.training.seconds):.0f}",
+            ]
+        )
+    return header, lines
+
+
+def search_table(title: str, record: Record) -> Table:
+    """`search_lines` for the terminal."""
+    header, lines = search_lines(record)
+    table = Table(*header, title=title)
+    for line in lines:
+        table.add_row(*line)
     return table
 
 

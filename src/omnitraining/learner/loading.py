@@ -47,9 +47,9 @@ def load(
 
     Args:
         source: name of a shipped model ("photos", or "glyphs" for characters); a run folder; a
-            file that a learner saved, or a folder that holds it as weights.safetensors; "owner/name" on the Hugging Face hub;
-            "timm/NAME", "torchvision/NAME" or "transformers/NAME"; or a module that returns
-            features.
+            file that a learner saved, or a folder that holds it as weights.safetensors;
+            "owner/name" on the Hugging Face hub; "timm/NAME", "torchvision/NAME" or
+            "transformers/NAME"; or a module that returns features.
         trust: let a model name classes from outside this library, as a backbone of your own;
             their code is run.
         backbone: the module, if the file is of a learner that was made of one.

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from omnitraining.experiments.claims import Claim, Verdict
 from omnitraining.experiments.record import Record, Values, printed
-from omnitraining.experiments.tables import markdown, number_text
+from omnitraining.experiments.tables import markdown, number_text, search_lines
 
 SIGNS = {
     "holds": "✓ holds",
@@ -33,16 +33,10 @@ def results(record: Record, draw: str, picture: str) -> str:
 
 
 def search(record: Record) -> str:
-    """Rows of a search by their best validation score."""
-    rows = sorted(record.rows.items(), key=lambda row: -row[1].training.validation[0])
-    seconds = sum(row.training.seconds[0] for row in record.rows.values())
-    return f"`{record.command}`, {seconds / 60:.0f} minutes in all:\n\n" + markdown(
-        ["row", f"best validation {record.unit}", "seconds"],
-        [
-            [name, f"{row.training.validation[0]:.2f}", f"{row.training.seconds[0]:.0f}"]
-            for name, row in rows
-        ],
-    )
+    """Rows of a search by their best validation score, in the unit of the record."""
+    seconds = sum(sum(row.training.seconds) for row in record.rows.values())
+    table = markdown(*search_lines(record))
+    return f"`{record.command}`, {record.unit}, {seconds / 60:.0f} minutes in all:\n\n{table}"
 
 
 def claims(verdicts: Sequence[tuple[Claim, Verdict]]) -> str:
