@@ -7,7 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from docs.generate import algorithms, experiments, places, reference
+from docs.generate import algorithms, experiments, notebooks, places, reference
 
 NO_RUN = re.compile(r"^(```\w+) no-run$", re.MULTILINE)
 
@@ -19,7 +19,8 @@ def generated() -> dict[str, str]:
         for source, page in places.MOVED.items()
         if page.partition("/")[0] not in ("index.md", "experiments")
     }
-    return {**outside, **experiments.pages(), **algorithms.pages(), **reference.pages()}
+    made = (part.pages() for part in (experiments, notebooks, algorithms, reference))
+    return {**outside, **{page: text for pages in made for page, text in pages.items()}}
 
 
 def on_config(config: Any) -> Any:

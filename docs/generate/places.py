@@ -35,6 +35,8 @@ def with_links(markdown: str, source: str, page: str) -> str:
             return match.group()
         found = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         place = MOVED.get(found, found.removeprefix("docs/"))
+        if place.endswith(".ipynb"):  # a notebook has a page
+            place = place.removesuffix(".ipynb") + ".md"
         return f"{begin}{relative(place, page)}{anchor or ''}{end}"
 
     return LINK.sub(led, markdown)
