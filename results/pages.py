@@ -60,10 +60,10 @@ def front(near: Record, far: Record) -> str:
         "of all training steps on one core, as timed with all rows in turn).\n"
     )
     table = markdown([*header, "steps", "10^12 multiply-adds", "minutes"], lines)
-    return "\n".join([words, table, _against(near, far)])
+    return "\n".join([words, table, against(near, far)])
 
 
-def _against(near: Record, far: Record) -> str:
+def against(near: Record, far: Record) -> str:
     """In how many cells the reference is better and worse than each row of equal compute."""
     words = []
     for name, row in near.rows.items():

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import endurance
-from pages import calibration, features, flows, front, glyphs, pretrained, speed, trust
+import photo_model
+from pages import against, calibration, features, flows, front, glyphs, pretrained, speed, trust
 
 from omnitraining.experiments.figures import adaptation_curves, sinusoid_errors
 from omnitraining.experiments.record import Record, from_json
@@ -31,6 +32,16 @@ YARDSTICKS = ("yardstick-cifar-fs", "yardstick-omniglot", "yardstick-mini-imagen
 def front_page(record: Record) -> str:
     """The table of the main README: two records of the same runs."""
     return front(record, read(HERE / "photo-table4.json"))
+
+
+def photos_table(described: Any) -> str:
+    """The table of the shipped model of photographs: two files."""
+    return photo_model.table(described, read(HERE / "calibration-photos.json"))
+
+
+def compared(record: Record) -> str:
+    """In how many cells Omni-Training is better at equal compute: two records."""
+    return against(record, read(HERE / "photo-table4.json"))
 
 
 def sinusoids(record: Record) -> str:
@@ -69,6 +80,7 @@ def main() -> int:
         },
         MODELS / "glyphs/card.md": {"calibration": trust},
         MODELS / "photos/card.md": {"calibration-photos": trust},
+        HERE.parent / "docs/who.md": {"photo-features": photos_table, "photo-table2": compared},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
         HERE.parent / "docs/guides/flows.md": {
             name: flows for name in ("photo-table2", "photo-table4", "figure5")
@@ -83,6 +95,9 @@ def main() -> int:
             if records[name].is_file()
         ]
         wanted[page] = filled(page.read_text(), parts)
+    picture = HERE.parent / "docs/assets/photos.svg"
+    files = (read(HERE / f"{name}.json") for name in ("photo-features", "calibration-photos"))
+    wanted[picture] = photo_model.picture(*files)
     stale = [
         page for page, text in wanted.items() if not page.is_file() or page.read_text() != text
     ]

@@ -1,6 +1,7 @@
 """A page per experiment, from its file and its record. Nothing is typed by hand."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +20,15 @@ from results import pages as measurements
 
 WITHOUT_ALGORITHMS = ("", "accuracies", "flow_curves", "flow_attention")
 """What experiments draw that do not compare algorithms."""
+
+SECTIONS = {
+    "Tables and figures of the paper": r"(table|figure)\d",
+    "Compact counterparts": r"photo-(table|figure)\d",
+    "Yardsticks": r"yardstick-",
+    "Searches of recipes": r".+-search",
+    "Others": r"",
+}
+"""Parts of the menu, each with the beginning of the names of its experiments; the first fits."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,29 @@ class Experiment:
     def page(self) -> str:
         """Place on the site."""
         return f"experiments/{self.name}.md"
+
+    @property
+    def menu_title(self) -> str:
+        """The title, shorter, with the number in the paper."""
+        title = self.values["title"].removeprefix("Compact counterpart of ")
+        title = title.partition(", at equal")[0]
+        place = re.fullmatch(r"(table|figure)(\d+)", self.name)
+        return f"{place[1].capitalize()} {place[2]}: {title}" if place else str(title)
+
+
+def menu() -> list[dict[str, list[dict[str, str]]]]:
+    """The sections of the menu, each with titles and pages in the order of their numbers."""
+    sections: dict[str, list[dict[str, str]]] = {title: [] for title in SECTIONS}
+    for experiment in sorted(experiments().values(), key=lambda e: _numbered(e.name)):
+        fits = (title for title, begin in SECTIONS.items() if re.match(begin, experiment.name))
+        sections[next(fits)].append({experiment.menu_title: experiment.page})
+    return [{title: pages} for title, pages in sections.items()]
+
+
+def _numbered(name: str) -> tuple[bool, list[str | int]]:
+    """Tables before figures, and figure 3 before figure 10."""
+    parts = re.split(r"(\d+)", name)
+    return "figure" in name, [int(part) if part.isdigit() else part for part in parts]
 
 
 @cache
@@ -111,8 +144,7 @@ def _page(experiment: Experiment) -> str:
     needs_data = "Photos" in str(values["config"]["problem"])
     data = " --data DIR" if needs_data else ""
     lines = [
-        f"# {experiment.name}\n",
-        f"{values['title']}.\n",
+        f"# {values['title']}\n",
         "| | |\n| --- | --- |",
         f"| In the paper | {values['paper']} |",
         f"| Command | `omni reproduce {experiment.name}{data}` |",

@@ -28,7 +28,7 @@ def on_config(config: Any) -> Any:
     found = algorithms.algorithms()
     lists = {
         "Algorithms": [{a.name: a.page} for a in found],
-        "Experiments": [{e.name: e.page} for e in experiments.experiments().values()],
+        "Experiments": experiments.menu(),
         "API": [{title: f"api/{page}.md"} for page, (title, _) in reference.GROUPS.items()],
     }
     for section in config.nav:
