@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def side_by_side(drawn: list[StepData]) -> StepData:
         return MiniBatch(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
 
     def episode(parts: list[Episode]) -> Episode:
-        names = [f.name for f in fields(Episode) if f.name not in ("ways", "classes")]
+        names = ("support_x", "support_y", "query_x", "query_y")
         whole = {n: torch.cat([getattr(part, n) for part in parts]) for n in names}
         return replace(parts[0], **whole)
 

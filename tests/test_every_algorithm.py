@@ -19,6 +19,7 @@ from omnitraining.metatraining import (
     MAML,
     TADAM,
     MatchingNet,
+    MetaMaxUp,
     MetaOptNet,
     MetaTraining,
     ProtoNet,
@@ -64,6 +65,7 @@ MORE: list[Algorithm] = [
     Reptile(task="regression"),
     MetaOptNet(jitter=1.0),
     MetaOptNet("ridge"),
+    MetaMaxUp(MetaOptNet("ridge")),
     MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),
 ]
 FOUND = [*found_in(pretraining, PreTraining), *found_in(metatraining, MetaTraining)]

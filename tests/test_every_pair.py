@@ -19,6 +19,7 @@ from omnitraining.metatraining import (
     MAML,
     TADAM,
     MatchingNet,
+    MetaMaxUp,
     MetaOptNet,
     MetaTraining,
     MultiTask,
@@ -47,6 +48,8 @@ META = [
     Reptile(lr=0.1),
     MetaOptNet("svm"),
     MetaOptNet("ridge"),
+    MetaMaxUp(MetaOptNet("ridge"), versions=2),
+    MetaMaxUp(MAML(), versions=2),
     TapNet(),
     MultiTask(),
     CAN(channels=4),
@@ -60,6 +63,7 @@ def name_of(value: object) -> str:
     if not isinstance(value, PreTraining | MetaTraining):
         return str(value)
     option = getattr(value, "form", getattr(value, "solver", ""))
+    option = type(value.algorithm).__name__ if isinstance(value, MetaMaxUp) else option
     return f"{type(value).__name__} {option}".strip()
 
 
@@ -91,6 +95,11 @@ def data(problem: Classification) -> tuple[MiniBatch, Episode]:
     return samples(problem, torch.Generator().manual_seed(0))
 
 
+def prepared(meta: MetaTraining, data: tuple[MiniBatch, Episode]) -> tuple[MiniBatch, Episode]:
+    """The episode as `Supervised.samples` passes it on."""
+    return data[0], meta.prepared(data[1], torch.Generator().manual_seed(0))
+
+
 def model_of(
     problem: Classification,
     pre: PreTraining,
@@ -119,7 +128,7 @@ def assert_gradients(model: Model, loss: Tensor) -> None:
 def test_one_step_of_omni_training_has_finite_terms_and_reaches_every_parameter(
     pre: PreTraining, meta: MetaTraining, problem: Classification, data: tuple[MiniBatch, Episode]
 ) -> None:
-    model = model_of(problem, pre, meta)
+    model, data = model_of(problem, pre, meta), prepared(meta, data)
     teacher = Teacher(model).train()
     terms = model(*data, teacher.model)
     names = {"l_pre", "l_meta", "l_joint_pre", "l_joint_meta", "r_pre", "r_meta", "total"}
@@ -140,7 +149,7 @@ def test_one_step_of_omni_training_has_finite_terms_and_reaches_every_parameter(
 def test_a_step_in_bfloat16_is_the_step_in_float32_but_for_rounding(
     meta: MetaTraining, problem: Classification, data: tuple[MiniBatch, Episode]
 ) -> None:
-    model = model_of(problem, RFS(), meta)
+    model, data = model_of(problem, RFS(), meta), prepared(meta, data)
     teacher = Teacher(model).train()
     torch.manual_seed(0)
     exact = model(*data, teacher.model)
@@ -161,7 +170,7 @@ def test_one_step_of_a_rival_has_finite_terms_and_reaches_every_parameter(
     problem: Classification,
     data: tuple[MiniBatch, Episode],
 ) -> None:
-    model = model_of(problem, pre, meta, method)
+    model, data = model_of(problem, pre, meta, method), prepared(meta, data)
     terms = model(*data, Teacher(model).train().model)
     parts = ("l_joint_pre", "l_joint_meta") if method == "joint-training" else ("l_pre", "l_meta")
     assert terms.keys() == {*parts, "total"} and all(term.isfinite() for term in terms.values())

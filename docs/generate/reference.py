@@ -13,7 +13,8 @@ GROUPS = {
     "networks": ("Networks and losses", "omninet conversion features model losses precision "
                  "teacher network heads"),
     "algorithms": ("Algorithms: base classes and parts",
-                   "algorithm pretraining metatraining adaptation policies"),
+                   "algorithm pretraining metatraining adaptation policies "
+                   "task_augmentation"),
     "backbones": ("Backbones", "backbones libraries"),
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "datasets"),

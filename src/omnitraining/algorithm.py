@@ -1,7 +1,6 @@
 """The base class of pre-training and meta-training algorithms: prediction on new tasks."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,8 +13,10 @@ from omnitraining.network import Network
 class Algorithm(ABC):
     """Options of an algorithm. It has no weights: the head that it makes belongs to the model."""
 
-    needs_only_features: ClassVar[bool] = True
-    """Whether `predict` leaves the backbone as it is, so that features can be computed once."""
+    @property
+    def needs_only_features(self) -> bool:
+        """Whether `predict` leaves the backbone as it is, so that features can be computed once."""
+        return True
 
     @abstractmethod
     def predict(self, network: Network, episode: Episode) -> Tensor:

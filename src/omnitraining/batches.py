@@ -69,9 +69,27 @@ class MiniBatch:
         Raises:
             InputError: the episode has no classes of training.
         """
+        if episode.mixture is not None:
+            raise InputError(
+                "loss.pre_on_episodes is true, but the classes of these tasks are not those of "
+                "training, as MetaMaxUp augments whole tasks: choose another algorithm"
+            )
         labels = torch.cat([episode.support_y, episode.query_y], 1)
         x = channels_last(torch.cat([self.x, episode.inputs()]))
         return MiniBatch(x, torch.cat([self.y, episode.training_classes(labels).flatten()]))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Second classes of the queries of T tasks, parts of which were pasted in (CutMix).
+
+    Attributes:
+        labels: class of what was pasted into each query [T, Q].
+        share: of a query that was left, and so of its first class [T].
+    """
+
+    labels: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,9 @@ class Episode:
         query_y: labels [T, Q], or values [T, Q, D].
         ways: classes of a task; 0 where the targets are values.
         classes: which classes of training those of each task are [T, N]; None at test.
+        versions: V, the differently augmented versions of each task: tasks t, t + T / V, and so on
+            are versions of one.
+        mixture: second classes of the queries; None if each has one class.
 
     Example:
         Two 3-way 1-shot tasks, with two queries of each class and features of size 4:
@@ -107,6 +128,8 @@ class Episode:
     query_y: Tensor
     ways: int = 0
     classes: Tensor | None = None
+    versions: int = 1
+    mixture: Mixture | None = None
 
     def inputs(self) -> Tensor:
         """All inputs [T * (S + Q), ...] for one forward pass: by task, support before query."""
@@ -150,14 +173,18 @@ class Episode:
             by_class: Tensor = queries.unflatten(1, (max(1, self.ways), -1))
             return by_class.chunk(count, 2)[index].flatten(1, 2)
 
-        return replace(self, query_x=part(self.query_x), query_y=part(self.query_y))
+        mixture = self.mixture and replace(self.mixture, labels=part(self.mixture.labels))
+        return replace(
+            self, query_x=part(self.query_x), query_y=part(self.query_y), mixture=mixture
+        )
 
     def split(self, size: int) -> list["Episode"]:
         """The tasks in parts of ``size``, for algorithms whose heads need much memory."""
         return [self[start : start + size] for start in range(0, len(self.support_x), size)]
 
     def __getitem__(self, tasks: slice) -> "Episode":
-        """The tasks of a slice."""
+        """The tasks of a slice, which are no versions of each other."""
+        mixed = self.mixture
         return Episode(
             self.support_x[tasks],
             self.support_y[tasks],
@@ -165,6 +192,7 @@ class Episode:
             self.query_y[tasks],
             self.ways,
             None if self.classes is None else self.classes[tasks],
+            mixture=mixed and Mixture(mixed.labels[tasks], mixed.share[tasks]),
         )
 
 

@@ -57,6 +57,7 @@ def known_classes() -> dict[str, dict[str, type]]:
         },
         "pretraining": exported(pretraining, pretraining.PreTraining),
         "metatraining": exported(metatraining, metatraining.MetaTraining),
+        "algorithm": exported(metatraining, metatraining.MetaTraining),
         "backbone": exported(backbones, nn.Module),
         "new_head": exported(pretraining, pretraining.LinearHead),
     }

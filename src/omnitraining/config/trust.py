@@ -66,6 +66,7 @@ MOST = {
     "test_tasks": 100_000,
     "threads": 1_024,
     "trajectories": 1_000,
+    "versions": 1_000,
     "validation_steps": 1_000,
     "validation_tasks": 10_000,
     "waves": 1_000_000,

@@ -196,15 +196,15 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
     run_config.training.make_optimizer(model)
     problem, random = run_config.problem, torch.Generator().manual_seed(0)
     problem.check(model)
-    meta = type(run_config.metatraining)
+    meta = run_config.metatraining
     ways = problem.meta_outputs
     refused = sorted(n for n in problem.test_outputs if not meta.takes_ways(n, ways))
     if refused and {"meta", "joint_meta"} & {*model.networks}:
         most = "at most as" if meta.limited_ways else "as"
         raise InputError(
-            f"{meta.__name__} answers tasks of {most} many ways as it was trained on, {ways}, but "
-            f"there are test tasks of {refused[0]}: set protocol.ways and protocol.test_ways "
-            "alike, or leave that benchmark out"
+            f"{type(meta).__name__} answers tasks of {most} many ways as it was trained on, "
+            f"{ways}, but there are test tasks of {refused[0]}: set protocol.ways and "
+            "protocol.test_ways alike, or leave that benchmark out"
         )
     try:
         samples = problem.samples(0, random, model.eval())

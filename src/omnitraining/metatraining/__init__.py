@@ -7,6 +7,7 @@ from omnitraining.metatraining.gnn import GNN
 from omnitraining.metatraining.leo import LEO
 from omnitraining.metatraining.maml import MAML
 from omnitraining.metatraining.matchingnet import MatchingNet
+from omnitraining.metatraining.meta_maxup import MetaMaxUp
 from omnitraining.metatraining.metaoptnet import MetaOptNet
 from omnitraining.metatraining.multi_task import MultiTask
 from omnitraining.metatraining.protonet import ProtoNet
@@ -23,6 +24,7 @@ __all__ = [
     "MAML",
     "TADAM",
     "MatchingNet",
+    "MetaMaxUp",
     "MetaOptNet",
     "MetaTraining",
     "MultiTask",

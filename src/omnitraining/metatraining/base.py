@@ -1,13 +1,13 @@
 """The base class of meta-training algorithms."""
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from omnitraining.algorithm import Algorithm
 from omnitraining.batches import Episode, MiniBatch
+from omnitraining.errors import InputError
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32
 
@@ -41,19 +41,24 @@ class MetaTraining(Algorithm):
                  [0., 1.]]])
     """
 
-    fixed_ways: ClassVar[bool] = False
-    """Whether test tasks must have as many classes as training tasks."""
+    @property
+    def fixed_ways(self) -> bool:
+        """Whether test tasks must have as many classes as training tasks."""
+        return False
 
-    limited_ways: ClassVar[bool] = False
-    """Whether test tasks may have at most as many classes as training tasks."""
+    @property
+    def limited_ways(self) -> bool:
+        """Whether test tasks may have at most as many classes as training tasks."""
+        return False
 
-    task: str | None = None
-    """Kind of problem that it is configured for, where that is an option; see `Problem.kind`."""
+    @property
+    def task(self) -> str | None:
+        """Kind of problem that it is configured for, where that is an option: `Problem.kind`."""
+        return None
 
-    @classmethod
-    def takes_ways(cls, ways: int, trained: int) -> bool:
+    def takes_ways(self, ways: int, trained: int) -> bool:
         """Whether it answers tasks of some ways after training on tasks of ``trained`` ways."""
-        return ways == trained or not (cls.fixed_ways or (cls.limited_ways and ways > trained))
+        return ways == trained or not (self.fixed_ways or (self.limited_ways and ways > trained))
 
     @abstractmethod
     def head(self, features: int, outputs: int) -> nn.Module:
@@ -108,6 +113,18 @@ class MetaTraining(Algorithm):
                 outputs.append(head(at_least_float32(part.query_x)))
         return torch.cat(outputs) if tasks else outputs[0]
 
+    def prepared(self, episode: Episode, random: torch.Generator) -> Episode:
+        """The tasks of a training step as it learns from them; by default as they were drawn.
+
+        Called before any layer, where `Supervised.samples` draws them; inputs are those of the
+        model, already augmented one by one.
+
+        Args:
+            episode: T tasks.
+            random: source of all randomness, on the CPU.
+        """
+        return episode
+
     def outputs_and_loss(
         self, network: Network, episode: Episode, batch: MiniBatch
     ) -> tuple[Tensor, Tensor]:
@@ -123,3 +140,71 @@ class MetaTraining(Algorithm):
         """
         outputs = self.predict(network, episode)
         return outputs, self.loss(outputs, episode.query_y)
+
+
+class WrappedMetaTraining(MetaTraining):
+    """Trains another algorithm in a way of its own, and predicts as that does.
+
+    Attributes:
+        algorithm: the other one, an option of each subclass.
+    """
+
+    algorithm: MetaTraining
+
+    def __post_init__(self) -> None:
+        if type(self.algorithm).outputs_and_loss is not MetaTraining.outputs_and_loss:
+            raise InputError(
+                f"metatraining.algorithm is {type(self.algorithm).__name__}, which has a loss of "
+                f"its own beside that of its predictions: {type(self).__name__} takes algorithms "
+                "without, as ProtoNet, MatchingNet, RelationNet, GNN, MetaOptNet or MAML"
+            )
+
+    @property
+    def needs_only_features(self) -> bool:
+        """As the other."""
+        return self.algorithm.needs_only_features
+
+    @property
+    def fixed_ways(self) -> bool:
+        """As the other."""
+        return self.algorithm.fixed_ways
+
+    @property
+    def limited_ways(self) -> bool:
+        """As the other."""
+        return self.algorithm.limited_ways
+
+    @property
+    def task(self) -> str | None:
+        """As the other."""
+        return self.algorithm.task
+
+    @abstractmethod
+    def outputs_and_loss(
+        self, network: Network, episode: Episode, batch: MiniBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of the queries in training, [T, Q, O], and l_meta, a scalar."""
+
+    def head(self, features: int, outputs: int) -> nn.Module:
+        """As the other."""
+        return self.algorithm.head(features, outputs)
+
+    def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
+        """As the other."""
+        return self.algorithm.head_for(backbone, features, outputs, classes)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """As the other."""
+        return self.algorithm.loss(outputs, targets)
+
+    def predict(self, network: Network, episode: Episode) -> Tensor:
+        """As the other."""
+        return self.algorithm.predict(network, episode)
+
+    def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """As the other."""
+        return self.algorithm.fit(head, support, labels, ways)
+
+    def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
+        """As the other."""
+        return self.algorithm.adapt(network, x, y)

@@ -170,6 +170,7 @@ class Supervised(Problem):
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
         """A mini-batch and an episode, or this process's shard of both."""
         batch, episode = self.minibatch(step, random), self.episode(step, random)
+        episode = model.metatraining.prepared(episode, random)
         if self.shard_count == 1:
             return StepData(batch, episode)
         index, count = self.shard_index, self.shard_count
