@@ -45,11 +45,9 @@ def images() -> Data:
 
 
 @pytest.fixture(scope="module")
-def half(tiny: TrainedModel, images: Data) -> float:
-    """The ``accept_rate`` that accepts about half of the images."""
-    x, y = images
-    found = FewShotClassifier(tiny, "pre").fit(x[:36], y[:36]).similarity(x)
-    return 1 - float(np.median(found))
+def half() -> float:
+    """An ``accept_rate`` that accepts some of the images."""
+    return 0.5
 
 
 def twins(learner: Any, path: Path) -> Iterator[Any]:

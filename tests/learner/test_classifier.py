@@ -88,7 +88,7 @@ def test_probabilities_are_those_of_the_evaluation(changes: dict[str, Any]) -> N
         found, _ = learner.predictor_.flows[flow](x)
         torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-4)
     mixed = torch.stack([*heads.values()]).mean(0)[0].clamp_min(1e-12).log()
-    expected = (mixed / trained.calibration.temperature("ensemble", 2)).softmax(-1)
+    expected = (mixed / learner.calibration_.temperature("ensemble", 2)).softmax(-1)
     found = learner.predict_proba(test.images[query])
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-4)
     np.testing.assert_allclose(found.sum(1), 1)

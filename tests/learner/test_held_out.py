@@ -18,7 +18,7 @@ from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.ensemble import resolve_flow
 from omnitraining.learner.fit_result import FitResult
 from omnitraining.learner.fitting import Support
-from omnitraining.learner.held_out import FitReport, _report, folds, held_out
+from omnitraining.learner.held_out import FitReport, _report, folds, held_out, predictions
 from tests.learner.models import untrained
 
 Data = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -92,7 +92,9 @@ def test_networks_that_are_adapted_are_not_held_out() -> None:
         inference={"flows": ["meta"]},
     )
     support = Support({"levels": torch.zeros(4, 1, 16, 16)}, torch.tensor([0, 0, 1, 1]), 2)
-    assert held_out(resolve_flow(trained, None), support) == FitReport(0)
+    ensemble = resolve_flow(trained, None)
+    assert predictions(ensemble, support) is None
+    assert held_out(ensemble, support, None) == FitReport(0)
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,8 @@ def test_loaders_that_shuffle_have_labels_but_no_order(
     x, y = images
     loader = DataLoader(Pairs([torch.from_numpy(each) for each in x], y), 5, shuffle=True)
     learner = FewShotClassifier(tiny).fit(loader)
-    np.testing.assert_allclose(learner.predict_proba(x), expected, atol=1e-5)
+    # Which images are held out together depends on their order, and so does the temperature.
+    np.testing.assert_allclose(learner.predict_proba(x), expected, atol=0.01)
     assert learner.score(loader) == learner.score(x, y)
     with pytest.raises(InputError, match="a DataLoader that shuffles gives its images in another"):
         learner.predict(loader)

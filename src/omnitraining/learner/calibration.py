@@ -76,12 +76,15 @@ class Calibration:
         self, head: str, shots: float, similarity: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Share of the queries of known classes that have a lower similarity, of each image [B]."""
-        rows = np.asarray(self.similarity[head])
+        shares = np.linspace(0, 1, QUANTILES)
+        return np.asarray(np.interp(similarity, self.quantiles(head, shots), shares), np.float64)
+
+    def quantiles(self, head: str, shots: float) -> NDArray[np.float64]:
+        """Quantiles [QUANTILES] of the similarity of queries of known classes."""
+        rows = np.asarray(self.similarity[head], np.float64)
         row = self._at(shots, [*range(len(rows))])
         low, high = rows[int(row)], rows[int(np.ceil(row))]
-        quantiles = low + (row % 1) * (high - low)
-        shares = np.linspace(0, 1, QUANTILES)
-        return np.asarray(np.interp(similarity, quantiles, shares), np.float64)
+        return np.asarray(low + (row % 1) * (high - low), np.float64)
 
     def _at(self, shots: float, values: list[float]) -> float:
         """Interpolated linearly in the logarithm of the shots."""

@@ -77,8 +77,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         classes_: labels, sorted.
         counts_: support images by label.
         predictor_: the fitted `Predictor`, an `nn.Module`.
-        calibration_: the `Calibration`: of the model's validation tasks or, of a frozen backbone,
-            by the support images.
+        calibration_: the `Calibration`: of the model's validation tasks, moved to the domain of
+            the support images; or, of a frozen backbone, by the support images alone.
         threshold_: similarity from which an image is accepted, if ``accept_rate`` is given.
         fit_report_: a `FitReport` on the support images, each predicted by heads fitted without it.
 
@@ -365,8 +365,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     @property
     def calibration_(self) -> Calibration:
-        """The `Calibration`: of the model; of a frozen backbone, by the support images."""
-        return self._attribute("calibration_").trained.calibration
+        """The `Calibration` of the predictions, at the shots of the support set."""
+        return self._attribute("calibration_").calibration
 
     @property
     def _fit_result(self) -> FitResult | None:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.learner.calibration import unmeasured
+from omnitraining.learner.calibration import Calibration, unmeasured
 from omnitraining.learner.ensemble import Ensemble, resolve_flow
 from omnitraining.learner.fitting import Support, fit_predictor
 from omnitraining.learner.held_out import FitReport, Predictions, held_out, predictions
 from omnitraining.learner.image_data import kind_of
 from omnitraining.learner.predictor import Predictor
 from omnitraining.learner.sources import Source
-from omnitraining.learner.support_calibration import support_calibration
+from omnitraining.learner.support_calibration import domain_calibration, support_calibration
 from omnitraining.learner.trained import TrainedModel
 from omnitraining.precision import float32_on_cpu
 
@@ -72,8 +72,9 @@ class FitResult:
         labels: of the support images.
         classes: the labels, sorted.
         predictor: its columns are the classes.
+        calibration: of the predictor, at the shots of the support set.
         threshold: similarity from which an image is accepted; None if all are.
-        held_out: predictions of support images held out in turn, if the fit needed them.
+        held_out: predictions of support images held out in turn, if that can be done.
     """
 
     ensemble: Ensemble
@@ -82,8 +83,9 @@ class FitResult:
     labels: NDArray[Any]
     classes: NDArray[Any]
     predictor: Predictor
+    calibration: Calibration
     threshold: float | None
-    held_out: Predictions | None = None
+    held_out: Predictions | None
 
     @property
     def trained(self) -> TrainedModel:
@@ -139,8 +141,12 @@ def fit_support(
         raise InputError(f"{images} are all of one class, {only}: give two classes or more")
     _check_reject_label(options.reject_label, classes)
     support = Support(kept, torch.from_numpy(indices.astype(np.int64)), len(classes))
-    ensemble, found = _measured(resolve_flow(trained, options.flow), support)
-    trained = ensemble.trained
+    ensemble = resolve_flow(trained, options.flow)
+    found = predictions(ensemble, support)
+    calibrated = _calibrated(ensemble, support, found)
+    if trained.frozen:  # nothing else is measured, so that the report is by the same
+        ensemble = calibrated
+    trained = calibrated.trained
     threshold = None
     if accept_rate is not None:
         if trained.frozen and not trained.calibration.similarity:
@@ -153,24 +159,25 @@ def fit_support(
                 f"accept_rate needs features that are not adapted, and {ensemble} adapts them: "
                 "leave it out or choose another flow"
             )
-        threshold = trained.calibration.threshold(ensemble.head, support.shots, accept_rate)
-    predictor = fit_predictor(ensemble, support)
-    return FitResult(ensemble, options, support, labels, classes, predictor, threshold, found)
+        threshold = trained.calibration.threshold(calibrated.head, support.shots, accept_rate)
+    predictor = fit_predictor(calibrated, support)
+    calibration = trained.calibration
+    return FitResult(
+        ensemble, options, support, labels, classes, predictor, calibration, threshold, found
+    )
 
 
-def _measured(ensemble: Ensemble, support: Support) -> tuple[Ensemble, Predictions | None]:
-    """The flows of a frozen backbone, calibrated by predictions of the support set, and these.
-
-    Others are as they are, and nothing is predicted.
-    """
-    if ensemble.trained.frozen is None:
-        return ensemble, None
-    found = predictions(ensemble, support)
+def _calibrated(ensemble: Ensemble, support: Support, found: Predictions | None) -> Ensemble:
+    """The flows with a calibration for the support images, by their predictions if there are."""
     if found is None:
+        if ensemble.trained.frozen is None:
+            return ensemble
         calibration = unmeasured(ensemble.members[0])
+    elif ensemble.trained.frozen is None:
+        calibration = domain_calibration(ensemble, support, found)
     else:
         calibration = support_calibration(ensemble, support, found)
-    return replace(ensemble, trained=ensemble.trained.with_calibration(calibration)), found
+    return replace(ensemble, trained=ensemble.trained.with_calibration(calibration))
 
 
 def _check_reject_label(label: Any, classes: NDArray[Any]) -> None:

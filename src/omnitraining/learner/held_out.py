@@ -110,16 +110,14 @@ def one_image_each(trained: TrainedModel) -> str:
 
 
 @torch.no_grad()
-def held_out(ensemble: Ensemble, support: Support, found: Predictions | None = None) -> FitReport:
-    """Predict the support images that are held out in turn.
+def held_out(ensemble: Ensemble, support: Support, found: Predictions | None) -> FitReport:
+    """Accuracy, confidence and similarity of support images that were held out in turn.
 
     Args:
         ensemble: the flows of the fit.
         support: of the fit.
-        found: what `predictions` returned, if it was called before.
+        found: what `predictions` returned.
     """
-    if found is None:
-        found = predictions(ensemble, support)
     if found is None:
         return FitReport(0)
     probabilities, similarity, labels = found

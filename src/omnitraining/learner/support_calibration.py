@@ -1,9 +1,12 @@
-"""Calibration of a model without validation tasks, by the support images of a fit.
+"""Calibration by the support images of a fit.
 
 Each support image is predicted by heads that were fitted without it (see `held_out`). These
 predictions give the temperature, and their similarities the threshold of ``accept_rate``. There are
 few of them, so that the temperature has a prior: where all are correct, likelihood alone would make
 every prediction certain.
+
+A model without validation tasks, a frozen backbone, has nothing else (`support_calibration`). One
+with a calibration keeps it, moved to the domain of the support images (`domain_calibration`).
 """
 
 import math
@@ -15,11 +18,19 @@ from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner.calibration import QUANTILES, WEIGHTED, Calibration
 from omnitraining.learner.ensemble import Ensemble
 from omnitraining.learner.fitting import Support
-from omnitraining.learner.held_out import Predictions
-from omnitraining.learner.predictor import MIN_PROBABILITY
+from omnitraining.learner.held_out import Predictions, kept_shots
+from omnitraining.learner.predictor import MIN_PROBABILITY, tempered
 
 SPREAD = 1.0
 """Standard deviation of the prior of the logarithm of a temperature, which has mean 0."""
+
+# Chosen on validation classes of CIFAR-FS, Cars, MiniPlaces and Omniglot with the model photos.
+DOMAIN_SPREAD = 0.3
+"""The same of a factor of the temperature that was fitted on validation tasks."""
+SHRINKAGE = 10
+"""Images as many as which the validation tasks count in the spread of similarities."""
+MARGIN = 15
+"""Images at which the variance of similarities is doubled, for want of more to measure it on."""
 
 LARGEST = math.log(50)
 """Of the logarithm of a temperature."""
@@ -48,16 +59,54 @@ def support_calibration(ensemble: Ensemble, support: Support, found: Predictions
     )
 
 
-def likely_temperature(probabilities: Tensor, labels: Tensor) -> float:
+def domain_calibration(ensemble: Ensemble, support: Support, found: Predictions) -> Calibration:
+    """The calibration of a model, moved to the domain of a support set.
+
+    The temperatures are multiplied by one factor, which is 1 a priori. The similarities of queries
+    are moved and stretched so that mean and spread become those of the support images: similarities
+    in another domain are higher or lower for all images.
+
+    Args:
+        ensemble: the flows of the fit.
+        support: of the fit.
+        found: predictions of its images, held out in turn.
+
+    Returns:
+        A calibration at one number of shots, that of the support set.
+    """
+    probabilities, similarity, labels = found
+    known, head = ensemble.trained.calibration, ensemble.head
+    shots, kept = support.shots, kept_shots(support)
+    before = tempered(probabilities, known.temperature(head, kept))
+    factor = likely_temperature(before, labels, DOMAIN_SPREAD)
+    quantiles = {}
+    if head in known.similarity:
+        expected = known.quantiles(head, kept)
+        shift = similarity.double().mean().item() - expected.mean()
+        count = len(similarity)
+        spread = similarity.double().std().item() / max(expected.std(), 1e-9)
+        stretch = spread ** (count / (count + SHRINKAGE)) * (1 + MARGIN / count) ** 0.5
+        own = known.quantiles(head, shots)
+        quantiles = {head: [(own.mean() + shift + stretch * (own - own.mean())).tolist()]}
+    return Calibration(
+        (max(1, round(shots)),),
+        {flow: [weight] for flow, weight in known.weights(shots).items()},
+        {name: [factor * known.temperature(name, shots)] for name in known.temperatures},
+        quantiles,
+    )
+
+
+def likely_temperature(probabilities: Tensor, labels: Tensor, spread: float = SPREAD) -> float:
     """The most probable temperature, given predictions and a log-normal prior.
 
     Args:
         probabilities: [B, N], of temperature 1.
         labels: class indices [B].
+        spread: standard deviation of the prior of its logarithm, which has mean 0.
     """
     logits = probabilities.double().clamp_min(MIN_PROBABILITY).log()
     candidates = torch.linspace(-LARGEST, LARGEST, 201, dtype=torch.float64)
     scaled = (logits / candidates.exp().view(-1, 1, 1)).log_softmax(-1)
     index = labels.view(1, -1, 1).expand(len(candidates), -1, 1)
-    losses = -scaled.gather(-1, index).sum((1, 2)) + 0.5 * (candidates / SPREAD).square()
+    losses = -scaled.gather(-1, index).sum((1, 2)) + 0.5 * (candidates / spread).square()
     return float(candidates[losses.argmin()].exp())
