@@ -29,7 +29,7 @@ from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.sources import find
 
 LEFT_OUT = ("mini-imagenet", "cub-2010", "cars-cropped", "miniplaces", "flowers")
-WAYS, SHOTS, QUERIES, TASKS, ACCEPTED = 5, (1, 5), 10, 200, 0.95
+WAYS, SHOTS, QUERIES, TASKS, ACCEPTED = 5, (1, 2, 5), 10, 200, 0.95
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,19 @@ def measured(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalibrationWarning)
         learner.fit(_files(listing, support), np.repeat(np.arange(WAYS), shots))
-    known, unknown = _files(listing, query[:WAYS]), _files(listing, query[WAYS:])
+    probabilities, similarity = learner.predict_with_scores(_files(listing, query))
+    accepted, known = similarity >= learner.threshold_, WAYS * QUERIES
     return Task(
-        learner.predict_proba(known),
+        probabilities[:known],
         np.repeat(np.arange(WAYS), QUERIES),
-        float(np.mean([label is not None for label in learner.predict(known)])),
-        float(np.mean([label is not None for label in learner.predict(unknown)])),
+        float(accepted[:known].mean()),
+        float(accepted[known:].mean()),
         any(issubclass(warning.category, CalibrationWarning) for warning in caught),
     )
 
 
 def _files(listing: Listing, indices: NDArray[np.int64]) -> list[Path]:
-    return [Path(str(listing.items[index])) for index in indices.ravel()]
+    return [Path(str(listing.items[int(index)])) for index in indices.ravel()]
 
 
 def summary(tasks: list[Task]) -> dict[str, float | None]:
