@@ -15,7 +15,18 @@ from typing import Any
 
 import endurance
 import photo_model
-from pages import against, calibration, features, flows, front, glyphs, pretrained, speed, trust
+from pages import (
+    against,
+    calibration,
+    features,
+    flows,
+    front,
+    glyphs,
+    pretrained,
+    speed,
+    trust,
+    unseen,
+)
 
 from omnitraining.experiments.figures import adaptation_curves, sinusoid_errors
 from omnitraining.experiments.record import Record, from_json
@@ -50,6 +61,11 @@ def sinusoids(record: Record) -> str:
     return f"{sinusoid_errors.section(record, 'figure5.png')}\n{waves}"
 
 
+def unseen_domains(record: Any) -> str:
+    """The photo model where it was not trained, beside what needs no training."""
+    return unseen(record, read(HERE / "photo-features.json"))
+
+
 def read(path: Path) -> Any:
     """A record of an experiment, or the values of another file."""
     values = json.loads(path.read_text())
@@ -70,6 +86,7 @@ def main() -> int:
             "navigation-search": search,
             "photo-search": search,
             "photo-features": features,
+            "photos-unseen": unseen_domains,
             "glyphs-search": search,
             "calibration": calibration,
             "faults": endurance.faults,
@@ -79,7 +96,10 @@ def main() -> int:
             "benchmarks": speed,
         },
         MODELS / "glyphs/card.md": {"calibration": trust},
-        MODELS / "photos/card.md": {"calibration-photos": trust},
+        MODELS / "photos/card.md": {
+            "calibration-photos": trust,
+            "photos-unseen": unseen_domains,
+        },
         HERE.parent / "docs/who.md": {"photo-features": photos_table, "photo-table2": compared},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
         HERE.parent / "docs/guides/flows.md": {
