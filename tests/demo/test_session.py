@@ -9,8 +9,12 @@ from PIL import Image, ImageDraw
 
 from omnitraining import load
 from omnitraining.cli import main
-from omnitraining.demo import examples, page, session, view
+from omnitraining.demo import html, page, pictures, session, view
+from omnitraining.demo.answers import answers
 from omnitraining.demo.drawing import centered
+from omnitraining.demo.examples import SHOTS, example
+from omnitraining.demo.pictures import File, Picture, Question, Reader, as_picture
+from omnitraining.demo.predictions import Prediction
 from omnitraining.demo.session import Session
 from omnitraining.errors import InputError
 from omnitraining.learner import FewShotClassifier, TrainedModel
@@ -25,32 +29,55 @@ def trained() -> TrainedModel:
 
 @pytest.fixture
 def taught(trained: TrainedModel) -> Session:
-    """A session that knows the five letters."""
+    """A session with the five letters."""
     made = Session(trained)
-    for name, images in examples.armenian(made.side).support.items():
-        made.add(name, [np.stack(3 * [image]) for image in images])
+    for name, images in example(1, made.side).support.items():
+        made.add(name, [as_picture(image, made.inputs) for image in images])
     return made
 
 
-def queries(taught: Session) -> list[session.Picture]:
-    return [np.stack(3 * [image]) for image in examples.armenian(taught.side).queries]
+def queries(taught: Session) -> list[Picture]:
+    return [
+        as_picture(image, taught.inputs)
+        for group in example(1, taught.side).queries
+        for image in group
+    ]
+
+
+def predicted(taught: Session, picture: Picture) -> Prediction:
+    (found,) = taught.predict([picture]).predictions
+    return found
 
 
 def test_the_answer_is_that_of_a_learner_of_the_same_images(taught: Session) -> None:
     learner = FewShotClassifier("glyphs", "ensemble")
-    support = examples.armenian(32).support
-    images = np.concatenate([np.stack(each) for each in support.values()])
-    learner.fit(images, np.repeat([*support], examples.SHOTS))
-    for picture in queries(taught)[:5]:
-        found = taught.predict(picture)
+    support = example(1, 32).support
+    images = [np.asarray(image) for many in support.values() for image in many]
+    learner.fit(np.stack(images), np.repeat([*support], SHOTS))
+    asked = queries(taught)[:5]
+    found = taught.predict(asked).predictions
+    for picture, one in zip(asked, found, strict=True):
         wanted = learner.predict_proba(picture[None, 0])[0]
-        assert found.label == learner.predict(picture[None, 0])[0]
-        assert [*found.flows[-1].probabilities] == [*learner.classes_]
-        np.testing.assert_allclose([*found.flows[-1].probabilities.values()], wanted, atol=1e-5)
+        assert one.label == learner.predict(picture[None, 0])[0]
+        assert [*one.flows[-1].probabilities] == [*learner.classes_]
+        np.testing.assert_allclose([*one.flows[-1].probabilities.values()], wanted, atol=1e-5)
+        assert one.probability == pytest.approx(wanted.max(), abs=1e-5)
+
+
+def test_pictures_are_predicted_one_by_one_as_all_at_once(taught: Session) -> None:
+    asked = queries(taught)[:4]
+    together = taught.predict(asked).predictions
+    for picture, one in zip(asked, together, strict=True):
+        alone = predicted(taught, picture)
+        assert (alone.pixels == one.pixels).all() and alone.unknown == one.unknown
+        for left, right in zip(alone.flows, one.flows, strict=True):
+            assert left.probabilities == pytest.approx(right.probabilities, abs=1e-5)
+            if left.heat is not None:
+                np.testing.assert_allclose(left.heat, right.heat, atol=1e-4)
 
 
 def test_every_flow_has_a_prediction_and_a_map(taught: Session) -> None:
-    found = taught.predict(queries(taught)[0])
+    found = predicted(taught, queries(taught)[0])
     assert [flow.flow for flow in found.flows] == ["pre", "joint", "meta", "ensemble"]
     for flow in found.flows:
         assert sum(flow.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -64,15 +91,15 @@ def test_what_is_added_later_is_as_if_it_had_been_there(
     trained: TrainedModel, taught: Session
 ) -> None:
     slow, picture = Session(trained), queries(taught)[1]
-    for name, pictures in [*taught.pictures.items()]:
-        slow.add(name, pictures)
+    for name, many in [*taught.pictures.items()]:
+        slow.add(name, many)
         if len(slow.pictures) > 1:
-            slow.predict(picture)
-    one, other = taught.predict(picture), slow.predict(picture)
+            slow.predict([picture])
+    one, other = predicted(taught, picture), predicted(slow, picture)
     for left, right in zip(one.flows, other.flows, strict=True):
         assert left.probabilities == pytest.approx(right.probabilities, abs=1e-5)
     slow.remove(one.label)
-    assert one.label not in slow.predict(picture).flows[-1].probabilities
+    assert one.label not in predicted(slow, picture).flows[-1].probabilities
 
 
 def test_sessions_share_nothing(trained: TrainedModel, taught: Session) -> None:
@@ -86,22 +113,22 @@ def test_what_is_saved_predicts_the_same(taught: Session, tmp_path: Path) -> Non
     learner = load(taught.save(tmp_path))
     assert isinstance(learner, FewShotClassifier)
     for picture in queries(taught)[:3]:
-        assert learner.predict(picture[None])[0] == taught.predict(picture).label
+        assert learner.predict(picture[None])[0] == predicted(taught, picture).label
 
 
 def test_files_are_read_as_the_learner_reads_them(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "café [1].jpg"
     Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), 9).save(path)
-    picture = Session(trained).read([path])[0]
-    assert trained.inputs is not None
-    assert (trained.inputs.pixels([path]) == trained.inputs.pixels(picture[None])).all()
+    inputs = trained.image_inputs
+    (picture,) = Reader(inputs).pictures([File(path.name, path)])
+    assert (inputs.pixels([path]) == inputs.pixels(picture[None])).all()
 
 
 @pytest.mark.parametrize(
     ("name", "count", "words"),
     [
         ("  ", 1, "Give the class a name first."),
-        ("x" * 41, 1, "The name has 41 characters: 40 at most."),
+        ("x" * 81, 1, "The name has 81 characters: 80 at most."),
         ("cat", 0, "Choose one or more pictures of “cat” first."),
         ("cat", 21, "“cat” would have 21 pictures: 20 at most."),
     ],
@@ -118,12 +145,12 @@ def test_there_are_two_classes_or_more_and_not_too_many(
 ) -> None:
     picture, made = queries(taught)[0], Session(trained)
     with pytest.raises(InputError, match="Add two classes first"):
-        made.predict(picture)
+        made.predict([picture])
     for number in range(session.CLASSES):
         made.add(f"class {number}", [picture])
         if number == 0:
             with pytest.raises(InputError, match="Add one more class first"):
-                made.predict(picture)
+                made.predict([picture])
     with pytest.raises(InputError, match="There are 20 classes already"):
         made.add("one more", [picture])
     made.add("class 3", [picture])  # an old one still takes pictures
@@ -131,22 +158,44 @@ def test_there_are_two_classes_or_more_and_not_too_many(
         made.remove("nobody")
 
 
-def test_files_that_are_no_pictures_are_named(
+def test_files_that_are_no_pictures_are_named_and_the_rest_is_kept(
     trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, notes, wide = Session(trained), tmp_path / "notes.png", tmp_path / "wide.png"
+    notes, wide, good = (tmp_path / name for name in ("notes.png", "wide.png", "good.png"))
     notes.write_text("no image")
     Image.new("1", (9000, 6000)).save(wide)
-    with pytest.raises(InputError, match=r"^notes\.png is not an image"):
-        made.read([notes])
-    with pytest.raises(InputError, match=r"^wide\.png has 54 million pixels: 50 million at most"):
-        made.read([wide])
-    monkeypatch.setattr(session, "MEGABYTES", 0)
-    with pytest.raises(InputError, match=r"^notes\.png has more than 0 megabytes"):
-        made.read([notes])
-    monkeypatch.setattr(session, "SECONDS", -1)
+    Image.new("RGB", (9, 9), "red").save(good)
+    gone = File("gone.png", tmp_path / "gone.png")
+    files = [File(f"mine/{path.name}", path) for path in (notes, wide, good)]
+    reader = Reader(trained.image_inputs)
+    assert len(reader.pictures([*files, gone])) == 1
+    assert reader.problems == [
+        "mine/notes.png is not an image, or of a kind that Pillow cannot read.",
+        "mine/wide.png has 54 million pixels: 50 million at most.",
+        "gone.png is not there any more: choose it again.",
+    ]
+    assert len(reader.pictures(files[2:] * 3, most=2)) == 2
+    monkeypatch.setattr(pictures, "MEGABYTES", 0)
+    with pytest.raises(InputError, match=r"^mine/notes\.png has more than 0 megabytes"):
+        Reader(trained.image_inputs).questions(files[:1])
+    monkeypatch.setattr(pictures, "SECONDS", -1)
     with pytest.raises(InputError, match="took more than -1 seconds"):
-        made.read([wide])
+        Reader(trained.image_inputs).pictures(files[1:])
+
+
+def test_questions_have_a_preview_with_their_own_aspect_and_orientation(
+    trained: TrainedModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.new("RGB", (900, 300), "red").save(path, exif=exif)
+    reader = Reader(trained.image_inputs)
+    (question,) = reader.questions([File("long.jpg", path)])
+    assert question.name == "long.jpg" and question.preview.size == (80, 240)
+    assert question.picture.shape == (3, 32, 32) and not reader.problems
+    with pytest.raises(InputError, match="These are 21 pictures: 20 at most at a time"):
+        reader.questions(21 * [File("long.jpg", path)])
 
 
 def test_a_drawing_is_centered_and_an_empty_one_refused() -> None:
@@ -165,14 +214,17 @@ def test_a_drawing_is_centered_and_an_empty_one_refused() -> None:
 def test_names_cannot_write_html(taught: Session) -> None:
     name = "<img src=x onerror=alert(1)>"
     taught.add(name, queries(taught)[:1])
-    found = taught.predict(queries(taught)[0])
-    for html in (view.classes(taught.pictures), view.prediction(found), view.message(name, True)):
-        assert "<img src=x" not in html and "&lt;img src=x" in html
+    asked = Question(name, queries(taught)[0], Image.new("RGB", (9, 9)))
+    shown = answers([asked], taught.predict([asked.picture]))
+    fit = view.fit(taught.report(), {name: [], "other": []}, name)
+    for text in (view.classes(taught.pictures), shown, html.message(name, True), html.note(name)):
+        assert "<img src=x" not in text and "&lt;img src=x" in text
+    assert "<img src=x" not in fit
 
 
 def test_the_empty_page_says_what_to_do() -> None:
     assert "Name one below" in view.classes({})
-    assert "two classes or more" in view.prediction(None).lower()
+    assert "two classes or more" in answers([], None).lower()
     one = {"cat": [np.zeros((3, 8, 8), np.uint8)]}
     assert "1 picture<" in view.classes(one) and "add another" in view.classes(one)
 
@@ -199,7 +251,7 @@ def test_the_command_says_what_is_missing(
 
 def test_pictures_are_shown_as_the_network_gets_them(trained: TrainedModel) -> None:
     color = Image.new("RGB", (40, 40), (200, 110, 0))
-    (picture,) = Session(trained).read([color])
+    picture = as_picture(color, trained.image_inputs)
     assert picture.shape == (3, 32, 32) and np.unique(picture).tolist() == [124]
 
 
@@ -210,9 +262,9 @@ def test_errors_of_handlers_are_a_sentence_on_the_page(capsys: pytest.CaptureFix
     def broken() -> page.Updates:
         return {}["missing"]
 
-    assert page.with_message(dict, "place")() == {"place": view.message("")}
+    assert page.with_message(dict, "place")() == {"place": html.message("")}
     assert page.with_message(wrong, "place")() == {
-        "place": view.message("Choose a picture first.", True)
+        "place": html.message("Choose a picture first.", True)
     }
-    assert page.with_message(broken, "place")() == {"place": view.message(page.FAILED, True)}
+    assert page.with_message(broken, "place")() == {"place": html.message(page.FAILED, True)}
     assert "KeyError: 'missing'" in capsys.readouterr().err

@@ -18,9 +18,9 @@ def main(arguments: list[str]) -> int:
         "run",
         metavar="RUN",
         nargs="?",
-        default="glyphs",
+        default="photos",
         help="run folder, saved learner, shipped model, or pretrained backbone, as timm/resnet50 "
-        "(default: 'glyphs')",
+        "(default: 'photos'; 'glyphs' for characters and drawings)",
     )
     parser.add_argument("--port", type=int, help="of the page (default: a free one from 7860 on)")
     add_backbone(parser)

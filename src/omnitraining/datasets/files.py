@@ -68,11 +68,21 @@ def contents(folder: Path) -> Contents:
     return Contents(*map(sorted, names))
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return name.lower().endswith(_SUFFIXES)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is one of an operating system or archive, which nobody misses."""
+    return name.lower() in _LITTER or name.startswith("._")
+
+
 def _kind(entry: os.DirEntry[str]) -> str:
     """The field of `Contents` that an entry belongs to; empty if it is ignored."""
-    name, is_image = entry.name, entry.name.lower().endswith(_SUFFIXES)
+    name, is_image = entry.name, is_image_name(entry.name)
     is_hidden, is_folder = name.startswith("."), entry.is_dir()
-    if name.lower() in _LITTER or name.startswith("._"):
+    if is_litter(name):
         return ""
     if is_hidden:
         return "hidden" if is_folder or is_image else ""

@@ -1,43 +1,64 @@
-"""The example of the demo: the first five Armenian letters, rendered as the glyphs data."""
+"""The example of the demo: classes that the shipped models were not trained on, drawn on the spot.
+
+A model of gray images gets five Armenian letters, rendered as the glyphs data; a model of color
+images gets five kinds of drawn scenes, since no photograph is shipped.
+"""
 
 from functools import cache
 from typing import NamedTuple
 from unicodedata import name
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from omnitraining.datasets import glyphs
+from omnitraining.demo import scenes
 
 LETTERS = glyphs.classes("armenian", "test")[:5]
-SHOTS, QUERIES = 5, 3
+SHOTS, QUERIES = 5, 3  # of each class
 
 
 class Examples(NamedTuple):
     """A small task.
 
     Attributes:
-        support: images [S, S], uint8, by class.
-        queries: other images; the classes take turns.
+        words: what it is, in a sentence.
+        support: images by class.
+        queries: groups of other images, each with one image of every class.
     """
 
-    support: dict[str, list[NDArray[np.uint8]]]
-    queries: list[NDArray[np.uint8]]
+    words: str
+    support: dict[str, list[Image.Image]]
+    queries: list[list[Image.Image]]
 
 
 @cache
-def armenian(size: int) -> Examples:
-    """Five letters: five support images of each, and three queries.
+def example(channels: int, size: int) -> Examples:
+    """The example for a model: five support images of each of five classes, and three queries.
 
     Args:
-        size: side of the square images, in pixels.
+        channels: of the model's images: 1 (gray) or 3 (red, green, blue).
+        size: side of letters, in pixels; that of the model's images.
     """
-    drawn = {
+    if channels == 1:
+        return _task("Five Armenian letters, five pictures of each.", _letters(size))
+    return _task(
+        "Five kinds of scenes, five pictures of each, drawn by this program: they show how the "
+        "page works. Photographs are harder.",
+        {kind: scenes.draw(kind, SHOTS + QUERIES) for kind in scenes.KINDS},
+    )
+
+
+def _letters(size: int) -> dict[str, list[Image.Image]]:
+    return {
         f"{name(letter).split()[-1].capitalize()} {letter}": [
-            *glyphs.render(letter, size, SHOTS + QUERIES, seed=0)[:, 0].numpy()
+            Image.fromarray(pixels)
+            for pixels in glyphs.render(letter, size, SHOTS + QUERIES, seed=0)[:, 0].numpy()
         ]
         for letter in LETTERS
     }
+
+
+def _task(words: str, drawn: dict[str, list[Image.Image]]) -> Examples:
     support = {title: images[:SHOTS] for title, images in drawn.items()}
-    queries = [images[SHOTS + turn] for turn in range(QUERIES) for images in drawn.values()]
-    return Examples(support, queries)
+    queries = [[images[SHOTS + turn] for images in drawn.values()] for turn in range(QUERIES)]
+    return Examples(words, support, queries)

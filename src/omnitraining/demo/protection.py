@@ -15,8 +15,8 @@ POLICY = (
 )
 """The page may load from and send to its own server only."""
 
-MAX_BODY = 100 * 2**20
-"""Bytes of a request: the pictures of one upload."""
+MAX_BODY = 500 * 2**20
+"""Bytes of a request: the files of one upload."""
 
 
 class Protection:

@@ -11,7 +11,6 @@ from typing import Any
 from omnitraining.demo.folder import locked_folder
 from omnitraining.demo.page import Page, find_gradio
 from omnitraining.demo.protection import MAX_BODY, Protection
-from omnitraining.demo.session import MEGABYTES
 from omnitraining.errors import InputError
 from omnitraining.learner import TrainedModel
 
@@ -20,10 +19,12 @@ NAMES = [HOST, "localhost"]
 PORTS = range(7860, 7960)
 CONNECTIONS = 500
 SESSIONS = 60  # that are kept
-REFUSED = (
-    f"Pictures only, of {MEGABYTES} MB at most, {MAX_BODY // 2**20} MB together. "
-    "Close this, and choose others."
-)
+REFUSED = {
+    "#files, #file": "Pictures only",
+    "#folder": "A folder",
+    "#zip": "A zip file only",
+}
+"""What may be chosen, where the browser refuses a file; by element."""
 
 
 def serve(trained: TrainedModel, port: int | None, announce: Callable[[str], None]) -> None:
@@ -99,12 +100,20 @@ def application(page: Any, port: int) -> Any:
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=MEGABYTES * 2**20,
+        max_file_size=MAX_BODY,
         ssr_mode=False,
         enable_monitoring=False,
         theme=gradio.themes.Default(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         ),
-        css=f"{Path(__file__).with_name('style.css').read_text('utf-8')}\n"
-        f'#files .error::after, #file .error::after {{ content: "{REFUSED}"; }}',
+        css="\n".join([Path(__file__).with_name("style.css").read_text("utf-8"), *_refusals()]),
     )
+
+
+def _refusals() -> list[str]:
+    """Style rules with the text where the browser refuses a file."""
+    most = f"of {MAX_BODY // 2**20} MB at most. Close this, and choose another."
+    return [
+        f':is({place}) .error::after {{ content: "{what}, {most}"; }}'
+        for place, what in REFUSED.items()
+    ]

@@ -5,78 +5,38 @@ and no file has to stay. Sessions share the trained model alone, which does not 
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-
-from omnitraining.analysis.attention import heat, predictor_maps
-from omnitraining.datasets.decoding import open_image
-from omnitraining.errors import InputError
+from omnitraining.demo.class_folders import ClassFiles
+from omnitraining.demo.pictures import Picture, Reader, sentences
+from omnitraining.demo.predictions import Prediction, as_image, predict
+from omnitraining.errors import CalibrationWarning, InputError
 from omnitraining.evaluation import ENSEMBLE
+from omnitraining.io.terminal import first_few
 from omnitraining.learner import FewShotClassifier, TrainedModel, export
-from omnitraining.learner.inputs import ImageInputs
+from omnitraining.learner.held_out import FitReport
 
 CLASSES = 20
 IMAGES = 20  # of one class
-NAME = 40  # characters
-MEGABYTES = 20  # of one file
-MEGAPIXELS = 50  # of one picture
-SECONDS = 60  # for reading the pictures of one upload
-ACCEPT_RATE = 0.95  # share of pictures of known classes that are not called unknown
-
-Picture: TypeAlias = NDArray[np.uint8]
-"""An image [3, S, S], where S is the side that the model resizes to."""
+NAME = 80  # characters
 
 
 @dataclass(frozen=True)
-class FlowPrediction:
-    """The prediction of one flow, or of the ensemble.
+class Answers:
+    """Predictions for some pictures.
 
     Attributes:
-        flow: "pre", "joint", "meta" or "ensemble".
-        probabilities: calibrated, by class.
-        heat: evidence for the label that the ensemble predicts, [H, W] from 0 to 1; None of the
-            ensemble, and of a network without feature maps.
-    """
-
-    flow: str
-    probabilities: dict[str, float]
-    heat: NDArray[np.float32] | None
-
-    @property
-    def label(self) -> str:
-        """The most likely class."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of a model for a picture.
-
-    Attributes:
-        pixels: the picture as the network takes it, uint8 [C, H, W].
-        flows: the prediction of each flow, and last that of the ensemble.
-        unknown: whether the picture is unlike all classes; None if the model has no threshold.
+        predictions: one for each picture.
         fit_seconds: time of fitting the pictures that were new; about 0 without any.
-        seconds: time of the prediction.
+        seconds: time of the predictions.
     """
 
-    pixels: NDArray[np.uint8]
-    flows: list[FlowPrediction]
-    unknown: bool | None
+    predictions: list[Prediction]
     fit_seconds: float
     seconds: float
-
-    @property
-    def label(self) -> str:
-        """The class that the ensemble predicts."""
-        return self.flows[-1].label
 
 
 class Session:
@@ -99,26 +59,6 @@ class Session:
         self.pictures: dict[str, list[Picture]] = {}
         self._new: list[tuple[str, Picture]] = []  # to which the learner is not fitted yet
         self._learner: FewShotClassifier | None = None
-
-    def read(self, files: Sequence[Path | Image.Image]) -> list[Picture]:
-        """Pictures of uploaded files or drawings; gray if the network takes gray images.
-
-        Args:
-            files: uploaded files, or Pillow images.
-
-        Raises:
-            InputError: a file is no image, too large, or reading takes too long.
-        """
-        start, pictures = time.monotonic(), []
-        for file in files:
-            if time.monotonic() - start > SECONDS:
-                raise InputError(
-                    f"Reading the pictures took more than {SECONDS} seconds: give fewer or smaller "
-                    "ones."
-                )
-            pixels = self.inputs.colored(torch.from_numpy(_read(file, self.inputs)))
-            pictures.append(pixels.expand(3, -1, -1).numpy())
-        return pictures
 
     def add(self, name: str, pictures: Sequence[Picture]) -> None:
         """Add pictures to a class, old or new; all of them or none.
@@ -148,6 +88,48 @@ class Session:
         self.pictures[name] = [*known, *pictures]
         self._new += [(name, picture) for picture in pictures]
 
+    def add_folders(self, found: ClassFiles) -> str:
+        """Add the pictures of class folders; returns what was added and left out, in one line.
+
+        Of a class with more pictures than are allowed, the first by name are taken.
+
+        Args:
+            found: files by class.
+
+        Raises:
+            InputError: there are too many classes, or no file is a picture; nothing is added then.
+        """
+        named = {name: files for name, files in found.classes.items() if len(name) <= NAME}
+        count = len({*self.pictures, *named})
+        if count > CLASSES:
+            raise InputError(f"There would be {count} classes: {CLASSES} at most.")
+        reader = Reader(self.inputs)
+        room = {name: IMAGES - len(self.pictures.get(name, ())) for name in named}
+        pictures = {name: reader.pictures(files, room[name]) for name, files in named.items()}
+        problems = reader.problems + [
+            f"“{name}” has {len(name)} characters: {NAME} at most."
+            for name in found.classes
+            if name not in named
+        ]
+        full = [
+            f"“{name}” ({len(named[name])})"
+            for name, taken in pictures.items()
+            if len(taken) == room[name] < len(named[name])
+        ]
+        empty = [f"“{name}”" for name, taken in pictures.items() if not taken and room[name]]
+        if not any(pictures.values()):
+            raise InputError(sentences(problems) or "All these classes are full already.")
+        for name, taken in pictures.items():
+            if taken:
+                self.add(name, taken)
+        added = [taken for taken in pictures.values() if taken]
+        words = [f"{counted(sum(map(len, added)), 'picture')} of {counted(len(added), 'class')}."]
+        if full:
+            words.append(f"A class takes {IMAGES} pictures, the first by name: {first_few(full)}.")
+        if empty:
+            words.append(f"No picture of {first_few(empty)}.")
+        return " ".join([*words, *found.left_out, sentences(problems)]).strip()
+
     def remove(self, name: str) -> None:
         """Forget a class.
 
@@ -164,11 +146,11 @@ class Session:
         self.pictures = {}
         self._forget()
 
-    def predict(self, picture: Picture) -> Prediction:
-        """Fit the learner to the pictures that are new, and predict.
+    def predict(self, pictures: Sequence[Picture]) -> Answers:
+        """Fit the learner to the pictures that are new, and predict others.
 
         Args:
-            picture: to classify.
+            pictures: to classify, one or more.
 
         Raises:
             InputError: there are fewer than two classes, or the model cannot learn them.
@@ -176,8 +158,16 @@ class Session:
         start = time.perf_counter()
         learner = self.learner()
         fitted = time.perf_counter()
-        prediction = _predict(learner, picture)
-        return Prediction(*prediction, fitted - start, time.perf_counter() - fitted)
+        predictions = predict(learner, pictures)
+        return Answers(predictions, fitted - start, time.perf_counter() - fitted)
+
+    def report(self) -> FitReport | None:
+        """What the fit measured on its pictures; None with fewer than two classes.
+
+        Raises:
+            InputError: the model cannot learn the classes.
+        """
+        return self.learner().fit_report_ if len(self.pictures) > 1 else None
 
     def learner(self) -> FewShotClassifier:
         """The learner, fitted to all pictures.
@@ -191,7 +181,9 @@ class Session:
         learner = self._learner or FewShotClassifier(self.trained, ENSEMBLE)
         if self._new:
             names = [name for name, _ in self._new]
-            learner.partial_fit([_image(picture) for _, picture in self._new], names)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CalibrationWarning)  # the page says it
+                learner.partial_fit([as_image(picture) for _, picture in self._new], names)
             self._learner, self._new = learner, []
         return learner
 
@@ -220,54 +212,7 @@ class Session:
         self._new = [(name, picture) for name, many in self.pictures.items() for picture in many]
 
 
-def _read(file: Path | Image.Image, inputs: ImageInputs) -> Picture:
-    if isinstance(file, Image.Image):
-        return inputs.decoded(file)
-    name = file.name
-    if not file.is_file():
-        raise InputError(f"{name} is not there any more: choose it again.")
-    if file.stat().st_size > MEGABYTES * 2**20:
-        raise InputError(f"{name} has more than {MEGABYTES} megabytes: give a smaller file.")
-    try:
-        with file.open("rb") as stream, open_image(stream) as image:
-            pixels = image.width * image.height
-    except Exception:
-        pixels = 0  # decoding raises the error
-    if pixels > MEGAPIXELS * 1e6:
-        raise InputError(
-            f"{name} has {pixels / 1e6:.0f} million pixels: {MEGAPIXELS} million at most."
-        )
-    try:
-        return inputs.decoded(file)
-    except InputError as error:
-        raise InputError(f"{str(error).replace(str(file), name)}.") from error
-
-
-def _image(picture: Picture) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
-
-
-@torch.no_grad()
-def _predict(
-    learner: FewShotClassifier, picture: Picture
-) -> tuple[NDArray[np.uint8], list[FlowPrediction], bool | None]:
-    """The input of the network, the predictions, and whether the picture is unlike all classes."""
-    predictor, names = learner.predictor_, [str(name) for name in learner.classes_]
-    pixels = learner.preprocess([_image(picture)])
-    ensemble, similarity = predictor.predict_with_scores(pixels)
-    by_flow = predictor.predict_per_flow(pixels)
-    try:
-        maps = predictor_maps(predictor, pixels, ensemble.argmax(1))
-    except InputError:  # a network without feature maps
-        maps = {}
-    rows = [*by_flow.items(), *([(ENSEMBLE, ensemble)] if len(by_flow) > 1 else [])]
-    flows = []
-    for flow, probabilities in rows:
-        shown = heat(maps[flow], pixels)[0].cpu().numpy() if flow in maps else None
-        by_class = dict(zip(names, probabilities[0].tolist(), strict=True))
-        flows.append(FlowPrediction(flow, by_class, shown))
-    calibration, unknown = learner.calibration_, None
-    if ENSEMBLE in calibration.similarity:
-        shots = sum(learner.counts_.values()) / len(names)
-        unknown = similarity.item() < calibration.threshold(ENSEMBLE, shots, ACCEPT_RATE)
-    return (pixels[0] * 255).round().to(torch.uint8).cpu().numpy(), flows, unknown
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, as "1 picture" or "2 classes"."""
+    plural = "classes" if noun == "class" else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
