@@ -87,7 +87,7 @@ def test_the_warning_of_a_fit_is_on_the_page() -> None:
     assert report.calibrated is False
     shown = view.fit(report, TWO, "photos")
     assert "omni-note" in shown and "These pictures are unlike those that photos was vali" in shown
-    assert "promise an accuracy of 80%" in shown
+    assert "where 80% would be right" in shown
 
 
 def test_a_session_reports_what_the_learner_measured_and_does_not_warn() -> None:

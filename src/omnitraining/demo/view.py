@@ -51,9 +51,9 @@ def fit(report: FitReport | None, pictures: Mapping[str, Sequence[Picture]], mod
     )
     if report.calibrated is False:
         words += note(
-            f"These pictures are unlike those that {model} was validated on: probabilities may be "
-            f"wrong (they promise an accuracy of {report.confidence or 0:.0%}), and so may be what "
-            "is called unlike all classes."
+            f"These pictures are unlike those that {model} was validated on, where "
+            f"{report.confidence or 0:.0%} would be right: probabilities may be wrong, and what is "
+            "called unlike all classes may not be."
         )
     return words
 
