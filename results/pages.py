@@ -165,8 +165,9 @@ def unseen(record: Values, without_training: Values) -> str:
         )
     asked = f"{100 * record['accepted']:.0f}"
     return (
-        "**On domains that were left out of training** (the recipe of `photos` without that domain, at a "
-        "quarter of its steps, `omni reproduce photos-left-out`; CIFAR-FS with the shipped model; "
+        "**On domains that were left out of training** (the recipe of `photos` without that "
+        "domain, at a quarter of its steps, `omni reproduce photos-left-out`; CIFAR-FS with the "
+        "shipped model; "
         f"{record['tasks']} tasks a row, `{record['command']}`).\n\n"
         + markdown(
             [
