@@ -51,7 +51,7 @@ def main(count: int) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder, count)
-        learner = FewShotClassifier("glyphs")
+        learner = FewShotClassifier("photos")
         print(f"start: peak {peak():.2f} GB")
         for title, work in (("fit", learner.fit), ("predict", learner.predict)):
             start = time.perf_counter()

@@ -1,6 +1,7 @@
 """Each pre-training algorithm and each new head against a slow reference or another library."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -203,6 +204,17 @@ def test_600_logistic_heads_at_once_are_the_heads_one_by_one() -> None:
         part = slice(t, t + 1)
         alone = head.logits(support[part], labels[part], query[part], 3)
         torch.testing.assert_close(together[part], alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_more_features_than_samples_are_solved_for_by_the_same_steps(
+    reduction: Literal["mean", "sum"],
+) -> None:
+    """Features of zeros change nothing, but let the Gram matrix be the smaller problem."""
+    support, labels, query = features(2)
+    head = LogisticHead(0.1, iterations=7, reduction=reduction)
+    few = head.logits(F.pad(support, (0, 30)), labels, F.pad(query, (0, 30)), 3)
+    torch.testing.assert_close(head.logits(support, labels, query, 3), few)
 
 
 def test_the_logistic_head_does_not_see_the_length_of_features() -> None:

@@ -862,6 +862,8 @@ _CASES = [
         "an option that learners have not",
         lambda r: omnitraining.load("glyphs", flaw="meta"),
     ),
+    Case(MODELS, "a learner on no device", lambda r: omnitraining.load("glyphs", device="tpu9")),
+    Case(MODELS, "no numbers", lambda r: omnitraining.load("glyphs", device="meta")),
     Case(
         MODELS,
         "a flow that the model has not",
@@ -1015,6 +1017,11 @@ _CASES = [
     ),
     Case(IMAGES, "complex numbers", lambda r: fitted().predict(np.zeros((1, 8, 8), complex))),
     Case(IMAGES, "dates", lambda r: fitted().predict(np.zeros((1, 8, 8), "M8[D]"))),
+    Case(
+        IMAGES,
+        "labels of another name",
+        lambda r: fitted().fit([{"image": x, "labels": 0} for x in gray(2)]),
+    ),
     Case(IMAGES, "rows without an image", lambda r: fitted().predict([{"img": gray(1)[0]}])),
     Case(IMAGES, "numbers of one axis", lambda r: fitted().predict(np.zeros(8))),
     Case(IMAGES, "masked levels", lambda r: fitted().predict(np.ma.masked_equal(gray(), 0))),

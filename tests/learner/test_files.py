@@ -143,3 +143,24 @@ def test_an_option_that_is_wrong_is_no_damage() -> None:
         with pytest.raises(InputError, match=f"option {next(iter(options))} is ") as caught:
             omnitraining.load("glyphs", **options)
         assert "damaged" not in str(caught.value)
+
+
+def test_every_source_takes_a_device(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU is the only one that every machine has; a wrong one shows that it is looked at."""
+    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+    monkeypatch.setattr("omnitraining.learner.calibration.VALIDATION_TASKS", 4)
+    train_run(config(BLOBS), tmp_path / "run")
+    sources: list[tuple[Any, dict[str, Any]]] = [
+        ("glyphs", {}),
+        (saved, {"trust": True}),
+        (tmp_path / "run", {"trust": True}),
+        (torch.nn.Flatten(), {"image_size": 8, "mean": [0.5] * 3, "std": [1] * 3}),
+    ]
+    for source, options in sources:
+        trained = omnitraining.load(source, device="cpu", **options).model
+        with pytest.raises(InputError, match="device is 'tpu9', which is not usable here"):
+            omnitraining.load(source, device="tpu9", **options)
+    with pytest.raises(InputError, match="device is 'cuda', and the model is on cpu already"):
+        omnitraining.load(trained, device="cuda")

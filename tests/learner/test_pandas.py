@@ -28,7 +28,7 @@ def test_columns_of_paths_and_of_labels(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.predict_proba(x), expected, atol=1e-6)
         assert found.score(x, y) == 1
     other = pd.DataFrame({"a": ["x"], "b": ["y"]})
-    with pytest.raises(InputError, match="images are a table of columns 'a', 'b': give the column"):
+    with pytest.raises(InputError, match="images are a table of columns 'a', 'b': call the"):
         ImageInputs(1, 8, 8, (0.5,), (0.25,)).pixels(other)
 
 

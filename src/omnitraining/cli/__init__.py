@@ -126,6 +126,16 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` to a command that loads a learner."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda:1 or the like (default: a GPU if there is one)",
+    )
+
+
 def add_backbone(parser: argparse.ArgumentParser, whole: bool = True) -> None:
     """Add the options of a backbone by name to a command that loads a model.
 

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omnitraining.cli import add_backbone, add_trust, backbone_options, command_parser
+from omnitraining.cli import (
+    add_backbone,
+    add_device,
+    add_trust,
+    backbone_options,
+    command_parser,
+)
 from omnitraining.io.terminal import say
 
 
@@ -46,6 +52,7 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="write the name and the SHA-256 of a pretrained backbone's weights in place of them",
     )
+    add_device(parser)
     add_backbone(parser)
     add_trust(parser)
     options = parser.parse_intermixed_args(arguments)
@@ -54,7 +61,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.learner.sources import find
 
     learner = FewShotClassifier(
-        find(options.run, options.trust, backbone_options(options)),
+        find(options.run, options.trust, backbone_options(options), options.device),
         options.flow,
         accept_rate=options.accept_rate,
         reject=options.reject,

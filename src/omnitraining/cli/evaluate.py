@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnitraining.cli import add_backbone, add_trust, command_parser
+from omnitraining.cli import add_backbone, add_device, add_trust, command_parser
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import FORMULA, say, say_csv
 
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--csv", action="store_true", help="of a learner: print a row per image instead"
     )
+    add_device(parser)
     add_backbone(parser, whole=False)
     add_trust(parser)
     options = parser.parse_args(arguments)
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
 
 def _of_run(options: argparse.Namespace) -> int:
     given = {"FOLDER": options.images, "--figures": options.figures, "--csv": options.csv or None,
-             "--weights": options.weights}  # fmt: skip
+             "--weights": options.weights,
+             "--device": None if options.device == "auto" else options.device}  # fmt: skip
     for name, value in given.items():
         if value is not None:
             raise InputError(
@@ -85,7 +87,7 @@ def _of_learner(options: argparse.Namespace) -> int:
     if options.shots or options.tasks is not None:
         raise InputError(f"--shots and --tasks are for a run folder, and {options.run} is a file")
     given = {} if options.weights is None else {"weights": options.weights}
-    learner = load(options.run, options.trust, **given)
+    learner = load(options.run, options.trust, device=options.device, **given)
     if not isinstance(learner, FewShotClassifier) or not hasattr(learner, "predictor_"):
         raise InputError(f"{options.run} has not learned any classes yet: use 'omni adapt' first")
     if options.images is None:

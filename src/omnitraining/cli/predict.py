@@ -4,7 +4,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnitraining.cli import add_backbone, add_trust, command_parser
+from omnitraining.cli import add_backbone, add_device, add_trust, command_parser
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import FORMULA, say_csv, say_json
 
@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="print a JSON list")
     forms.add_argument("--csv", action="store_true", help="print comma-separated values")
+    add_device(parser)
     add_backbone(parser, whole=False)
     add_trust(parser)
     options = parser.parse_args(arguments)
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if not options.file.is_file():
         raise InputError(f"there is no saved learner at {options.file}: 'omni adapt' makes one")
     given = {} if options.weights is None else {"weights": options.weights}
-    learner = load(options.file, options.trust, **given)
+    learner = load(options.file, options.trust, device=options.device, **given)
     if not isinstance(learner, FewShotClassifier) or not hasattr(learner, "predictor_"):
         raise InputError(f"{options.file} has not learned any classes yet: use 'omni adapt' first")
     paths = [path for pattern in options.images for path in image_paths(pattern)]

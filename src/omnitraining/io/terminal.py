@@ -152,7 +152,9 @@ class Pace:
             total: items to be done since the start.
         """
         seconds = max(time.monotonic() - self.start, 1e-9)
-        return f"{done / seconds:.2g} per second, {duration(seconds / done * (total - done))} left"
+        rate = done / seconds
+        shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        return f"{shown} per second, {duration(seconds / done * (total - done))} left"
 
 
 def duration(seconds: float) -> str:

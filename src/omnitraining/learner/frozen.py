@@ -88,12 +88,14 @@ class BackboneOptions:
 def frozen_model(
     source: str | nn.Module,
     options: BackboneOptions = BackboneOptions(),
+    device: str = "auto",
 ) -> TrainedModel:
     """The trained model of a backbone with pretrained weights.
 
     Args:
         source: "timm/NAME", "torchvision/NAME", "transformers/NAME", or a module.
         options: how it is used.
+        device: that it is on, as in `find_device`.
 
     Raises:
         InputError: there is no such backbone, its weights are missing, an option is missing, wrong
@@ -122,7 +124,9 @@ def frozen_model(
         }
         arguments = {"kind": name, **{n: v for n, v in given.items() if v is not None}}
     facts = Frozen(words, isinstance(source, str), options.weights is not None)
-    return _trained(backbone, {**config, "init_args": arguments}, inputs, name, facts, options)
+    place = find_device(device, "device")
+    whole = {**config, "init_args": arguments}
+    return _trained(backbone, whole, inputs, name, facts, options, place)
 
 
 def _trained(
@@ -132,6 +136,7 @@ def _trained(
     name: str,
     facts: Frozen,
     options: BackboneOptions,
+    device: torch.device,
 ) -> TrainedModel:
     sizes = {"shape": [*inputs.shape], "pre_outputs": 2, "meta_outputs": 2, "one_joint_head": False}
     whole: dict[str, Any] = {
@@ -151,7 +156,6 @@ def _trained(
         whole |= {"method": "pre-training", "pretraining": algorithm}
         model = build_model("pre-training", lambda: backbone, problem, RFS())
     whole["inference"] = {}
-    device = find_device("auto")
     return TrainedModel(model.to(device), whole, inputs, unmeasured(flow), name, frozen=facts)
 
 

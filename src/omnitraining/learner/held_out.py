@@ -24,7 +24,7 @@ from omnitraining.pretraining import LogisticHead, PreTraining
 
 FOLDS = 5
 STEPS = 25  # of a logistic head; 100 change the mean confidence by less than a hundredth
-MAX_NUMBERS = 2**24  # in the features or Gram matrices of folds that are fitted in one batch
+MAX_NUMBERS = 2**24  # in the features of folds that are fitted in one batch
 
 # Chosen on validation classes: of Glyphs for the false alarms, of photographs for the others.
 RANK_SPREAD = 0.42  # of the rank of one image, with what images of one class have in common
@@ -157,7 +157,7 @@ def predictions(ensemble: Ensemble, support: Support) -> Predictions | None:
     heads = [head for flow in weights for head in ensemble.heads(flow)]
     if not all(head.algorithm.needs_only_features for head in heads):
         return None
-    widest = max(kept.shape[1], *(x[0].numel() for x in support.kept.values()))
+    widest = max(x[0].numel() for x in support.kept.values())
     step = max(1, MAX_NUMBERS // max(kept.shape[1] * widest, 1))
     parts = [
         _predict_folds(ensemble, support, weights, *pair)

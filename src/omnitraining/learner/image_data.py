@@ -28,6 +28,8 @@ class Rows:
         """Keep the source; it is read by an iteration."""
         self.source = source
         self.labels: list[Any] = []
+        self.names: list[Any] = []
+        """Names of the columns of the first row, if the rows have names."""
         self.passed = 0
         """Images of the iteration so far."""
 
@@ -47,9 +49,11 @@ class Rows:
         Raises:
             InputError: an item is neither an image, nor a pair, nor a mapping with "image".
         """
-        self.labels, self.passed = [], 0
+        self.labels, self.names, self.passed = [], [], 0
         for item in self._items():
             image, labels = _image_and_label(item, self.passed)
+            if not self.passed and isinstance(item, Mapping):
+                self.names = [*item]
             self.passed += 1
             self.labels += labels
             if self.labels and len(self.labels) != self.passed:
@@ -77,6 +81,11 @@ class Rows:
             InputError: there are no labels, or ``y`` differs from them.
         """
         if y is None:
+            if not self.labels and self.names not in ([], [IMAGE]):
+                raise InputError(
+                    f"rows have {', '.join(map(repr, self.names))}: call the label 'label', or "
+                    "give y"
+                )
             if not self.labels:
                 raise InputError("there are no labels: the data set gives images alone; give y too")
             return self.labels
@@ -164,7 +173,10 @@ def _table(frame: Any) -> Any:
     if IMAGE in names:
         return _columns({name: frame[name].tolist() for name in names}, "a table")
     shown = ", ".join(map(repr, names[:5]))
-    raise InputError(f"images are a table of columns {shown}: give the column of paths alone")
+    raise InputError(
+        f"images are a table of columns {shown}: call the column of paths 'image' (and that of "
+        "labels 'label'), or give it alone"
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -37,6 +37,7 @@ def load(
     trust: bool = False,
     *,
     backbone: nn.Module | None = None,
+    device: str = "auto",
     **options: Any,
 ) -> FewShotClassifier | FewShotRegressor:
     """A learner of a trained model, ready to be fitted, or a saved learner as it was.
@@ -53,6 +54,8 @@ def load(
         trust: let a model name classes from outside this library, as a backbone of your own;
             their code is run.
         backbone: the module, if the file is of a learner that was made of one.
+        device: that the model is on: "cpu", "cuda:1", or "auto", which is CUDA, else Apple's MPS,
+            else the CPU. Images and tensors may be on any device.
         options: of a backbone, see `BackboneOptions`; of `FewShotClassifier` or
             `FewShotRegressor`, as ``flow="meta"``. A learner that was fitted before it was saved
             is fitted again with them.
@@ -61,8 +64,8 @@ def load(
         A regressor if the model was trained on curves, otherwise a classifier.
 
     Raises:
-        InputError: there is no such model, it is damaged or of a newer version, or it names
-            classes that are not trusted; or as `frozen_model`.
+        InputError: there is no such model or device, it is damaged or of a newer version, or it
+            names classes that are not trusted; or as `frozen_model`.
 
     Example:
         >>> import numpy as np
@@ -81,17 +84,17 @@ def load(
     if backbone is not None and (isinstance(source, nn.Module) or names_backbone(source)):
         raise InputError("backbone is for a file of a learner: give the module as source")
     if isinstance(source, nn.Module):
-        trained = frozen_model(source, of_backbone)
+        trained = frozen_model(source, of_backbone, device)
     else:
         check(source)
         if not isinstance(source, TrainedModel) and not names_backbone(source):
             path = file_of(source)
         if path is None:
-            trained = find(source, trust, of_backbone)
+            trained = find(source, trust, of_backbone, device)
         else:
             refuse_options(source, of_backbone, ("weights",))
             trained, tensors, fit = TrainedModel.from_bytes(
-                read_bytes(path), str(path), trust, of_backbone.file, backbone
+                read_bytes(path), str(path), trust, of_backbone.file, backbone, device
             )
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     former = ("reject",) if kind is FewShotClassifier else ()

@@ -24,6 +24,7 @@ def find(
     source: Source,
     trust: bool = False,
     options: BackboneOptions = BackboneOptions(),  # noqa: B008 (frozen)
+    device: str = "auto",
 ) -> TrainedModel:
     """The trained model of a source.
 
@@ -31,21 +32,29 @@ def find(
         source: as in `omnitraining.load`.
         trust: as in `omnitraining.load`.
         options: of a backbone by name; of a file, its weights.
+        device: as in `omnitraining.load`.
 
     Raises:
         InputError: as in `omnitraining.load`.
     """
     check(source)
     if isinstance(source, TrainedModel):
+        if device not in ("auto", str(source.device)):
+            raise InputError(
+                f"device is {device!r}, and the model is on {source.device} already: give the "
+                "device when it is loaded"
+            )
         return source
     if names_backbone(source):
-        return frozen_model(str(source), options)
+        return frozen_model(str(source), options, device)
     path = file_of(source)
     if path is not None:
         refuse_options(source, options, ("weights",))
-        return TrainedModel.from_bytes(read_bytes(path), str(path), trust, options.file)[0]
+        return TrainedModel.from_bytes(
+            read_bytes(path), str(path), trust, options.file, device=device
+        )[0]
     refuse_options(source, options)
-    return TrainedModel.from_run(Run(source, trust=trust))
+    return TrainedModel.from_run(Run(source, trust=trust), device)
 
 
 def names_backbone(source: object) -> bool:

@@ -206,10 +206,14 @@ class TrainedModel:
         return backbone
 
     @classmethod
-    def from_run(cls, run: Run) -> "TrainedModel":
+    def from_run(cls, run: Run, device: str = "auto") -> "TrainedModel":
         """The best checkpoint of a run, calibrated; the calibration is kept in the run.
 
         Its data are needed only if there is no calibration, and by runs of earlier versions.
+
+        Args:
+            run: the run.
+            device: that the model is on, as in `find_device`.
 
         Raises:
             InputError: the run, or data that are needed, cannot be loaded, or its task is neither
@@ -217,18 +221,20 @@ class TrainedModel:
         """
         path = run.path / "config.yaml"
         config = read_yaml(path) if run.trust else read_yaml_strictly(path)
-        if (trained := cls._without_data(run, config)) is not None:
+        if (trained := cls._without_data(run, config, device)) is not None:
             return trained
         run_config = load_run(run)
         run_data.check(run, run_config.problem)
         model = run_config.load(run).cpu()
         if not isinstance(run_config.problem, Classification):
-            return cls.of(run_config, model, config, run.name, trust=run.trust)
+            return cls.of(run_config, model, config, run.name, trust=run.trust, device=device)
         calibration = calibrate_run(run, run_config, model)
-        return cls.of(run_config, model, config, run.name, calibration, run.trust)
+        return cls.of(run_config, model, config, run.name, calibration, run.trust, device)
 
     @classmethod
-    def _without_data(cls, run: Run, config: Mapping[str, Any]) -> "TrainedModel | None":
+    def _without_data(
+        cls, run: Run, config: Mapping[str, Any], device: str
+    ) -> "TrainedModel | None":
         """The best checkpoint of a run that keeps all that is needed; None if it does not."""
         data = run_data.read(run)
         if data is None or data.model is None or data.inputs is None:
@@ -242,7 +248,8 @@ class TrainedModel:
             raise InputError(f"{run.path / run_data.NAME} is damaged: {error}") from error
         kept = {key: value for key, value in config.items() if key not in _NOT_KEPT}
         kept["problem"] = {"class_path": BLUEPRINT, "init_args": dict(data.model)}
-        return cls(model.to(find_device("auto")), kept, inputs, calibration, run.name, run.trust)
+        model = model.to(find_device(device, "device"))
+        return cls(model, kept, inputs, calibration, run.name, run.trust)
 
     @classmethod
     def of(
@@ -253,6 +260,7 @@ class TrainedModel:
         name: str,
         calibration: Calibration | None = None,
         trust: bool = True,
+        device: str = "auto",
     ) -> "TrainedModel":
         """A trained model, without its data.
 
@@ -263,6 +271,7 @@ class TrainedModel:
             name: of the model.
             calibration: of the model; it is measured if not given.
             trust: whether the fields may name classes from outside this library.
+            device: that the model is on, as in `find_device`.
 
         Raises:
             InputError: the problem is neither of images nor of curves.
@@ -286,7 +295,8 @@ class TrainedModel:
             "one_joint_head": problem.one_joint_head,
         }
         kept["problem"] = {"class_path": BLUEPRINT, "init_args": sizes}
-        return cls(model.to(find_device("auto")), kept, inputs, measured, name, trust)
+        model = model.to(find_device(device, "device"))
+        return cls(model, kept, inputs, measured, name, trust)
 
     def to_bytes(
         self, tensors: Mapping[str, Tensor], fit: Mapping[str, Any], weights: bool = True
@@ -328,6 +338,7 @@ class TrainedModel:
         trust: bool = False,
         weights: Path | None = None,
         backbone: nn.Module | None = None,
+        device: str = "auto",
     ) -> tuple["TrainedModel", dict[str, Tensor], dict[str, Any]]:
         """The model, tensors and fit that `to_bytes` wrote.
 
@@ -337,6 +348,7 @@ class TrainedModel:
             trust: whether classes that it names from outside this library may be run.
             weights: file of the weights of a frozen backbone, if the file lacks them.
             backbone: the user's own module, if the file is of one.
+            device: that the model is on, as in `find_device`.
 
         Raises:
             InputError: the bytes are damaged, something else, or of a newer version, or name what
@@ -373,8 +385,8 @@ class TrainedModel:
         else:
             own = unique_tensors(model)
         _fill(own, tensors, source)
-        device = find_device("auto")
-        trained = cls(model.to(device), config, inputs, measured, name, trust, frozen)
+        model = model.to(find_device(device, "device"))
+        trained = cls(model, config, inputs, measured, name, trust, frozen)
         return trained, tensors, fit
 
 

@@ -86,9 +86,10 @@ class LogisticHead(LinearHead):
     """Multinomial logistic regression on L2-normalized features, solved to convergence.
 
     Minimizes cross-entropy + penalty / 2 ||W||^2, without a bias. Gradient descent from zero stays
-    in the span of the support features, W = X^T A, so it runs on A alone, with the small Gram
-    matrix in place of the features. Unit features bound the curvature of the mean cross-entropy by
-    1/2, so Nesterov's method needs no step size.
+    in the span of the support features, W = X^T A, so that with few of them it runs on A alone,
+    with the small Gram matrix in place of the features; with more samples than features it runs on
+    W. Unit features bound the curvature of the mean cross-entropy by 1/2, so Nesterov's method
+    needs no step size.
 
     Args:
         penalty: its strength, against the loss of the support set.
@@ -120,19 +121,21 @@ class LogisticHead(LinearHead):
         """Solve for the heads by Nesterov's accelerated gradient."""
         # Classes come before samples: a softmax along the last, short axis is four times slower.
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
-        gram, samples = x @ x.mT, x.shape[1]
+        samples, features = x.shape[1:]
+        few = samples <= features
+        inner = x @ x.mT if few else x.mT  # from what is solved for to logits of the samples
         penalty = self.penalty / samples if self.reduction == "sum" else self.penalty
         curvature = 0.5 + penalty
         ratio = (penalty / curvature) ** 0.5
         momentum = (1 - ratio) / (1 + ratio)
-        weight = ahead = torch.zeros_like(target)  # A^T [T, N, S]
+        weight = ahead = x.new_zeros(len(x), ways, samples if few else features)  # A^T or W^T
         for _ in range(self.iterations):
-            residual = torch.softmax(ahead @ gram, 1) - target
-            slope = residual / samples + penalty * ahead
+            residual = torch.softmax(ahead @ inner, 1) - target
+            slope = (residual if few else residual @ x) / samples + penalty * ahead
             following = ahead - slope / curvature
             ahead = following + momentum * (following - weight)
             weight = following
-        return LinearClassifier(weight @ x, normalize=True)
+        return LinearClassifier(weight @ x if few else weight, normalize=True)
 
 
 @dataclass(frozen=True)

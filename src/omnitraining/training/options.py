@@ -168,8 +168,12 @@ def cpu_threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, option: str = "training.device") -> torch.device:
     """The device of a name; ``"auto"`` is CUDA, else Apple's MPS, else the CPU.
+
+    Args:
+        name: as torch has it, "cuda:1" for example; or "auto".
+        option: what it was given as, for the message of an error.
 
     Raises:
         InputError: there is no such device here.
@@ -179,9 +183,10 @@ def find_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(
-            f"training.device is {name!r}, which is not usable here: {first}"
-        ) from error
+        raise InputError(f"{option} is {name!r}, which is not usable here: {first}") from error
+    if device.type == "meta":
+        raise InputError(f"{option} is {name!r}, which holds no numbers: give a real one")
+    return device
