@@ -14,7 +14,7 @@ import omnitraining
 PACKAGE = Path(omnitraining.__file__).parent
 OPTIONAL = {"gradio", "gymnasium", "huggingface_hub", "mujoco", "onnx", "optuna", "submitit"}
 
-CITATIONS = (13, 17, 22, 26, 41, 45, 54, 55, 69, 71, 76, 79, 80)
+CITATIONS = (13, 17, 20, 22, 26, 41, 45, 54, 55, 69, 71, 76, 79, 80)
 """Numbers of cited papers in the paper; others in brackets are shapes."""
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining import metatraining, pretraining
-from omnitraining.backbones import MLP
+from omnitraining.backbones import MLP, NetworkEnsemble
 from omnitraining.metatraining import (
     ANIL,
     GNN,
@@ -34,6 +35,7 @@ from omnitraining.pretraining import (
     LogisticHead,
     NegMargin,
     PreTraining,
+    Robust,
 )
 from tests.reference.toy import INPUTS, Toy
 
@@ -70,7 +72,11 @@ MORE: list[Algorithm] = [
 ]
 FOUND = [*found_in(pretraining, PreTraining), *found_in(metatraining, MetaTraining)]
 # Policies are asked for actions, not for answers: tasks/test_reinforcement.py holds them to these.
-EVERY: list[Algorithm] = [*(c() for c in FOUND if c is not REINFORCE), *MORE]
+EVERY: list[Algorithm] = [
+    *(c() for c in FOUND if c not in (REINFORCE, Robust)),
+    Robust(keep=1.0, dropout=0.0),  # tests of gradients need a loss that is not random
+    *MORE,
+]
 each_algorithm = pytest.mark.parametrize("algorithm", EVERY, ids=repr)
 
 # Options with which an algorithm learns the toy problem in a second, and how many steps it takes.
@@ -111,8 +117,11 @@ def toy(algorithm: Algorithm) -> tuple[Toy, Network]:
     if isinstance(algorithm, TADAM):  # it needs norms
         layers = nn.Linear(INPUTS, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, features)
         backbone = nn.Sequential(*layers)
+    if isinstance(algorithm, Robust):
+        backbone = NetworkEnsemble(partial(MLP, INPUTS, (16, features)), 2, own_views=False)
+        features *= 2
     if isinstance(algorithm, PreTraining):
-        return problem, Network(backbone, algorithm.head(features, outputs))
+        return problem, Network(backbone, algorithm.head_for(backbone, features, outputs))
     head = algorithm.head_for(backbone, features, outputs, problem.pre_outputs)
     if isinstance(algorithm, TADAM):  # at its start tasks do not differ
         head.multipliers.data.fill_(0.1)
@@ -173,6 +182,8 @@ def test_gradients_reach_every_parameter_that_can_change_the_loss(algorithm: Alg
 def test_the_loss_is_a_mean_over_samples(algorithm: Algorithm) -> None:
     outputs = torch.randn(2, 6, 3)
     targets = torch.randn(2, 6, 3) if regresses(algorithm) else torch.randint(3, (2, 6))
+    if isinstance(algorithm, PreTraining):  # its head may give more than a logit for each class
+        outputs = algorithm.head(4, 3)(torch.randn(12, 4)).unflatten(0, (2, 6))
     once = algorithm.loss(outputs, targets)
     twice = algorithm.loss(torch.cat([outputs, outputs], 1), torch.cat([targets, targets], 1))
     torch.testing.assert_close(once, twice)

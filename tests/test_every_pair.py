@@ -29,14 +29,21 @@ from omnitraining.metatraining import (
     TapNet,
 )
 from omnitraining.model import Method, Model, OmniLoss, build_model
-from omnitraining.pretraining import RFS, Baseline, BaselinePP, NegMargin, PreTraining
+from omnitraining.pretraining import (
+    RFS,
+    Baseline,
+    BaselinePP,
+    NegMargin,
+    PreTraining,
+    Robust,
+)
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from omnitraining.teacher import Teacher
 from omnitraining.training import train
 from tests.reference.tiny import BLOBS, Blobs, config, same
 
-PRE = [Baseline(), BaselinePP(), NegMargin(), RFS()]
+PRE = [Baseline(), BaselinePP(), NegMargin(), RFS(), Robust()]
 META = [
     ProtoNet(),
     MatchingNet(),

@@ -4,6 +4,7 @@ from omnitraining.backbones import MLP as MLP
 from omnitraining.backbones import Conv4 as Conv4
 from omnitraining.backbones import FeatureWise as FeatureWise
 from omnitraining.backbones import Frozen as Frozen
+from omnitraining.backbones import NetworkEnsemble as NetworkEnsemble
 from omnitraining.backbones import R2D2Net as R2D2Net
 from omnitraining.backbones import ResNet10 as ResNet10
 from omnitraining.backbones import ResNet12 as ResNet12
@@ -52,6 +53,7 @@ from omnitraining.pretraining import L2Regression as L2Regression
 from omnitraining.pretraining import LogisticHead as LogisticHead
 from omnitraining.pretraining import NegMargin as NegMargin
 from omnitraining.pretraining import PreTraining as PreTraining
+from omnitraining.pretraining import Robust as Robust
 from omnitraining.pretraining import SGDCosineHead as SGDCosineHead
 from omnitraining.pretraining import SGDHead as SGDHead
 from omnitraining.runs.run import Run as Run

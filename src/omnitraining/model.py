@@ -224,8 +224,8 @@ class Model(nn.Module):
         self.teacher_run = TeacherRun(teacher_run) if teacher_run is not None else None
         self.pretraining, self.metatraining, self.loss = pretraining, metatraining, loss
 
-        def pre_head(features: int) -> nn.Module:
-            return pretraining.head(features, problem.pre_outputs)
+        def pre_head(backbone: nn.Module, features: int) -> nn.Module:
+            return pretraining.head_for(backbone, features, problem.pre_outputs)
 
         def meta_head(backbone: nn.Module, features: int) -> nn.Module:
             sizes = features, problem.meta_outputs, problem.pre_outputs
@@ -239,11 +239,11 @@ class Model(nn.Module):
         for flow, backbone in flows.items():
             features = self.feature_sizes[flow] = feature_size(backbone, example)
             if flow == "pre":
-                self.networks["pre"] = Network(backbone, pre_head(features))
+                self.networks["pre"] = Network(backbone, pre_head(backbone, features))
             elif flow == "meta":
                 self.networks["meta"] = Network(backbone, meta_head(backbone, features))
             else:
-                head = pre_head(features)
+                head = pre_head(backbone, features)
                 other = head if problem.one_joint_head else meta_head(backbone, features)
                 self.networks["joint_pre"] = Network(backbone, head)
                 self.networks["joint_meta"] = Network(backbone, other)
@@ -426,6 +426,15 @@ class Model(nn.Module):
         return [FlowHead(n, self.network(n), algorithms[head]) for head, n in names.items()]
 
     @property
+    def views(self) -> int:
+        """Augmentations of each sample of the mini-batch that the backbone takes.
+
+        If there are several, inputs of mini-batches are [B, V, ...]; see `NetworkEnsemble`.
+        """
+        learned = [self.network(name) for name in ("pre", "joint_pre") if name in self.networks]
+        return max((getattr(network.backbone, "views", 1) for network in learned), default=1)
+
+    @property
     def trained_flows(self) -> tuple[str, ...]:
         """Flows that exist and whose loss is on: the only ones to predict with (Table 6)."""
         on = {"pre": self.loss.l_pre, "joint": self.loss.l_joint, "meta": self.loss.l_meta}
@@ -572,6 +581,11 @@ def _built(
     if method != "omni-training":
         loss = replace(loss, distill_weight=0.0, branch_at=0)
     model = Model(flows, problem, pretraining, metatraining, loss, trunk, teacher_run)
+    if loss.pre_on_episodes and model.views > 1:
+        raise InputError(
+            "loss.pre_on_episodes is true, but each network of NetworkEnsemble takes its own "
+            "augmentation of a mini-batch: set own_views to false"
+        )
     if loss.branch_at:
         model.copy_joint_flow()
     if not any(weight.requires_grad for weight in model.parameters()):

@@ -4,6 +4,7 @@ from omnitraining.backbones.conv4 import Conv4
 from omnitraining.backbones.feature_wise import FeatureWise
 from omnitraining.backbones.frozen import Frozen
 from omnitraining.backbones.mlp import MLP
+from omnitraining.backbones.network_ensemble import NetworkEnsemble
 from omnitraining.backbones.r2d2 import R2D2Net
 from omnitraining.backbones.resnet import ResNet10, ResNet18
 from omnitraining.backbones.resnet12 import ResNet12
@@ -22,5 +23,6 @@ __all__ = [  # noqa: RUF022 (as the command line lists them: what goes around a 
     "WideResNet",
     "FeatureWise",
     "Frozen",
+    "NetworkEnsemble",
     "ScaleShift",
 ]

@@ -53,6 +53,7 @@ MOST = {
     "iterations": 10_000,
     "meta_outputs": 1 << 20,
     "passes": 10_000,
+    "networks": 100,
     "patch": 2_048,
     "pre_outputs": 1 << 20,
     "queries": 10_000,

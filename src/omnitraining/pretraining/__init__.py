@@ -13,6 +13,7 @@ from omnitraining.pretraining.linear_heads import (
 from omnitraining.pretraining.neg_margin import NegMargin
 from omnitraining.pretraining.reinforce import REINFORCE
 from omnitraining.pretraining.rfs import RFS
+from omnitraining.pretraining.robust import Robust
 from omnitraining.pretraining.sgd_cosine_head import SGDCosineHead
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LogisticHead",
     "NegMargin",
     "PreTraining",
+    "Robust",
     "SGDCosineHead",
     "SGDHead",
 ]

@@ -45,6 +45,16 @@ class PreTraining(Algorithm):
     def head(self, features: int, outputs: int) -> nn.Module:
         """H_pre: from features [B, features] to outputs [B, outputs]."""
 
+    def head_for(self, backbone: nn.Module, features: int, outputs: int) -> nn.Module:
+        """H_pre of a backbone, which `head` makes unless more than sizes decides it.
+
+        Args:
+            backbone: F, from inputs [B, ...] to features [B, features].
+            features: their size.
+            outputs: classes of training.
+        """
+        return self.head(features, outputs)
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """l_pre, the mean over samples; a scalar.

@@ -158,6 +158,22 @@ class Supervised(Problem):
             random: source of all randomness, on the CPU.
         """
 
+    def minibatch_in_views(self, step: int, random: torch.Generator, views: int) -> MiniBatch:
+        """A mini-batch with several augmentations of each sample, x [B, views, ...].
+
+        Args:
+            step: counted from 0.
+            random: source of all randomness, on the CPU.
+            views: number of augmentations.
+
+        Raises:
+            InputError: the samples of this problem are not augmented.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not augment its samples, of which the backbone takes "
+            f"{views} augmentations: set its own_views to false"
+        )
+
     @abstractmethod
     def episode(self, step: int, random: torch.Generator) -> Episode:
         """A task, or several, drawn from the training set.
@@ -169,8 +185,11 @@ class Supervised(Problem):
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
         """A mini-batch and an episode, or this process's shard of both."""
-        batch, episode = self.minibatch(step, random), self.episode(step, random)
-        episode = model.metatraining.prepared(episode, random)
+        if model.views == 1:
+            batch = self.minibatch(step, random)
+        else:
+            batch = self.minibatch_in_views(step, random, model.views)
+        episode = model.metatraining.prepared(self.episode(step, random), random)
         if self.shard_count == 1:
             return StepData(batch, episode)
         index, count = self.shard_index, self.shard_count

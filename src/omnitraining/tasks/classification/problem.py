@@ -217,10 +217,21 @@ class Classification(Supervised):
 
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         """Augmented images of all training domains, with labels over all of them."""
+        images, labels = self._drawn(random)
+        x = self.augmentation.train(images, random)
+        return MiniBatch(x, to_device(labels, x.device))
+
+    def minibatch_in_views(self, step: int, random: torch.Generator, views: int) -> MiniBatch:
+        """Images of all training domains in several augmentations [B, views, C, H, W]."""
+        images, labels = self._drawn(random)
+        x = torch.stack([self.augmentation.train(images, random) for _ in range(views)], 1)
+        return MiniBatch(x, to_device(labels, x.device))
+
+    def _drawn(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Stored images of a mini-batch and their labels over all domains, these on the CPU."""
         labels = self.domains.labels
         chosen = torch.randint(len(labels), (self.protocol.batch,), generator=random)
-        x = self.augmentation.train(self.domains.fetch(chosen), random)
-        return MiniBatch(x, to_device(labels[chosen], x.device))
+        return self.domains.fetch(chosen), labels[chosen]
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
         """Tasks with augmented images of one training domain, the next one in each step."""
