@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.classification import loading, tasks_at_once, test_tasks
 from benchmarks.distributed import distributed
-from benchmarks.learner import learner
+from benchmarks.learner import frozen, learner
 from benchmarks.reinforcement import reinforcement
 from benchmarks.streaming import streaming
 from benchmarks.timing import Row, ratio
@@ -238,7 +238,8 @@ def main() -> None:
     rows: list[Row] = []
     measures = (
         *(omni_step, methods, folding, batched_maml, heads, data_share, bfloat16),
-        *(loading, streaming, test_tasks, tasks_at_once, learner, reinforcement, distributed),
+        *(loading, streaming, test_tasks, tasks_at_once, learner, frozen),
+        *(reinforcement, distributed),
     )
     for measure in measures:
         print(f"measuring {measure.__name__} ...", file=sys.stderr, flush=True)

@@ -4,17 +4,21 @@ python -m benchmarks.learner results/benchmarks.json     put these rows into the
 """
 
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from benchmarks.timing import Row, put, ratio
+from omnitraining import load
 from omnitraining.config.run_config import instantiate, parse
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.inputs import ImageInputs
+from tests.reference.libraries import library
 
 SIDE, WAYS, SHOTS, QUERIES = 84, 5, 5, 15
 
@@ -53,6 +57,40 @@ def learner() -> list[Row]:
     return rows
 
 
+def frozen(names: tuple[str, ...] = ("resnet18", "vit_small_patch16_224")) -> list[Row]:
+    """The same of frozen backbones of timm with random weights; none where timm is missing.
+
+    The learner may be faster than the forward passes, since it chooses the size of its batches.
+    """
+    random, rows = np.random.default_rng(0), list[Row]()
+    if find_spec("timm") is None:
+        return rows
+    for name in names:
+        module = library("timm").create_model(name, num_classes=0).eval()
+        learner = load(module, image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3)
+        images = random.integers(0, 256, (WAYS * (SHOTS + QUERIES), 224, 224, 3), dtype=np.uint8)
+        labels = np.repeat(np.arange(WAYS), SHOTS)
+        x = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+
+        def whole(
+            learner: FewShotClassifier = learner,
+            images: NDArray[np.uint8] = images,
+            labels: NDArray[np.int64] = labels,
+        ) -> None:
+            learner.fit(images[: len(labels)], labels).predict(images[len(labels) :])
+
+        @torch.no_grad()
+        def forward(module: nn.Module = module, x: Tensor = x) -> None:
+            for part in (x[: WAYS * SHOTS], x[WAYS * SHOTS :]):
+                module(part)
+
+        value, a, b = ratio(whole, forward, rounds=3, clock=time.process_time)
+        case = f"timm/{name}, frozen, 224 px, 25 + 75 images"
+        times = f"{a * 1e3:.3g} / {b * 1e3:.3g}"
+        rows.append(("frozen backbone: fit + predict / forward", case, value, "<= 1.1", times))
+    return rows
+
+
 def _untrained() -> TrainedModel:
     """Omni-ResNet-12 with Baseline and ProtoNet, as it starts."""
     sizes = {
@@ -78,4 +116,4 @@ def _untrained() -> TrainedModel:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    put(learner())
+    put([*learner(), *frozen()])
