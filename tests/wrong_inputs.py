@@ -568,6 +568,7 @@ _CASES = [
         "an augmentation that is not there",
         lambda r: photos(r, problem(augmentation="cutmix")),
     ),
+    Case(CONFIG, "a way to squares of no name", lambda r: photos(r, problem(aspect="squash"))),
     Case(CONFIG, "a jitter of one", lambda r: photos(r, problem(jitter=1.0))),
     Case(
         CONFIG,

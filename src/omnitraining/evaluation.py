@@ -196,6 +196,10 @@ class Cell:
     tasks_hash: str
     scores: dict[str, list[float]]
 
+    def __repr__(self) -> str:
+        means = [f"{h} {self.mean(h):.4g} ± {self.interval(h):.2g}" for h in self.scores]
+        return f"<{', '.join(means)} in {len(next(iter(self.scores.values()), ()))} tasks>"
+
     def mean(self, head: str = ENSEMBLE) -> float:
         """Mean score over tasks."""
         return sum(self.scores[head]) / len(self.scores[head])
@@ -227,6 +231,9 @@ class Evaluation:
     higher_is_better: bool
     cells: dict[CellKey, Cell] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<evaluation, {str(self).replace(chr(10), '; ')}>"
+
     def __str__(self) -> str:
         lines = [self.unit]
         for key, cell in self.cells.items():
@@ -254,11 +261,7 @@ class Evaluation:
         Raises:
             InputError: pandas is not installed.
         """
-        try:
-            pandas: Any = import_module("pandas")
-        except ImportError as error:
-            raise InputError("to_frame() needs pandas: pip install pandas") from error
-        return pandas.DataFrame(self.rows())
+        return as_frame(self.rows())
 
     def plot(self) -> "Figure":
         """A bar with its 95 % interval for each head of each cell, as a figure of matplotlib."""
@@ -311,6 +314,19 @@ class Evaluation:
                 raise ValueError(f"scores of {key} must be equally many numbers for each head")
             cells[key] = Cell(str(own["tasks_hash"]), scores)
         return cls(str(values["unit"]), values["higher_is_better"] is True, cells)
+
+
+def as_frame(rows: list[dict[str, Any]]) -> Any:
+    """Rows as a pandas DataFrame.
+
+    Raises:
+        InputError: pandas is not installed.
+    """
+    try:
+        pandas: Any = import_module("pandas")
+    except ImportError as error:
+        raise InputError("to_frame() needs pandas: pip install pandas") from error
+    return pandas.DataFrame(rows)
 
 
 def keyed_cells(values: Any) -> Iterator[tuple[CellKey, dict[str, Any]]]:

@@ -113,4 +113,6 @@ def test_parameters_are_kept_by_clones() -> None:
     assert learner.set_params(flow=None).flow is None
     trained = tiny()
     assert clone(FewShotClassifier(trained)).model is trained
-    assert repr(FewShotClassifier(trained)) == "FewShotClassifier(model=<trained model tiny>)"
+    assert repr(FewShotClassifier(trained)) == (
+        "FewShotClassifier(model=<trained model tiny: 16 px (bilinear, aspect not kept)>)"
+    )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from omnitraining.datasets import decoding, image_cache
 from omnitraining.datasets import pixels as of_pixels
-from omnitraining.datasets.decoding import decode
+from omnitraining.datasets.decoding import Resize, decode
 from omnitraining.datasets.image_cache import load_images
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
@@ -365,9 +365,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Item]]:
     seen: list[Item] = []
     original = image_cache.decode
 
-    def spy(item: Item, side: int) -> NDArray[np.uint8]:
+    def spy(item: Item, *how: Any) -> NDArray[np.uint8]:
         seen.append(item)
-        return original(item, side)
+        return original(item, *how)
 
     monkeypatch.setattr(image_cache, "decode", spy)
     yield seen
@@ -386,6 +386,37 @@ def test_load_gives_every_image_its_label_in_the_order_of_the_listing(listing: L
     assert data.classes == ("a", "b", "c") and data.name == "birds-test"
     for item, pixels in zip(listing.items, data.images, strict=True):
         assert (pixels.numpy() == decode(item, SIDE)).all()
+
+
+def test_each_way_to_a_square_has_its_own_file(listing: Listing, decoded: list[Item]) -> None:
+    ways = [Resize("stretch"), Resize("crop"), Resize("letterbox"), Resize("crop", center=SIDE - 2)]
+    for resize in (*ways, *ways):
+        data = load_images(listing, SIDE, resize=resize)
+        for item, pixels in zip(listing.items, data.images, strict=True):
+            assert (pixels.numpy() == decode(item, SIDE, resize)).all()
+    assert len(decoded) == len(ways) * 12
+    # The center of a stretched image is cut out later, and changes no pixel.
+    load_images(listing, SIDE, resize=Resize("stretch", center=SIDE - 2))
+    assert len(decoded) == len(ways) * 12
+
+
+@pytest.mark.parametrize("size", [(90, 60), (61, 90), (40, 40), (700, 3)])
+@pytest.mark.parametrize("center", [None, 20])
+def test_a_letterbox_has_the_whole_image_in_the_center_of_a_gray_square(
+    size: tuple[int, int], center: int | None
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 100, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    found = np.asarray(Resize("letterbox", "bicubic", center)(image, 30)).astype(int)
+    inside = (found != 128).any(2)
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    wide, high = (max(1, round((center or 30) * length / max(size))) for length in size)
+    assert (len(columns), len(rows)) == (wide, high) and inside.sum() == wide * high
+    for places, length in ((columns, wide), (rows, high)):
+        assert abs((places[0]) - (30 - 1 - places[-1])) <= 1  # as far from either edge
+        assert (np.diff(places) == 1).all() and len(places) == length
+    expected = np.asarray(image.resize((wide, high), Image.Resampling.BICUBIC))
+    assert (found[rows][:, columns] == expected).all()
 
 
 def test_more_images_than_threads_read_ahead_stay_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -618,7 +649,7 @@ def test_a_half_written_cache_is_not_used(
 def test_interrupted_decoding_leaves_nothing(
     listing: Listing, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(item: Item, side: int) -> None:
+    def stop(item: Item, *how: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -15,6 +15,7 @@ from omnitraining.datasets.duplicates import shared_images
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
+from omnitraining.learner.inputs import ImageInputs
 from omnitraining.tasks.classification.photos import Photos
 from omnitraining.tasks.classification.problem import EpisodeConfig
 from tests.reference.layouts import PLANTS, SYNSETS, nearest, write_layout
@@ -44,6 +45,40 @@ def changing(data: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.getbasetemp() / "photos"))
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize("augmentation", ["closer-look", "pad-crop"])
+def test_training_test_and_learner_make_squares_alike(
+    data: Path, tmp_path: Path, aspect: str, augmentation: str
+) -> None:
+    """A long image goes through all three; each way gives other pixels."""
+    random = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "own" / "abcdefghij"[number % 10]
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((60, 23)).save(folder / f"{number}.png")
+    problem = photos(
+        tmp_path,
+        training=("own",),
+        validation="own",
+        benchmarks=("own",),
+        augmentation=augmentation,
+        aspect=aspect,
+    )
+    inputs = ImageInputs.of(problem)
+    assert inputs.aspect == aspect
+    for images in (*problem.training, problem.validation, *problem.benchmarks.values()):
+        paths = [p for c in images.classes for p in sorted((tmp_path / "own" / c).iterdir())]
+        stored = np.stack([inputs.decoded(path) for path in paths])
+        assert (images.images.numpy() == stored).all()
+        seen = problem.augmentation.eval(images.images)
+        mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (inputs.mean, inputs.std))
+        torch.testing.assert_close((inputs.pixels(paths) / 255 - mean) / std, seen)
+    words = {"stretch": "aspect not kept", "crop": "center crop", "letterbox": "on a gray square"}
+    assert words[aspect] in str(inputs)
+    assert (aspect == "stretch") != (words[aspect] in problem.summary)
 
 
 def photos(data: Path, **changes: Any) -> Photos:

@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> int:
     say(f"{images} images of {len(learner.classes_)} classes: {', '.join(learner.classes_)}")
     if frozen := find(learner.model).frozen:
         say(f"backbone: {options.run}, {frozen.words}")
+    else:
+        say(f"images become {find(learner.model).inputs}")
     say(f"images per class: {shots_in_words(learner.counts_)}")
     say(learner.fit_report_.in_words())
     say(f"learner: {options.out}   next: omni predict {options.out} IMAGE ...")

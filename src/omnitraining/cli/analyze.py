@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"{run.path} is of {type(problem).__name__}, not of image classification")
     model = run_config.ready(run)
     inputs = ImageInputs.of(problem)
-    stored = load_images(read(options.data).split("all"), inputs.stored)
+    stored = load_images(read(options.data).split("all"), inputs.stored, resize=inputs.resize)
     own = LabeledImages(
         inputs.colored(stored.images), stored.labels, stored.classes, options.data.resolve().name
     )

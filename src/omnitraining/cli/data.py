@@ -1,5 +1,6 @@
 """``omni data``: check a data set on disk, or decode it ahead of training."""
 
+import argparse
 import warnings
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def main(arguments: list[str]) -> int:
         "others at the size (default: closer-look)",
     )
     prepare.add_argument(
+        "--aspect",
+        choices=("stretch", "crop", "letterbox"),
+        default="stretch",
+        help="how images become squares, as in training (default: stretch)",
+    )
+    prepare.add_argument(
         "--cache",
         type=Path,
         help="folder of decoded images (default: $OMNITRAINING_CACHE or ~/.cache/omnitraining); "
@@ -66,8 +73,7 @@ def main(arguments: list[str]) -> int:
         return _check(options.path, options.name)
     if options.size < 1:
         raise InputError(f"--size is {options.size}: it must be 1 or more")
-    side = stored_side(options.augmentation, options.size)
-    return _prepare(options.path, side, options.cache, options.skip_damaged, options.anew)
+    return _prepare(options)
 
 
 def _check(path: Path, name: str | None) -> int:
@@ -104,12 +110,15 @@ def stored_side(augmentation: str, size: int) -> int:
     return AUGMENTATIONS[augmentation](size).stored
 
 
-def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew: bool) -> int:
+def _prepare(options: argparse.Namespace) -> int:
     from omnitraining import datasets
     from omnitraining.datasets import image_cache
+    from omnitraining.datasets.decoding import Resize
     from omnitraining.tasks.classification.photos import with_split
 
-    data_set = datasets.find(path)
+    side = stored_side(options.augmentation, options.size)
+    resize = Resize(options.aspect, center=options.size)
+    data_set = datasets.find(options.path)
     for note in data_set.notes:
         say(f"warning: {note}", error=True)
     splits = with_split(data_set).splits
@@ -119,10 +128,12 @@ def _prepare(path: Path, side: int, cache: Path | None, skip_damaged: bool, anew
             continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            images = image_cache.load_images(listing, side, cache, skip_damaged, anew).images
+            images = image_cache.load_images(
+                listing, side, options.cache, options.skip_damaged, options.anew, resize
+            ).images
         for warning in caught:
             say(f"warning: {warning.message}", error=True)
-        file = image_cache.cache_file(listing, side, cache)
+        file = image_cache.cache_file(listing, side, options.cache, resize)
         shape = f"{len(images)} images of {side} x {side} pixels"
         say(f"{split}: {shape}, {images.numel() / 1e6:.1f} MB in {file}")
     return 0

@@ -1,12 +1,12 @@
 """Decoding of image files, Pillow images and arrays.
 
-In training, images become squares, without regard to their aspect, as in the evaluation of
-CloserLook (Chen et al., 2019); training crops are cut from the same squares. Unlike in CloserLook,
-the orientation that a camera wrote into a file is applied. A frozen backbone gets the squares that
-its library makes (`Resize`).
+Images become squares in one of three ways (`Resize`): in training without regard to their aspect if
+nothing else is chosen, as in the evaluation of CloserLook (Chen et al., 2019); training crops are
+cut from the same squares. Unlike in CloserLook, the orientation that a camera wrote into a file is
+applied. A frozen backbone gets the squares that its library makes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache as remember
@@ -38,7 +38,17 @@ FORMATS = (
 LONGEST = 32
 """Of an image that is longer, as a multiple of its width, only the center is resized."""
 
-Aspect = Literal["stretch", "crop"]
+GRAY = 128
+"""Level of what a letterbox adds to an image."""
+
+Aspect = Literal["stretch", "crop", "letterbox"]
+ASPECTS: Mapping[str, str] = {
+    "stretch": "aspect not kept",
+    "crop": "center crop",
+    "letterbox": "whole, on a gray square",
+}
+"""Values of `Aspect`, in words."""
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
 
@@ -51,10 +61,12 @@ class Resize:
 
     Args:
         aspect: ``"stretch"``: to the side, without regard to the aspect; ``"crop"``: the shorter
-            side to the side, and the center of the longer one.
+            side to the side, and the center of the longer one; ``"letterbox"``: the whole image,
+            on a gray square.
         interpolation: of Pillow, with antialiasing.
-        center: side of the central square that is cut out afterwards; it decides the rounding of
-            a crop, so that both together are the center of the image.
+        center: side of the central square that is cut out afterwards, if it is not the whole one.
+            It decides the rounding of a crop, so that both together are the center of the image; a
+            letterbox puts the whole image into it.
 
     Example:
         >>> from PIL import Image
@@ -76,19 +88,38 @@ class Resize:
         method = Image.Resampling[self.interpolation.upper()]
         if self.aspect == "stretch":
             return image.resize((side, side), method)
+        center = side if self.center is None else self.center
+        if self.aspect == "letterbox":
+            return _on_gray(image, side, center, method)
         image = _less_long(image)
         width, height = image.size
         short = min(width, height)
         # The longer side is rounded down, as in torchvision.
         width, height = (side * width // short, side * height // short)
         image = image.resize((width, height), method)
-        center = side if self.center is None else self.center
         inner = round((side - center) / 2)
         left, top = (round((length - center) / 2) - inner for length in (width, height))
         return image.crop((left, top, left + side, top + side))
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What the pixels depend on; nothing for what training did before there was a choice."""
+        if self.aspect == "stretch":
+            return () if self.interpolation == "bilinear" else (self.aspect, self.interpolation)
+        return self.aspect, self.interpolation, self.center
+
 
 STRETCHED = Resize()
+
+
+def _on_gray(image: Image.Image, side: int, center: int, method: Image.Resampling) -> Image.Image:
+    """A gray square, with the whole image as large as fits in the center of it."""
+    longer = max(image.size)
+    width, height = (max(1, round(center * length / longer)) for length in image.size)
+    square = Image.new("L", (side, side), GRAY).convert(image.mode)
+    corner = (side - width) // 2, (side - height) // 2
+    square.paste(image.resize((width, height), method), corner)
+    return square
 
 
 def _less_long(image: Image.Image) -> Image.Image:

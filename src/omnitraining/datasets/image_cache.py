@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnitraining.datasets.caching import cache_folder, cache_lock
-from omnitraining.datasets.decoding import DECODING, decode
+from omnitraining.datasets.decoding import DECODING, STRETCHED, Resize, decode
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.datasets.listing import Item, Listing
 from omnitraining.errors import InputError
@@ -39,6 +39,7 @@ def load_images(
     cache: Path | None = None,
     skip_damaged: bool = False,
     anew: bool = False,
+    resize: Resize = STRETCHED,
 ) -> LabeledImages:
     """Decoded images of one split, from the cache if they are there.
 
@@ -52,6 +53,7 @@ def load_images(
             ``~/.cache/omnitraining``.
         skip_damaged: leave out images that cannot be decoded, with a warning that names them.
         anew: read and decode all files again, even if they are in the cache.
+        resize: how an image becomes a square.
 
     Returns:
         Images [M, 3, side, side] in the order of the listing.
@@ -66,14 +68,14 @@ def load_images(
     if side < 1:
         raise InputError(f"side is {side}: it must be 1 or more")
     contents = _contents(listing, cache, anew)
-    path = _place(listing, side, cache, contents)
+    path = _place(listing, side, cache, contents, resize)
     count = len(listing.items)
     damaged = None if anew else _recorded(path, count, side)
     if damaged is None:
         with cache_lock(path):
             damaged = None if anew else _recorded(path, count, side)
             if damaged is None:
-                damaged = _decoded(listing, side, path, skip_damaged)
+                damaged = _decoded(listing, side, path, skip_damaged, resize)
             images = _mapped(path, (count - len(damaged), 3, side, side))
         _refuse(listing, damaged, skip_damaged)
     else:
@@ -88,7 +90,9 @@ def load_images(
     )
 
 
-def cache_file(listing: Listing, side: int, cache: Path | None = None) -> Path:
+def cache_file(
+    listing: Listing, side: int, cache: Path | None = None, resize: Resize = STRETCHED
+) -> Path:
     """The file that holds the decoded images: uint8 [M, 3, side, side] and nothing else.
 
     Its name is a hash of all that the pixels depend on: the content, name and folder of every file,
@@ -98,12 +102,16 @@ def cache_file(listing: Listing, side: int, cache: Path | None = None) -> Path:
         listing: the images and their labels.
         side: side of the square images in pixels.
         cache: folder of decoded images, as of `load_images`.
+        resize: as of `load_images`.
     """
-    return _place(listing, side, cache, _contents(listing, cache))
+    return _place(listing, side, cache, _contents(listing, cache), resize)
 
 
-def _place(listing: Listing, side: int, cache: Path | None, contents: "_Contents") -> Path:
-    digest = hashlib.sha256(repr((DECODING, PIL.__version__, side, contents.whole)).encode())
+def _place(
+    listing: Listing, side: int, cache: Path | None, contents: "_Contents", resize: Resize
+) -> Path:
+    facts = DECODING, PIL.__version__, side, contents.whole, *resize.key
+    digest = hashlib.sha256(repr(facts).encode())
     return cache_folder(cache) / f"{_file_name(listing)}-{side}-{digest.hexdigest()[:16]}.uint8"
 
 
@@ -198,7 +206,9 @@ def _digest(item: Item) -> str:
     return digest.hexdigest()
 
 
-def _decoded(listing: Listing, side: int, path: Path, skip_damaged: bool) -> dict[int, str]:
+def _decoded(
+    listing: Listing, side: int, path: Path, skip_damaged: bool, resize: Resize
+) -> dict[int, str]:
     """Decode all images into a file of the cache.
 
     Temporary errors, as of a disk or for lack of memory, are not cached: the record that makes the
@@ -208,7 +218,7 @@ def _decoded(listing: Listing, side: int, path: Path, skip_damaged: bool) -> dic
         The error messages of the images that are left out, by position.
     """
     with open_atomic(path) as file:
-        damaged, temporary = _write_decoded(listing, side, file)
+        damaged, temporary = _write_decoded(listing, side, file, resize)
         _refuse(listing, damaged, skip_damaged)
         _record(path).unlink(missing_ok=True)
     if not temporary:
@@ -217,7 +227,9 @@ def _decoded(listing: Listing, side: int, path: Path, skip_damaged: bool) -> dic
     return damaged
 
 
-def _write_decoded(listing: Listing, side: int, file: IO[bytes]) -> tuple[dict[int, str], bool]:
+def _write_decoded(
+    listing: Listing, side: int, file: IO[bytes], resize: Resize
+) -> tuple[dict[int, str], bool]:
     """Write the pixels of all images that can be decoded.
 
     Returns:
@@ -232,7 +244,7 @@ def _write_decoded(listing: Listing, side: int, file: IO[bytes]) -> tuple[dict[i
         nonlocal temporary
         item = listing.items[position]
         try:
-            return decode(item, side)
+            return decode(item, side, resize)
         except InputError as error:
             temporary = temporary or _is_temporary(error.__cause__)
             return str(error) if isinstance(item, Path) else f"image {position} is {error}"

@@ -57,6 +57,11 @@ class LabeledImages:
                 f"{self.name} has labels from {labels.min()} to {labels.max()}, but {count} classes"
             )
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.images.shape[1:]))
+        count, classes = len(self.images), len(self.classes)
+        return f"<{self.name}: {count} images of {classes} classes, {size}>"
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash (sha256, hex) of images (or their recipe), labels and class names.

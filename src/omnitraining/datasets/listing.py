@@ -27,3 +27,6 @@ class Listing:
     classes: tuple[str, ...]
     items: Sequence[Item]
     labels: Sequence[int]
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.items)} images of {len(self.classes)} classes>"

@@ -64,6 +64,8 @@ def resizing(inputs: ImageInputs) -> str:
     color = "in color" if inputs.channels == 3 else "in gray"
     if inputs.aspect == "crop":
         return f"The network takes the center of a picture, {size} {color}: edges are cut off."
+    if inputs.aspect == "letterbox":
+        return f"The network takes the whole picture on a gray square, {size} {color}."
     return (
         f"The network takes pictures of {size} {color}: others are resized to squares, and look "
         "squeezed if they are long."

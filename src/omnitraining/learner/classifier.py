@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omnitraining.errors import CalibrationWarning, InputError
+from omnitraining.io.terminal import first_few
 from omnitraining.learner import checks
 from omnitraining.learner.calibration import Calibration
 from omnitraining.learner.ensemble import resolve_flow
@@ -463,6 +464,14 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 "set, is damaged"
             )
         return probabilities / probabilities.sum(1, keepdims=True), similarity
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:  # noqa: N803 (of scikit-learn)
+        text, fit = super().__repr__(N_CHAR_MAX), self._fit_result
+        if fit is None:
+            return str(text)
+        names = first_few([*map(str, fit.classes.tolist())])
+        counts = f"{len(fit.labels)} images of {len(fit.classes)} classes"
+        return f"<{text}, fitted to {counts}: {names}>"
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._fit_result is not None

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from omnitraining.config.values import class_path
-from omnitraining.datasets.decoding import INTERPOLATIONS, Aspect, Interpolation
+from omnitraining.datasets.decoding import ASPECTS, INTERPOLATIONS, Aspect, Interpolation
 from omnitraining.errors import InputError
 from omnitraining.learner.calibration import unmeasured
 from omnitraining.learner.inputs import ImageInputs
@@ -49,7 +49,8 @@ class BackboneOptions:
         mean: of each channel, for pixels from 0 to 1; of a module.
         std: standard deviation of each channel; of a module.
         interpolation: of the resizing, ``"bilinear"`` if it is not given; of a module.
-        aspect: ``"crop"`` (if it is not given) or ``"stretch"``; of a module.
+        aspect: ``"crop"`` (if it is not given), ``"letterbox"`` or ``"stretch"``, as in `Resize`;
+            of a module.
         pooling: of a module that returns a map or tokens; see `PooledBackbone`.
         precision: ``"float32"`` (if it is not given), or ``"bfloat16"`` by autocast.
         head: ``"logistic"`` (if it is not given): logistic regression on features of length 1, as
@@ -113,7 +114,7 @@ def frozen_model(
         name = type(source).__name__
     backbone.eval()
     example = torch.zeros(1, *inputs.shape)
-    words = f"{backbone.words(example)}, {_in_words(inputs)}"
+    words = f"{backbone.words(example)}, {inputs}"
     if isinstance(backbone, LibraryBackbone):
         arguments = backbone.init_args()
     else:
@@ -194,8 +195,8 @@ def _own(module: nn.Module, options: BackboneOptions) -> tuple[PooledBackbone, I
             shown = ", ".join(INTERPOLATIONS)
             raise InputError(f"interpolation is {interpolation!r}: choose from {shown}")
         aspect = options.aspect or "crop"
-        if aspect not in ("crop", "stretch"):
-            raise InputError(f"aspect is {aspect!r}: choose from crop, stretch")
+        if aspect not in ASPECTS:
+            raise InputError(f"aspect is {aspect!r}: choose from {', '.join(ASPECTS)}")
         assert size is not None
         found = Preprocessing(size, size, mean, std, interpolation, aspect)
     backbone = PooledBackbone(copied(module), options.pooling, options.precision or "float32")
@@ -245,11 +246,3 @@ def _inputs(found: Preprocessing) -> ImageInputs:
     return ImageInputs(
         channels, found.stored, found.size, found.mean, found.std, found.aspect, found.interpolation
     )
-
-
-def _in_words(inputs: ImageInputs) -> str:
-    side = f"{inputs.size} px"
-    if inputs.stored != inputs.size:
-        side += f" of {inputs.stored}"
-    ways = {"crop": "center crop", "stretch": "aspect not kept"}
-    return f"{side} ({inputs.interpolation}, {ways[inputs.aspect]})"

@@ -66,6 +66,9 @@ class FitReport:
         both = max(self.deviation, 0.0), max(self.rank_deviation, 0.0)
         return sum(both) / 2**0.5 < BOTH and max(both) < SINGLE
 
+    def __str__(self) -> str:
+        return self.in_words()
+
     def in_words(self) -> str:
         """The accuracy, in one line."""
         if not self.images:

@@ -15,7 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from omnitraining.datasets.dataset import SPLIT_ALIASES
-from omnitraining.datasets.decoding import Aspect, Interpolation, Resize, decode, undecodable
+from omnitraining.datasets.decoding import (
+    ASPECTS,
+    Aspect,
+    Interpolation,
+    Resize,
+    decode,
+    undecodable,
+)
 from omnitraining.datasets.files import (
     class_paths,
     contents,
@@ -48,7 +55,7 @@ class ImageInputs:
         size: side in pixels of the center crop, the network's input.
         mean: mean pixel value of each channel, from 0 to 1.
         std: standard deviation of the pixel values of each channel.
-        aspect: whether images are stretched to squares, or their longer side is cropped.
+        aspect: how images become squares, see `Resize`.
         interpolation: of the resizing.
     """
 
@@ -84,12 +91,23 @@ class ImageInputs:
         statistics = augmentation.mean, augmentation.std
         per_channel = (x if len(x) == channels else x.mean(0, True) for x in statistics)
         mean, std = (tuple(map(float, x)) for x in per_channel)
-        return cls(channels, height, size, mean, std)
+        return cls(channels, height, size, mean, std, problem.aspect)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of an input of the network."""
         return self.channels, self.size, self.size
+
+    @property
+    def resize(self) -> Resize:
+        """How an image becomes a square of ``stored`` pixels."""
+        return Resize(self.aspect, self.interpolation, self.size)
+
+    def __str__(self) -> str:
+        side = f"{self.size} px"
+        if self.stored != self.size:
+            side += f" of {self.stored}"
+        return f"{side} ({self.interpolation}, {ASPECTS[self.aspect]})"
 
     def as_json(self) -> dict[str, Any]:
         """The values as they are kept in files; those that earlier versions lack only if set."""
@@ -105,7 +123,7 @@ class ImageInputs:
         Raises:
             InputError: as in `decode`.
         """
-        return decode(item, self.stored, Resize(self.aspect, self.interpolation, self.size))
+        return decode(item, self.stored, self.resize)
 
     def pixels(self, images: Images) -> Tensor:
         """Images as the network takes them before normalization, uint8 [B, C, H, W].

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from omnitraining.config import bounds
 from omnitraining.config.bounds import Bounds, BoundsError
 from omnitraining.config.run_config import CANNOT_BE_MADE
-from omnitraining.config.strict import read_bytes
 from omnitraining.errors import InputError
 from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
@@ -24,6 +23,7 @@ from omnitraining.learner.sources import (
     file_of,
     find,
     names_backbone,
+    read_model,
     refuse_options,
 )
 from omnitraining.learner.trained import TrainedModel
@@ -93,9 +93,7 @@ def load(
             trained = find(source, trust, of_backbone, device)
         else:
             refuse_options(source, of_backbone, ("weights",))
-            trained, tensors, fit = TrainedModel.from_bytes(
-                read_bytes(path), str(path), trust, of_backbone.file, backbone, device
-            )
+            trained, tensors, fit = read_model(path, trust, of_backbone.file, backbone, device)
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     former = ("reject",) if kind is FewShotClassifier else ()
     allowed = [name for name in kind._get_param_names() if name not in ("model", *former)]

@@ -2,7 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
 
 from omnitraining.config.strict import read_bytes
 from omnitraining.errors import InputError
@@ -50,11 +52,34 @@ def find(
     path = file_of(source)
     if path is not None:
         refuse_options(source, options, ("weights",))
-        return TrainedModel.from_bytes(
-            read_bytes(path), str(path), trust, options.file, device=device
-        )[0]
+        return read_model(path, trust, options.file, device=device)[0]
     refuse_options(source, options)
     return TrainedModel.from_run(Run(source, trust=trust), device)
+
+
+def read_model(
+    path: Path,
+    trust: bool = False,
+    weights: Path | None = None,
+    backbone: nn.Module | None = None,
+    device: str = "auto",
+) -> tuple[TrainedModel, dict[str, Tensor], dict[str, Any]]:
+    """The model, tensors and fit of a file, see `TrainedModel.from_bytes`.
+
+    Args:
+        path: the file. A shipped model has the name of its folder, not of the run that it was.
+        trust: as in `TrainedModel.from_bytes`, like the other arguments.
+        weights: of a frozen backbone.
+        backbone: the user's own module.
+        device: that the model is on.
+
+    Raises:
+        InputError: as `TrainedModel.from_bytes`.
+    """
+    made = TrainedModel.from_bytes(read_bytes(path), str(path), trust, weights, backbone, device)
+    if path.parents[1] == MODELS:
+        made[0].name = path.parent.name
+    return made
 
 
 def names_backbone(source: object) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnitraining.errors import InputError
+from omnitraining.evaluation import as_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -212,6 +213,17 @@ class TaskReport:
 
     def __str__(self) -> str:
         return "\n".join(self.in_words())
+
+    def __repr__(self) -> str:
+        return f"<report of {self.in_words()[0]}>"
+
+    def to_frame(self) -> Any:
+        """`per_class` as a pandas DataFrame.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return as_frame(self.per_class())
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON has them."""

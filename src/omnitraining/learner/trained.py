@@ -89,8 +89,10 @@ class TrainedModel:
     Example:
         >>> from omnitraining import load
         >>> trained = load("glyphs").model
-        >>> trained, trained.model.trained_flows, trained.image_inputs.shape
-        (<trained model glyphs>, ('pre', 'joint', 'meta'), (1, 32, 32))
+        >>> trained
+        <trained model glyphs: 32 px (bilinear, aspect not kept)>
+        >>> trained.model.trained_flows, trained.image_inputs.shape
+        (('pre', 'joint', 'meta'), (1, 32, 32))
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class TrainedModel:
         self._plain = {b: b if frozen else plain(b).eval() for b in backbones}
 
     def __repr__(self) -> str:
-        about = f": {self.frozen.words}" if self.frozen else ""
+        about = f": {self.frozen.words if self.frozen else self.inputs or 'curves'}"
         return f"<trained model {self.name}{about}>"
 
     def __deepcopy__(self, _: object) -> "TrainedModel":

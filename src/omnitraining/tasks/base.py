@@ -43,6 +43,9 @@ class Problem(ABC):
     shard_index: int = 0
     shard_count: int = 1
 
+    def __repr__(self) -> str:
+        return f"<{self.summary}>"
+
     @property
     def summary(self) -> str:
         """The data of the tasks, in a line."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from omnitraining.datasets import DataSet, read
 from omnitraining.datasets.dataset import SPLITS, UNSPLIT, subset
+from omnitraining.datasets.decoding import ASPECTS, Aspect, Resize
 from omnitraining.datasets.duplicates import shared_images
 from omnitraining.datasets.image_cache import load_images
 from omnitraining.datasets.image_sizes import check_sizes
@@ -72,6 +73,9 @@ class Photos(Classification):
         channels: 3, or 1 for gray.
         rotations: add the rotations of each class by 90, 180 and 270 degrees as three more classes,
             as is usual for Omniglot.
+        aspect: how images become squares, in training, at test and in learners of the run:
+            ``"stretch"``, ``"crop"`` (the center) or ``"letterbox"`` (the whole image on gray); see
+            `Resize`.
 
     Raises:
         InputError: a data set is missing, wrong or not complete; an image cannot be decoded; or a
@@ -107,6 +111,7 @@ class Photos(Classification):
         normalize: Literal["imagenet", "training"] = "imagenet",
         channels: Literal[1, 3] = 3,
         rotations: bool = False,
+        aspect: Aspect = "stretch",
     ) -> None:
         """List the images, and decode them or map them from the cache."""
         data = Path(data)  # which Python code may give as text
@@ -116,6 +121,9 @@ class Photos(Classification):
             raise InputError(
                 f"problem.held_out is {held_out}: give two fractions that add up to less than 1"
             )
+        if aspect not in ASPECTS:
+            raise InputError(f"problem.aspect is {aspect!r}: choose from {', '.join(ASPECTS)}")
+        self.aspect = aspect
         roles = {
             "training": [_part(text, "train") for text in training],
             "validation": [_part(validation, "validation")],
@@ -144,7 +152,12 @@ class Photos(Classification):
             transform = CustomAugmentation(size, augmentation)
         check_sizes(listings.values(), size, must_be_square=rotations)
         images = {
-            part: load_images(listing, transform.stored, skip_damaged=skip_damaged)
+            part: load_images(
+                listing,
+                transform.stored,
+                skip_damaged=skip_damaged,
+                resize=Resize(aspect, center=size),
+            )
             for part, listing in listings.items()
         }
         for seen in roles["training"]:

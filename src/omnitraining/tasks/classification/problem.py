@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining.batches import Episode, MiniBatch, to_device
+from omnitraining.datasets.decoding import ASPECTS, Aspect
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
 from omnitraining.evaluation import (
@@ -107,6 +108,9 @@ class Classification(Supervised):
         augmentation: how stored images become network inputs; by default they are normalized by
             the mean and standard deviation of the training images, and nothing else.
 
+    Attributes:
+        aspect: how other images become squares in learners, see `Resize`.
+
     Raises:
         InputError: a class has too few images for the protocol, there are too few classes, or
             images of training domains differ in shape.
@@ -126,6 +130,7 @@ class Classification(Supervised):
 
     kind = "classification"
     one_joint_head = False
+    aspect: Aspect = "stretch"
 
     def __init__(
         self,
@@ -169,6 +174,8 @@ class Classification(Supervised):
             f"test on {name}: {len(images.classes)} classes"
             for name, images in self.benchmarks.items()
         ]
+        if self.aspect != "stretch":
+            parts.append(f"images: {ASPECTS[self.aspect]}")
         return f"{type(self).__name__} ({'; '.join(parts)})"
 
     @property
