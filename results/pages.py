@@ -85,6 +85,32 @@ def against(near: Record, far: Record) -> str:
     )
 
 
+def advantages(near: Record, far: Record) -> str:
+    """Differences of the reference from every row of equal compute, cell by cell."""
+    names = [
+        name
+        for name, row in near.rows.items()
+        if name != near.reference
+        and (ratio := compute_ratio(near.rows[near.reference], row))
+        and 1 / EQUAL <= ratio <= EQUAL
+    ]
+    lines = []
+    for record in (near, far):
+        for key, column in record.rows[record.reference].cells.items():
+            line = [f"{key.benchmark}, {key.shots}-shot", f"{column.ensemble.mean:.1f}"]
+            for name in names:
+                gap = record.rows[name].cells[key].reference_minus_this
+                text = f"{gap.mean:+.1f} ± {gap.interval:.1f}" if gap else ""
+                line.append(f"**{text}**" if gap and gap.is_significant else text)
+            lines.append(line)
+    return (
+        f"`{near.command}` and `{far.command}`: 5-way accuracy of {near.reference} in %, and how "
+        f"much it is above each other method; {seeds(near)}, {near.tasks} episodes, 95 % intervals "
+        f"{near.intervals}.\n\n"
+        + markdown(["unseen classes of", near.reference, *(f"above {n}" for n in names)], lines)
+    )
+
+
 def glyphs(record: Record) -> str:
     """The demonstration on generated characters: accuracies, and differences in pairs."""
     words = (

@@ -16,6 +16,7 @@ from typing import Any
 import endurance
 import photo_model
 from pages import (
+    advantages,
     against,
     calibration,
     features,
@@ -61,6 +62,11 @@ def sinusoids(record: Record) -> str:
     return f"{sinusoid_errors.section(record, 'figure5.png')}\n{waves}"
 
 
+def helps(record: Record) -> str:
+    """Where Omni-Training is above other methods: two records of the same runs."""
+    return advantages(record, read(HERE / "photo-table4.json"))
+
+
 def unseen_domains(record: Any) -> str:
     """The photo model where it was not trained, beside what needs no training."""
     return unseen(record, read(HERE / "photo-features.json"))
@@ -102,6 +108,7 @@ def main() -> int:
         },
         HERE.parent / "docs/who.md": {"photo-features": photos_table, "photo-table2": compared},
         HERE.parent / "docs/guides/pretrained.md": {"pretrained": pretrained},
+        HERE.parent / "docs/guides/does-it-help.md": {"photo-table2": helps},
         HERE.parent / "docs/guides/flows.md": {
             name: flows for name in ("photo-table2", "photo-table4", "figure5")
         },
