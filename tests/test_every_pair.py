@@ -30,6 +30,7 @@ from omnitraining.metatraining import (
 )
 from omnitraining.model import Method, Model, OmniLoss, build_model
 from omnitraining.pretraining import (
+    PMM,
     RFS,
     Baseline,
     BaselinePP,
@@ -43,7 +44,7 @@ from omnitraining.teacher import Teacher
 from omnitraining.training import train
 from tests.reference.tiny import BLOBS, Blobs, config, same
 
-PRE = [Baseline(), BaselinePP(), NegMargin(), RFS(), Robust()]
+PRE = [Baseline(), BaselinePP(), NegMargin(), RFS(), Robust(), PMM(components=3)]
 META = [
     ProtoNet(),
     MatchingNet(),

@@ -17,6 +17,7 @@ from omnitraining.losses import cross_entropy, distillation, probability_distill
 from omnitraining.metatraining import ANIL, GNN, LEO, MAML, ProtoNet, Reptile, TapNet
 from omnitraining.metatraining.protonet import Prototypes
 from omnitraining.precision import at_least_float32, in_full_precision
+from omnitraining.pretraining import PMM
 from omnitraining.pretraining.linear_heads import CosineLayer
 from omnitraining.runs.run import Run, load_checkpoint
 from omnitraining.tasks.reinforcement.navigation import Navigation
@@ -220,7 +221,7 @@ def test_the_gradient_of_every_algorithm_is_that_of_finite_differences(
 ) -> None:
     if isinstance(algorithm, MAML | ANIL) and not algorithm.second_order:
         pytest.skip("of the first order is another direction, by design")
-    if isinstance(algorithm, TapNet | LEO | Reptile):
+    if isinstance(algorithm, TapNet | LEO | Reptile | PMM):
         pytest.skip("its projection, or a target of its loss, takes no gradient, by design")
     problem, network = toy(algorithm)
     parameters = [*network.parameters()]

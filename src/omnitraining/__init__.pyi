@@ -44,6 +44,7 @@ from omnitraining.model import OmniLoss as OmniLoss
 from omnitraining.model import OmniNetOptions as OmniNetOptions
 from omnitraining.model import build_model as build_model
 from omnitraining.omninet import OmniNet as OmniNet
+from omnitraining.pretraining import PMM as PMM
 from omnitraining.pretraining import REINFORCE as REINFORCE
 from omnitraining.pretraining import RFS as RFS
 from omnitraining.pretraining import Baseline as Baseline

@@ -42,6 +42,7 @@ CLASS_PATH, INIT_ARGS = "class_path", "init_args"
 MOST = {
     "batch": 1 << 20,
     "channels": 1 << 16,
+    "components": 10_000,
     "depth": 200,
     "embedding": 1 << 16,
     "heads": 1 << 10,

@@ -11,12 +11,14 @@ from omnitraining.pretraining.linear_heads import (
     SGDHead,
 )
 from omnitraining.pretraining.neg_margin import NegMargin
+from omnitraining.pretraining.pmm import PMM
 from omnitraining.pretraining.reinforce import REINFORCE
 from omnitraining.pretraining.rfs import RFS
 from omnitraining.pretraining.robust import Robust
 from omnitraining.pretraining.sgd_cosine_head import SGDCosineHead
 
 __all__ = [
+    "PMM",
     "REINFORCE",
     "RFS",
     "Baseline",
