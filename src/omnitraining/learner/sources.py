@@ -77,7 +77,7 @@ def read_model(
         InputError: as `TrainedModel.from_bytes`.
     """
     made = TrainedModel.from_bytes(read_bytes(path), str(path), trust, weights, backbone, device)
-    if path.parents[1] == MODELS:
+    if path.parent.parent == MODELS:
         made[0].name = path.parent.name
     return made
 
