@@ -1,5 +1,6 @@
 """What people have: one picture, data sets and loaders of torch, rows, tables; and odd labels."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from omnitraining import FewShotClassifier, InputError
 from omnitraining.learner import TrainedModel
-from omnitraining.learner.image_data import labels_of
+from omnitraining.learner.image_data import Rows, labels_of
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import untrained
@@ -276,3 +277,24 @@ def test_few_images_are_in_memory_at_a_time() -> None:
     batches = inputs.batches(Counted([0] * 300))
     assert len(next(batches)) == 128 and len(drawn) == 128
     assert [len(each) for each in batches] == [128, 44]
+
+
+def test_how_many_images_there_are_is_known_where_the_source_has_a_length() -> None:
+    whole = TensorDataset(torch.zeros(7, 8, 8))
+
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(torch.zeros(3, 8, 8))
+
+    counts = {
+        "data set": (whole, 7),
+        "loader": (DataLoader(whole, batch_size=3), 7),
+        "loader of images": (DataLoader(whole, batch_size=None), 7),
+        "batches of its own": (DataLoader(whole, batch_sampler=[[0, 1], [2]]), None),
+        "stream": (Endless(), None),
+        "loader of a stream": (DataLoader(Endless(), batch_size=2), None),
+        "rows": ([{"image": "a"}] * 4, 4),
+    }
+    assert {name: Rows(source).count for name, (source, _) in counts.items()} == {
+        name: count for name, (_, count) in counts.items()
+    }

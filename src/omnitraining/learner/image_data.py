@@ -43,6 +43,17 @@ class Rows:
         batches = getattr(self.source.batch_sampler, "sampler", self.source.sampler)
         return not isinstance(batches, SequentialSampler)
 
+    @property
+    def count(self) -> int | None:
+        """Number of images, if it is known before they are read."""
+        source = self.source
+        if isinstance(source, DataLoader):
+            source = source.sampler if source.batch_size or source.batch_sampler is None else None
+        try:
+            return len(source)
+        except TypeError:
+            return None
+
     def __iter__(self) -> Iterator[Any]:
         """The images, in order.
 

@@ -36,7 +36,7 @@ from omnitraining.datasets.images import luma
 from omnitraining.datasets.listing import Item
 from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
 from omnitraining.errors import InputError
-from omnitraining.io.terminal import first_few
+from omnitraining.io.terminal import first_few, tracked
 from omnitraining.io.threads import map_in_threads
 from omnitraining.learner.image_data import Rows, as_images
 from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
@@ -171,6 +171,8 @@ class ImageInputs:
         items = as_images(images)
         if isinstance(items, Rows):
             ones: Iterator[Tensor] = map(self._one, enumerate(items))
+            if (count := items.count) is not None:
+                ones = tracked(ones, count, "reading images")
         else:
             items = listed(items)
             if isinstance(items, Tensor | np.ndarray):
@@ -196,7 +198,8 @@ class ImageInputs:
         check_dense(items, "the images")
         # The largest value of all images decides: one batch of dark images may look like 8 bits.
         deep = str(items.dtype).endswith("uint16") and np.asarray(items).max() > 255
-        for start in range(0, len(items), size):
+        starts = range(0, len(items), size)
+        for start in tracked(starts, len(starts), "batches of images"):
             part = items[start : start + size]
             part = np.asarray(part) / np.float32(65535) if deep else part
             values = as_bytes(part, "the images", start)
