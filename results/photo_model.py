@@ -39,7 +39,8 @@ def table(described: Values, model: Values) -> str:
         for name, (before, after) in _accuracies(described, model).items()
     ]
     widest = max(value["interval"] for value in described["accuracy"].values())
-    header = ["unseen classes of", "histograms, HOG, 1-shot", "`photos`", "5-shot", "`photos`"]
+    both = "histograms, HOG", "`photos`"
+    header = ["unseen classes of", *(f"{s}-shot: {name}" for s in (1, 5) for name in both)]
     return (
         markdown(header, lines)
         + f"\n5-way accuracy in %, {model['tasks']} tasks of each kind; histograms and HOG with "
