@@ -730,7 +730,7 @@ def test_noise_is_in_the_last_norms_of_residual_blocks_or_else_in_every_norm(
 ) -> None:
     make, paths = LAST_NORMS[name]
     network, seen = FeatureWise(make).train(), []
-    monkeypatch.setattr(FeatureWise, "_transform", lambda self, norm, *_: seen.append(norm))
+    monkeypatch.setattr(FeatureWise, "_transform", lambda self, number, norm, *_: seen.append(norm))
     x = torch.randn(2, next(network.parameters()).shape[1], 32, 32)
     network(x)
     expected = {network.backbone.get_submodule(path) for path in paths}

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from omnitraining import metatraining, pretraining
-from omnitraining.backbones import MLP, NetworkEnsemble
+from omnitraining.backbones import MLP, FeatureWise, NetworkEnsemble
 from omnitraining.metatraining import (
     ANIL,
     GNN,
     MAML,
     TADAM,
+    LearnedFT,
     MatchingNet,
     MetaMaxUp,
     MetaOptNet,
@@ -68,6 +69,7 @@ MORE: list[Algorithm] = [
     MetaOptNet(jitter=1.0),
     MetaOptNet("ridge"),
     MetaMaxUp(MetaOptNet("ridge")),
+    LearnedFT(MatchingNet(), lr=0.1),
     MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),
 ]
 FOUND = [*found_in(pretraining, PreTraining), *found_in(metatraining, MetaTraining)]
@@ -107,6 +109,12 @@ def regresses(algorithm: Algorithm) -> bool:
         return False
 
 
+def convolution(features: int) -> nn.Module:
+    """A backbone with a norm of maps, here of one position."""
+    layers = nn.Conv2d(INPUTS, 16, 1), nn.BatchNorm2d(16), nn.Tanh(), nn.Flatten()
+    return nn.Sequential(nn.Unflatten(1, (INPUTS, 1, 1)), *layers, nn.Linear(16, features))
+
+
 def toy(algorithm: Algorithm) -> tuple[Toy, Network]:
     """A problem and a network for it; its features are 4x4 maps where channels are asked for."""
     problem, channels = Toy(regresses(algorithm)), getattr(algorithm, "channels", None)
@@ -117,6 +125,8 @@ def toy(algorithm: Algorithm) -> tuple[Toy, Network]:
     if isinstance(algorithm, TADAM):  # it needs norms
         layers = nn.Linear(INPUTS, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, features)
         backbone = nn.Sequential(*layers)
+    if isinstance(algorithm, LearnedFT):
+        backbone = FeatureWise(partial(convolution, features), learned=True)
     if isinstance(algorithm, Robust):
         backbone = NetworkEnsemble(partial(MLP, INPUTS, (16, features)), 2, own_views=False)
         features *= 2
@@ -134,6 +144,10 @@ def training_loss(algorithm: Algorithm, network: Network, problem: Toy, seed: in
         batch = problem.minibatch(0, random)
         return algorithm.loss(network(batch.x), batch.y)
     episode, batch = problem.episode(0, random), problem.minibatch(0, random)
+    if isinstance(algorithm, LearnedFT):
+        torch.manual_seed(seed)  # of its noise
+        drawn = problem.episode(0, random, tasks=2)
+        episode = dataclasses.replace(drawn, domains=2)
     return algorithm.outputs_and_loss(network, episode, batch)[1]
 
 
@@ -258,6 +272,7 @@ def test_tasks_may_have_other_numbers_of_classes(algorithm: Algorithm) -> None:
 @pytest.mark.parametrize("algorithm", [a for a in EVERY if a.needs_only_features], ids=repr)
 def test_known_features_predict_what_inputs_predict(algorithm: Algorithm) -> None:
     problem, network = toy(algorithm)
+    network.eval()
     episode = problem.episode(0, torch.Generator().manual_seed(0), tasks=3)
     x = torch.cat([episode.support_x, episode.query_x], 1)
     indices = torch.arange(x[..., 0].numel()).view(3, -1)

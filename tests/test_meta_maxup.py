@@ -210,8 +210,11 @@ def test_a_configuration_names_the_algorithm_and_its_options() -> None:
         ({"pool": ()}, r"metatraining\.pool is empty"),
         ({"pool": ("flip",)}, r"metatraining\.pool has 'flip': choose from query-cutmix, query-"),
         ({"pool": ("query-cutmix+query-erase",)}, r"joined by '\+', query-cutmix last"),
-        ({"algorithm": CAN()}, r"metatraining\.algorithm is CAN, which has a loss of its own"),
-        ({"algorithm": MetaMaxUp()}, r"metatraining\.algorithm is MetaMaxUp, which has a loss"),
+        (
+            {"algorithm": CAN()},
+            r"metatraining\.algorithm is CAN, which does not train as it predicts",
+        ),
+        ({"algorithm": MetaMaxUp()}, r"metatraining\.algorithm is MetaMaxUp, which does not train"),
     ],
 )
 def test_it_refuses_what_it_cannot_augment(options: dict[str, Any], message: str) -> None:

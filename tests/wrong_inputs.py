@@ -191,6 +191,10 @@ def training(**values: Any) -> Values:
     return {"training": values}
 
 
+def metatraining(name: str, **values: Any) -> Values:
+    return {"metatraining": {"class_path": name, **init(**values)}}
+
+
 PHOTOS: Values = {
     "problem": {
         "class_path": "Photos",
@@ -540,6 +544,32 @@ _CASES = [
         CONFIG,
         "a learner of classes for curves",
         lambda r: r.train({"metatraining": {"class_path": "ProtoNet", "init_args": {}}}),
+    ),
+    Case(CONFIG, "inner steps of no length", lambda r: r.train(metatraining("Reptile", lr=0.0))),
+    Case(
+        CONFIG,
+        "an augmentation of tasks that is not there",
+        lambda r: r.train(metatraining("MetaMaxUp", pool=["flip"])),
+    ),
+    Case(
+        CONFIG,
+        "an algorithm over one with losses of its own",
+        lambda r: r.train(metatraining("MetaMaxUp", algorithm={"class_path": "CAN"})),
+    ),
+    Case(
+        CONFIG,
+        "noise to learn in a backbone without",
+        lambda r: r.train(metatraining("LearnedFT")),
+    ),
+    Case(
+        CONFIG,
+        "a class of no components",
+        lambda r: r.train({"pretraining": {"class_path": "PMM", "init_args": {"components": 0}}}),
+    ),
+    Case(
+        CONFIG,
+        "a probability above one",
+        lambda r: r.train({"pretraining": {"class_path": "Robust", "init_args": {"keep": 1.5}}}),
     ),
     Case(CONFIG, "a network of no layers", lambda r: r.train({"backbone": init(hidden=[])})),
     Case(CONFIG, "a layer of no width", lambda r: r.train({"backbone": init(hidden=[0])})),

@@ -1,6 +1,6 @@
 """The data of a training step: a mini-batch for pre-training, an episode for meta-training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -108,6 +108,7 @@ class Episode:
         classes: which classes of training those of each task are [T, N]; None at test.
         versions: V, the differently augmented versions of each task: tasks t, t + T / V, and so on
             are versions of one.
+        domains: of training, from which equally many of the tasks are, one domain after another.
         mixture: second classes of the queries; None if each has one class.
 
     Example:
@@ -129,6 +130,7 @@ class Episode:
     ways: int = 0
     classes: Tensor | None = None
     versions: int = 1
+    domains: int = 1
     mixture: Mixture | None = None
 
     def inputs(self) -> Tensor:
@@ -194,6 +196,34 @@ class Episode:
             None if self.classes is None else self.classes[tasks],
             mixture=mixed and Mixture(mixed.labels[tasks], mixed.share[tasks]),
         )
+
+
+def joined(parts: Sequence[Episode]) -> Episode:
+    """The tasks of episodes of the same sizes, one after the other.
+
+    Args:
+        parts: one or more; all have classes of training, or none; and a mixture, or none.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def whole(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    mixed = [part.mixture for part in parts if part.mixture is not None]
+    mixture = None
+    if mixed:
+        labels, share = ([getattr(one, name) for one in mixed] for name in ("labels", "share"))
+        mixture = Mixture(torch.cat(labels), torch.cat(share))
+    return Episode(
+        whole("support_x"),
+        whole("support_y"),
+        whole("query_x"),
+        whole("query_y"),
+        parts[0].ways,
+        None if parts[0].classes is None else whole("classes"),
+        mixture=mixture,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from omnitraining.batches import Episode, Mixture, to_device
+from omnitraining.batches import Episode, Mixture, joined, to_device
 from omnitraining.errors import InputError
 
 ERASED = 0.5  # probability that an image is erased in part
@@ -134,18 +134,7 @@ def in_versions(
         for name in pool[int(torch.randint(len(pool), (), generator=random))].split("+"):
             version = AUGMENTATIONS[name](version, random)
         versions.append(version)
-    mixtures = [version.mixture for version in versions if version.mixture is not None]
-    labels = torch.cat([mixture.labels for mixture in mixtures])
-    share = torch.cat([mixture.share for mixture in mixtures])
-    return Episode(
-        torch.cat([version.support_x for version in versions]),
-        torch.cat([version.support_y for version in versions]),
-        torch.cat([version.query_x for version in versions]),
-        torch.cat([version.query_y for version in versions]),
-        episode.ways,
-        versions=count,
-        mixture=Mixture(labels, share),
-    )
+    return replace(joined(versions), versions=count)
 
 
 def _boxes(sides: Tensor, place: Tensor, height: int, width: int) -> Tensor:

@@ -104,7 +104,7 @@ def adaptations(
         return {name: w.expand(tasks, *w.shape) for name, w in weights.items()}
 
     # Of all ways to compute attention, only the plain one can be differentiated twice.
-    with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH), _plain_recurrence(network):
+    with _batch_statistics(network), sdpa_kernel(SDPBackend.MATH), plain_recurrence(network):
         if len(episode.support_x) == 1 or _needs_loop(network, episode, keep_graph):
             looped = _unbatched(network)
             for x, y, query in zip(*sets, strict=True):
@@ -218,7 +218,7 @@ def adapted_copy(
     """
     adapted = copy.deepcopy(network).requires_grad_().eval()
     optimizer = torch.optim.SGD(adapted.parameters(), lr)
-    with torch.enable_grad(), _batch_statistics(adapted), _plain_recurrence(adapted):
+    with torch.enable_grad(), _batch_statistics(adapted), plain_recurrence(adapted):
         for _ in range(steps):
             optimizer.zero_grad()
             loss(adapted(x), y).backward()
@@ -247,8 +247,12 @@ def _needs_loop(network: nn.Module, episode: Episode, keep_graph: bool) -> bool:
 
 
 @contextmanager
-def _plain_recurrence(network: nn.Module) -> Iterator[None]:
-    """Without cuDNN's recurrent layers, differentiable in training mode only, and once."""
+def plain_recurrence(network: nn.Module) -> Iterator[None]:
+    """Without cuDNN's recurrent layers, differentiable in training mode only, and once.
+
+    Args:
+        network: nothing is changed if it has no such layers.
+    """
     if torch.cuda.is_available() and any(isinstance(m, nn.RNNBase) for m in network.modules()):
         with torch.backends.cudnn.flags(enabled=False):
             yield

@@ -5,6 +5,7 @@ Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.0873
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ class FeatureWise(nn.Module):
 
     In training only: eps and eps' are drawn from N(0, 1) for each channel, norm and forward pass,
     and are the same for all samples and positions. ``softplus`` is torch's with beta 100: the
-    identity, but for 0.007 at 0. Gamma and beta are constant; [79] also learns them, from several
-    domains.
+    identity, but for 0.007 at 0. Gamma and beta are constant, or parameters of every channel, which
+    `LearnedFT` trains on several domains as [79] does. (Another algorithm trains them by its own
+    loss, which is lowest without noise.)
 
     Noise is added to the last batch norm of each residual block and to that of its shortcut, as
     in [79]. A residual block is a module with a child named ``shortcut`` or, as in torchvision,
@@ -36,8 +38,9 @@ class FeatureWise(nn.Module):
     Args:
         backbone: class or function that makes the backbone. (An existing backbone could neither be
             initialized from the seed of a run nor made twice, as Ensemble needs it.)
-        gamma: standard deviation of the scale.
-        beta: standard deviation of the shift.
+        gamma: standard deviation of the scale; at the start, if it is learned.
+        beta: standard deviation of the shift; at the start, if it is learned.
+        learned: whether gamma and beta are parameters.
 
     Raises:
         InputError: the backbone has no `BatchNorm2d`, or a deviation is negative.
@@ -54,7 +57,11 @@ class FeatureWise(nn.Module):
     """
 
     def __init__(
-        self, backbone: Callable[[], nn.Module], gamma: float = 0.3, beta: float = 0.5
+        self,
+        backbone: Callable[[], nn.Module],
+        gamma: float = 0.3,
+        beta: float = 0.5,
+        learned: bool = False,
     ) -> None:
         """Make the backbone."""
         super().__init__()
@@ -68,11 +75,18 @@ class FeatureWise(nn.Module):
                 "transform"
             )
         self.scale, self.shift = F.softplus(torch.tensor([gamma, beta]), beta=100).tolist()
+        self.learned = learned
+        sizes = [norm.num_features for norm in noisy_norms(self.backbone)] if learned else []
+        self.gammas = nn.ParameterList(torch.full((size,), gamma) for size in sizes)
+        self.betas = nn.ParameterList(torch.full((size,), beta) for size in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the backbone, with noise in training mode."""
         norms = noisy_norms(self.backbone) if self.training else []
-        hooks = [norm.register_forward_hook(self._transform) for norm in norms]
+        hooks = [
+            norm.register_forward_hook(partial(self._transform, number))
+            for number, norm in enumerate(norms)
+        ]
         try:
             features: Tensor = self.backbone(x)
         finally:
@@ -80,9 +94,15 @@ class FeatureWise(nn.Module):
                 hook.remove()
         return features
 
-    def _transform(self, norm: nn.Module, inputs: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    def _transform(
+        self, number: int, norm: nn.Module, inputs: tuple[Tensor, ...], x: Tensor
+    ) -> Tensor:
         noise = torch.randn(2, x.shape[1], 1, 1, dtype=x.dtype, device=x.device)
-        return torch.addcmul(self.shift * noise[1], x, 1 + self.scale * noise[0])
+        if not self.learned:
+            return torch.addcmul(self.shift * noise[1], x, 1 + self.scale * noise[0])
+        strengths = torch.stack([self.gammas[number], self.betas[number]]).view_as(noise)
+        scale, shift = F.softplus(strengths, beta=100).to(x.dtype) * noise
+        return torch.addcmul(shift, x, 1 + scale)
 
 
 def noisy_norms(backbone: nn.Module) -> list[nn.BatchNorm2d]:

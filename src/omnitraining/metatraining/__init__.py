@@ -4,6 +4,7 @@ from omnitraining.metatraining.anil import ANIL
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.metatraining.can import CAN
 from omnitraining.metatraining.gnn import GNN
+from omnitraining.metatraining.learned_ft import LearnedFT
 from omnitraining.metatraining.leo import LEO
 from omnitraining.metatraining.maml import MAML
 from omnitraining.metatraining.matchingnet import MatchingNet
@@ -23,6 +24,7 @@ __all__ = [
     "LEO",
     "MAML",
     "TADAM",
+    "LearnedFT",
     "MatchingNet",
     "MetaMaxUp",
     "MetaOptNet",

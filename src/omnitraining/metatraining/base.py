@@ -56,6 +56,11 @@ class MetaTraining(Algorithm):
         """Kind of problem that it is configured for, where that is an option: `Problem.kind`."""
         return None
 
+    @property
+    def domains(self) -> int:
+        """Domains of training, of each of which there are tasks in every step."""
+        return 1
+
     def takes_ways(self, ways: int, trained: int) -> bool:
         """Whether it answers tasks of some ways after training on tasks of ``trained`` ways."""
         return ways == trained or not (self.fixed_ways or (self.limited_ways and ways > trained))
@@ -154,9 +159,9 @@ class WrappedMetaTraining(MetaTraining):
     def __post_init__(self) -> None:
         if type(self.algorithm).outputs_and_loss is not MetaTraining.outputs_and_loss:
             raise InputError(
-                f"metatraining.algorithm is {type(self.algorithm).__name__}, which has a loss of "
-                f"its own beside that of its predictions: {type(self).__name__} takes algorithms "
-                "without, as ProtoNet, MatchingNet, RelationNet, GNN, MetaOptNet or MAML"
+                f"metatraining.algorithm is {type(self.algorithm).__name__}, which does not train "
+                f"as it predicts: {type(self).__name__} takes algorithms that do, as ProtoNet, "
+                "MatchingNet, RelationNet, GNN or MetaOptNet"
             )
 
     @property

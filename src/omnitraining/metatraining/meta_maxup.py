@@ -41,14 +41,14 @@ class MetaMaxUp(WrappedMetaTraining):
     queries.
 
     Args:
-        algorithm: what is trained; one whose loss is that of its predictions alone.
+        algorithm: what is trained; one that trains as it predicts.
         versions: of each task (m in [54]).
         pool: augmentations that are drawn from, of query-cutmix, query-erase, support-erase and
             task-rotate, or several of them joined by "+", in this order.
 
     Raises:
-        InputError: ``algorithm`` has further losses, ``versions`` is below 1, or an entry of
-            ``pool`` is no augmentation.
+        InputError: ``algorithm`` does not train as it predicts, ``versions`` is below 1, or an
+            entry of ``pool`` is no augmentation.
 
     Example:
         >>> import torch

@@ -186,13 +186,33 @@ class Supervised(Problem):
             random: source of all randomness, on the CPU.
         """
 
+    def episode_of_domains(self, step: int, random: torch.Generator, count: int) -> Episode:
+        """Tasks of several domains of training, equally many of each.
+
+        Args:
+            step: counted from 0.
+            random: source of all randomness, on the CPU.
+            count: number of domains.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        raise InputError(
+            f"{type(self).__name__} has one domain of training, and metatraining needs {count}"
+        )
+
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
         """A mini-batch and an episode, or this process's shard of both."""
         if model.views == 1:
             batch = self.minibatch(step, random)
         else:
             batch = self.minibatch_in_views(step, random, model.views)
-        episode = model.metatraining.prepared(self.episode(step, random), random)
+        learner = model.metatraining
+        if learner.domains == 1:
+            drawn = self.episode(step, random)
+        else:
+            drawn = self.episode_of_domains(step, random, learner.domains)
+        episode = learner.prepared(drawn, random)
         if self.shard_count == 1:
             return StepData(batch, episode)
         index, count = self.shard_index, self.shard_count

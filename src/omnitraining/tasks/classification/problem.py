@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from omnitraining.batches import Episode, MiniBatch, to_device
+from omnitraining.batches import Episode, MiniBatch, joined, to_device
 from omnitraining.datasets.decoding import ASPECTS, Aspect
 from omnitraining.datasets.images import LabeledImages
 from omnitraining.errors import InputError
@@ -242,16 +243,40 @@ class Classification(Supervised):
 
     def episode(self, step: int, random: torch.Generator) -> Episode:
         """Tasks with augmented images of one training domain, the next one in each step."""
-        domain = step % len(self.samplers)
-        tasks = self.samplers[domain].draw(self.protocol.tasks, random)
+        return self._tasks_of([step % len(self.samplers)], random)
+
+    def episode_of_domains(self, step: int, random: torch.Generator, count: int) -> Episode:
+        """Tasks of so many domains, drawn in each step, with as many tasks of each as `episode`.
+
+        Raises:
+            InputError: there are fewer domains.
+        """
+        own = len(self.samplers)
+        if own < count:
+            raise InputError(
+                f"metatraining needs {count} domains of training, and there "
+                f"{'is' if own == 1 else 'are'} {own}: name more data sets in problem.training"
+            )
+        return self._tasks_of(torch.randperm(own, generator=random)[:count].tolist(), random)
+
+    def _tasks_of(self, domains: Sequence[int], random: torch.Generator) -> Episode:
+        """Tasks of some domains, one domain after another, with augmented images."""
+        drawn = [self.samplers[domain].draw(self.protocol.tasks, random) for domain in domains]
         if shots := self.protocol.training_shots:
-            tasks = tasks.with_shots(shots[int(torch.randint(len(shots), (), generator=random))])
-        start = self.domains.starts[domain]
-        drawn = _episode(
-            tasks, lambda index: self.augmentation.train(self.domains.fetch(start + index), random)
-        )
-        classes = self.domains.labels[start + tasks.support[:, :, 0]]
-        return replace(drawn, classes=to_device(classes, drawn.query_y.device))
+            number = shots[int(torch.randint(len(shots), (), generator=random))]
+            drawn = [tasks.with_shots(number) for tasks in drawn]
+        parts = []
+        for domain, tasks in zip(domains, drawn, strict=True):
+            start = self.domains.starts[domain]
+            images = partial(self._augmented, start=start, random=random)
+            classes = self.domains.labels[start + tasks.support[:, :, 0]]
+            part = _episode(tasks, images)
+            parts.append(replace(part, classes=to_device(classes, part.query_y.device)))
+        return replace(joined(parts), domains=len(parts))
+
+    def _augmented(self, index: Tensor, start: int, random: torch.Generator) -> Tensor:
+        """Augmented images of a domain, whose first one is at ``start`` of all."""
+        return self.augmentation.train(self.domains.fetch(start + index), random)
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
         """Accuracies (%) on the validation tasks, which have the sizes of training episodes."""
