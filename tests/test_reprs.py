@@ -1,5 +1,7 @@
 """What is printed of runs, learners, results and data says what they hold, in a line or two."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ import torch
 from omnitraining import FewShotClassifier, LabeledImages, load
 from omnitraining.datasets.listing import Listing
 from omnitraining.evaluation import Cell, CellKey, Evaluation
+from omnitraining.experiments.record import Row, read_record
+from omnitraining.learner.calibration import Calibration
 
 IMAGES = np.stack([np.eye(28), np.fliplr(np.eye(28))] * 2)
 
@@ -22,6 +26,8 @@ def test_a_learner_shows_what_it_was_fitted_to(learner: FewShotClassifier) -> No
         "<FewShotClassifier(model='glyphs'), fitted to 4 images of 2 classes: down; up>"
     )
     assert repr(load("photos").model) == "<trained model photos: 48 px (bilinear, aspect not kept)>"
+    calibration = Calibration((1, 5), {}, {"pre": [1.0, 2.0], "ensemble": [1.0, 2.0]}, {})
+    assert repr(calibration) == "<calibration of pre, ensemble at 1, 5 images per class>"
     assert str(learner.fit_report_).startswith("of 4 images, each held out once, 100% are")
 
 
@@ -43,6 +49,21 @@ def test_results_show_means_and_not_every_score() -> None:
     assert repr(whole) == (
         "<evaluation, accuracy %; cub 5-way 1-shot: pre 62.0 ± 0.2, ensemble 72.0 ± 0.2>"
     )
+
+
+def test_a_record_shows_its_size_and_has_a_frame() -> None:
+    record = read_record(Path(__file__).parents[1] / "results" / "photo-table2.json")
+    cells, rows = len(record.keys), len(record.rows)
+    assert repr(record).startswith(
+        f"<record of photo-table2: accuracy %, {rows} rows, {cells} cells of {record.tasks} tasks"
+    )
+    name, row = next(iter(record.rows.items()))
+    assert all(str(key) in repr(row) for key in row.cells) and len(repr(row)) < 100
+    assert repr(Row()) == "<row: not measured>"
+    pytest.importorskip("pandas")
+    frame = record.to_frame()
+    of_row = frame[(frame["row"] == name) & (frame["head"] == "ensemble")]
+    assert of_row["mean"].tolist() == [c.ensemble.mean for c in row.cells.values()]
 
 
 def test_data_show_their_sizes_and_not_every_image() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, CellKey, Difference, keyed_cells
+from omnitraining.evaluation import ENSEMBLE, CellKey, Difference, as_frame, keyed_cells
 from omnitraining.io.files import write_json
 
 Values = dict[str, Any]
@@ -112,6 +112,10 @@ class Row:
     varied: Values = field(default_factory=dict)
     of_seeds: list[int] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        means = [f"{k} {c.ensemble.mean:.4g}" for k, c in self.cells.items() if c.heads]
+        return f"<row: {', '.join(means) or 'not measured'}>"
+
     @property
     def training(self) -> TrainingFacts:
         """Of the first setting."""
@@ -168,6 +172,33 @@ class Record:
     claims: list[Comparison] = field(default_factory=list)
     yardstick: bool = False
     failed: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<record of {self.experiment}: {self.unit}, {len(self.rows)} rows, "
+            f"{len(self.keys)} cells of {self.tasks} tasks, {self.seeds} seeds>"
+        )
+
+    def to_frame(self) -> Any:
+        """Mean and interval of each head of each cell of each row, as a pandas DataFrame.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return as_frame(
+            [
+                {
+                    "row": name,
+                    **asdict(key),
+                    "head": head,
+                    "mean": found.mean,
+                    "interval": found.interval,
+                }
+                for name, row in self.rows.items()
+                for key, column in row.cells.items()
+                for head, found in column.heads.items()
+            ]
+        )
 
     @property
     def sign(self) -> int:

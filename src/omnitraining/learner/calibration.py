@@ -57,6 +57,10 @@ class Calibration:
     temperatures: dict[str, list[float]]
     similarity: dict[str, list[list[float]]]
 
+    def __repr__(self) -> str:
+        shots = ", ".join(map(str, self.shots))
+        return f"<calibration of {', '.join(self.temperatures)} at {shots} images per class>"
+
     def weights(self, shots: float) -> dict[str, float]:
         """Weights by flow of the weighted ensemble, those above 0; they sum to 1."""
         weights = {f: self._at(shots, values) for f, values in self.ensemble_weights.items()}

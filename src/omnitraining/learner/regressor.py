@@ -112,6 +112,12 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tensors = {"support.x": fit.x, "support.y": fit.y}
         save_file(Path(path), fit.trained.to_bytes(tensors, options))
 
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:  # noqa: N803 (of scikit-learn)
+        text = str(super().__repr__(N_CHAR_MAX))
+        if not self.__sklearn_is_fitted__():
+            return text
+        return f"<{text}, fitted to {len(self._fit.x)} points>"
+
     @classmethod
     @float32_on_cpu()
     def _restored(
