@@ -82,3 +82,9 @@ def test_its_links_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
         place = (FOLDER / target).resolve()
         assert place.exists() or place.relative_to(FOLDER.parent).as_posix() in generated()
+
+
+def test_the_row_that_is_named_as_an_example_is_one_of_table_2() -> None:
+    text = "".join("".join(cell["source"]) for cell in cells("reproduce-a-table"))
+    (named,) = re.findall(r'only=\["(.+?)"\]', text)
+    assert named in find_experiment("table2").rows
