@@ -213,7 +213,7 @@ def test_wrong_input_is_one_clear_sentence(
     page.wait_for_timeout(1000)
     page.screenshot(path=tmp_path / "refused.png", full_page=True)
     words = page.locator("#files .error").evaluate("e => getComputedStyle(e, '::after').content")
-    assert words.strip('"').startswith(demo_server.REFUSED["#files, #file"])
+    assert words.strip('"').startswith(demo_server.REFUSED["files"])
     page.reload()
     page.locator("#start").wait_for()
     give(page, "large", [large])

@@ -70,8 +70,8 @@ def _card(question: Question, prediction: Prediction, alone: bool) -> str:
         f"<li{kind}>{image(question.preview, f'picture {question.name}')}"
         f'<div><p class="omni-verdict"><strong class="omni-label">{verdict}</strong> '
         f"<span>{details}</span></p>"
-        f'<p class="omni-name">{escape(question.name)}</p>'
-        f"{_bars(prediction.flows[-1], BARS if alone else FEW_BARS)}</div>"
+        f'<p class="omni-name">{escape(question.name)}</p></div>'
+        f"{_bars(prediction.flows[-1], BARS if alone else FEW_BARS)}"
         f"{_flows(prediction, alone)}</li>"
     )
 
@@ -108,6 +108,8 @@ def _flow(flow: FlowPrediction, prediction: Prediction) -> str:
 
 def _bars(flow: FlowPrediction, count: int) -> str:
     ordered = sorted(flow.probabilities.items(), key=lambda item: -item[1])
+    if len(ordered) == count + 1:
+        count += 1  # in place of one other
     shown = [(escape(name), p) for name, p in ordered[:count]]
     if len(ordered) > count:
         shown.append((f"{len(ordered) - count} others", sum(p for _, p in ordered[count:])))

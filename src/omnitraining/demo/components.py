@@ -105,7 +105,7 @@ class Components:
         )
         self.add = gr.Button("Add", elem_id="add")
         self.class_message = self._html(message(""), elem_id="class-message")
-        with gr.Accordion("Remove a class, or all", open=False):
+        with gr.Accordion("Remove a class, or all", open=False, elem_id="removing"):
             self.removed = gr.Dropdown([], label="Class to remove", elem_id="removed")
             with gr.Row():
                 self.remove = gr.Button("Remove this class", elem_id="remove")

@@ -45,7 +45,7 @@ def _beach(image: Image.Image, chance: random.Random) -> None:
     x, y = chance.uniform(0.25, 0.75), chance.uniform(0.6, 0.75)
     _line(pen, (x, y), (x, y + 0.22), 0.012, (120, 80, 50))
     box = [SIZE * value for value in (x - 0.16, y - 0.13, x + 0.16, y + 0.15)]
-    pen.pieslice(box, 180, 360, fill=chance.choice([(210, 50, 50), (240, 140, 30), (50, 90, 190)]))
+    pen.pieslice(box, 180, 360, fill=chance.choice([(210, 50, 50), (240, 140, 30), (250, 220, 60)]))
 
 
 def _forest(image: Image.Image, chance: random.Random) -> None:
@@ -70,7 +70,7 @@ def _desert(image: Image.Image, chance: random.Random) -> None:
     for level, color in enumerate([(215, 160, 95), (200, 135, 70), (180, 110, 55)]):
         phase, height = chance.uniform(0, 6), 0.5 + 0.15 * level
         _below(pen, [height + 0.06 * math.sin(phase + x / 4) for x in range(21)], color)
-    for _ in range(chance.randint(1, 3)):
+    for _ in range(2):
         x, foot, size = (
             chance.uniform(0.1, 0.9),
             chance.uniform(0.7, 0.95),

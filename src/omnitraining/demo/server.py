@@ -20,9 +20,10 @@ PORTS = range(7860, 7960)
 CONNECTIONS = 500
 SESSIONS = 60  # that are kept
 REFUSED = {
-    "#files, #file": "Pictures only",
-    "#folder": "A folder",
-    "#zip": "A zip file only",
+    "files": "Pictures only",
+    "file": "Pictures only",
+    "folder": "A folder",
+    "zip": "A zip file only",
 }
 """What may be chosen, where the browser refuses a file; by element."""
 
@@ -114,6 +115,6 @@ def _refusals() -> list[str]:
     """Style rules with the text where the browser refuses a file."""
     most = f"of {MAX_BODY // 2**20} MB at most. Close this, and choose another."
     return [
-        f':is({place}) .error::after {{ content: "{what}, {most}"; }}'
+        f'#{place} .error::after {{ content: "{what}, {most}"; }}'
         for place, what in REFUSED.items()
     ]

@@ -1,0 +1,1 @@
+"""The demo, visited in a real browser."""
