@@ -152,9 +152,10 @@ class CAN(MetaTraining):
     The features of the backbone must be a flattened map: ``Conv4`` with ``pooled_blocks: 2``, a
     ``ResNet`` with ``pool: false``, or any other. Class maps are means of the support maps. At test
     logits are ``scale`` times cosines of the means of both attended maps. In training every
-    position of a query is classified, by its cosines with the attended classes (L_1), and also
-    among all classes of training, by a linear layer on the map that is attended for the true class
-    (L_2): the loss is ``weight`` L_1 + L_2, as in the authors' code.
+    position of a query is classified, by its cosines with the attended classes (L_1, nearest
+    neighbor classification in [33]), and also among all classes of training, by a linear layer on
+    the map that is attended for the true class (L_2, global classification): the loss is ``weight``
+    L_1 + L_2, as in the authors' code.
 
     Args:
         channels: C of the backbone's last map.
