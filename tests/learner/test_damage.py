@@ -176,7 +176,7 @@ def test_a_fit_that_would_take_too_long_is_refused(
     """A few bytes of support set can ask for a square of many rows, many times over."""
     heavy = {"class_path": "LogisticHead", "init_args": {"iterations": 10_000}}
     change = in_config("pretraining", "Baseline", new_head=heavy)
-    monkeypatch.setattr(bounds, "FIT_PRODUCTS", 3e9)
+    monkeypatch.setattr(bounds, "FIT_PRODUCTS", 1e10)
     assert omnitraining.load(files / "images")
     with pytest.raises(InputError, match=r"cannot be fitted again: .*memory or time; add --trust"):
         omnitraining.load(changed(files / "images", tmp_path / "bad", change))
