@@ -70,10 +70,11 @@ def classifier(folder: Path) -> Callable[[int], Prediction]:
         folder: for files of the letters.
     """
     size = 32
-    support, queries = examples.armenian(size)
+    letters = examples.example(channels=1, size=size)
+    support = {name: np.stack([*map(np.asarray, each)]) for name, each in letters.support.items()}
+    queries = [np.asarray(image) for group in letters.queries for image in group]
     learner = FewShotClassifier("glyphs", "ensemble", accept_rate=0.95)
-    pictures = np.concatenate([np.stack(each) for each in support.values()])
-    learner.fit(pictures, np.repeat([*support], examples.SHOTS))
+    learner.fit(np.concatenate([*support.values()]), np.repeat([*support], examples.SHOTS))
     paths = [folder / f"{number}.png" for number in range(len(queries))]
     for path, query in zip(paths, queries, strict=True):
         Image.fromarray(query).resize((80, 60)).save(path)

@@ -270,14 +270,17 @@ def test_onnx_of_a_frozen_backbone(folder: Path, checkpoint: Path, tmp_path: Pat
 
 
 def test_a_session_of_the_demo(folder: Path, checkpoint: Path) -> None:
+    from omnitraining.demo.pictures import as_picture
     from omnitraining.demo.session import Session
     from omnitraining.learner.frozen import BackboneOptions
     from omnitraining.learner.sources import find
 
     session = Session(find("timm/resnet10t", options=BackboneOptions(checkpoint, 32)))
     for name in COLORS:
-        session.add(name, session.read(sorted((folder / "few" / name).iterdir())))
+        paths = sorted((folder / "few" / name).iterdir())
+        session.add(name, [as_picture(path, session.inputs) for path in paths])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = session.predict(session.read([folder / "new" / "red.png"])[0])
+        asked = as_picture(folder / "new" / "red.png", session.inputs)
+        (result,) = session.predict([asked]).predictions
     assert result.label == "red" and result.unknown in (True, False)
