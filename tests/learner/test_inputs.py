@@ -241,3 +241,13 @@ def test_an_image_may_be_in_a_list_often(tmp_path: Path) -> None:
 def test_numbers_that_numpy_lacks_are_taken() -> None:
     levels = torch.full((1, 16, 16), 0.5, dtype=torch.bfloat16)
     assert GRAY.pixels(levels).unique().tolist() == [128]
+
+
+def test_arrays_that_may_not_be_written_to_are_taken_as_they_are() -> None:
+    """As NumPy has the pixels of a Pillow image; a warning is an error in these tests."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)
+    fixed = pixels.copy()
+    fixed.setflags(write=False)
+    inputs = ImageInputs(1, 8, 8, (0.5,), (0.25,))
+    for images in (fixed, [*fixed], np.asarray(Image.fromarray(pixels[0]))[None]):
+        assert (inputs.pixels(images)[0, 0].numpy() == pixels[0]).all()

@@ -205,7 +205,7 @@ class ImageInputs:
             values = as_bytes(part, "the images", start)
             pixels = channels_first(values, "the images", len(items))
             if pixels.shape[1:] == (self.channels, self.stored, self.stored):
-                yield torch.from_numpy(np.ascontiguousarray(pixels))
+                yield _tensor(pixels)
             else:
                 yield torch.stack([self._square(image, "the images") for image in pixels])
 
@@ -231,7 +231,7 @@ class ImageInputs:
     def _square(self, pixels: NDArray[np.uint8], name: str) -> Tensor:
         """One image of bytes [C, H, W], resized and in the network's colors."""
         if pixels.shape[0] == self.channels and pixels.shape[1:] == (self.stored, self.stored):
-            return torch.from_numpy(np.ascontiguousarray(pixels))
+            return _tensor(pixels)
         if not pixels.size:
             raise InputError(f"{name}: shape {list(pixels.shape)} has no pixels")
         rows = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
@@ -243,6 +243,11 @@ class ImageInputs:
         if self.channels == 3:
             return pixels
         return luma(pixels)
+
+
+def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels as a tensor; a copy of those that may not be written to, of which torch would warn."""
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
 def listed(images: Images) -> Any:
