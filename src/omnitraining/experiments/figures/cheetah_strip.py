@@ -113,7 +113,7 @@ class _Skeleton:
         self.names = [self.model.geom(shape).name for shape in self.shapes]
 
     def outlines(self, positions: Any) -> list[Any]:
-        """Outlines [points, 2] of all shapes, in metres forwards and upwards."""
+        """Outlines [points, 2] of all shapes, in meters forwards and upwards."""
         self.data.qpos[:] = positions
         self.mujoco.mj_kinematics(self.model, self.data)
         return [self._outline(shape) for shape in self.shapes]
@@ -129,7 +129,7 @@ class _Skeleton:
 
 
 class _Frame:
-    """Axes that show 2.4 metres of ground, with the body in the middle."""
+    """Axes that show 2.4 meters of ground, with the body in the middle."""
 
     def __init__(self, axis: Axes, skeleton: _Skeleton) -> None:
         self.axis, self.skeleton = axis, skeleton
@@ -174,7 +174,7 @@ def _strip(skeleton: _Skeleton, shots: list[tuple[str, Any]], title: str) -> Fig
         for axis, t in zip(row, moments, strict=True):
             _Frame(axis, skeleton).show(positions[t], _caption(positions, t))
         row[0].set_ylabel(label.replace(": ", "\n"), fontsize=9)
-    figure.suptitle(f"{title}; numbers on the ground are metres", fontsize=11)
+    figure.suptitle(f"{title}; numbers on the ground are meters", fontsize=11)
     figure.tight_layout()
     return figure
 

@@ -70,14 +70,14 @@ class HalfCheetah(Environment):
 
     @abstractmethod
     def reward(self, speeds: Tensor) -> Tensor:
-        """Rewards before costs [N] of mean forward speeds [N] in metres per second."""
+        """Rewards before costs [N] of mean forward speeds [N] in meters per second."""
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.from_numpy(values).to(self.tasks.device, torch.float32)
 
 
 class HalfCheetahVelocity(HalfCheetah):
-    """Run at a speed between 0 and 2 metres per second: reward -|v - task| - cost.
+    """Run at a speed between 0 and 2 meters per second: reward -|v - task| - cost.
 
     Example:
         >>> import torch
@@ -94,7 +94,7 @@ class HalfCheetahVelocity(HalfCheetah):
     name = "cheetah-velocity"
 
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
-        """Target speeds [count] in metres per second."""
+        """Target speeds [count] in meters per second."""
         return 2 * torch.rand(count, generator=random)
 
     def reward(self, speeds: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class Physics:
             controls: torques in [-1, 1] [N, 6].
 
         Returns:
-            States [N, 17], and the mean forward speeds of the step [N] in metres per second.
+            States [N, 17], and the mean forward speeds of the step [N] in meters per second.
         """
         before = self.positions[:, 0].copy()
         self.controls[:] = controls
