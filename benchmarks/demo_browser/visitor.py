@@ -91,14 +91,14 @@ class Visitor:
 
     def choose(self, radio: str, label: str, shown: str) -> None:
         """Choose a source, and wait until its component is shown."""
-        for each in self.elements(f"#{radio} label"):
-            if each.text.strip() == label:
-                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", each)
-                each.click()
-                self.wait(lambda: self.element(shown).is_displayed(), f"no {shown}")
-                time.sleep(0.3)  # until what is below is at its new place
-                return
-        raise AssertionError(f"#{radio} has no {label}: {self.texts(f'#{radio} label')}")
+        found = self.wait(
+            lambda: [e for e in self.elements(f"#{radio} label") if e.text.strip() == label],
+            f"#{radio} has no {label}",
+        )[0]
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        found.click()
+        self.wait(lambda: self.element(shown).is_displayed(), f"no {shown}")
+        time.sleep(0.3)  # until what is below is at its new place
 
     def give(self, selector: str, *paths: Path) -> None:
         """Choose files, and wait until they are uploaded."""

@@ -160,8 +160,7 @@ def test_add_classes_predict_label_and_download(
         page.locator("#file [aria-label*=emove], #file [aria-label*=lear]").first.click()
     predict(page, images[7][0])
     page.get_by_text("Or add these pictures to a class").click()
-    page.get_by_label("Class, an old or a new one").fill(NAMES[7])
-    page.keyboard.press("Enter")
+    page.get_by_label("Name of the new class").fill(NAMES[7])
     page.locator("#label").click()
     message(page, "query-message", f"The picture was added to “{NAMES[7]}”")
     assert page.locator(".omni-classes li").count() == 3

@@ -123,7 +123,7 @@ def test_two_visitors_add_classes_predict_and_save(client: Client, tmp_path: Pat
         others = {"one", "two", "ayb", "ben"} - {*names}
         assert not any(f">{name}<" in result for name in others)
         inputs = ("Upload", uploaded[:1], None, None, None)
-        assert "4 pictures" in client.event("label", None, names[1], *inputs, session=session)
+        assert "4 pictures" in client.event("label", None, names[1], "", *inputs, session=session)
         saved = client.event("save", None, session=session)
         (path,) = set(re.findall(r'"path": ?"([^"]*classes\.learner)"', saved))
         (tmp_path / "classes").write_bytes(client.http.get(f"/gradio_api/file={path}").content)

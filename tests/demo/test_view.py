@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from omnitraining.datasets.decoding import ASPECTS
 from omnitraining.demo import view
 from omnitraining.demo.answers import LEGEND, answers
 from omnitraining.demo.examples import QUERIES, SHOTS, example
@@ -107,11 +108,14 @@ def test_a_session_reports_what_the_learner_measured_and_does_not_warn() -> None
 
 def test_the_page_says_how_pictures_are_resized() -> None:
     statistics = (0.5,) * 3, (0.2,) * 3
-    stretched = ImageInputs(3, 48, 48, *statistics)
-    assert "48 x 48 pixels in color: others are resized to squares" in view.resizing(stretched)
-    cropped = ImageInputs(3, 256, 224, *statistics, aspect="crop")
-    assert "the center of a picture, 224 x 224 pixels in color" in view.resizing(cropped)
-    assert "in gray" in view.resizing(find("glyphs").image_inputs)
+    said = {
+        aspect: view.resizing(ImageInputs(3, 256, 224, *statistics, aspect=aspect))
+        for aspect in ASPECTS
+    }
+    assert all("squares of 224 x 224 pixels in color" in words for words in said.values())
+    assert "squeezed" in said["stretch"] and "the center" in said["crop"]
+    assert "gray beside" in said["letterbox"]
+    assert "32 x 32 pixels in gray: pict" in view.resizing(find("glyphs").image_inputs)
 
 
 @pytest.mark.parametrize("model", ["photos", "glyphs"])

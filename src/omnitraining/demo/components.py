@@ -17,6 +17,7 @@ from omnitraining.learner import TrainedModel
 IDLE = 3600  # seconds until sessions are deleted
 PICTURES, CAMERA, FOLDER, ZIP = "Pictures", "Camera", "Folder", "Zip"
 UPLOAD, DRAW, EXAMPLE = "Upload", "Draw", "Example"
+NEW = ("A new class", "")  # label and value of the choice, beside the names of classes
 CANVAS = 280  # pixels
 
 
@@ -106,7 +107,7 @@ class Components:
         self.add = gr.Button("Add", elem_id="add")
         self.class_message = self._html(message(""), elem_id="class-message")
         with gr.Accordion("Remove a class, or all", open=False, elem_id="removing"):
-            self.removed = gr.Dropdown([], label="Class to remove", elem_id="removed")
+            self.removed = gr.Radio([], label="Class to remove", elem_id="removed")
             with gr.Row():
                 self.remove = gr.Button("Remove this class", elem_id="remove")
                 self.clear = gr.Button("Remove all", elem_id="clear")
@@ -144,11 +145,9 @@ class Components:
         self.predict = gr.Button("Which class is it?", variant="primary", elem_id="predict")
         self.query_message = self._html(message(""), elem_id="query-message")
         with gr.Accordion("Or add these pictures to a class", open=False, elem_id="labeling"):
-            self.target = gr.Dropdown(
-                [],
-                label="Class, an old or a new one",
-                allow_custom_value=True,
-                elem_id="target",
+            self.target = gr.Radio([NEW], value=NEW[1], label="Class", elem_id="target")
+            self.new_name = gr.Textbox(
+                label="Name of the new class", max_lines=1, elem_id="new-name"
             )
             self.label = gr.Button("Add the pictures", elem_id="label")
 

@@ -9,7 +9,16 @@ from omnitraining.demo import view
 from omnitraining.demo.answers import answers, questions_only
 from omnitraining.demo.archive import unpacked
 from omnitraining.demo.class_folders import ClassFiles, class_files
-from omnitraining.demo.components import CAMERA, DRAW, EXAMPLE, FOLDER, PICTURES, ZIP, Components
+from omnitraining.demo.components import (
+    CAMERA,
+    DRAW,
+    EXAMPLE,
+    FOLDER,
+    NEW,
+    PICTURES,
+    ZIP,
+    Components,
+)
 from omnitraining.demo.drawing import centered
 from omnitraining.demo.examples import Examples, example
 from omnitraining.demo.html import message
@@ -112,16 +121,19 @@ class Handlers:
         updates = self._predicted(session, questions)
         return {**updates, self.components.query_message: message(left_out)}
 
-    def label(self, session: Session, name: str | None, *query: Any) -> Updates:
-        """Add the pictures to a class."""
+    def label(self, session: Session, name: str, new_name: str, *query: Any) -> Updates:
+        """Add the pictures to a class, an old or a new one."""
+        if name and new_name.strip():
+            raise InputError("Choose “A new class”, or leave its name empty.")
+        name = name or new_name
         questions, left_out = _questions(session, *query)
-        session.add(name or "", [question.picture for question in questions])
+        session.add(name, [question.picture for question in questions])
         added = "The picture was" if len(questions) == 1 else f"{len(questions)} pictures were"
-        text = f"{added} added to “{' '.join((name or '').split())}”. {left_out}"
+        text = f"{added} added to “{' '.join(name.split())}”. {left_out}"
         return {
             **self._class_updates(session),
             self.components.query_message: message(text.strip()),
-            self.components.target: self.gr.update(value=None, choices=[*session.pictures]),
+            self.components.new_name: "",
         }
 
     def save(self, session: Session) -> Updates:
@@ -157,7 +169,7 @@ class Handlers:
             c.classes: view.classes(session.pictures),
             c.fit: fit,
             c.removed: self.gr.update(choices=names, value=None),
-            c.target: self.gr.update(choices=names),
+            c.target: self.gr.update(choices=[*names, NEW], value=NEW[1]),
             c.download: self.gr.update(value=None, visible=False),
             c.save_message: message(""),
         }

@@ -75,7 +75,8 @@ class Page:
         another = [*result, c.turn, c.example]
         on(c.another, do.another, [c.turn], another, c.query_message).then(**scroll)
         on(c.predict, do.predict, query, result, c.query_message).then(**scroll)
-        on(c.label, do.label, [c.target, *query], classes, c.query_message)
+        labeled = [c.target, c.new_name, *query]
+        on(c.label, do.label, labeled, [*classes, c.new_name], c.query_message)
         for button, handler in ((c.save, do.save), (c.onnx, do.onnx)):
             on(button, handler, [], [c.download], c.save_message, failed={c.download: None}).then(
                 fn=None, inputs=[c.download], js=scripts.DOWNLOAD

@@ -3,11 +3,18 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from omnitraining.datasets.decoding import Aspect
 from omnitraining.demo.html import hint, image, message, note
 from omnitraining.demo.pictures import Picture
 from omnitraining.demo.session import counted
 from omnitraining.learner.held_out import FitReport
 from omnitraining.learner.inputs import ImageInputs
+
+SQUARES: dict[Aspect, str] = {
+    "stretch": "pictures are resized to them, and look squeezed if they are long",
+    "crop": "the center of each picture, so that the ends of long ones are cut off",
+    "letterbox": "the whole of each picture, with gray beside or above it",
+}
 
 
 def classes(pictures: Mapping[str, Sequence[Picture]]) -> str:
@@ -60,13 +67,8 @@ def fit(report: FitReport | None, pictures: Mapping[str, Sequence[Picture]], mod
 
 def resizing(inputs: ImageInputs) -> str:
     """How pictures become inputs of the network, in a sentence."""
-    size = f"{inputs.size} x {inputs.size} pixels"
-    color = "in color" if inputs.channels == 3 else "in gray"
-    if inputs.aspect == "crop":
-        return f"The network takes the center of a picture, {size} {color}: edges are cut off."
-    if inputs.aspect == "letterbox":
-        return f"The network takes the whole picture on a gray square, {size} {color}."
+    colors = "in color" if inputs.channels == 3 else "in gray"
     return (
-        f"The network takes pictures of {size} {color}: others are resized to squares, and look "
-        "squeezed if they are long."
+        f"The network takes squares of {inputs.size} x {inputs.size} pixels {colors}: "
+        f"{SQUARES[inputs.aspect]}."
     )
