@@ -156,7 +156,7 @@ def test_add_classes_predict_label_and_download(
         message(page, "class-message", f"“{NAMES[number]}” now has 4 pictures")
     for number in (1, 4):
         predict(page, images[number][5])
-        page.locator(".omni-label").filter(has_text=NAMES[number]).wait_for()
+        page.locator(".omni-verdict").filter(has_text=NAMES[number]).wait_for()
         page.locator("#file [aria-label*=emove], #file [aria-label*=lear]").first.click()
     predict(page, images[7][0])
     page.get_by_text("Or add these pictures to a class").click()
@@ -165,7 +165,7 @@ def test_add_classes_predict_label_and_download(
     message(page, "query-message", f"The picture was added to “{NAMES[7]}”")
     assert page.locator(".omni-classes li").count() == 3
     page.locator("#predict").click()
-    page.locator(".omni-label").filter(has_text=NAMES[7]).wait_for()
+    page.locator(".omni-verdict").filter(has_text=NAMES[7]).wait_for()
     page.screenshot(path=tmp_path / "own.png", full_page=True)
 
     for button, words in (("save", "omni predict classes.learner"), ("onnx", "reads ONNX")):
