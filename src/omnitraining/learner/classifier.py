@@ -451,13 +451,14 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 "with shuffle=False"
             )
         trained = fit.trained
-        parts = [
-            fit.predictor.predict_with_scores(pixels.to(trained.device) / 255)
-            for pixels in trained.image_inputs.batches(images, trained.batch)
-        ]
-        probabilities, similarity = (
-            torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True)
-        )
+        # Lists: tensors that are kept between the large ones of batches would fragment the heap,
+        # and memory would grow with the number of images.
+        rows, scores = list[list[float]](), list[float]()
+        for pixels in trained.image_inputs.batches(images, trained.batch):
+            found, similar = fit.predictor.predict_with_scores(pixels.to(trained.device) / 255)
+            rows += found.tolist()
+            scores += similar.tolist()
+        probabilities, similarity = np.array(rows, np.float64), np.array(scores, np.float64)
         if not (np.isfinite(probabilities).all() and np.isfinite(similarity).all()):
             raise InputError(
                 f"{trained.name} predicts values that are not finite: the model, or its support "
