@@ -52,9 +52,10 @@ def merged(before: Record, after: Record) -> Record:
 
 def _joined(old: Row, new: Row) -> Row:
     """A row with the cells of both, and how the runs of each setting were trained."""
+    replaced = bool(old.cells) and old.cells.keys() <= new.cells.keys()
     return Row(
         {**old.cells, **new.cells},
-        {**old.trainings, **new.trainings},
+        new.trainings if replaced else {**old.trainings, **new.trainings},
         new.paper or old.paper,
         new.seconds_per_step or old.seconds_per_step,
         new.varied or old.varied,

@@ -85,6 +85,12 @@ def test_a_cell_measured_anew_replaces_the_old_one_and_its_differences() -> None
     assert (found.better, found.cells, found.is_paired) == (2, 2, False)
 
 
+def test_a_row_measured_anew_whole_keeps_none_of_its_old_trainings() -> None:
+    new = record("proto", {"proto": {"a": 7.0, "b": 5.0}})
+    new.rows["proto"].trainings = {"both": TrainingFacts(seconds=[3.0])}
+    assert [*merged(OLD, new).rows["proto"].trainings] == ["both"]
+
+
 def test_another_setting_of_all_rows_keeps_its_own_differences() -> None:
     both = merged(OLD, record("omni", {"omni": {"c": 5.0}, "proto": {"c": 4.0}}, proto=-1.0))
     assert both.rows["proto"].cells[C].reference_minus_this == Difference(1.0, 0.1)
