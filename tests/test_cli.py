@@ -352,7 +352,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),
     (["--backbone", "Conv9"], "there is no class 'Conv9': choose from MLP, Conv4, R2D2Net"),
     (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Photos"),
-    (["--pretraining", "Rot"], "there is no class 'Rot': choose from REINFORCE, RFS, Baseline,"),
+    (
+        ["--pretraining", "Rot"],
+        "there is no class 'Rot': choose from PMM, REINFORCE, RFS, Baseline,",
+    ),
     (["--metatraining", "Rot"], "there is no class 'Rot': choose from ANIL, CAN,"),
     (["--backbone", "no.such.Net"], "No module named 'no': choose from MLP, Conv4"),
     (["--backbone", "torch.nn.Nothing"], "has no attribute 'Nothing': choose from MLP, Conv4"),
