@@ -354,7 +354,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--problem", "Waves"], "there is no class 'Waves': choose from Glyphs, Photos"),
     (
         ["--pretraining", "Rot"],
-        "there is no class 'Rot': choose from PMM, REINFORCE, RFS, Baseline,",
+        "there is no class 'Rot': choose from PMM, REINFORCE, RFS,",
     ),
     (["--metatraining", "Rot"], "there is no class 'Rot': choose from ANIL, CAN,"),
     (["--backbone", "no.such.Net"], "No module named 'no': choose from MLP, Conv4"),

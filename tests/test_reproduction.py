@@ -171,9 +171,8 @@ def check_record(record: Record) -> None:
     assert record.reference == next(iter(record.rows)) and record.seeds >= 1
     keys = {key for row in record.rows.values() for key in row.cells}
     for name, row in record.rows.items():
-        searched = not find_experiment(
-            record.experiment
-        ).draw  # by validation, some rows by it alone
+        # Some rows of searches are by validation alone.
+        searched = not find_experiment(record.experiment).draw
         one_setting = len(row.trainings) == 1 and "" in row.trainings
         assert not one_setting or row.cells.keys() == keys or (searched and not row.cells)
         for facts in row.trainings.values():
