@@ -29,7 +29,7 @@ from omnitraining.learner import FewShotClassifier, TrainedModel
 from omnitraining.learner.sources import find
 
 LEFT_OUT = ("mini-imagenet", "cub-2010", "cars-cropped", "miniplaces", "flowers")
-WAYS, SHOTS, QUERIES, TASKS, ACCEPTED = 5, (1, 2, 5), 10, 200, 0.95
+WAYS, SHOTS, QUERIES, TASKS, ACCEPTED = 5, (1, 2, 5), 10, 100, 0.95
 
 
 @dataclass(frozen=True)
