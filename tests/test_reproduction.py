@@ -37,7 +37,7 @@ MEASURED = {
     ROOT / "results" / f"{name}.json"
     for name in (
         *("benchmarks", "calibration", "calibration-photos", "compatibility", "faults"),
-        *("full-size", "fuzz", "long-run", "photo-features", "thread-load"),
+        *("full-size", "fuzz", "long-run", "photo-features", "photos-unseen", "thread-load"),
     )
 }
 RESULTS = sorted(set((ROOT / "results").glob("*.json")) - MEASURED)
