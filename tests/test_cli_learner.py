@@ -132,6 +132,7 @@ def test_wrong_input_is_one_line(
     (tmp_path / "one" / "cat").mkdir(parents=True)
     Image.new("L", (9, 9)).save(tmp_path / "one" / "cat" / "a.png")
     for words, command in {
+        "SUPPORT is missing: omni adapt photos FOLDER": ("adapt", "photos", *out),
         "there is no folder at": ("adapt", "glyphs", tmp_path / "none", *out),
         "holds no classes": ("adapt", "glyphs", photos / "query", *out),
         "images (1) are all of one class, 'cat'": ("adapt", "glyphs", tmp_path / "one", *out),

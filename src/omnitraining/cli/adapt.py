@@ -11,6 +11,7 @@ from omnitraining.cli import (
     backbone_options,
     command_parser,
 )
+from omnitraining.errors import InputError
 from omnitraining.io.terminal import say
 
 
@@ -58,7 +59,13 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
 
     from omnitraining.learner import FewShotClassifier
-    from omnitraining.learner.sources import find
+    from omnitraining.learner.sources import MODELS, find
+
+    support = options.support
+    if not support.exists() and (MODELS / support.name).is_dir() and support.name == str(support):
+        raise InputError(
+            f"SUPPORT is missing: omni adapt {support} FOLDER, with a folder per class"
+        )
 
     learner = FewShotClassifier(
         find(options.run, options.trust, backbone_options(options), options.device),
