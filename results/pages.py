@@ -63,13 +63,21 @@ def front(near: Record, far: Record) -> str:
     return "\n".join([words, table, against(near, far)])
 
 
+def of_equal_compute(record: Record) -> list[str]:
+    """Rows that were trained for the compute of the reference."""
+    reference = record.rows[record.reference]
+    ratios = {
+        name: compute_ratio(reference, row)
+        for name, row in record.rows.items()
+        if name != record.reference
+    }
+    return [name for name, ratio in ratios.items() if ratio and 1 / EQUAL <= ratio <= EQUAL]
+
+
 def against(near: Record, far: Record) -> str:
     """In how many cells the reference is better and worse than each row of equal compute."""
     words = []
-    for name, row in near.rows.items():
-        ratio = compute_ratio(near.rows[near.reference], row)
-        if name == near.reference or ratio is None or not 1 / EQUAL <= ratio <= EQUAL:
-            continue
+    for name in of_equal_compute(near):
         gaps = [
             column.reference_minus_this
             for record in (near, far)
@@ -87,13 +95,7 @@ def against(near: Record, far: Record) -> str:
 
 def advantages(near: Record, far: Record) -> str:
     """Differences of the reference from every row of equal compute, cell by cell."""
-    names = [
-        name
-        for name, row in near.rows.items()
-        if name != near.reference
-        and (ratio := compute_ratio(near.rows[near.reference], row))
-        and 1 / EQUAL <= ratio <= EQUAL
-    ]
+    names = of_equal_compute(near)
     lines = []
     for record in (near, far):
         for key, column in record.rows[record.reference].cells.items():

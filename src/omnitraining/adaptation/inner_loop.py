@@ -5,7 +5,7 @@ theta' = theta - lr * grad_theta E_S l(y, H o F(x; theta))      (below eq. 19, a
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -260,15 +260,24 @@ def plain_recurrence(network: nn.Module) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _batch_statistics(network: nn.Module) -> Iterator[None]:
+def _batch_statistics(network: nn.Module) -> AbstractContextManager[None]:
     """Batch norm uses the statistics of the batch, and is afterwards in its former mode."""
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    before = [norm.training for norm in norms]
-    for norm in norms:
-        norm.training = True
+    return in_mode([m for m in network.modules() if isinstance(m, _BatchNorm)], training=True)
+
+
+@contextmanager
+def in_mode(modules: Sequence[nn.Module], training: bool) -> Iterator[None]:
+    """Modules in training or evaluation mode, without their children; afterwards as before.
+
+    Args:
+        modules: each is set by itself.
+        training: the mode.
+    """
+    before = [module.training for module in modules]
+    for module in modules:
+        module.training = training
     try:
         yield
     finally:
-        for norm, training in zip(norms, before, strict=True):
-            norm.training = training
+        for module, former in zip(modules, before, strict=True):
+            module.training = former

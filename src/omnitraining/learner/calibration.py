@@ -73,8 +73,7 @@ class Calibration:
     def threshold(self, head: str, shots: float, accept_rate: float) -> float:
         """The similarity that a share of the queries of known classes reaches."""
         shares = np.linspace(0, 1, QUANTILES)
-        values = [np.interp(1 - accept_rate, shares, q) for q in self.similarity[head]]
-        return self._at(shots, [float(value) for value in values])
+        return float(np.interp(1 - accept_rate, shares, self.quantiles(head, shots)))
 
     def ranks(
         self, head: str, shots: float, similarity: NDArray[np.float64]

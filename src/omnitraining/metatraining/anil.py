@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode
-from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
 from omnitraining.losses import cross_entropy
-from omnitraining.metatraining.base import MetaTraining
+from omnitraining.metatraining.base import MetaTraining, check_inner_loop
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32
 
@@ -53,10 +52,7 @@ class ANIL(MetaTraining):
     fixed_ways = True
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise InputError(f"metatraining.steps is {self.steps}: it must be 0 or more")
-        if not self.lr > 0:
-            raise InputError(f"metatraining.lr is {self.lr}: it must be greater than 0")
+        check_inner_loop(self.steps, self.lr)
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A linear layer whose bias starts at 0, as in `MAML`."""

@@ -12,6 +12,18 @@ from omnitraining.network import Network
 from omnitraining.precision import at_least_float32
 
 
+def check_inner_loop(steps: int, lr: float) -> None:
+    """Check the options of an inner loop.
+
+    Raises:
+        InputError: ``steps`` is below 0 or ``lr`` is not above 0.
+    """
+    if steps < 0:
+        raise InputError(f"metatraining.steps is {steps}: it must be 0 or more")
+    if not lr > 0:
+        raise InputError(f"metatraining.lr is {lr}: it must be greater than 0")
+
+
 class MetaTraining(Algorithm):
     """Learns to predict a query set given a support set, from episodes (eq. 2).
 

@@ -4,8 +4,7 @@
 Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.08735 and its code
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from omnitraining.adaptation.batched import Weights
-from omnitraining.adaptation.inner_loop import plain_recurrence, sgd_update
+from omnitraining.adaptation.inner_loop import in_mode, plain_recurrence, sgd_update
 from omnitraining.backbones.feature_wise import FeatureWise
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
@@ -165,15 +164,6 @@ def _slopes(loss: Tensor, weights: Weights, create_graph: bool = False) -> Weigh
     return dict(zip(weights, parts, strict=True))
 
 
-@contextmanager
-def _without_noise(network: nn.Module) -> Iterator[None]:
+def _without_noise(network: nn.Module) -> AbstractContextManager[None]:
     """Norms go on with the statistics of the batch."""
-    around = [module for module in network.modules() if isinstance(module, FeatureWise)]
-    before = [module.training for module in around]
-    for module in around:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in zip(around, before, strict=True):
-            module.training = training
+    return in_mode([m for m in network.modules() if isinstance(m, FeatureWise)], training=False)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adaptations
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.errors import InputError
-from omnitraining.metatraining.base import MetaTraining
+from omnitraining.metatraining.base import MetaTraining, check_inner_loop
 from omnitraining.metatraining.maml import MAML
 from omnitraining.network import Network
 
@@ -65,10 +64,7 @@ class Reptile(MetaTraining):
     fixed_ways = True
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise InputError(f"metatraining.steps is {self.steps}: it must be 0 or more")
-        if not self.lr > 0:
-            raise InputError(f"metatraining.lr is {self.lr}: it must be greater than 0")
+        check_inner_loop(self.steps, self.lr)
 
     @property
     def _first_order(self) -> MAML:
