@@ -1,5 +1,7 @@
 """Pre-training losses on the samples of the episode too (``loss.pre_on_episodes``)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -124,3 +126,37 @@ def test_a_norm_sees_batch_and_episode_together() -> None:
     sizes.clear()
     model(*data())
     assert sizes == [7 + 5 * (2 + 3)]
+
+
+def test_the_episode_can_be_the_whole_mini_batch() -> None:
+    images = problem().with_changes(replace(problem().protocol, batch=0))
+    model = built("omni-training", True)
+    images.check(model)
+    samples = images.samples(0, torch.Generator().manual_seed(3), model)
+    episode = samples.episode
+    assert len(samples.batch.x) == len(samples.batch.y) == 0
+    assert episode.classes is not None
+    labels = torch.cat([episode.support_y, episode.query_y], 1)
+    own = episode.classes.gather(1, labels).flatten()
+    x = torch.cat([episode.support_x, episode.query_x], 1).flatten(0, 1)
+    terms = model(samples.batch, episode)
+    for name, network in (("l_pre", "pre"), ("l_joint_pre", "joint_pre")):
+        torch.testing.assert_close(terms[name], F.cross_entropy(model.network(network)(x), own))
+    parts = [
+        model(samples.batch.shard(rank, 3), episode.shard(rank, 3))["l_meta"] for rank in range(3)
+    ]
+    torch.testing.assert_close(torch.stack(parts).mean(), terms["l_meta"])
+
+
+def test_a_mini_batch_without_images_has_to_have_those_of_the_episode() -> None:
+    images = problem().with_changes(replace(problem().protocol, batch=0))
+    with pytest.raises(InputError, match=r"protocol\.batch is 0: .* unless loss\.pre_on_episodes"):
+        images.check(built("omni-training", False))
+
+
+def test_several_processes_would_count_the_support_set_several_times() -> None:
+    images = problem().with_changes(replace(problem().protocol, batch=9))
+    images.shard(0, 3)
+    images.check(built("omni-training", False))
+    with pytest.raises(InputError, match="pre_on_episodes is true, but 3 processes have the same"):
+        images.check(built("omni-training", True))

@@ -57,7 +57,9 @@ class MiniBatch:
     y: Tensor
 
     def shard(self, index: int, count: int) -> "MiniBatch":
-        """Part ``index`` of ``count`` equal parts, [B / count, ...]."""
+        """Part ``index`` of ``count`` equal parts, [B / count, ...]; also of no samples."""
+        if not len(self.x):
+            return self
         return MiniBatch(self.x.chunk(count)[index], self.y.chunk(count)[index])
 
     def with_episode(self, episode: "Episode") -> "MiniBatch":

@@ -73,8 +73,8 @@ def train(
             f"loss.branch_at is {model.loss.branch_at}: it must be less than the {training.steps} "
             "of training.steps"
         )
-    problem.check(model)
     problem.shard(context.rank, context.world_size)
+    problem.check(model)
     if progress is None or not context.is_main_process:
         progress = Progress()
     with cpu_threads(training.threads):

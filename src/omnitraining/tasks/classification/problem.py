@@ -46,7 +46,8 @@ class EpisodeConfig:
         ways: classes per task.
         shots: support images per class in training and validation.
         queries: query images per class.
-        batch: images of a mini-batch.
+        batch: images of a mini-batch; 0 with ``loss.pre_on_episodes`` if the images of the episode
+            are the whole mini-batch.
         training_queries: query images per class in training; ``queries`` if 0.
         training_shots: numbers of support images per class in training, of which one is drawn in
             each step; ``shots`` if empty.
@@ -77,10 +78,10 @@ class EpisodeConfig:
     augmented_supports: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries", "batch", "tasks"):
+        for name in ("shots", "queries", "tasks"):
             if getattr(self, name) < 1:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("training_queries", "augmented_supports"):
+        for name in ("batch", "training_queries", "augmented_supports"):
             if getattr(self, name) < 0:
                 raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 0 or more")
         if self.training_shots and min(self.training_shots) < 1:
@@ -194,6 +195,20 @@ class Classification(Supervised):
         """Numbers of ways of the validation and test tasks."""
         tests = {self.ways(images) for images in self.benchmarks.values()}
         return frozenset({*tests, self._ways(self.validation, self.protocol.ways)})
+
+    def check(self, model: Model) -> None:
+        """Refuse losses of the mini-batch that would have no images, or some of them twice."""
+        super().check(model)
+        if self.shard_count > 1 and model.loss.pre_on_episodes:
+            raise InputError(
+                f"loss.pre_on_episodes is true, but {self.shard_count} processes have the same "
+                "support images, which would count that many times: train it with one process"
+            )
+        if self.protocol.batch == 0 and not model.loss.pre_on_episodes:
+            raise InputError(
+                "protocol.batch is 0: it must be 1 or more, unless loss.pre_on_episodes is true, "
+                "so that the images of the episode are the mini-batch"
+            )
 
     def example(self) -> Tensor:
         """The first two training images as network inputs [2, C, H, W]."""
