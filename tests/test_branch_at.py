@@ -1,30 +1,40 @@
-"""Flows that enter late: the joint-flow first, then all three (``loss.branch_at``)."""
+"""Losses that enter late: meta-training (``loss.meta_at``), outer flows (``loss.branch_at``)."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from omnitraining.backbones import Conv4
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
-from omnitraining.model import Model, OmniLoss, build_model
-from omnitraining.omninet import FLOWS
+from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.runs.compute import multiply_adds
 from omnitraining.tasks.classification.problem import Classification
 from omnitraining.training import Stepper, Training, loop
+from omnitraining.training.stepper import GRADIENT
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config
 from tests.test_compute import problem
 from tests.test_training import Interrupt, assert_same_runs
 
 CPU = torch.device("cpu")
-LATE = {"training": {"steps": 8, "val_every": 4}, "loss": {"branch_at": 5, "distill_weight": 1.0}}
+LATE: Values = {"training": {"steps": 8, "val_every": 4}, "loss": {"branch_at": 5, "distill_weight": 1.0}}
 
 
-def model_of(method: str, data: Classification, branch_at: int = 0) -> Model:
-    loss = OmniLoss(branch_at=branch_at)
-    return build_model(method, lambda: Conv4(1, width=4, pooled_blocks=2), data, loss=loss)  # type: ignore[arg-type]
+def model_of(
+    method: str,
+    data: Classification,
+    branch_at: int = 0,
+    meta_at: int = 0,
+    shared_until: str | None = None,
+) -> Model:
+    loss = OmniLoss(branch_at=branch_at, meta_at=meta_at)
+    omninet = OmniNetOptions(shared_until=shared_until)
+    made = partial(Conv4, 1, width=4, pooled_blocks=2)
+    return build_model(method, made, data, loss=loss, omninet=omninet)  # type: ignore[arg-type]
 
 
 def test_until_then_the_joint_flow_is_trained_as_joint_training_trains_it() -> None:
@@ -66,13 +76,46 @@ def test_the_outer_flows_are_copies_until_then_and_of_their_own_after() -> None:
             assert max(found) < 1e-6 if step < branch_at else min(found) > 1e-5, (step, found)
 
 
+@pytest.mark.parametrize("method", ["omni-training", "joint-training"])
+def test_until_meta_training_enters_the_joint_flow_is_pretrained(method: str) -> None:
+    data, options = problem(), Training(steps=4, lr=0.01)
+    late, plain = model_of(method, data, 3, 2, "4"), model_of("pre-training", data)
+    whole = nn.Sequential(late.trunk, late.network("joint_pre").backbone)
+    weights = zip(plain.network("pre").backbone.parameters(), whole.parameters(), strict=True)
+    with torch.no_grad():
+        for own, other in weights:
+            own.copy_(other)
+    plain.network("pre").head.load_state_dict(late.network("joint_pre").head.state_dict())
+    steppers = [Stepper(model, data, options, CPU) for model in (late, plain)]
+    for step in range(2):
+        terms = [stepper.step(step) for stepper in steppers]
+        assert set(terms[0]) == {"l_joint_pre", "total", GRADIENT}
+        assert terms[0]["total"] == terms[1]["total"]
+    expected = [*plain.network("pre").backbone.state_dict().values()]
+    assert all(map(torch.equal, whole.state_dict().values(), expected))
+    names = set(steppers[0].step(2))
+    assert {"l_joint_pre", "l_joint_meta"} <= names and "l_pre" not in names
+    assert ("l_meta" in steppers[0].step(3)) == (method == "omni-training")
+
+
+def test_meta_training_that_enters_late_costs_nothing_before() -> None:
+    data = problem()
+    parts = [("pre-training", 0, 0), ("joint-training", 0, 0), ("omni-training", 0, 0)]
+    costs = [multiply_adds(model_of(method, data, *at), data) for method, *at in parts]
+    late = multiply_adds(model_of("omni-training", data, 3, 2), data, steps=10)
+    pre, joint, omni = (cost or 0 for cost in costs)
+    assert 0 < pre < joint < omni
+    assert late == round((2 * pre + joint + 7 * omni) / 10)
+
+
+@pytest.mark.parametrize("loss", [LATE["loss"], {**LATE["loss"], "meta_at": 4}])
 @pytest.mark.parametrize("base", [SINUSOIDS, BLOBS])
 @pytest.mark.parametrize("at", [3, 5, 6])
 def test_a_killed_run_goes_on_to_the_same_end(
-    base: Values, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Values, at: int, loss: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "REPORT_EVERY", 3)
-    chosen = config(base, **LATE)
+    chosen = config(base, **{**LATE, "loss": loss})
     with pytest.raises(KeyboardInterrupt):
         train_run(chosen, tmp_path / "killed", progress=Interrupt(at))
     whole = train_run(chosen, tmp_path / "whole")
@@ -90,7 +133,8 @@ def test_multiply_adds_are_the_mean_over_all_steps() -> None:
 
 def test_other_methods_have_no_branches_to_wait_for() -> None:
     for method in ("pre-training", "meta-training", "joint-training", "ensemble"):
-        assert model_of(method, problem(), 3).flows_at(0) == FLOWS
+        model = model_of(method, problem(), 3)
+        assert model.trained_at(0) == model.trained_at(None)
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
@@ -98,6 +142,10 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         OmniLoss(branch_at=-1)
     with pytest.raises(InputError, match=r"loss.branch_at is 5, but loss.l_joint is false"):
         OmniLoss(branch_at=5, l_joint=False)
+    with pytest.raises(InputError, match=r"loss.meta_at is -1: it must be 0 or a later step"):
+        OmniLoss(meta_at=-1)
+    with pytest.raises(InputError, match=r"loss.meta_at is 5: it must be at most loss.branch_at, 3"):
+        model_of("omni-training", problem(), 3, 5)
     words = re.escape("loss.branch_at is 8: it must be less than the 8 of training.steps")
     with pytest.raises(InputError, match=words):
         train_run(config(BLOBS, **{**LATE, "loss": {"branch_at": 8}}), tmp_path / "run")

@@ -12,7 +12,6 @@ from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.metatraining import MAML, MetaTraining, ProtoNet
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
-from omnitraining.omninet import FLOWS
 from omnitraining.pretraining import Baseline, L2Regression
 from omnitraining.runs.compute import multiply_adds
 from omnitraining.tasks.regression.sinusoids import Sinusoids
@@ -50,7 +49,7 @@ def test_the_losses_are_those_of_separate_passes(method: str) -> None:
     for name in ("l_meta", "l_joint_meta"):
         if name in terms:
             torch.testing.assert_close(terms[name], expected[name])
-    outputs = model.outputs(batch, episode, flows=FLOWS)
+    outputs = model.outputs(batch, episode)
     pre = "joint_pre" if method == "joint-training" else "pre"
     assert outputs[pre].shape == (len(y), 6)
 

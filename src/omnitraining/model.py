@@ -92,12 +92,17 @@ class OmniLoss:
         branch_at: step at which L_pre and L_meta enter. Until then the joint-flow alone is trained,
             at the cost of Joint-Training, and the outer flows are copies of it. The paper trains
             all flows from step 0.
+        meta_at: step at which meta-training enters, that of the joint-flow too. Until then the
+            joint-flow is pre-trained alone, at the cost of pre-training. The paper has 0; not in
+            the paper is also a start from a pre-trained network, as Meta-Baseline (Y. Chen et al.,
+            ICCV 2021, https://arxiv.org/abs/2003.04390) makes it in a run of its own.
         pre_on_episodes: the pre-training losses are of the episode's samples too, with their
             classes of training, and one pass of a flow serves both losses: more labels for the same
             compute, in Joint-Training too. The paper keeps the two apart.
 
     Raises:
-        InputError: a number is out of range, or ``branch_at`` has no joint-flow to train.
+        InputError: a number is out of range, or ``branch_at`` or ``meta_at`` has no joint-flow to
+            train.
 
     Example:
         >>> from omnitraining import OmniLoss
@@ -116,6 +121,7 @@ class OmniLoss:
     r_pre: bool = True
     r_meta: bool = True
     branch_at: int = 0
+    meta_at: int = 0
     pre_on_episodes: bool = False
 
     def __post_init__(self) -> None:
@@ -129,22 +135,35 @@ class OmniLoss:
             )
         if self.warmup < 0:
             raise InputError(f"loss.warmup is {self.warmup}: it must be 0 or more steps")
-        if self.branch_at < 0:
-            raise InputError(f"loss.branch_at is {self.branch_at}: it must be 0 or a later step")
-        if self.branch_at and not self.l_joint:
-            raise InputError(
-                f"loss.branch_at is {self.branch_at}, but loss.l_joint is false: until then "
-                "nothing would be trained"
-            )
+        for name in ("branch_at", "meta_at"):
+            at = getattr(self, name)
+            if at < 0:
+                raise InputError(f"loss.{name} is {at}: it must be 0 or a later step")
+            if at and not self.l_joint:
+                raise InputError(
+                    f"loss.{name} is {at}, but loss.l_joint is false: until then nothing would be "
+                    "trained"
+                )
 
-    def weight_at(self, step: int) -> float:
-        """Lambda at a step, counted from 0."""
-        part = min(1.0, step / self.warmup) if self.warmup else 1.0
+    def weight_at(self, step: int | None) -> float:
+        """Lambda at a step, counted from 0; its full value if the step is None."""
+        part = 1.0 if step is None or not self.warmup else min(1.0, step / self.warmup)
         return self.distill_weight * part
 
-    def share_before_branches(self, steps: int) -> float:
-        """Fraction of a training of so many steps in which the joint-flow alone is trained."""
-        return min(self.branch_at, steps) / steps if steps else 0.0
+    def phases(self, steps: int) -> dict[int, float]:
+        """The first step of each phase of a training, in which the same losses are trained.
+
+        Args:
+            steps: of the training; if 0, the last phase is all of it.
+
+        Returns:
+            Fraction of the steps in each phase, by its first step.
+        """
+        entries = self.meta_at, self.branch_at
+        if steps == 0:
+            return {max(entries): 1.0}
+        starts = sorted({0, *(at for at in entries if at < steps)})
+        return {a: (b - a) / steps for a, b in zip(starts, [*starts[1:], steps], strict=True)}
 
     def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Self-distillation R of an outer flow, by ``distill_target`` (eq. 10 and 13); a scalar.
@@ -253,9 +272,8 @@ class Model(nn.Module):
         batch: MiniBatch,
         episode: Episode,
         teacher: "Model | None" = None,
-        step: int = 0,
+        step: int | None = None,
         joint: tuple[MiniBatch, Episode] | None = None,
-        flows: Collection[str] = FLOWS,
     ) -> dict[str, Tensor]:
         """The loss terms of one step, scalars by name; "total" is the Omni-Loss (eq. 15).
 
@@ -263,18 +281,19 @@ class Model(nn.Module):
             batch: mini-batch for pre-training.
             episode: tasks for meta-training.
             teacher: the EMA teacher; without it there is no self-distillation.
-            step: training step, for the warm-up of lambda.
+            step: training step, which decides lambda and the losses that have entered; by default
+                all have, and lambda is full.
             joint: mini-batch and episode of the joint-flow, if it has its own.
-            flows: of these only those that are trained; the terms of others are left out.
         """
         terms: dict[str, Tensor] = {}
         options, weight = self.loss, self.loss.weight_at(step)
         batch = self._labeled(batch, episode)
-        outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, flows)
+        trained = self.trained_at(step)
+        outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, trained)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
             on = {"pre": options.r_pre, "meta": options.r_meta}
-            distilled = [flow for flow in flows if on.get(flow)]
+            distilled = [flow for flow in trained if on.get(flow)]
             with torch.no_grad():
                 targets, _ = teacher._outputs_and_losses(batch, episode, None, distilled)
         taught = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
@@ -291,9 +310,10 @@ class Model(nn.Module):
                 j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
             own = batch if joint is None else joint[0]
-            terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], own, taught)
-            terms["l_joint_meta"] = meta_losses["joint_meta"]
-            l_joint = losses.joint_loss(terms["l_joint_pre"], terms["l_joint_meta"])  # eq. 7
+            l_joint = terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], own, taught)
+            if "joint_meta" in outputs:
+                terms["l_joint_meta"] = meta_losses["joint_meta"]
+                l_joint = losses.joint_loss(l_joint, terms["l_joint_meta"])  # eq. 7
         terms["total"] = losses.omni_loss(j_pre, j_meta, l_joint)  # eq. 15
         return terms
 
@@ -302,7 +322,7 @@ class Model(nn.Module):
         batch: MiniBatch,
         episode: Episode,
         joint: tuple[MiniBatch, Episode] | None = None,
-        flows: Collection[str] = FLOWS,
+        step: int | None = None,
     ) -> dict[str, Tensor]:
         """H o F of every trained flow, by the names of `networks`.
 
@@ -310,7 +330,7 @@ class Model(nn.Module):
             batch: mini-batch for pre-training.
             episode: tasks for meta-training.
             joint: mini-batch and episode of the joint-flow, if it has its own.
-            flows: of these only those that are trained.
+            step: training step, as of `forward`.
 
         Returns:
             Outputs [B, O] of the mini-batch, by "pre" and "joint_pre", and [T, Q, O] of the
@@ -318,7 +338,7 @@ class Model(nn.Module):
             the samples of the episode.
         """
         batch = self._labeled(batch, episode)
-        return self._outputs_and_losses(batch, episode, joint, flows)[0]
+        return self._outputs_and_losses(batch, episode, joint, self.trained_at(step))[0]
 
     def _labeled(self, batch: MiniBatch, episode: Episode) -> MiniBatch:
         """The samples of the pre-training losses."""
@@ -329,18 +349,22 @@ class Model(nn.Module):
         batch: MiniBatch,
         episode: Episode,
         joint: tuple[MiniBatch, Episode] | None,
-        flows: Collection[str],
+        trained: Collection[str],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """`outputs` for a batch that is `_labeled`, and l_meta by "meta" and "joint_meta"."""
+        """`outputs` for a batch that is `_labeled`, and l_meta by "meta" and "joint_meta".
+
+        Args:
+            trained: names of the networks that are trained.
+        """
         networks = cast(Mapping[str, Network], self.networks)
-        trained = [flow for flow in self.trained_flows if flow in flows]
         outputs: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         together = self.loss.pre_on_episodes
         if together:
             batch, episode = _through(self.trunk, batch, episode)
         else:
-            batch, episode = self._through_trunk(batch, episode)
+            needs_episode = any(name.endswith("meta") for name in trained)
+            batch, episode = self._through_trunk(batch, episode, needs_episode)
 
         def learn(name: str, network: Network) -> None:
             outputs[name], losses[name] = self.metatraining.outputs_and_loss(
@@ -351,19 +375,29 @@ class Model(nn.Module):
             outputs["pre"] = networks["pre"](batch.x)
         if "meta" in trained:
             learn("meta", networks["meta"])
-        if "joint" in trained:
+        if "joint_pre" in trained:
             batch, episode = joint or (batch, episode)
             pre, meta = networks["joint_pre"], networks["joint_meta"]
             if together:
                 batch, episode = _through(pre.backbone, batch, episode)
                 pre, meta = (Network(nn.Identity(), network.head) for network in (pre, meta))
             outputs["joint_pre"] = pre(batch.x)
-            learn("joint_meta", meta)
+            if "joint_meta" in trained:
+                learn("joint_meta", meta)
         return outputs, losses
 
-    def flows_at(self, step: int) -> tuple[str, ...]:
-        """Flows whose losses are in a step, counted from 0: all, from ``loss.branch_at`` on."""
-        return ("joint",) if step < self.loss.branch_at else FLOWS
+    def trained_at(self, step: int | None) -> tuple[str, ...]:
+        """Names of the networks that are trained in a step, counted from 0; all if it is None.
+
+        The outer flows enter at ``loss.branch_at``, meta-training at ``loss.meta_at``.
+        """
+        heads = {"pre": ("pre",), "joint": ("joint_pre", "joint_meta"), "meta": ("meta",)}
+        names = [name for flow in self.trained_flows for name in heads[flow]]
+        if step is not None and step < self.loss.branch_at:
+            names = [name for name in names if name.startswith("joint")]
+        if step is not None and step < self.loss.meta_at:
+            names.remove("joint_meta")
+        return tuple(names)
 
     @torch.no_grad()
     def copy_joint_flow(self) -> None:
@@ -382,15 +416,16 @@ class Model(nn.Module):
             return self.pretraining.loss(outputs, batch.y)
         return self.pretraining.distillation_loss(outputs, batch.y, taught)
 
-    def _through_trunk(self, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
-        """The batch and the episode with trunk features in place of inputs."""
+    def _through_trunk(
+        self, batch: MiniBatch, episode: Episode, needs_episode: bool
+    ) -> tuple[MiniBatch, Episode]:
+        """The batch, and the episode if it is needed, with trunk features in place of inputs."""
         if isinstance(self.trunk, nn.Identity):
             return batch, episode
-        # Support and query pass together, as in metric algorithms: batch norm sees both.
-        return (
-            replace(batch, x=self.trunk(batch.x)),
-            episode.with_inputs(self.trunk(episode.inputs())),
-        )
+        batch = replace(batch, x=self.trunk(batch.x))
+        if needs_episode:  # Support and query pass together, as in metric algorithms.
+            episode = episode.with_inputs(self.trunk(episode.inputs()))
+        return batch, episode
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Model":
         """Move the teacher run along with the model, to a device or a type of numbers."""
@@ -579,7 +614,13 @@ def _built(
         flows = {flow: backbone() for flow in _PLAIN[method]}
         _check_plain(flows, example)
     if method != "omni-training":
-        loss = replace(loss, distill_weight=0.0, branch_at=0)
+        meta_at = loss.meta_at if method == "joint-training" else 0
+        loss = replace(loss, distill_weight=0.0, branch_at=0, meta_at=meta_at)
+    elif loss.meta_at > loss.branch_at:
+        raise InputError(
+            f"loss.meta_at is {loss.meta_at}: it must be at most loss.branch_at, "
+            f"{loss.branch_at}, as the meta-flow has no loss before"
+        )
     model = Model(flows, problem, pretraining, metatraining, loss, trunk, teacher_run)
     if loss.pre_on_episodes and model.views > 1:
         raise InputError(

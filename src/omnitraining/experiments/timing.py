@@ -26,7 +26,7 @@ class StepCost:
     Attributes:
         multiply_adds: counted, as `multiply_adds` does.
         seconds: median over steps, samples, both passes, optimizer and teacher together. Where
-            flows enter late (``loss.branch_at``), the mean of both kinds of steps by their number.
+            losses enter late (``loss.branch_at``), the mean of all kinds of steps by their number.
         precision: of the step.
         steps: of the whole training.
     """
@@ -114,16 +114,15 @@ class _Steps:
             self.stepper = Stepper(model, self.problem, self.training, self.device)
             steps = self.training.steps
             self.multiply_adds = multiply_adds(model, self.problem, self.device, steps)
-            self.early = model.loss.share_before_branches(steps)
+            self.phases = model.loss.phases(steps)
             if self.stepper.precision == "auto":
                 self.stepper.choose_precision()
 
     def step(self, number: int) -> float:
-        """Make a step, with branches that enter late one before and one after; its seconds."""
-        if not self.early:
+        """Make a step, or one of each phase if losses enter late; its seconds."""
+        if len(self.phases) == 1:
             return self._seconds(number)
-        early, late = self._seconds(0), self._seconds(self.training.steps - 1)
-        return self.early * early + (1 - self.early) * late
+        return sum(share * self._seconds(start) for start, share in self.phases.items())
 
     def _seconds(self, step: int) -> float:
         with cpu_threads(self.training.threads):

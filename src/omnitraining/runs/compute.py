@@ -5,7 +5,6 @@ more networks than a step of a baseline.
 """
 
 import copy
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from omnitraining.model import Model
-from omnitraining.omninet import FLOWS
 from omnitraining.tasks.base import Problem, Supervised
 from omnitraining.teacher import Teacher
 
@@ -33,8 +31,8 @@ def multiply_adds(
         model: to be trained; a copy makes the step.
         problem: source of the samples.
         device: of the training.
-        steps: of the training, where flows enter late (``loss.branch_at``): the count is then the
-            mean over all steps.
+        steps: of the training, where losses enter late (``loss.branch_at``, ``loss.meta_at``): the
+            count is then the mean over all steps.
 
     Returns:
         The count for the samples of step 0, or None in reinforcement learning, where the cost is
@@ -48,15 +46,21 @@ def multiply_adds(
     samples = problem.samples(0, torch.Generator().manual_seed(0), tried)
     late = tried.loss.warmup  # the first step at which lambda has its full weight
 
-    def count(flows: Collection[str]) -> int:
+    def count(step: int) -> int:
         with torch.random.fork_rng(), _Counter() as counter:
-            terms = tried(samples.batch, samples.episode, teacher.model, late, samples.joint, flows)
+            terms = tried(samples.batch, samples.episode, teacher.model, step, samples.joint)
             terms["total"].backward()
         operations: int = counter.operations
         return operations // 2
 
-    early = model.loss.share_before_branches(steps)
-    return round(early * count(["joint"]) + (1 - early) * count(FLOWS)) if early else count(FLOWS)
+    phases = tried.loss.phases(steps)
+    last = max(phases)
+    return round(
+        sum(
+            share * count(max(start, late) if start == last else start)
+            for start, share in phases.items()
+        )
+    )
 
 
 class _Counter(TorchDispatchMode):

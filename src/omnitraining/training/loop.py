@@ -68,11 +68,12 @@ def train(
     """
     device, context = find_device(training.device), current_context()
     check_distributed(training, device, context)
-    if 0 < training.steps <= model.loss.branch_at:
-        raise InputError(
-            f"loss.branch_at is {model.loss.branch_at}: it must be less than the {training.steps} "
-            "of training.steps"
-        )
+    for name in ("branch_at", "meta_at"):
+        at = getattr(model.loss, name)
+        if 0 < training.steps <= at:
+            raise InputError(
+                f"loss.{name} is {at}: it must be less than the {training.steps} of training.steps"
+            )
     problem.shard(context.rank, context.world_size)
     problem.check(model)
     if progress is None or not context.is_main_process:

@@ -121,7 +121,7 @@ class Stepper:
             if isinstance(self.optimizer, TRPO)
             else GradientStep(self.optimizer, training.clip)
         )
-        self._student = context.wrap_ddp(model, same_weights=not model.loss.branch_at)
+        self._student = context.wrap_ddp(model, same_weights=len(model.loss.phases(training.steps)) == 1)
         self._scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
         self.precision: str = training.precision
         self.train_mode()
@@ -167,16 +167,15 @@ class Stepper:
             The loss terms before the update and, where the optimizer follows it, `GRADIENT`.
         """
         parts, joint = (samples.batch, samples.episode), samples.joint
-        flows = self.model.flows_at(step)
 
         def losses() -> Terms:
             low = self.precision == "bfloat16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-                terms: Terms = self._student(*parts, self.teacher.model, step, joint, flows)
+                terms: Terms = self._student(*parts, self.teacher.model, step, joint)
             return terms
 
-        terms = self._step(losses, lambda: self.model.outputs(*parts, joint, flows))
-        if flows == ("joint",):
+        terms = self._step(losses, lambda: self.model.outputs(*parts, joint, step))
+        if step < self.model.loss.branch_at:
             self.model.copy_joint_flow()
         self.teacher.update()
         return {name: term.detach() for name, term in terms.items()}
