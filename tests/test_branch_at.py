@@ -21,7 +21,10 @@ from tests.test_compute import problem
 from tests.test_training import Interrupt, assert_same_runs
 
 CPU = torch.device("cpu")
-LATE: Values = {"training": {"steps": 8, "val_every": 4}, "loss": {"branch_at": 5, "distill_weight": 1.0}}
+LATE: Values = {
+    "training": {"steps": 8, "val_every": 4},
+    "loss": {"branch_at": 5, "distill_weight": 1.0},
+}
 
 
 def model_of(
@@ -144,7 +147,9 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         OmniLoss(branch_at=5, l_joint=False)
     with pytest.raises(InputError, match=r"loss.meta_at is -1: it must be 0 or a later step"):
         OmniLoss(meta_at=-1)
-    with pytest.raises(InputError, match=r"loss.meta_at is 5: it must be at most loss.branch_at, 3"):
+    with pytest.raises(
+        InputError, match=r"loss.meta_at is 5: it must be at most loss.branch_at, 3"
+    ):
         model_of("omni-training", problem(), 3, 5)
     words = re.escape("loss.branch_at is 8: it must be less than the 8 of training.steps")
     with pytest.raises(InputError, match=words):

@@ -351,11 +351,7 @@ class Model(nn.Module):
         joint: tuple[MiniBatch, Episode] | None,
         trained: Collection[str],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """`outputs` for a batch that is `_labeled`, and l_meta by "meta" and "joint_meta".
-
-        Args:
-            trained: names of the networks that are trained.
-        """
+        """`outputs` of the trained networks for a batch that is `_labeled`, and l_meta by name."""
         networks = cast(Mapping[str, Network], self.networks)
         outputs: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}

@@ -121,7 +121,9 @@ class Stepper:
             if isinstance(self.optimizer, TRPO)
             else GradientStep(self.optimizer, training.clip)
         )
-        self._student = context.wrap_ddp(model, same_weights=len(model.loss.phases(training.steps)) == 1)
+        self._student = context.wrap_ddp(
+            model, same_weights=len(model.loss.phases(training.steps)) == 1
+        )
         self._scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
         self.precision: str = training.precision
         self.train_mode()
