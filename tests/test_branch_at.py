@@ -3,12 +3,14 @@
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from omnitraining.backbones import Conv4
+from omnitraining.batches import StepData
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
@@ -163,3 +165,23 @@ def test_the_rate_decays_from_a_given_step() -> None:
         Training(steps=10, schedule="cosine", decay_from=11)
     with pytest.raises(InputError, match="only 'linear' and 'cosine' have it"):
         Training(steps=10, decay_from=6)
+
+
+def test_tasks_are_drawn_for_losses_of_tasks_alone() -> None:
+    data = problem()
+
+    def drawn(step: int, *parts: Any) -> StepData:
+        return data.samples(step, torch.Generator().manual_seed(1), model_of(*parts))
+
+    whole = drawn(0, "joint-training", data)
+    for step, *parts in [(0, "pre-training", data), (1, "omni-training", data, 3, 2)]:
+        without = drawn(step, *parts)
+        assert not without.episode and torch.equal(without.batch.x, whole.batch.x)
+    assert whole.episode and drawn(2, "omni-training", data, 3, 2).episode
+    labeled = build_model(
+        "pre-training",
+        partial(Conv4, 1, width=4, pooled_blocks=2),
+        data,
+        loss=OmniLoss(pre_on_episodes=True),
+    )
+    assert data.samples(0, torch.Generator(), labeled).episode

@@ -135,6 +135,16 @@ class Episode:
     domains: int = 1
     mixture: Mixture | None = None
 
+    @classmethod
+    def none(cls) -> "Episode":
+        """No tasks, where no loss is of tasks; it is false, any other episode true."""
+        empty = torch.empty(0, 0)
+        return cls(empty, empty.long(), empty, empty.long())
+
+    def __bool__(self) -> bool:
+        """Whether there are tasks."""
+        return len(self.support_x) > 0
+
     def inputs(self) -> Tensor:
         """All inputs [T * (S + Q), ...] for one forward pass: by task, support before query."""
         return channels_last(torch.cat([self.support_x, self.query_x], 1).flatten(0, 1))
@@ -234,7 +244,8 @@ class StepData:
 
     Attributes:
         batch: of the pre-flow, and of the joint-flow if ``joint`` is not given.
-        episode: of the meta-flow, and of the joint-flow if ``joint`` is not given.
+        episode: of the meta-flow, and of the joint-flow if ``joint`` is not given; without tasks
+            where no loss is of tasks.
         joint: mini-batch and episode of the joint-flow, in reinforcement learning, where each flow
             collects its own trajectories.
         report: scalars to log beside the losses, by name.

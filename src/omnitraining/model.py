@@ -150,6 +150,11 @@ class OmniLoss:
         part = 1.0 if step is None or not self.warmup else min(1.0, step / self.warmup)
         return self.distill_weight * part
 
+    @property
+    def all_entered_at(self) -> int:
+        """The first step in which all losses are trained."""
+        return max(self.meta_at, self.branch_at)
+
     def phases(self, steps: int) -> dict[int, float]:
         """The first step of each phase of a training, in which the same losses are trained.
 
@@ -159,10 +164,9 @@ class OmniLoss:
         Returns:
             Fraction of the steps in each phase, by its first step.
         """
-        entries = self.meta_at, self.branch_at
         if steps == 0:
-            return {max(entries): 1.0}
-        starts = sorted({0, *(at for at in entries if at < steps)})
+            return {self.all_entered_at: 1.0}
+        starts = sorted({0, *(at for at in (self.meta_at, self.branch_at) if at < steps)})
         return {a: (b - a) / steps for a, b in zip(starts, [*starts[1:], steps], strict=True)}
 
     def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -359,8 +363,7 @@ class Model(nn.Module):
         if together:
             batch, episode = _through(self.trunk, batch, episode)
         else:
-            needs_episode = any(name.endswith("meta") for name in trained)
-            batch, episode = self._through_trunk(batch, episode, needs_episode)
+            batch, episode = self._through_trunk(batch, episode)
 
         def learn(name: str, network: Network) -> None:
             outputs[name], losses[name] = self.metatraining.outputs_and_loss(
@@ -395,6 +398,11 @@ class Model(nn.Module):
             names.remove("joint_meta")
         return tuple(names)
 
+    def needs_episode(self, step: int | None = None) -> bool:
+        """Whether a loss of a step, counted from 0, is of tasks; of any step if it is None."""
+        networks = self.trained_at(step)
+        return self.loss.pre_on_episodes or any(name.endswith("meta") for name in networks)
+
     @torch.no_grad()
     def copy_joint_flow(self) -> None:
         """Give the outer flows the private norms and heads of the joint-flow.
@@ -412,14 +420,12 @@ class Model(nn.Module):
             return self.pretraining.loss(outputs, batch.y)
         return self.pretraining.distillation_loss(outputs, batch.y, taught)
 
-    def _through_trunk(
-        self, batch: MiniBatch, episode: Episode, needs_episode: bool
-    ) -> tuple[MiniBatch, Episode]:
-        """The batch, and the episode if it is needed, with trunk features in place of inputs."""
+    def _through_trunk(self, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
+        """The batch, and the episode if there is one, with trunk features in place of inputs."""
         if isinstance(self.trunk, nn.Identity):
             return batch, episode
         batch = replace(batch, x=self.trunk(batch.x))
-        if needs_episode:  # Support and query pass together, as in metric algorithms.
+        if episode:  # Support and query pass together, as in metric algorithms.
             episode = episode.with_inputs(self.trunk(episode.inputs()))
         return batch, episode
 

@@ -207,7 +207,7 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
             "protocol.test_ways alike, or leave that benchmark out"
         )
     try:
-        samples = problem.samples(0, random, model.eval())
+        samples = problem.samples(model.loss.all_entered_at, random, model.eval())
         model(samples.batch, samples.episode, joint=samples.joint)
     except RuntimeError as error:
         parts = (problem, run_config.pretraining, run_config.metatraining)

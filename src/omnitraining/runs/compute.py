@@ -35,15 +35,16 @@ def multiply_adds(
             count is then the mean over all steps.
 
     Returns:
-        The count for the samples of step 0, or None in reinforcement learning, where the cost is
-        in the environment.
+        The count for the samples of one step, or None in reinforcement learning, where the cost
+        is in the environment.
     """
     if not isinstance(problem, Supervised):
         return None
     problem.to(device)
     tried = copy.deepcopy(model).to(device).train()
     teacher = Teacher(tried, tried.loss.ema_decay)
-    samples = problem.samples(0, torch.Generator().manual_seed(0), tried)
+    random = torch.Generator()
+    samples = problem.samples(tried.loss.all_entered_at, random.manual_seed(0), tried)
     late = tried.loss.warmup  # the first step at which lambda has its full weight
 
     def count(step: int) -> int:

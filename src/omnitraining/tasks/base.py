@@ -202,12 +202,14 @@ class Supervised(Problem):
         )
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
-        """A mini-batch and an episode, or this process's shard of both."""
+        """A mini-batch, and an episode if a loss is of tasks, or this process's shard of both."""
         if model.views == 1:
             batch = self.minibatch(step, random)
         else:
             batch = self.minibatch_in_views(step, random, model.views)
         learner = model.metatraining
+        if not model.needs_episode(step):
+            return StepData(batch.shard(self.shard_index, self.shard_count), Episode.none())
         if learner.domains == 1:
             drawn = self.episode(step, random)
         else:

@@ -204,7 +204,8 @@ def faster_precision(model: Model, problem: Problem, device: torch.device) -> tu
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return "float32", "this GPU has no bfloat16"
     trial = copy.deepcopy(model).train()
-    samples = problem.samples(0, torch.Generator().manual_seed(0), trial)
+    step = model.loss.all_entered_at
+    samples = problem.samples(step, torch.Generator().manual_seed(0), trial)
     seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     with torch.random.fork_rng():
         for turn in range(TRIAL_STEPS + 1):
