@@ -152,6 +152,13 @@ def add_backbone(parser: argparse.ArgumentParser, whole: bool = True) -> None:
     )
     if not whole:
         return
+    parser.add_argument(
+        "--aspect",
+        choices=("stretch", "crop", "letterbox"),
+        help="how pictures become squares: resized, as they look squeezed; the center of each; or "
+        "the whole of each, with gray beside it (default: as in training; backbones by name have "
+        "their own)",
+    )
     group.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="of timm, in place of the model's own"
     )
@@ -173,7 +180,7 @@ def backbone_options(options: argparse.Namespace) -> "BackboneOptions":
     """
     from omnitraining.learner.frozen import BackboneOptions
 
-    names = ("weights", "image_size", "precision", "head")
+    names = ("weights", "image_size", "precision", "head", "aspect")
     given: Any = {name: getattr(options, name, None) for name in names}
     return BackboneOptions(**given)
 

@@ -51,8 +51,9 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     the path of one image, of a folder of images, or of a folder with one such folder per class.
     Files of folders are sorted by name as text: "10.png" comes before "2.png". Whole numbers
     are pixel values from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers from 0
-    to 1. Images are resized (the aspect is not kept), converted to gray or color, and normalized as
-    in training.
+    to 1. Images become squares, in gray or color, and are normalized as in training. The shipped
+    models resize them without keeping their aspect; ``load("photos", aspect="crop")`` makes another
+    choice.
 
     A data set or loader of torch, a list of pairs (image, label), or rows with an "image" and a
     "label" (as data sets of Hugging Face have them) are images with their labels: leave ``y`` out.

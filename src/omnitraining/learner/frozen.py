@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from omnitraining.config.values import class_path
-from omnitraining.datasets.decoding import ASPECTS, INTERPOLATIONS, Aspect, Interpolation
+from omnitraining.datasets.decoding import INTERPOLATIONS, Aspect, Interpolation
 from omnitraining.errors import InputError
 from omnitraining.learner.calibration import unmeasured
 from omnitraining.learner.inputs import ImageInputs
@@ -49,8 +49,8 @@ class BackboneOptions:
         mean: of each channel, for pixels from 0 to 1; of a module.
         std: standard deviation of each channel; of a module.
         interpolation: of the resizing, ``"bilinear"`` if it is not given; of a module.
-        aspect: ``"crop"`` (if it is not given), ``"letterbox"`` or ``"stretch"``, as in `Resize`;
-            of a module.
+        aspect: ``"crop"``, ``"letterbox"`` or ``"stretch"``, as in `Resize`: of a module, where
+            ``"crop"`` is the default; of a trained model, in place of that of its training images.
         pooling: of a module that returns a map or tokens; see `PooledBackbone`.
         precision: ``"float32"`` (if it is not given), or ``"bfloat16"`` by autocast.
         head: ``"logistic"`` (if it is not given): logistic regression on features of length 1, as
@@ -194,13 +194,11 @@ def _own(module: nn.Module, options: BackboneOptions) -> tuple[PooledBackbone, I
         if interpolation not in INTERPOLATIONS:
             shown = ", ".join(INTERPOLATIONS)
             raise InputError(f"interpolation is {interpolation!r}: choose from {shown}")
-        aspect = options.aspect or "crop"
-        if aspect not in ASPECTS:
-            raise InputError(f"aspect is {aspect!r}: choose from {', '.join(ASPECTS)}")
         assert size is not None
-        found = Preprocessing(size, size, mean, std, interpolation, aspect)
+        found = Preprocessing(size, size, mean, std, interpolation, "crop")
     backbone = PooledBackbone(copied(module), options.pooling, options.precision or "float32")
-    return backbone, _inputs(found)
+    inputs = _inputs(found)
+    return backbone, inputs if options.aspect is None else inputs.with_aspect(options.aspect)
 
 
 def _refuse_classifier(module: nn.Module) -> None:

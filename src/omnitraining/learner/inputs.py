@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,6 +92,16 @@ class ImageInputs:
         per_channel = (x if len(x) == channels else x.mean(0, True) for x in statistics)
         mean, std = (tuple(map(float, x)) for x in per_channel)
         return cls(channels, height, size, mean, std, problem.aspect)
+
+    def with_aspect(self, aspect: Aspect) -> "ImageInputs":
+        """The same, with another way to make squares of images.
+
+        Raises:
+            InputError: there is no such way.
+        """
+        if aspect not in ASPECTS:
+            raise InputError(f"aspect is {aspect!r}: choose from {', '.join(ASPECTS)}")
+        return replace(self, aspect=aspect)
 
     @property
     def shape(self) -> tuple[int, int, int]:

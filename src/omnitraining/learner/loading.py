@@ -18,6 +18,7 @@ from omnitraining.learner.frozen import BackboneOptions, frozen_model
 from omnitraining.learner.regressor import FewShotRegressor
 from omnitraining.learner.sources import (
     DEFAULT_MODEL,
+    OF_FILES,
     Source,
     check,
     file_of,
@@ -56,9 +57,9 @@ def load(
         backbone: the module, if the file is of a learner that was made of one.
         device: that the model is on: "cpu", "cuda:1", or "auto", which is CUDA, else Apple's MPS,
             else the CPU. Images and tensors may be on any device.
-        options: of a backbone, see `BackboneOptions`; of `FewShotClassifier` or
-            `FewShotRegressor`, as ``flow="meta"``. A learner that was fitted before it was saved
-            is fitted again with them.
+        options: of a backbone, or ``aspect`` of any model, see `BackboneOptions`; of
+            `FewShotClassifier` or `FewShotRegressor`, as ``flow="meta"``. A learner that was
+            fitted before it was saved is fitted again with them.
 
     Returns:
         A regressor if the model was trained on curves, otherwise a classifier.
@@ -92,8 +93,14 @@ def load(
         if path is None:
             trained = find(source, trust, of_backbone, device)
         else:
-            refuse_options(source, of_backbone, ("weights",))
+            refuse_options(source, of_backbone, OF_FILES)
             trained, tensors, fit = read_model(path, trust, of_backbone.file, backbone, device)
+            if tensors and of_backbone.aspect is not None:
+                raise InputError(
+                    f"aspect is {of_backbone.aspect!r}, but {source} was fitted with its own: give "
+                    "the aspect where the learner is fitted"
+                )
+            trained = trained.with_aspect(of_backbone.aspect)
     kind = FewShotRegressor if trained.inputs is None else FewShotClassifier
     former = ("reject",) if kind is FewShotClassifier else ()
     allowed = [name for name in kind._get_param_names() if name not in ("model", *former)]

@@ -19,6 +19,8 @@ Source: TypeAlias = str | Path | TrainedModel
 MODELS = Path(__file__).parents[1] / "models"
 WEIGHTS = "weights.safetensors"
 DEFAULT_MODEL = "photos"
+OF_FILES = ("weights", "aspect")
+"""Options of `BackboneOptions` that files of models have too."""
 
 
 @float32_on_cpu()
@@ -33,7 +35,7 @@ def find(
     Args:
         source: as in `omnitraining.load`.
         trust: as in `omnitraining.load`.
-        options: of a backbone by name; of a file, its weights.
+        options: of a backbone by name; of a trained model, its aspect; of a file, its weights.
         device: as in `omnitraining.load`.
 
     Raises:
@@ -46,15 +48,18 @@ def find(
                 f"device is {device!r}, and the model is on {source.device} already: give the "
                 "device when it is loaded"
             )
-        return source
+        refuse_options(source, options, ("aspect",))
+        return source.with_aspect(options.aspect)
     if names_backbone(source):
         return frozen_model(str(source), options, device)
     path = file_of(source)
     if path is not None:
-        refuse_options(source, options, ("weights",))
-        return read_model(path, trust, options.file, device=device)[0]
-    refuse_options(source, options)
-    return TrainedModel.from_run(Run(source, trust=trust), device)
+        refuse_options(source, options, OF_FILES)
+        trained = read_model(path, trust, options.file, device=device)[0]
+    else:
+        refuse_options(source, options, ("aspect",))
+        trained = TrainedModel.from_run(Run(source, trust=trust), device)
+    return trained.with_aspect(options.aspect)
 
 
 def read_model(
@@ -98,7 +103,7 @@ def names_backbone(source: object) -> bool:
     return True
 
 
-def refuse_options(source: object, options: BackboneOptions, allowed: tuple[str, ...] = ()) -> None:
+def refuse_options(source: object, options: BackboneOptions, allowed: tuple[str, ...]) -> None:
     """Refuse options of backbones that a source does not have.
 
     Args:

@@ -34,6 +34,7 @@ from omnitraining.config.strict import (
     read_yaml_strictly,
 )
 from omnitraining.config.values import read_yaml
+from omnitraining.datasets.decoding import Aspect
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.io.files import open_atomic
@@ -183,6 +184,21 @@ class TrainedModel:
         """
         made = object.__new__(type(self))
         made.__dict__ = {**self.__dict__, "measured": calibration}
+        return made
+
+    def with_aspect(self, aspect: Aspect | None) -> "TrainedModel":
+        """The same model, which it shares, with another way to make squares of images.
+
+        Args:
+            aspect: as in `Resize`; None changes nothing.
+
+        Raises:
+            InputError: there is no such way, or it is a model of curves.
+        """
+        if aspect is None:
+            return self
+        made = object.__new__(type(self))
+        made.__dict__ = {**self.__dict__, "inputs": self.image_inputs.with_aspect(aspect)}
         return made
 
     @property
