@@ -34,6 +34,14 @@ def test_a_new_head_has_deviation_1_and_no_bias() -> None:
     assert head.mean.weight.abs().max() <= math.sqrt(6 / 8)  # Xavier: sqrt(6 / (in + out))
 
 
+def test_a_head_is_its_mean_beside_its_deviations() -> None:
+    head, features = GaussianHead(5, 3), torch.randn(4, 7, 5)
+    torch.nn.init.normal_(head.log_std)
+    mean, log_std = head(features).chunk(2, -1)
+    torch.testing.assert_close(mean, head.mean(features))
+    assert torch.equal(log_std, head.log_std.expand_as(log_std))
+
+
 def test_the_deviation_has_a_floor() -> None:
     head = GaussianHead(2, 1)
     torch.nn.init.constant_(head.log_std, -100.0)

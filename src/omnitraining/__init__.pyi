@@ -67,6 +67,7 @@ from omnitraining.tasks.classification.problem import Classification as Classifi
 from omnitraining.tasks.classification.problem import EpisodeConfig as EpisodeConfig
 from omnitraining.tasks.regression.sinusoids import Sinusoids as Sinusoids
 from omnitraining.tasks.reinforcement.environment import Environment as Environment
+from omnitraining.tasks.reinforcement.environment import StateRewards as StateRewards
 from omnitraining.tasks.reinforcement.gymnasium_tasks import GymnasiumTasks as GymnasiumTasks
 from omnitraining.tasks.reinforcement.half_cheetah import (
     HalfCheetahDirection as HalfCheetahDirection,

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -469,6 +470,76 @@ def test_trajectories_hold_what_happened() -> None:
         trajectories.log_probs, log_prob(steady(trajectories.states), trajectories.actions)
     )
     torch.testing.assert_close(trajectories.returns(), trajectories.rewards.sum(2).mean(1))
+
+
+def test_log_probabilities_are_those_of_the_actions_under_any_deviation() -> None:
+    def narrow(states: Tensor) -> Tensor:
+        log_stds = states.new_tensor([-3.0, 0.5]) + 0.3 * states
+        return torch.cat([states.cos(), log_stds], -1)
+
+    trajectories = rollout(Navigation(horizon=4), torch.zeros(2, 2), narrow, 3, generator())
+    expected = log_prob(narrow(trajectories.states), trajectories.actions)
+    torch.testing.assert_close(
+        trajectories.log_probs[trajectories.valid],
+        expected[trajectories.valid],
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+class Stepwise(Navigation):
+    """Navigation whose rewards are computed at every step."""
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return super().step(actions)
+
+
+@pytest.mark.parametrize("reward", ["squared", "distance"])
+def test_rewards_of_all_steps_at_once_are_those_of_each_step(reward: Any) -> None:
+    tasks = 0.4 * torch.rand(5, 2, generator=generator()) - 0.2  # near enough that some end
+    later, stepwise = (
+        rollout(kind(reward, 1.0, 60), tasks, steady, 40, generator(1))
+        for kind in (Navigation, Stepwise)
+    )
+    assert 0 < (~later.valid).sum() < later.valid.numel()
+    for name, value in vars(later).items():
+        assert torch.equal(value, getattr(stepwise, name)), name
+
+
+def test_outcomes_of_a_wrong_shape_are_named() -> None:
+    class Odd(Navigation):
+        def outcomes(self, states: Tensor) -> tuple[Tensor, Tensor]:
+            rewards, ends = super().outcomes(states)
+            return (rewards, ends) if states.dim() == 2 else (rewards[0], ends)
+
+    words = r"Odd.outcomes returned rewards and ends of shapes \[\[4\], \[3, 4\]\] for states of "
+    with pytest.raises(InputError, match=words + r"shape \[3, 4, 2\]: they must be \[\[3, 4\], "):
+        rollout(Odd(horizon=3), torch.zeros(2, 2), steady, 2, generator())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_thread_acts_and_the_others_are_there_again_afterwards(fails: bool) -> None:
+    seen, before = list[int](), torch.get_num_threads()
+
+    def watching(states: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return steady(states) + (math.nan if fails else 0)
+
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(InputError) if fails else nullcontext():
+            rollout(Navigation(horizon=2), torch.zeros(2, 2), watching, 2, generator())
+        rollout(
+            Navigation(horizon=1),
+            torch.zeros(2, 2),
+            lambda s: watching(s).nan_to_num(),
+            2,
+            generator(),
+            2,
+        )
+        assert seen == [1, 1, 2] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 class Broken(Navigation):

@@ -21,17 +21,14 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 @runtime_checkable
-class HasBatchedForward(Protocol):
-    """A module that defines its forward pass for many sets of weights, one sample at a time."""
+class LinearModule(Protocol):
+    """A module that computes a linear layer, from weights of a form of its own."""
 
-    def batched_forward(
-        self, children: Mapping[str, Forward], weights: Mapping[str, Tensor]
-    ) -> Forward:
-        """The forward pass of T such modules, from [T, M, D] to [T, M, O].
+    def as_linear(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Weight [..., O, D] and bias [..., O] of the layer.
 
         Args:
-            children: the forward passes of the child modules, by name.
-            weights: the parameters of the module itself [T, ...], by name.
+            weights: parameters of the module and of its children [..., *], by name.
         """
 
 
@@ -54,9 +51,9 @@ def is_tied(network: nn.Module) -> bool:
 class BatchedModules:
     """T networks of one architecture as one function, differentiable in their weights.
 
-    Networks of `LAYERS`, ``nn.Sequential`` and modules with `HasBatchedForward` become batched
-    matrix products, at half the cost of vmap; the branches of Omni-Layers are first added to
-    their weights. Other networks go through vmap, or through a loop over networks where vmap
+    Networks of `LAYERS`, ``nn.Sequential`` and `LinearModule` become batched matrix products, at
+    half the cost of vmap; the branches of Omni-Layers are first added to their weights. Other
+    networks go through vmap, or through a loop over networks where vmap
     fails, as with recurrent layers and control flow on values. Buffers are not changed.
 
     Args:
@@ -144,11 +141,11 @@ def _is_known(network: nn.Module) -> bool:
 
 
 def _is_known_class(kind: type[nn.Module]) -> bool:
-    # A subclass may override forward, so that an inherited batched_forward does not count.
+    # A subclass may override forward, so that an inherited as_linear does not count.
     return (
         kind in (Network, *LAYERS)
         or kind.forward is nn.Sequential.forward
-        or "batched_forward" in vars(kind)
+        or "as_linear" in vars(kind)
     )
 
 
@@ -175,18 +172,22 @@ def _parameter_names(module: nn.Module) -> list[str]:
     return [*names, *cast(nn.ModuleDict, module.parametrizations)] if branched else names
 
 
-def _bind(module: nn.Module, weights: Weights, prefix: str) -> Forward:
+def _bind(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> Forward:
     """The forward pass of a known module under the weights whose names have a prefix."""
     if isinstance(module, nn.Linear):
-        weight, bias = weights[f"{prefix}weight"].mT.contiguous(), weights.get(f"{prefix}bias")
-        added = weight.new_zeros(()) if bias is None else bias.unsqueeze(1)
-        return lambda x: torch.baddbmm(added, x, weight)
+        return _linear(weights[f"{prefix}weight"], weights.get(f"{prefix}bias"))
+    if isinstance(module, LinearModule):
+        own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        return _linear(*module.as_linear(own))
     children = dict(module.named_children())
     if isinstance(module, Network):  # it may hold more, which its forward pass does not use
         children = {"backbone": module.backbone, "head": module.head}
-    bound = {name: _bind(child, weights, f"{prefix}{name}.") for name, child in children.items()}
-    if isinstance(module, HasBatchedForward):
-        own = {name: weights[prefix + name] for name in _parameter_names(module)}
-        return module.batched_forward(bound, own)
-    parts = [*bound.values()]
+    parts = [_bind(child, weights, f"{prefix}{name}.") for name, child in children.items()]
     return (lambda x: reduce(lambda y, part: part(y), parts, x)) if parts else module
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> Forward:
+    """The linear layers of T tasks, of weights [T, O, D] and biases [T, O]."""
+    factor = weight.mT.contiguous()
+    added = weight.new_zeros(()) if bias is None else bias.unsqueeze(1)
+    return lambda x: torch.baddbmm(added, x, factor)

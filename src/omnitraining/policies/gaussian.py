@@ -1,11 +1,12 @@
 """Gaussian policies and their losses: the policy gradient (eq. 18) and TRPO's surrogate."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 LOG_STD_FLOOR = math.log(1e-6)
 
@@ -36,21 +37,20 @@ class GaussianHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Means and log standard deviations [..., 2 A] of features [..., D]."""
-        return policy_outputs(self.mean(features), self.log_std)
+        own = {
+            "mean.weight": self.mean.weight,
+            "mean.bias": self.mean.bias,
+            "log_std": self.log_std,
+        }
+        return functional.linear(features, *self.as_linear(own))
 
-    def batched_forward(
-        self,
-        children: Mapping[str, Callable[[Tensor], Tensor]],
-        weights: Mapping[str, Tensor],
-    ) -> Callable[[Tensor], Tensor]:
-        """The forward pass of T heads, as `BatchedModules` calls it."""
-        mean, log_std = children["mean"], weights["log_std"].unsqueeze(1)
-        return lambda features: policy_outputs(mean(features), log_std)
-
-
-def policy_outputs(mean: Tensor, log_std: Tensor) -> Tensor:
-    """Outputs [..., 2 A] of a policy: means [..., A] and log standard deviations, concatenated."""
-    return torch.cat([mean, log_std.clamp(min=LOG_STD_FLOOR).expand_as(mean)], -1)
+    def as_linear(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The head as one linear layer: log standard deviations are biases of zero weights."""
+        weight, bias, log_std = (weights[name] for name in ("mean.weight", "mean.bias", "log_std"))
+        return (
+            torch.cat([weight, torch.zeros_like(weight)], -2),
+            torch.cat([bias, log_std.clamp(min=LOG_STD_FLOOR)], -1),
+        )
 
 
 def log_prob(outputs: Tensor, actions: Tensor) -> Tensor:

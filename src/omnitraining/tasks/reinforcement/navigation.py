@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from omnitraining.errors import InputError
-from omnitraining.tasks.reinforcement.environment import Environment
+from omnitraining.tasks.reinforcement.environment import StateRewards
 
 
-class Navigation(Environment):
+class Navigation(StateRewards):
     """A point at (0, 0) that moves by at most 0.1 per axis and step; goals in [-0.5, 0.5]^2.
 
     A trajectory ends when both coordinates are within 0.01 of the goal.
@@ -67,11 +67,16 @@ class Navigation(Environment):
         self.positions = torch.zeros_like(tasks)
         return self.positions
 
-    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def move(self, actions: Tensor) -> Tensor:
         """Move by the actions [N, 2]; states are positions [N, 2]."""
-        self.positions = self.positions + (self.scale * actions).clamp_(-0.1, 0.1)
-        offsets = self.positions - self.goals
-        rewards = -offsets.square().sum(-1)
+        self.positions = (self.scale * actions).clamp_(-0.1, 0.1).add_(self.positions)
+        return self.positions
+
+    def outcomes(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Rewards of positions [..., N, 2], and whether the goals are reached there."""
+        # Coordinate by coordinate: torch reduces over a dimension of 2 at a tenth of this speed.
+        x, y = (s - g for s, g in zip(states.unbind(-1), self.goals.unbind(-1), strict=True))
+        rewards = torch.addcmul(x.square(), y, y)
         if self.reward == "distance":
-            rewards = -(-rewards).sqrt()
-        return self.positions, rewards, (offsets.abs() < 0.01).all(-1)
+            rewards = rewards.sqrt()
+        return -rewards, (x.abs() < 0.01) & (y.abs() < 0.01)

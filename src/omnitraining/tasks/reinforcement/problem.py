@@ -21,7 +21,7 @@ from omnitraining.network import Network
 from omnitraining.pretraining import REINFORCE
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
-from omnitraining.tasks.reinforcement.policies import Policy, per_task_policy, shared_policy
+from omnitraining.tasks.reinforcement.policies import per_task_policy, shared_policy
 from omnitraining.tasks.reinforcement.trajectories import DivergedError, Trajectories, rollout
 
 VALIDATION_SEED, TEST_SEED = 2**32 - 1, 2**32 - 2
@@ -31,6 +31,9 @@ torch reads no more than 32 bits of a seed."""
 
 TASKS_AT_ONCE = 200
 """Test tasks whose trajectories are in memory at a time."""
+
+PRODUCTS_ALONE = 50_000_000
+"""Multiplications of a step of all policies, about a millisecond, below which one thread acts."""
 
 RATE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Multiples of the stated learning rate that are tried on the validation tasks."""
@@ -171,14 +174,14 @@ class Reinforcement(Problem):
         report: dict[str, Tensor] = {}
         meta = _algorithms(model)[1]
         for flow, network in _policies(model).items():
-            before = self._rollout(tasks, shared_policy(network), random)
+            before = self._rollout(tasks, network, None, random)
             report[f"return_{flow}"] = before.returns().mean()
             x, y = before.samples(self.discount, self.gae_lambda)
             batch, (_, episode) = MiniBatch(x.flatten(0, 1), y.flatten(0, 1)), nothing
             if flow != "pre":
                 weights = expand_weights(network, len(tasks))
                 weights = sgd_step(network, weights, x, y, meta.inner_loss, meta.lr)
-                after = self._rollout(tasks, per_task_policy(network, weights), random)
+                after = self._rollout(tasks, network, weights, random)
                 report[f"return_{flow}_adapted"] = after.returns().mean()
                 episode = Episode(x, y, *after.samples(self.discount, self.gae_lambda))
             drawn[flow] = batch, episode
@@ -259,7 +262,7 @@ class Reinforcement(Problem):
         tasks = tasks.to(self.device)
         weights = expand_weights(network, len(tasks))
         for rate in (*rates, None):
-            trajectories = self._rollout(tasks, per_task_policy(network, weights), random)
+            trajectories = self._rollout(tasks, network, weights, random)
             yield trajectories, weights
             if rate is not None:
                 x, y = trajectories.samples(self.discount, self.gae_lambda)
@@ -289,7 +292,7 @@ class Reinforcement(Problem):
         random = torch.Generator().manual_seed(VALIDATION_SEED)
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks).to(self.device)
         weights = expand_weights(network, len(tasks))
-        trajectories = self._rollout(tasks, per_task_policy(network, weights), random)
+        trajectories = self._rollout(tasks, network, weights, random)
         rates, returns = list[float](), [trajectories.returns().mean().item()]
         for stated in self.stated_rates(model, flow, steps):
             x, y = trajectories.samples(self.discount, self.gae_lambda)
@@ -299,7 +302,7 @@ class Reinforcement(Problem):
                 adapted = sgd_update(weights, gradient, rate)
                 random.set_state(state)  # all rates have the same initial states and noise
                 try:
-                    after = self._rollout(tasks, per_task_policy(network, adapted), random)
+                    after = self._rollout(tasks, network, adapted, random)
                 except DivergedError as diverged:
                     failure = diverged
                     continue
@@ -316,8 +319,14 @@ class Reinforcement(Problem):
         """The first of the fixed test tasks [count, ...], on the CPU."""
         return self._fixed_tasks(TEST_SEED, self.test_tasks)[:count]
 
-    def _rollout(self, tasks: Tensor, policy: Policy, random: torch.Generator) -> Trajectories:
-        return rollout(self.environment, tasks, policy, self.trajectories, random)
+    def _rollout(
+        self, tasks: Tensor, network: Network, weights: Weights | None, random: torch.Generator
+    ) -> Trajectories:
+        """Trajectories of one network in all tasks, or of weights [T, ...] of their own."""
+        policy = shared_policy(network) if weights is None else per_task_policy(network, weights)
+        products = len(tasks) * self.trajectories * sum(p.numel() for p in network.parameters())
+        threads = 1 if products < PRODUCTS_ALONE else torch.get_num_threads()
+        return rollout(self.environment, tasks, policy, self.trajectories, random, threads)
 
     def _fixed_tasks(self, seed: int, count: int) -> Tensor:
         return checked_tasks(self.environment, count, torch.Generator().manual_seed(seed))
