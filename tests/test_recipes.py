@@ -1,6 +1,7 @@
 """Recipes take over the choices that they name, and nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,6 +48,36 @@ def test_it_fits_every_kind_of_problem(name: str) -> None:
         made = instantiate(config)
         assert isinstance(made.problem, Reinforcement)
         assert made.problem.rates == "stated" and made.training.lr == 0.03
+        assert made.pretraining.lr == made.metatraining.lr == 0.1
+        assert made.problem.gae_lambda == 1 and made.problem.environment.scale == 0.1
+
+
+@pytest.mark.parametrize(
+    ("environment", "scale"),
+    [
+        ("Navigation", 0.1),
+        ({"class_path": "omnitraining.Navigation", "init_args": {"scale": 0.5, "horizon": 9}}, 0.1),
+        ({"class_path": "HalfCheetahVelocity", "init_args": {"horizon": 9}}, None),
+        ("mine.Maze", None),
+        (None, None),
+        (3, None),
+    ],
+)
+def test_a_simulator_takes_its_options_of_the_recipe_and_keeps_its_others(
+    environment: Any, scale: float | None
+) -> None:
+    problem = {"class_path": "Reinforcement", "init_args": {"environment": environment}}
+    found = with_recipe({"problem": problem, "recipe": "paper"})["problem"]["init_args"][
+        "environment"
+    ]
+    if scale is None:
+        assert found == environment
+        return
+    assert found["init_args"].pop("scale") == scale
+    written = environment if isinstance(environment, dict) else {"class_path": environment}
+    kept = {**written.get("init_args", {})}
+    kept.pop("scale", None)
+    assert found == {"class_path": written["class_path"], "init_args": kept}
 
 
 def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_the_file(

@@ -52,12 +52,25 @@ def with_recipe(values: Mapping[str, Any]) -> Values:
     recipe = recipes()[name]
     problem = _class(own.get("problem"))
     found = merge(own, recipe["fields"], recipe["problems"].get(problem, {}))
+    found = merge(found, _environment(found, recipe["environments"]))
     for field, default in DEFAULTS.items():
         chosen = _class(found.get(field)) or default
         if chosen in recipe["classes"]:
             options = {"class_path": chosen, "init_args": recipe["classes"][chosen]}
             found[field] = merge({"class_path": chosen}, found.get(field) or {}, options)
     return found
+
+
+def _environment(values: Values, options: Mapping[str, Values]) -> Values:
+    """The part of a configuration that gives the simulator its options of a recipe, by class."""
+    problem = values.get("problem")
+    arguments = problem.get("init_args") if isinstance(problem, Mapping) else None
+    simulator = arguments.get("environment") if isinstance(arguments, Mapping) else None
+    if (name := _class(simulator)) not in options:
+        return {}
+    path = simulator["class_path"] if isinstance(simulator, Mapping) else simulator
+    chosen = {"class_path": path, "init_args": options[name]}
+    return {"problem": {"init_args": {"environment": chosen}}}
 
 
 def merge(*parts: Mapping[str, Any]) -> Values:

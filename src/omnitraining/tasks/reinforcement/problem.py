@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -50,8 +51,9 @@ class Reinforcement(Problem):
 
     At test every flow alternates between sampling trajectories and a gradient step on them. The
     result after k steps is the mean return of the trajectories sampled after the k-th step.
-    Policies are not averaged. Under the name "ensemble" stands the best single flow: that flow of
-    ``inference.flows`` with the highest return on the validation tasks after as many steps.
+    Policies are not averaged. Under the name "ensemble" stands one flow, for all numbers of steps:
+    that of ``inference.flows`` with the highest mean return on the validation tasks after 1, 2, ...
+    steps.
 
     Args:
         environment: the simulator and its distribution of tasks.
@@ -193,14 +195,12 @@ class Reinforcement(Problem):
         )
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
-        """Mean returns over the steps on the validation tasks, by flow and of each step's best."""
-        after = {
-            flow: torch.tensor(self._validated(model, flow, self.validation_steps)[1][1:])
+        """Mean returns over the steps on the validation tasks, by flow, and the best of them."""
+        means = {
+            flow: _after_steps(self._validated(model, flow, self.validation_steps)[1])
             for flow in inference.members(model.trained_flows)
         }
-        means = {flow: returns.mean().item() for flow, returns in after.items()}
-        best = torch.stack(list(after.values())).amax(0)
-        return {**means, ENSEMBLE: best.mean().item()}
+        return {**means, ENSEMBLE: max(means.values())}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
         """Mean return per task of every flow and of the best one, per number of steps."""
@@ -212,20 +212,20 @@ class Reinforcement(Problem):
             flow: self.returns(model, flow, goals, rates) for flow, (rates, _) in validated.items()
         }
         members = inference.members(model.trained_flows)
+        best = max(members, key=lambda flow: _after_steps(validated[flow][1]))
         env = self.environment
         identity = tasks_hash(f"{env.identity()} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
         for step in range(self.test_steps + 1):
             scores = {flow: values[step].tolist() for flow, values in returns.items()}
-            best = max(members, key=lambda flow: validated[flow][1][step])
             scores[ENSEMBLE] = scores[best]
             evaluation.cells[CellKey(env.name, steps=step)] = Cell(identity, scores)
         return evaluation
 
-    def best_flow(self, model: Model, inference: Inference, steps: int) -> str:
-        """The flow of ``inference.flows`` with the highest validation return after the steps."""
+    def best_flow(self, model: Model, inference: Inference) -> str:
+        """The flow of ``inference.flows`` that `evaluate` has under the name "ensemble"."""
         after = {
-            flow: self._validated(model, flow, steps)[1][-1]
+            flow: _after_steps(self._validated(model, flow, self.test_steps)[1])
             for flow in inference.members(model.trained_flows)
         }
         return max(after, key=lambda flow: after[flow])
@@ -330,6 +330,11 @@ class Reinforcement(Problem):
 
     def _fixed_tasks(self, seed: int, count: int) -> Tensor:
         return checked_tasks(self.environment, count, torch.Generator().manual_seed(seed))
+
+
+def _after_steps(returns: Sequence[float]) -> float:
+    """The mean of returns after 1, 2, ... steps, of those after 0, 1, ..."""
+    return fmean(returns[1:])
 
 
 def _policies(model: Model) -> dict[str, Network]:
