@@ -115,6 +115,17 @@ def test_a_policy_leaves_the_network_and_its_weights_as_they_are() -> None:
     assert all(torch.equal(w, kept[n]) for n, w in weights.items())
 
 
+def test_a_policy_leaves_the_states_as_they_are() -> None:
+    """Also where the first layer is one that computes in place after others."""
+    network = Network(nn.Sequential(nn.Tanh(), MLP(2, (4,))), GaussianHead(4, 3))
+    states = torch.randn(TASKS, 5, 2)
+    kept, weights = states.clone(), different(network)
+    with torch.no_grad():
+        outputs = per_task_policy(network, weights)(states)
+    assert torch.equal(states, kept)
+    torch.testing.assert_close(outputs, one_by_one(network, weights, states))
+
+
 @pytest.mark.parametrize("rank", [None, 2])
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_plain_copy_of_a_flow_is_its_export(flow: str, rank: int | None) -> None:

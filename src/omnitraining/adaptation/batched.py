@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import reduce
+from itertools import pairwise
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -53,8 +54,8 @@ class BatchedModules:
 
     Networks of `LAYERS`, ``nn.Sequential`` and `LinearModule` become batched matrix products, at
     half the cost of vmap; the branches of Omni-Layers are first added to their weights. Other
-    networks go through vmap, or through a loop over networks where vmap
-    fails, as with recurrent layers and control flow on values. Buffers are not changed.
+    networks go through vmap, or through a loop over networks where vmap fails, as with recurrent
+    layers and control flow on values. Buffers are not changed.
 
     Args:
         network: the architecture.
@@ -183,7 +184,15 @@ def _bind(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> Forw
     if isinstance(module, Network):  # it may hold more, which its forward pass does not use
         children = {"backbone": module.backbone, "head": module.head}
     parts = [_bind(child, weights, f"{prefix}{name}.") for name, child in children.items()]
+    for index, (before, child) in enumerate(pairwise(children.values()), 1):
+        if isinstance(before, nn.Linear) and isinstance(child, nn.Tanh):
+            parts[index] = _tanh_of_a_result
     return (lambda x: reduce(lambda y, part: part(y), parts, x)) if parts else module
+
+
+def _tanh_of_a_result(x: Tensor) -> Tensor:
+    """Tanh, in place where there is no gradient: nobody else has the result of a layer."""
+    return torch.tanh(x) if torch.is_grad_enabled() else x.tanh_()
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> Forward:
