@@ -13,6 +13,7 @@ from omnitraining.backbones import Conv4
 from omnitraining.batches import StepData
 from omnitraining.errors import InputError
 from omnitraining.experiments.running import train_run
+from omnitraining.metatraining import TADAM
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.runs.compute import multiply_adds
 from omnitraining.tasks.classification.problem import Classification
@@ -167,7 +168,7 @@ def test_the_rate_decays_from_a_given_step() -> None:
         Training(steps=10, decay_from=6)
 
 
-def test_tasks_are_drawn_for_losses_of_tasks_alone() -> None:
+def test_only_what_a_loss_is_of_is_drawn() -> None:
     data = problem()
 
     def drawn(step: int, *parts: Any) -> StepData:
@@ -185,3 +186,9 @@ def test_tasks_are_drawn_for_losses_of_tasks_alone() -> None:
         loss=OmniLoss(pre_on_episodes=True),
     )
     assert data.samples(0, torch.Generator(), labeled).episode
+    assert not len(drawn(0, "meta-training", data).batch.x)
+    assert drawn(0, "meta-training", data).episode and len(whole.batch.x)
+    tadam = build_model(
+        "meta-training", partial(Conv4, 1, 4, pooled_blocks=2), data, metatraining=TADAM()
+    )
+    assert len(data.samples(0, torch.Generator(), tadam).batch.x)

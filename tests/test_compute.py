@@ -1,5 +1,6 @@
 """Counted multiply-adds against closed forms, and against each other."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -45,6 +46,16 @@ def test_three_flows_and_a_teacher_cost_what_their_passes_cost() -> None:
     samples = 7 + 5 * (2 + 3)  # of the mini-batch and of the episode, forward alone
     prototypes = 5 * 10 * WIDTH + 15 * WIDTH * 5  # their means, and the products with the queries
     assert taught - plain == samples * 64 * 9 * WIDTH + 7 * WIDTH * 6 + prototypes
+
+
+def test_numbers_of_shots_that_are_drawn_count_alike() -> None:
+    model = build_model("meta-training", backbone, problem())
+    counts = [
+        multiply_adds(model, problem().with_changes(replace(problem().protocol, training_shots=s)))
+        for s in [(1,), (2,), (1, 2)]
+    ]
+    assert None not in counts and counts[0] < counts[1]
+    assert counts[2] == round((counts[0] + counts[1]) / 2)
 
 
 def test_counting_changes_nothing() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from omnitraining.backbones import MLP, Conv4, NetworkEnsemble
-from omnitraining.batches import Episode, MiniBatch
+from omnitraining.batches import MiniBatch
 from omnitraining.errors import InputError
 from omnitraining.model import OmniLoss, build_model
 from omnitraining.network import Network
@@ -226,5 +226,5 @@ def test_features_of_all_networks_serve_other_algorithms() -> None:
     )
     assert model.feature_sizes["meta"] == 12 and model.views == 1
     data = problem().samples(0, random(), model)
-    assert isinstance(data.episode, Episode) and data.batch.x.dim() == 4
+    assert data.episode.query_x.dim() == 5
     assert model(data.batch, data.episode)["l_meta"].isfinite()

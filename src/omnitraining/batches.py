@@ -56,9 +56,14 @@ class MiniBatch:
     x: Tensor
     y: Tensor
 
+    @classmethod
+    def none(cls) -> "MiniBatch":
+        """No samples, where no loss is of the mini-batch."""
+        return cls(torch.empty(0, 0), torch.empty(0).long())
+
     def shard(self, index: int, count: int) -> "MiniBatch":
         """Part ``index`` of ``count`` equal parts, [B / count, ...]; also of no samples."""
-        if not len(self.x):
+        if count == 1 or not len(self.x):
             return self
         return MiniBatch(self.x.chunk(count)[index], self.y.chunk(count)[index])
 
@@ -76,9 +81,11 @@ class MiniBatch:
                 "loss.pre_on_episodes is true, but the classes of these tasks are not those of "
                 "training, as MetaMaxUp augments whole tasks: choose another algorithm"
             )
-        labels = torch.cat([episode.support_y, episode.query_y], 1)
-        x = channels_last(torch.cat([self.x, episode.inputs()]))
-        return MiniBatch(x, torch.cat([self.y, episode.training_classes(labels).flatten()]))
+        of_tasks = torch.cat([episode.support_y, episode.query_y], 1)
+        x, labels = episode.inputs(), episode.training_classes(of_tasks).flatten()
+        if not len(self.x):
+            return MiniBatch(x, labels)
+        return MiniBatch(channels_last(torch.cat([self.x, x])), torch.cat([self.y, labels]))
 
 
 @dataclass(frozen=True)
@@ -180,8 +187,10 @@ class Episode:
         """Part ``index`` of ``count`` equal parts of the queries, with the whole support set.
 
         A part has equally many queries of each class. The loss of the episode is the mean of the
-        losses of its shards.
+        losses of its shards. No tasks are their own shard, as is the whole episode of one.
         """
+        if count == 1 or not self:
+            return self
 
         def part(queries: Tensor) -> Tensor:
             by_class: Tensor = queries.unflatten(1, (max(1, self.ways), -1))
@@ -243,7 +252,8 @@ class StepData:
     """The data of one training step.
 
     Attributes:
-        batch: of the pre-flow, and of the joint-flow if ``joint`` is not given.
+        batch: of the pre-flow, and of the joint-flow if ``joint`` is not given; without samples
+            where no loss is of it.
         episode: of the meta-flow, and of the joint-flow if ``joint`` is not given; without tasks
             where no loss is of tasks.
         joint: mini-batch and episode of the joint-flow, in reinforcement learning, where each flow

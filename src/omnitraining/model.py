@@ -403,6 +403,11 @@ class Model(nn.Module):
         networks = self.trained_at(step)
         return self.loss.pre_on_episodes or any(name.endswith("meta") for name in networks)
 
+    def needs_batch(self, step: int | None = None) -> bool:
+        """Whether a loss of a step, counted from 0, is of the mini-batch; of any if it is None."""
+        networks = self.trained_at(step)
+        return self.metatraining.needs_batch or any(name.endswith("pre") for name in networks)
+
     @torch.no_grad()
     def copy_joint_flow(self) -> None:
         """Give the outer flows the private norms and heads of the joint-flow.

@@ -73,6 +73,14 @@ class MetaTraining(Algorithm):
         """Domains of training, of each of which there are tasks in every step."""
         return 1
 
+    @property
+    def needs_batch(self) -> bool:
+        """Whether its loss has terms of the mini-batch; by default, if it is no loss of `predict`.
+
+        Where no loss has, the mini-batch of a step is empty.
+        """
+        return type(self).outputs_and_loss is not MetaTraining.outputs_and_loss
+
     def takes_ways(self, ways: int, trained: int) -> bool:
         """Whether it answers tasks of some ways after training on tasks of ``trained`` ways."""
         return ways == trained or not (self.fixed_ways or (self.limited_ways and ways > trained))
@@ -153,7 +161,8 @@ class MetaTraining(Algorithm):
         Args:
             network: backbone and head.
             episode: T tasks of training.
-            batch: the mini-batch of the same step.
+            batch: the mini-batch of the same step; without samples unless `needs_batch`, or another
+                flow has a loss of it.
         """
         outputs = self.predict(network, episode)
         return outputs, self.loss(outputs, episode.query_y)

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from omnitraining.batches import StepData
 from omnitraining.model import Model
 from omnitraining.tasks.base import Problem, Supervised
 from omnitraining.teacher import Teacher
@@ -35,19 +36,17 @@ def multiply_adds(
             count is then the mean over all steps.
 
     Returns:
-        The count for the samples of one step, or None in reinforcement learning, where the cost
-        is in the environment.
+        The count, the mean over the sizes that a step may have (numbers of shots that are drawn);
+        or None in reinforcement learning, where the cost is in the environment.
     """
     if not isinstance(problem, Supervised):
         return None
     problem.to(device)
     tried = copy.deepcopy(model).to(device).train()
     teacher = Teacher(tried, tried.loss.ema_decay)
-    random = torch.Generator()
-    samples = problem.samples(tried.loss.all_entered_at, random.manual_seed(0), tried)
     late = tried.loss.warmup  # the first step at which lambda has its full weight
 
-    def count(step: int) -> int:
+    def count(samples: StepData, step: int) -> int:
         with torch.random.fork_rng(), _Counter() as counter:
             terms = tried(samples.batch, samples.episode, teacher.model, step, samples.joint)
             terms["total"].backward()
@@ -55,13 +54,17 @@ def multiply_adds(
         return operations // 2
 
     phases = tried.loss.phases(steps)
-    last = max(phases)
-    return round(
-        sum(
-            share * count(max(start, late) if start == last else start)
-            for start, share in phases.items()
+    last, step = max(phases), tried.loss.all_entered_at
+    counts = []
+    for sized in problem.sizes_of_steps:
+        samples = sized.samples(step, torch.Generator().manual_seed(0), tried)
+        counts.append(
+            sum(
+                share * count(samples, max(start, late) if start == last else start)
+                for start, share in phases.items()
+            )
         )
-    )
+    return round(sum(counts) / len(counts))
 
 
 class _Counter(TorchDispatchMode):

@@ -1,7 +1,7 @@
 """Problems: the source of mini-batches and episodes, and the evaluation of models on tasks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -152,6 +152,11 @@ class Supervised(Problem):
         (True, torch.Size([50, 1]))
     """
 
+    @property
+    def sizes_of_steps(self) -> "Sequence[Supervised]":
+        """Problems with each size that a training step may have; all are equally likely."""
+        return (self,)
+
     @abstractmethod
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         """Samples drawn independently from the training set.
@@ -202,20 +207,16 @@ class Supervised(Problem):
         )
 
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
-        """A mini-batch, and an episode if a loss is of tasks, or this process's shard of both."""
-        if model.views == 1:
+        """A mini-batch and an episode, or this process's shard; only what a loss is of is drawn."""
+        batch, episode, learner = MiniBatch.none(), Episode.none(), model.metatraining
+        if model.needs_batch(step) and model.views == 1:
             batch = self.minibatch(step, random)
-        else:
+        elif model.needs_batch(step):
             batch = self.minibatch_in_views(step, random, model.views)
-        learner = model.metatraining
-        if not model.needs_episode(step):
-            return StepData(batch.shard(self.shard_index, self.shard_count), Episode.none())
-        if learner.domains == 1:
-            drawn = self.episode(step, random)
-        else:
+        if model.needs_episode(step) and learner.domains == 1:
+            episode = learner.prepared(self.episode(step, random), random)
+        elif model.needs_episode(step):
             drawn = self.episode_of_domains(step, random, learner.domains)
-        episode = learner.prepared(drawn, random)
-        if self.shard_count == 1:
-            return StepData(batch, episode)
+            episode = learner.prepared(drawn, random)
         index, count = self.shard_index, self.shard_count
         return StepData(batch.shard(index, count), episode.shard(index, count))

@@ -238,6 +238,13 @@ class Classification(Supervised):
         changed.benchmarks = dict(self.benchmarks if benchmarks is None else benchmarks)
         return changed
 
+    @property
+    def sizes_of_steps(self) -> "tuple[Classification, ...]":
+        """One problem for each of the numbers of shots that are drawn in training."""
+        shots = self.protocol.training_shots or (self.protocol.shots,)
+        protocols = [replace(self.protocol, training_shots=(number,)) for number in shots]
+        return tuple(self.with_changes(protocol) for protocol in protocols)
+
     def minibatch(self, step: int, random: torch.Generator) -> MiniBatch:
         """Augmented images of all training domains, with labels over all of them."""
         images, labels = self._drawn(random)
