@@ -1,11 +1,7 @@
 """What every algorithm in the two packages promises, with its default and with other options."""
 
 import dataclasses
-import importlib
-import inspect
-import pkgutil
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +15,7 @@ from omnitraining.metatraining import (
     GNN,
     MAML,
     TADAM,
+    HardTasks,
     LearnedFT,
     MatchingNet,
     MetaMaxUp,
@@ -38,19 +35,11 @@ from omnitraining.pretraining import (
     PreTraining,
     Robust,
 )
+from tests.reference.found import found_in
 from tests.reference.toy import INPUTS, Toy
 
 pytestmark = pytest.mark.usefixtures("float64")
 Algorithm = PreTraining | MetaTraining
-
-
-def found_in(package: ModuleType, base: type) -> list[type]:
-    """Every algorithm of a package: a new file is tested without a word here."""
-    classes = set()
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
-        classes |= {c for _, c in members if issubclass(c, base) and not inspect.isabstract(c)}
-    return sorted(classes, key=lambda c: c.__name__)
 
 
 # Options besides the default ones under which a promise must hold as well.
@@ -69,6 +58,7 @@ MORE: list[Algorithm] = [
     MetaOptNet(jitter=1.0),
     MetaOptNet("ridge"),
     MetaMaxUp(MetaOptNet("ridge")),
+    HardTasks(ANIL(lr=1.0)),
     # At a scale of 100 its second derivatives overflow in float16, in which nothing trains.
     LearnedFT(MatchingNet(scale=10.0), lr=0.1),
     MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),

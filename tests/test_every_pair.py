@@ -18,6 +18,7 @@ from omnitraining.metatraining import (
     LEO,
     MAML,
     TADAM,
+    HardTasks,
     MatchingNet,
     MetaMaxUp,
     MetaOptNet,
@@ -58,6 +59,8 @@ META = [
     MetaOptNet("ridge"),
     MetaMaxUp(MetaOptNet("ridge"), versions=2),
     MetaMaxUp(MAML(), versions=2),
+    HardTasks(ANIL(), steps=1),
+    HardTasks(CAN(channels=4), steps=1),
     TapNet(),
     MultiTask(),
     CAN(channels=4),
@@ -71,7 +74,7 @@ def name_of(value: object) -> str:
     if not isinstance(value, PreTraining | MetaTraining):
         return str(value)
     option = getattr(value, "form", getattr(value, "solver", ""))
-    option = type(value.algorithm).__name__ if isinstance(value, MetaMaxUp) else option
+    option = type(value.algorithm).__name__ if isinstance(value, MetaMaxUp | HardTasks) else option
     return f"{type(value).__name__} {option}".strip()
 
 

@@ -546,6 +546,44 @@ _CASES = [
         lambda r: r.train({"metatraining": {"class_path": "ProtoNet", "init_args": {}}}),
     ),
     Case(CONFIG, "inner steps of no length", lambda r: r.train(metatraining("Reptile", lr=0.0))),
+    Case(CONFIG, "fewer inner steps than none", lambda r: r.train(metatraining("MAML", steps=-1))),
+    Case(CONFIG, "an endless inner step", lambda r: r.train(metatraining("MAML", lr=".inf"))),
+    Case(
+        CONFIG, "logits that are turned round", lambda r: r.train(metatraining("TapNet", scale=-1))
+    ),
+    Case(CONFIG, "graphs without nodes", lambda r: r.train(metatraining("GNN", embedding=0))),
+    Case(
+        CONFIG,
+        "fine-tuning by a negative number of steps",
+        lambda r: r.train({"pretraining": {"class_path": "L2Regression", **init(steps=-1)}}),
+    ),
+    Case(
+        CONFIG,
+        "a distillation of more than all of the loss",
+        lambda r: r.train({"pretraining": {"class_path": "RFS", **init(kd_weight=1.5)}}),
+    ),
+    Case(
+        CONFIG,
+        "a margin that is no number",
+        lambda r: r.train({"pretraining": {"class_path": "NegMargin", **init(margin=".nan")}}),
+    ),
+    Case(
+        CONFIG,
+        "a new head without a learning rate",
+        lambda r: r.train(
+            {
+                "pretraining": {
+                    "class_path": "Baseline",
+                    **init(new_head={"class_path": "SGDHead", **init(lr=0.0)}),
+                }
+            }
+        ),
+    ),
+    Case(
+        CONFIG,
+        "a weight of the loss that is no number",
+        lambda r: r.train({"loss": {"distill_weight": ".nan"}}),
+    ),
     Case(
         CONFIG,
         "an augmentation of tasks that is not there",
@@ -556,6 +594,19 @@ _CASES = [
         "an algorithm over one with losses of its own",
         lambda r: r.train(metatraining("MetaMaxUp", algorithm={"class_path": "CAN"})),
     ),
+    Case(
+        CONFIG,
+        "hard tasks of an algorithm with tasks of its own",
+        lambda r: r.train(metatraining("HardTasks", algorithm={"class_path": "MetaMaxUp"})),
+    ),
+    Case(
+        CONFIG,
+        "hard tasks that have no classes",
+        lambda r: r.train(
+            metatraining("HardTasks", algorithm={"class_path": "MAML", **init(task="regression")})
+        ),
+    ),
+    Case(CONFIG, "no hard tasks", lambda r: r.train(metatraining("HardTasks", hard_steps=0))),
     Case(
         CONFIG,
         "noise to learn in a backbone without",

@@ -30,6 +30,7 @@ from omnitraining.metatraining import GNN as GNN
 from omnitraining.metatraining import LEO as LEO
 from omnitraining.metatraining import MAML as MAML
 from omnitraining.metatraining import TADAM as TADAM
+from omnitraining.metatraining import HardTasks as HardTasks
 from omnitraining.metatraining import LearnedFT as LearnedFT
 from omnitraining.metatraining import MatchingNet as MatchingNet
 from omnitraining.metatraining import MetaMaxUp as MetaMaxUp

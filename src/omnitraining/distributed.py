@@ -21,7 +21,7 @@ from datetime import timedelta
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omnitraining.errors import InputError
 
@@ -83,6 +83,15 @@ class DistributedContext:
         sums = torch.tensor([*values.values()], dtype=torch.float64)
         distributed.all_reduce(sums)
         return dict(zip(values, (sums / self.world_size).tolist(), strict=True))
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, which call this with tensors of one shape."""
+        if self.world_size > 1:
+            from torch import distributed
+
+            values = values.clone()
+            distributed.all_reduce(values)
+        return values
 
     def barrier(self) -> None:
         """Wait until all processes have called this."""

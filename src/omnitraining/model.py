@@ -19,6 +19,7 @@ from omnitraining.conversion import check_copies
 from omnitraining.errors import InputError
 from omnitraining.features import feature_size
 from omnitraining.libraries import PooledBackbone
+from omnitraining.limits import check_least, check_proper_part
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, BranchInit, OmniNet, copied
@@ -125,21 +126,10 @@ class OmniLoss:
     pre_on_episodes: bool = False
 
     def __post_init__(self) -> None:
-        if self.distill_weight < 0:
-            raise InputError(
-                f"loss.distill_weight is {self.distill_weight}: lambda must be 0 or more"
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(
-                f"loss.ema_decay is {self.ema_decay}: it must be at least 0 and less than 1"
-            )
-        if self.warmup < 0:
-            raise InputError(f"loss.warmup is {self.warmup}: it must be 0 or more steps")
+        check_least("loss", self, 0, "distill_weight", "warmup", "branch_at", "meta_at")
+        check_proper_part("loss", self, "ema_decay")
         for name in ("branch_at", "meta_at"):
-            at = getattr(self, name)
-            if at < 0:
-                raise InputError(f"loss.{name} is {at}: it must be 0 or a later step")
-            if at and not self.l_joint:
+            if (at := getattr(self, name)) and not self.l_joint:
                 raise InputError(
                     f"loss.{name} is {at}, but loss.l_joint is false: until then nothing would be "
                     "trained"
@@ -213,6 +203,7 @@ class Model(nn.Module):
             joint-flow has two heads over one backbone, as a 64-way classifier cannot classify a
             5-way task; in regression the two are one.
         feature_sizes: D of the features [B, D] of each flow.
+        curriculum: what chooses the classes of training tasks; None if all are drawn.
 
     Example:
         >>> import torch
@@ -246,6 +237,8 @@ class Model(nn.Module):
         self.trunk = trunk or nn.Identity()
         self.teacher_run = TeacherRun(teacher_run) if teacher_run is not None else None
         self.pretraining, self.metatraining, self.loss = pretraining, metatraining, loss
+        learns_tasks = bool({"meta", "joint"} & flows.keys())
+        self.curriculum = metatraining.curriculum(problem.pre_outputs) if learns_tasks else None
 
         def pre_head(backbone: nn.Module, features: int) -> nn.Module:
             return pretraining.head_for(backbone, features, problem.pre_outputs)
@@ -285,8 +278,8 @@ class Model(nn.Module):
             batch: mini-batch for pre-training.
             episode: tasks for meta-training.
             teacher: the EMA teacher; without it there is no self-distillation.
-            step: training step, which decides lambda and the losses that have entered; by default
-                all have, and lambda is full.
+            step: training step, which decides lambda and the losses that have entered, and which
+                the curriculum observes; by default all have, and lambda is full.
             joint: mini-batch and episode of the joint-flow, if it has its own.
         """
         terms: dict[str, Tensor] = {}
@@ -294,6 +287,9 @@ class Model(nn.Module):
         batch = self._labeled(batch, episode)
         trained = self.trained_at(step)
         outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, trained)
+        answers = outputs.get("meta", outputs.get("joint_meta"))
+        if self.curriculum is not None and answers is not None and step is not None:
+            self.curriculum.observe(step, answers, episode)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
             on = {"pre": options.r_pre, "meta": options.r_meta}

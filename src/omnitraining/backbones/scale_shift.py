@@ -24,9 +24,9 @@ class ScaleShift(nn.Module):
     (Phi_S1 and Phi_S2 of [70]). Convolutions without a bias have no shift of their own: that of the
     norm after them does the same. Norms and all other layers learn as usual.
 
-    With ``start_from``, which names a run of Baseline, and `ANIL` as meta-training, it is
-    meta-transfer learning (MTL) without its batches of hard tasks: the inner loop adapts the
-    classifier, the outer loop S, s and the classifier's start.
+    With ``start_from``, which names a run of Baseline, and `HardTasks` over `ANIL` as
+    meta-training, it is meta-transfer learning (MTL): the inner loop adapts the classifier, the
+    outer loop S, s and the classifier's start.
 
     Args:
         backbone: class or function that makes the backbone.

@@ -4,6 +4,7 @@ from omnitraining.metatraining.anil import ANIL
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.metatraining.can import CAN
 from omnitraining.metatraining.gnn import GNN
+from omnitraining.metatraining.hard_tasks import HardTasks
 from omnitraining.metatraining.learned_ft import LearnedFT
 from omnitraining.metatraining.leo import LEO
 from omnitraining.metatraining.maml import MAML
@@ -24,6 +25,7 @@ __all__ = [
     "LEO",
     "MAML",
     "TADAM",
+    "HardTasks",
     "LearnedFT",
     "MatchingNet",
     "MetaMaxUp",

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.heads import LinearClassifier
+from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import cross_entropy
-from omnitraining.metatraining.base import MetaTraining, check_inner_loop
+from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32
 
@@ -52,7 +53,8 @@ class ANIL(MetaTraining):
     fixed_ways = True
 
     def __post_init__(self) -> None:
-        check_inner_loop(self.steps, self.lr)
+        check_least("metatraining", self, 0, "steps")
+        check_positive("metatraining", self, "lr")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A linear layer whose bias starts at 0, as in `MAML`."""

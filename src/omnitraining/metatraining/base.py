@@ -7,21 +7,10 @@ from torch import Tensor, nn
 
 from omnitraining.algorithm import Algorithm
 from omnitraining.batches import Episode, MiniBatch
+from omnitraining.curriculum import Curriculum
 from omnitraining.errors import InputError
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32
-
-
-def check_inner_loop(steps: int, lr: float) -> None:
-    """Check the options of an inner loop.
-
-    Raises:
-        InputError: ``steps`` is below 0 or ``lr`` is not above 0.
-    """
-    if steps < 0:
-        raise InputError(f"metatraining.steps is {steps}: it must be 0 or more")
-    if not lr > 0:
-        raise InputError(f"metatraining.lr is {lr}: it must be greater than 0")
 
 
 class MetaTraining(Algorithm):
@@ -80,6 +69,14 @@ class MetaTraining(Algorithm):
         Where no loss has, the mini-batch of a step is empty.
         """
         return type(self).outputs_and_loss is not MetaTraining.outputs_and_loss
+
+    def curriculum(self, classes: int) -> Curriculum | None:
+        """What chooses the classes of training tasks by earlier ones; None if all are drawn.
+
+        Args:
+            classes: outputs of pre-training: in classification, the classes of training.
+        """
+        return None
 
     def takes_ways(self, ways: int, trained: int) -> bool:
         """Whether it answers tasks of some ways after training on tasks of ``trained`` ways."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode, MiniBatch, class_means
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -185,15 +186,9 @@ class CAN(MetaTraining):
     weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("channels", "reduction"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"metatraining.{name} is {getattr(self, name)}: it must be 1 or more"
-                )
-        if not self.temperature > 0:
-            raise InputError(
-                f"metatraining.temperature is {self.temperature}: it must be greater than 0"
-            )
+        check_least("metatraining", self, 1, "channels", "reduction")
+        check_positive("metatraining", self, "scale", "temperature")
+        check_least("metatraining", self, 0, "weight")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """`CrossAttention` without a classifier; it can compare any number of classes.

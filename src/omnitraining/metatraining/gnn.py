@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -197,6 +198,9 @@ class GNN(MetaTraining):
             are of different classes. ``"inductive"``: one query per graph and running statistics,
             so that each query is classified by itself.
 
+    Raises:
+        InputError: a number is out of range.
+
     Example:
         >>> import torch
         >>> from omnitraining import GNN, Episode
@@ -212,6 +216,9 @@ class GNN(MetaTraining):
     form: Form = "transductive"
 
     fixed_ways = True
+
+    def __post_init__(self) -> None:
+        check_least("metatraining", self, 1, "embedding", "width")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """`GraphNetwork` for tasks of as many classes as there are outputs."""

@@ -16,6 +16,7 @@ from omnitraining.adaptation.inner_loop import in_mode, plain_recurrence, sgd_up
 from omnitraining.backbones.feature_wise import FeatureWise
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
+from omnitraining.limits import check_positive
 from omnitraining.metatraining.base import MetaTraining, WrappedMetaTraining
 from omnitraining.metatraining.protonet import ProtoNet
 from omnitraining.network import Network
@@ -78,8 +79,7 @@ class LearnedFT(WrappedMetaTraining):
                 f"metatraining.algorithm is {type(self.algorithm).__name__}, which adapts the "
                 "backbone to each task: LearnedFT takes algorithms that do not, as ProtoNet or GNN"
             )
-        if not self.lr > 0:
-            raise InputError(f"metatraining.lr is {self.lr}: it must be greater than 0")
+        check_positive("metatraining", self, "lr")
 
     @property
     def domains(self) -> int:

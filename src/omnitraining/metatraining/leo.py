@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode, MiniBatch, class_means
-from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
+from omnitraining.limits import check_least, check_positive, check_proper_part
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -210,13 +210,11 @@ class LEO(MetaTraining):
     orthogonality: float = 0.001
 
     def __post_init__(self) -> None:
-        for name, least in (("latents", 1), ("steps", 0), ("fine_steps", 0)):
-            if (value := getattr(self, name)) < least:
-                raise InputError(f"metatraining.{name} is {value}: it must be {least} or more")
-        if not 0 <= self.dropout < 1:
-            raise InputError(
-                f"metatraining.dropout is {self.dropout}: it must be at least 0 and less than 1"
-            )
+        check_least("metatraining", self, 1, "latents")
+        check_least("metatraining", self, 0, "steps", "fine_steps")
+        check_positive("metatraining", self, "lr", "fine_lr")
+        check_proper_part("metatraining", self, "dropout")
+        check_least("metatraining", self, 0, "kl_weight", "encoder_penalty", "orthogonality")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """`LatentCodes`; they can be of any number of classes."""

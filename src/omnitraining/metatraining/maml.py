@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adapt_and_predict, adapted_copy
 from omnitraining.batches import Episode
+from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -37,6 +38,9 @@ class MAML(MetaTraining):
             the inner loop uses the policy gradient (eq. 18) and the outer one the surrogate
             that has the same gradient.
 
+    Raises:
+        InputError: ``steps`` is below 0 or ``lr`` is not above 0.
+
     Example:
         >>> import torch
         >>> from omnitraining import MAML, Episode
@@ -56,6 +60,10 @@ class MAML(MetaTraining):
 
     needs_only_features = False
     fixed_ways = True
+
+    def __post_init__(self) -> None:
+        check_least("metatraining", self, 0, "steps")
+        check_positive("metatraining", self, "lr")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A linear layer, of bias 0 in classification; a Gaussian policy in reinforcement."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode, class_means
+from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -131,6 +132,9 @@ class MatchingNet(MetaTraining):
         order: in which the support set is read: ``"canonical"``, by its contents, so that
             predictions do not depend on the order of the examples; or ``"given"``, as in [13].
 
+    Raises:
+        InputError: a number is out of range.
+
     Example:
         >>> import torch
         >>> from omnitraining import MatchingNet
@@ -145,6 +149,10 @@ class MatchingNet(MetaTraining):
     scale: float = 100.0
     steps: int | None = None
     order: Order = "canonical"
+
+    def __post_init__(self) -> None:
+        check_positive("metatraining", self, "scale")
+        check_least("metatraining", self, 1, "steps")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """The LSTMs of `FullContext`."""

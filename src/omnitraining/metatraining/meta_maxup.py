@@ -11,6 +11,7 @@ from torch import Tensor
 
 from omnitraining.batches import Episode, MiniBatch
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least
 from omnitraining.metatraining.base import MetaTraining, WrappedMetaTraining
 from omnitraining.metatraining.protonet import ProtoNet
 from omnitraining.network import Network
@@ -67,8 +68,7 @@ class MetaMaxUp(WrappedMetaTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.versions < 1:
-            raise InputError(f"metatraining.versions is {self.versions}: it must be 1 or more")
+        check_least("metatraining", self, 1, "versions")
         if not self.pool:
             raise InputError("metatraining.pool is empty: name one augmentation or more")
         for entry in self.pool:

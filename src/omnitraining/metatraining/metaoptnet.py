@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
+from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -138,7 +139,7 @@ class MetaOptNet(MetaTraining):
             code adds 1, which changes logits by 2 to 8 %.
 
     Raises:
-        InputError: ``jitter`` is below 0, or the solver has none.
+        InputError: a number is out of range, or there is a ``jitter`` that the solver has not.
 
     Example:
         >>> import torch
@@ -159,8 +160,8 @@ class MetaOptNet(MetaTraining):
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.jitter >= 0:
-            raise InputError(f"metatraining.jitter is {self.jitter}: it must be 0 or more")
+        check_positive("metatraining", self, "penalty", "cost", "scale")
+        check_least("metatraining", self, 0, "jitter")
         if self.jitter and self.solver != "svm":
             raise InputError(
                 f"metatraining.jitter is {self.jitter}, but metatraining.solver is "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode, class_means
+from omnitraining.limits import check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -66,6 +67,9 @@ class ProtoNet(MetaTraining):
             eq. 20; ``"cosine"``: cosine similarities of unit embeddings.
         scale: factor of the logits.
 
+    Raises:
+        InputError: ``scale`` is not above 0.
+
     Example:
         >>> import torch
         >>> from omnitraining import ProtoNet
@@ -79,6 +83,9 @@ class ProtoNet(MetaTraining):
 
     metric: Metric = "cosine"
     scale: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_positive("metatraining", self, "scale")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """The identity: prototypes are features."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
@@ -105,11 +106,7 @@ class RelationNet(MetaTraining):
     target: Literal["one-hot", "softmax"] = "one-hot"
 
     def __post_init__(self) -> None:
-        for name in ("channels", "hidden"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"metatraining.{name} is {getattr(self, name)}: it must be 1 or more"
-                )
+        check_least("metatraining", self, 1, "channels", "hidden")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """`Relation` of maps of so many channels; it can compare any number of classes.

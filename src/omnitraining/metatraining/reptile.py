@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adaptations
 from omnitraining.batches import Episode, MiniBatch
-from omnitraining.metatraining.base import MetaTraining, check_inner_loop
+from omnitraining.limits import check_least, check_positive
+from omnitraining.metatraining.base import MetaTraining
 from omnitraining.metatraining.maml import MAML
 from omnitraining.network import Network
 
@@ -64,7 +65,8 @@ class Reptile(MetaTraining):
     fixed_ways = True
 
     def __post_init__(self) -> None:
-        check_inner_loop(self.steps, self.lr)
+        check_least("metatraining", self, 0, "steps")
+        check_positive("metatraining", self, "lr")
 
     @property
     def _first_order(self) -> MAML:

@@ -22,6 +22,7 @@ from omnitraining.adaptation.modulation import (
 )
 from omnitraining.batches import Episode, MiniBatch, channels_last, class_means
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least, check_positive, check_proper_part
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.metatraining.protonet import Metric, ProtoNet
@@ -125,7 +126,7 @@ class TADAM(MetaTraining):
         multiplier_decay: L2 penalty of the post-multipliers, which limit the effect of the task.
 
     Raises:
-        InputError: ``auxiliary`` or ``multiplier_decay`` is out of range.
+        InputError: a number is out of range.
 
     Example:
         >>> import torch
@@ -147,14 +148,9 @@ class TADAM(MetaTraining):
     needs_only_features = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.auxiliary < 1:
-            raise InputError(
-                f"metatraining.auxiliary is {self.auxiliary}: it must be at least 0 and less than 1"
-            )
-        if not self.multiplier_decay >= 0:
-            raise InputError(
-                f"metatraining.multiplier_decay is {self.multiplier_decay}: it must be 0 or more"
-            )
+        check_positive("metatraining", self, "scale")
+        check_proper_part("metatraining", self, "auxiliary")
+        check_least("metatraining", self, 0, "multiplier_decay")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """There is none without a backbone: see `head_for`.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode, MiniBatch, class_means
 from omnitraining.errors import InputError
+from omnitraining.limits import check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.metatraining.protonet import Prototypes
@@ -94,6 +95,9 @@ class TapNet(MetaTraining):
     Args:
         scale: factor of the logits; 1 in [93].
 
+    Raises:
+        InputError: ``scale`` is not above 0.
+
     Example:
         >>> import torch
         >>> from omnitraining import TapNet
@@ -107,6 +111,9 @@ class TapNet(MetaTraining):
     scale: float = 1.0
 
     limited_ways = True
+
+    def __post_init__(self) -> None:
+        check_positive("metatraining", self, "scale")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """`References` for tasks of up to as many classes as there are outputs.

@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import nn
 
+from omnitraining.limits import check_positive
 from omnitraining.pretraining.base import LinearPreTraining
 from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, LinearHead
 
@@ -27,6 +28,9 @@ class BaselinePP(LinearPreTraining):
         norm: of class weights: ``"unit"``: 1, as in the code of [79]; ``"learned"``: a factor of
             each class, as in [13], whose new heads have one too (`SGDCosineHead`).
 
+    Raises:
+        InputError: ``scale`` is not above 0.
+
     Example:
         >>> import torch
         >>> from omnitraining import BaselinePP
@@ -38,6 +42,9 @@ class BaselinePP(LinearPreTraining):
     scale: float = 10.0
     new_head: LinearHead = field(default_factory=CosineHead)
     norm: Literal["unit", "learned"] = "unit"
+
+    def __post_init__(self) -> None:
+        check_positive("pretraining", self, "scale")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """Scaled cosines [B, features] -> [B, outputs]."""

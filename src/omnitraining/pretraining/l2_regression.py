@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adapt_and_predict, adapted_copy
 from omnitraining.batches import Episode
+from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import squared_error
 from omnitraining.network import Network
 from omnitraining.pretraining.base import PreTraining
@@ -19,6 +20,9 @@ class L2Regression(PreTraining):
         steps: gradient steps on a new task's support set.
         lr: their learning rate.
 
+    Raises:
+        InputError: ``steps`` is below 0 or ``lr`` is not above 0.
+
     Example:
         >>> import torch
         >>> from omnitraining import L2Regression
@@ -30,6 +34,10 @@ class L2Regression(PreTraining):
     lr: float = 0.02
 
     needs_only_features = False
+
+    def __post_init__(self) -> None:
+        check_least("pretraining", self, 0, "steps")
+        check_positive("pretraining", self, "lr")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A linear layer [B, features] -> [B, outputs]."""

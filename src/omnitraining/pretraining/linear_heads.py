@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode
-from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
+from omnitraining.limits import check_least, check_positive
 from omnitraining.precision import in_full_precision
 
 
@@ -98,7 +98,7 @@ class LogisticHead(LinearHead):
             C is 1 / penalty.
 
     Raises:
-        InputError: the penalty is below 0.
+        InputError: a number is out of range.
 
     Example:
         >>> import torch
@@ -114,8 +114,8 @@ class LogisticHead(LinearHead):
     reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
-        if not self.penalty >= 0:
-            raise InputError(f"new_head.penalty is {self.penalty}: it must be 0 or more")
+        check_least("new_head", self, 0, "penalty")
+        check_least("new_head", self, 1, "iterations")
 
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """Solve for the heads by Nesterov's accelerated gradient."""
@@ -152,7 +152,7 @@ class SGDHead(LinearHead):
         seed: of initialization and order.
 
     Raises:
-        InputError: ``batch`` is below 1.
+        InputError: a number is out of range.
 
     Example:
         >>> import torch
@@ -169,7 +169,9 @@ class SGDHead(LinearHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_batch(self.batch)
+        check_positive("new_head", self, "lr")
+        check_least("new_head", self, 0, "weight_decay", "passes")
+        check_least("new_head", self, 1, "batch")
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
@@ -203,6 +205,9 @@ class CosineHead(LinearHead):
         lr: step size.
         steps: gradient steps.
 
+    Raises:
+        InputError: a number is out of range.
+
     Example:
         >>> import torch
         >>> from omnitraining import CosineHead
@@ -216,6 +221,10 @@ class CosineHead(LinearHead):
     lr: float = 0.1
     steps: int = 30
 
+    def __post_init__(self) -> None:
+        check_positive("new_head", self, "scale", "lr")
+        check_least("new_head", self, 0, "steps")
+
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
         """Start at the prototypes and take the gradient steps."""
         x, target = F.normalize(support, dim=-1), F.one_hot(labels, ways).mT.to(support.dtype)
@@ -226,16 +235,6 @@ class CosineHead(LinearHead):
             along = slope - (slope * weight).sum(-1, keepdim=True) * weight
             weight = F.normalize(weight - self.lr * along, dim=-1)
         return LinearClassifier(weight, normalize=True, scale=self.scale)
-
-
-def check_batch(batch: int) -> None:
-    """Check the samples per mini-batch of a head that is trained by SGD.
-
-    Raises:
-        InputError: there are none.
-    """
-    if batch < 1:
-        raise InputError(f"new_head.batch is {batch}: it must be 1 or more")
 
 
 def shuffled_batches(

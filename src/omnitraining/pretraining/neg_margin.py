@@ -4,12 +4,15 @@
 Understanding Margin in Few-shot Classification", ECCV 2020, https://arxiv.org/abs/2003.12060
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnitraining.errors import InputError
+from omnitraining.limits import check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.pretraining.base import LinearPreTraining
 from omnitraining.pretraining.linear_heads import CosineHead, CosineLayer, LinearHead
@@ -29,6 +32,9 @@ class NegMargin(LinearPreTraining):
         scale: factor of the cosines, 30 in the authors' code; not used in ``"softmax"``.
         new_head: how H_new is fitted, without a margin.
 
+    Raises:
+        InputError: ``scale`` is not above 0, or ``margin`` not finite.
+
     Example:
         >>> import torch
         >>> from omnitraining import Baseline, NegMargin
@@ -41,6 +47,11 @@ class NegMargin(LinearPreTraining):
     margin: float = -0.02
     scale: float = 30.0
     new_head: LinearHead = field(default_factory=CosineHead)
+
+    def __post_init__(self) -> None:
+        check_positive("pretraining", self, "scale")
+        if not math.isfinite(self.margin):
+            raise InputError(f"pretraining.margin is {self.margin}: it must be finite")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """Scaled cosines, or inner products, [B, features] -> [B, outputs]."""

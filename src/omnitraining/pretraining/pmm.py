@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least, check_positive
 from omnitraining.precision import at_least_float32, in_full_precision
 from omnitraining.pretraining.base import LinearPreTraining
 from omnitraining.pretraining.linear_heads import CosineHead, LinearHead
@@ -94,13 +95,8 @@ class PMM(LinearPreTraining):
     new_head: LinearHead = field(default_factory=CosineHead)
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise InputError(f"pretraining.components is {self.components}: it must be 1 or more")
-        for name in ("temperature", "cooling"):
-            if not getattr(self, name) > 0:
-                raise InputError(
-                    f"pretraining.{name} is {getattr(self, name)}: it must be greater than 0"
-                )
+        check_least("pretraining", self, 1, "components")
+        check_positive("pretraining", self, "temperature", "cooling")
         if not 0 <= self.margin < math.pi / 2:
             raise InputError(
                 f"pretraining.margin is {self.margin}: it must be at least 0 and less than pi / 2"

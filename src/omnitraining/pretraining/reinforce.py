@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.batches import Episode
+from omnitraining.limits import check_positive
 from omnitraining.network import Network
 from omnitraining.policies.gaussian import (
     GaussianHead,
@@ -30,6 +31,9 @@ class REINFORCE(PreTraining):
     Args:
         lr: learning rate of the gradient steps on a new task.
 
+    Raises:
+        InputError: ``lr`` is not above 0.
+
     Example:
         >>> import torch
         >>> from omnitraining import REINFORCE
@@ -41,6 +45,9 @@ class REINFORCE(PreTraining):
     lr: float = 0.1
 
     needs_only_features = False
+
+    def __post_init__(self) -> None:
+        check_positive("pretraining", self, "lr")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A Gaussian policy over actions [outputs]."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnitraining.limits import check_part, check_positive
 from omnitraining.pretraining.base import LinearPreTraining
 from omnitraining.pretraining.linear_heads import LinearHead, LogisticHead
 
@@ -27,6 +28,9 @@ class RFS(LinearPreTraining):
             authors take half.
         new_head: how H_new is fitted.
 
+    Raises:
+        InputError: a number is out of range.
+
     Example:
         >>> import torch
         >>> from omnitraining import RFS
@@ -39,6 +43,10 @@ class RFS(LinearPreTraining):
     temperature: float = 4.0
     kd_weight: float = 0.5
     new_head: LinearHead = field(default_factory=LogisticHead)
+
+    def __post_init__(self) -> None:
+        check_positive("pretraining", self, "temperature")
+        check_part("pretraining", self, "kd_weight")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A linear layer [B, features] -> [B, outputs]."""

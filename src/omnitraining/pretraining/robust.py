@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from omnitraining.backbones.network_ensemble import NetworkEnsemble
 from omnitraining.batches import Episode, class_means
-from omnitraining.errors import InputError
 from omnitraining.heads import LinearClassifier
+from omnitraining.limits import check_least, check_part, check_positive, check_proper_part
 from omnitraining.losses import cross_entropy
 from omnitraining.network import Network
 from omnitraining.precision import at_least_float32
@@ -128,22 +128,10 @@ class Robust(PreTraining):
     kd_weight: float = 0.8
 
     def __post_init__(self) -> None:
-        for name in ("relation_temperature", "temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(
-                    f"pretraining.{name} is {getattr(self, name)}: it must be greater than 0"
-                )
-        if not self.weight >= 0:
-            raise InputError(f"pretraining.weight is {self.weight}: it must be 0 or more")
-        for name in ("keep", "kd_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"pretraining.{name} is {getattr(self, name)}: it must be from 0 to 1"
-                )
-        if not 0 <= self.dropout < 1:
-            raise InputError(
-                f"pretraining.dropout is {self.dropout}: it must be at least 0 and less than 1"
-            )
+        check_positive("pretraining", self, "relation_temperature", "temperature")
+        check_least("pretraining", self, 0, "weight")
+        check_part("pretraining", self, "keep", "kd_weight")
+        check_proper_part("pretraining", self, "dropout")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """`Classifiers` of one network."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.heads import LinearClassifier
-from omnitraining.pretraining.linear_heads import LinearHead, check_batch, shuffled_batches
+from omnitraining.limits import check_least, check_positive
+from omnitraining.pretraining.linear_heads import LinearHead, shuffled_batches
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class SGDCosineHead(LinearHead):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_batch(self.batch)
+        check_positive("new_head", self, "scale", "lr")
+        check_least("new_head", self, 0, "weight_decay", "passes")
+        check_least("new_head", self, 1, "batch")
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:

@@ -44,6 +44,7 @@ def multiply_adds(
     problem.to(device)
     tried = copy.deepcopy(model).to(device).train()
     teacher = Teacher(tried, tried.loss.ema_decay)
+    tried.curriculum = None  # it sums over all processes, of which the main one alone counts
     late = tried.loss.warmup  # the first step at which lambda has its full weight
 
     def count(samples: StepData, step: int) -> int:

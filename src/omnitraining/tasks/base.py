@@ -206,17 +206,38 @@ class Supervised(Problem):
             f"{type(self).__name__} has one domain of training, and metatraining needs {count}"
         )
 
+    def episode_of_classes(self, step: int, random: torch.Generator, classes: Tensor) -> Episode:
+        """Tasks of some classes of training alone, as far as these are enough.
+
+        Args:
+            step: counted from 0.
+            random: source of all randomness, on the CPU.
+            classes: their indices [M], on the CPU.
+
+        Raises:
+            InputError: tasks of this problem have no classes.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not draw tasks of given classes, as metatraining needs: "
+            "choose another algorithm"
+        )
+
     def samples(self, step: int, random: torch.Generator, model: "Model") -> StepData:
         """A mini-batch and an episode, or this process's shard; only what a loss is of is drawn."""
-        batch, episode, learner = MiniBatch.none(), Episode.none(), model.metatraining
+        batch, episode = MiniBatch.none(), Episode.none()
+        learner, curriculum = model.metatraining, model.curriculum
         if model.needs_batch(step) and model.views == 1:
             batch = self.minibatch(step, random)
         elif model.needs_batch(step):
             batch = self.minibatch_in_views(step, random, model.views)
-        if model.needs_episode(step) and learner.domains == 1:
-            episode = learner.prepared(self.episode(step, random), random)
-        elif model.needs_episode(step):
-            drawn = self.episode_of_domains(step, random, learner.domains)
+        if model.needs_episode(step):
+            chosen = curriculum.classes(step) if curriculum is not None else None
+            if chosen is not None:
+                drawn = self.episode_of_classes(step, random, chosen)
+            elif learner.domains == 1:
+                drawn = self.episode(step, random)
+            else:
+                drawn = self.episode_of_domains(step, random, learner.domains)
             episode = learner.prepared(drawn, random)
         index, count = self.shard_index, self.shard_count
         return StepData(batch.shard(index, count), episode.shard(index, count))

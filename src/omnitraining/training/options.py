@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from omnitraining.errors import InputError
+from omnitraining.limits import check_least, check_positive, check_proper_part
 from omnitraining.policies.gaussian import GaussianHead
 from omnitraining.policies.trpo import TRPO
 from omnitraining.runs.loggers import LoggerName
@@ -74,18 +75,10 @@ class Training:
     loggers: tuple[LoggerName, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("val_every", 1)):
-            if (value := getattr(self, name)) < least:
-                raise InputError(f"training.{name} is {value}: it must be {least} or more")
-        if not self.lr > 0:
-            raise InputError(f"training.lr is {self.lr}: it must be greater than 0")
-        if self.weight_decay < 0:
-            raise InputError(f"training.weight_decay is {self.weight_decay}: it must be 0 or more")
-        for name in ("threads", "patience"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"training.{name} is {value}: it must be 1 or more")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"training.momentum is {self.momentum}: it must be in [0, 1)")
+        check_least("training", self, 0, "steps", "weight_decay")
+        check_least("training", self, 1, "val_every", "threads", "patience")
+        check_positive("training", self, "lr", "clip")
+        check_proper_part("training", self, "momentum")
         if self.nesterov and not self.momentum:
             raise InputError("training.nesterov is true, but training.momentum is 0: set both")
         if self.momentum and self.optimizer != "sgd":
@@ -117,8 +110,6 @@ class Training:
             )
         if not 0 < self.gamma <= 1:
             raise InputError(f"training.gamma is {self.gamma}: it must be in (0, 1]")
-        if self.clip is not None and not self.clip > 0:
-            raise InputError(f"training.clip is {self.clip}: it must be greater than 0")
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

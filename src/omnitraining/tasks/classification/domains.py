@@ -27,6 +27,7 @@ class Domains:
 
     Attributes:
         labels: class of every image, over all domains, [M], on the CPU.
+        classes_of: number of classes of each domain.
         classes: number of all classes.
         starts: index of the first image of each domain.
         device: device of fetched images.
@@ -44,7 +45,8 @@ class Domains:
                     f"{_shape(first)}: training domains must have images of one shape"
                 )
         self.labels = consecutive_labels(parts)
-        self.classes = sum(len(part.classes) for part in parts)
+        self.classes_of = [len(part.classes) for part in parts]
+        self.classes = sum(self.classes_of)
         self.starts = [*accumulate((len(part.images) for part in parts[:-1]), initial=0)]
         self.device = torch.device("cpu")
         self._images = [part.images for part in parts]
@@ -67,6 +69,18 @@ class Domains:
             of_domain = (index >= start) & (index < start + len(images))
             rows[of_domain] = images[index[of_domain] - start]
         return to_device(rows, self.device)
+
+    def own_classes(self, domain: int, classes: Tensor | None) -> Tensor | None:
+        """Those of some classes that are of a domain, as it counts them itself.
+
+        Args:
+            domain: its index.
+            classes: indices [M] over all domains; if None, it is returned.
+        """
+        if classes is None:
+            return None
+        own = classes - sum(self.classes_of[:domain])
+        return own[(own >= 0) & (own < self.classes_of[domain])]
 
     @property
     def _small(self) -> bool:

@@ -81,15 +81,21 @@ class EpisodeSampler:
         slots = (starts.unsqueeze(1) + columns).clamp(max=len(labels) - 1)
         self.table = labels.argsort(stable=True)[slots]
 
-    def draw(self, tasks: int, random: torch.Generator) -> TaskIndices:
+    def draw(
+        self, tasks: int, random: torch.Generator, classes: Tensor | None = None
+    ) -> TaskIndices:
         """Draw tasks.
 
         Args:
             tasks: number of tasks.
             random: source of all randomness, on the CPU, so that tasks do not depend on the device.
+            classes: indices [M] of those that all tasks are drawn from, and beside which others
+                are drawn only if they are fewer than ways; all if None.
         """
-        classes = torch.rand(tasks, len(self.counts), generator=random)
-        chosen = classes.topk(self.ways).indices  # [T, N]
+        order = torch.rand(tasks, len(self.counts), generator=random)
+        if classes is not None:
+            order[:, classes] += 1
+        chosen = order.topk(self.ways).indices  # [T, N]
         keys = torch.rand(tasks, self.ways, self.table.shape[1], generator=random)
         keys = keys.masked_fill(~self.present[chosen], -1)
         columns = keys.topk(self.shots + self.queries).indices

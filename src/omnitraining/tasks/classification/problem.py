@@ -22,6 +22,7 @@ from omnitraining.evaluation import (
     ensemble_mean,
     tasks_hash,
 )
+from omnitraining.limits import check_least
 from omnitraining.metatraining import MetaTraining
 from omnitraining.model import Model
 from omnitraining.network import Network, PrecomputedFeatures
@@ -78,19 +79,13 @@ class EpisodeConfig:
     augmented_supports: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries", "tasks"):
-            if getattr(self, name) < 1:
-                raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("batch", "training_queries", "augmented_supports"):
-            if getattr(self, name) < 0:
-                raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 0 or more")
+        check_least("protocol", self, 1, "shots", "queries", "tasks")
+        check_least("protocol", self, 0, "batch", "training_queries", "augmented_supports")
+        check_least("protocol", self, 2, "ways", "test_ways")
         if self.training_shots and min(self.training_shots) < 1:
             raise InputError(
                 f"protocol.training_shots is {self.training_shots}: give numbers of 1 or more"
             )
-        for name in ("ways", "test_ways"):
-            if getattr(self, name) < 2:
-                raise InputError(f"protocol.{name} is {getattr(self, name)}: it must be 2 or more")
         if not self.test_shots or min(self.test_shots) < 1:
             raise InputError(f"protocol.test_shots is {self.test_shots}: give numbers of 1 or more")
 
@@ -267,6 +262,16 @@ class Classification(Supervised):
         """Tasks with augmented images of one training domain, the next one in each step."""
         return self._tasks_of([step % len(self.samplers)], random)
 
+    def episode_of_classes(self, step: int, random: torch.Generator, classes: Tensor) -> Episode:
+        """Tasks as of `episode`, of some classes and, if they are too few, of others of the domain.
+
+        Args:
+            step: counted from 0.
+            random: source of all randomness, on the CPU.
+            classes: their indices [M] over all domains, on the CPU.
+        """
+        return self._tasks_of([step % len(self.samplers)], random, classes)
+
     def episode_of_domains(self, step: int, random: torch.Generator, count: int) -> Episode:
         """Tasks of so many domains, drawn in each step, with as many tasks of each as `episode`.
 
@@ -281,9 +286,16 @@ class Classification(Supervised):
             )
         return self._tasks_of(torch.randperm(own, generator=random)[:count].tolist(), random)
 
-    def _tasks_of(self, domains: Sequence[int], random: torch.Generator) -> Episode:
+    def _tasks_of(
+        self, domains: Sequence[int], random: torch.Generator, classes: Tensor | None = None
+    ) -> Episode:
         """Tasks of some domains, one domain after another, with augmented images."""
-        drawn = [self.samplers[domain].draw(self.protocol.tasks, random) for domain in domains]
+        drawn = [
+            self.samplers[domain].draw(
+                self.protocol.tasks, random, self.domains.own_classes(domain, classes)
+            )
+            for domain in domains
+        ]
         if shots := self.protocol.training_shots:
             number = shots[int(torch.randint(len(shots), (), generator=random))]
             drawn = [tasks.with_shots(number) for tasks in drawn]

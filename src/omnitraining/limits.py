@@ -1,0 +1,63 @@
+"""Limits of numeric options, which dataclasses of options check when they are made."""
+
+import math
+from collections.abc import Callable
+
+from omnitraining.errors import InputError
+
+
+def check_least(group: str, options: object, least: int, *names: str) -> None:
+    """Check that numbers are not below a least one.
+
+    Args:
+        group: field of the configuration that the options are of, for the message.
+        options: whose attributes the numbers are; those that are None are not checked.
+        least: the least number that is allowed.
+        names: of the attributes.
+
+    Raises:
+        InputError: a number is below ``least``, not a number, or infinite.
+    """
+    _check(group, options, names, lambda value: value >= least, f"{least} or more")
+
+
+def check_positive(group: str, options: object, *names: str) -> None:
+    """Check that numbers are greater than 0; arguments as those of `check_least`.
+
+    Raises:
+        InputError: a number is 0 or less, not a number, or infinite.
+    """
+    _check(group, options, names, lambda value: value > 0, "greater than 0")
+
+
+def check_part(group: str, options: object, *names: str) -> None:
+    """Check that numbers are parts of a whole; arguments as those of `check_least`.
+
+    Raises:
+        InputError: a number is not from 0 to 1.
+    """
+    _check(group, options, names, lambda value: 0 <= value <= 1, "from 0 to 1")
+
+
+def check_proper_part(group: str, options: object, *names: str) -> None:
+    """Check that numbers are parts but not the whole; arguments as those of `check_least`.
+
+    Raises:
+        InputError: a number is not in [0, 1).
+    """
+    _check(group, options, names, lambda value: 0 <= value < 1, "at least 0 and less than 1")
+
+
+def _check(
+    group: str,
+    options: object,
+    names: tuple[str, ...],
+    allows: Callable[[float], bool],
+    allowed: str,
+) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is None or (allows(value) and not math.isinf(value)):
+            continue
+        must = "finite" if math.isinf(value) and allows(value) else allowed
+        raise InputError(f"{group}.{name} is {value}: it must be {must}")
