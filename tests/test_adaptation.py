@@ -332,25 +332,45 @@ def test_tied_weights_adapt_as_one(tasks: int) -> None:
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("regression", {}),
+        ("regression", {"batch": 4}),
+        ("classification", {}),
+        ("classification", {"optimizer": "adam"}),
+        ("classification", {"optimizer": "adam", "batch": 4, "test_steps": 6}),
+        ("classification", {"batch": 99, "test_steps": 0}),
+    ],
+)
 @pytest.mark.parametrize("backbone", ["perceptron", "convolutions"])
 def test_reptile_s_gradient_is_the_mean_way_back_from_networks_that_sgd_trained(
-    backbone: str, kind: Literal["classification", "regression"], tasks: int
+    backbone: str,
+    kind: Literal["classification", "regression"],
+    options: dict[str, Any],
+    tasks: int,
 ) -> None:
+    """Batches follow each other in the support set; at test, all of it is in every step."""
     network = perceptron() if backbone == "perceptron" else conv4()
     data = episode(tasks, kind, (2,) if backbone == "perceptron" else (1, 16, 16))
-    algorithm = Reptile(4, 0.3, kind)
-    copies = [
-        reptile.trained(
-            network, data.support_x[t], data.support_y[t], algorithm.loss, steps=4, lr=0.3
-        )
-        for t in range(tasks)
-    ]
+    algorithm = Reptile(4, 0.03, kind, **options)
+    size = data.support_y.shape[1]
+
+    def trained(steps: int, batch: int) -> list[nn.Module]:
+        chosen = steps, 0.03, options.get("optimizer", "sgd"), batch
+        return [
+            reptile.trained(network, x, y, algorithm.loss, *chosen)
+            for x, y in zip(data.support_x, data.support_y, strict=True)
+        ]
+
+    copies = trained(4, options.get("batch", 0) if options.get("batch", 0) < size else 0)
     nothing = MiniBatch(torch.empty(0), torch.empty(0))
     outputs, loss = algorithm.outputs_and_loss(network, data, nothing)
     expected = [copied(x) for copied, x in zip(copies, data.query_x, strict=True)]
     torch.testing.assert_close(outputs, torch.stack(expected), **CLOSE)
-    torch.testing.assert_close(algorithm.predict(network, data), outputs, **CLOSE)
+    at_test = trained(options.get("test_steps", 4), 0)
+    expected = [copied(x) for copied, x in zip(at_test, data.query_x, strict=True)]
+    torch.testing.assert_close(algorithm.predict(network, data), torch.stack(expected), **CLOSE)
     squared = 0.0
     for name, (own, slope) in zip(
         dict(network.named_parameters()),
@@ -358,9 +378,9 @@ def test_reptile_s_gradient_is_the_mean_way_back_from_networks_that_sgd_trained(
         strict=True,
     ):
         ways = torch.stack([own - copied.get_parameter(name) for copied in copies])
-        torch.testing.assert_close(slope, ways.mean(0) / 0.3, **CLOSE)
+        torch.testing.assert_close(slope, ways.mean(0) / 0.03, **CLOSE)
         squared += ways.square().sum().item()
-    assert loss.item() == pytest.approx(squared / (2 * 0.3 * tasks))
+    assert loss.item() == pytest.approx(squared / (2 * 0.03 * tasks))
 
 
 @pytest.mark.parametrize(
@@ -368,8 +388,50 @@ def test_reptile_s_gradient_is_the_mean_way_back_from_networks_that_sgd_trained(
     [
         ({"steps": -1}, "steps is -1: it must be 0 or more"),
         ({"lr": 0.0}, "lr is 0.0: it must be greater than 0"),
+        ({"batch": -1}, "batch is -1: it must be 0 or more"),
+        ({"test_steps": -1}, "test_steps is -1: it must be 0 or more"),
+        ({"optimizer": "adam", "task": "regression"}, "optimizer is 'adam', but metatraining.task"),
+        ({"test_steps": 3, "task": "regression"}, "test_steps is 3, but metatraining.task is 'reg"),
     ],
 )
 def test_reptile_refuses_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=rf"metatraining\.{message}"):
         Reptile(**options)
+
+
+@pytest.mark.parametrize(("samples", "batch", "steps"), [(9, 4, 5), (6, 3, 8), (6, 4, 1)])
+def test_reptile_s_batches_go_through_the_support_set_again_and_again(
+    samples: int, batch: int, steps: int
+) -> None:
+    numbers = torch.arange(float(samples)).expand(200, -1)
+    data = Episode(numbers.unsqueeze(-1), numbers, numbers.unsqueeze(-1), numbers)
+    algorithm = Reptile(steps, batch=batch)
+    drawn = algorithm.prepared(data, torch.Generator().manual_seed(0))
+    assert drawn.support_y.shape == (200, steps * batch)
+    assert torch.equal(drawn.support_x.squeeze(-1), drawn.support_y)
+    assert drawn.query_x is data.query_x
+    for task in drawn.support_y:
+        for first in range(0, steps * batch, samples):
+            turn = task[first : first + samples].tolist()
+            assert len({*turn}) == len(turn)
+    places = torch.stack([drawn.support_y[:, 0] == n for n in range(samples)]).double().mean(1)
+    assert (places - 1 / samples).abs().max() < 0.1
+    again = algorithm.prepared(data, torch.Generator().manual_seed(0))
+    assert torch.equal(again.support_y, drawn.support_y)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": 9}, {"batch": 4, "steps": 0}])
+def test_reptile_leaves_a_support_set_that_a_step_takes_whole(options: dict[str, Any]) -> None:
+    data = episode(2, "classification")
+    size = data.support_y.shape[1]
+    assert size <= 9
+    assert Reptile(**options).prepared(data, torch.Generator()) is data
+
+
+def test_reptile_s_copy_is_adapted_as_its_prediction_is() -> None:
+    network, data = perceptron(), episode(1, "classification")
+    algorithm = Reptile(2, 0.03, optimizer="adam", batch=2, test_steps=5)
+    adapted = algorithm.adapt(network, data.support_x[0], data.support_y[0])
+    torch.testing.assert_close(
+        adapted(data.query_x[0]), algorithm.predict(network, data)[0].detach(), **CLOSE
+    )

@@ -55,6 +55,7 @@ MORE: list[Algorithm] = [
     MAML(steps=3, lr=0.1, second_order=False),
     ANIL(steps=3, second_order=False),
     Reptile(task="regression"),
+    Reptile(optimizer="adam", lr=0.05, batch=6, test_steps=20),
     MetaOptNet(jitter=1.0),
     MetaOptNet("ridge"),
     MetaMaxUp(MetaOptNet("ridge")),
@@ -291,6 +292,8 @@ def test_it_learns_a_toy_problem(algorithm: Algorithm) -> None:
     """New tasks, not those of training: noise must have been left out of the features."""
     torch.manual_seed(1)
     options, steps = QUICK.get(type(algorithm).__name__, ({}, 30))
+    if getattr(algorithm, "optimizer", None) == "adam":  # whose steps have a length of their own
+        options = {}
     algorithm = dataclasses.replace(algorithm, **options)
     problem, network = toy(algorithm)
     before = score(algorithm, network, problem)

@@ -546,6 +546,11 @@ _CASES = [
         lambda r: r.train({"metatraining": {"class_path": "ProtoNet", "init_args": {}}}),
     ),
     Case(CONFIG, "inner steps of no length", lambda r: r.train(metatraining("Reptile", lr=0.0))),
+    Case(
+        CONFIG,
+        "inner steps of Adam on curves",
+        lambda r: r.train(metatraining("Reptile", task="regression", optimizer="adam")),
+    ),
     Case(CONFIG, "fewer inner steps than none", lambda r: r.train(metatraining("MAML", steps=-1))),
     Case(CONFIG, "an endless inner step", lambda r: r.train(metatraining("MAML", lr=".inf"))),
     Case(

@@ -14,14 +14,14 @@ GROUPS = {
                  "teacher network heads"),
     "algorithms": ("Algorithms: base classes and parts",
                    "algorithm pretraining metatraining adaptation policies "
-                   "task_augmentation"),
+                   "task_augmentation curriculum"),
     "backbones": ("Backbones", "backbones libraries"),
     "problems": ("Problems", "tasks batches"),
     "data": ("Images on disk", "datasets"),
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and evaluation",
                  "training.loop training.options training.stepper training distributed evaluation "
-                 "runs config io errors"),
+                 "runs config io errors limits"),
     "reproduction": ("Experiments and records", "experiments"),
     "export": ("Export, hub, analysis", "learner.export learner.hub analysis"),
     "programs": ("Programs", "cli demo"),

@@ -6,6 +6,7 @@ theta' = theta - lr * grad_theta E_S l(y, H o F(x; theta))      (below eq. 19, a
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from omnitraining.adaptation.adam import DECAY, EPSILON, AdamWithoutMomentum
 from omnitraining.adaptation.batched import BatchedModules, Weights, is_tied
 from omnitraining.batches import Episode, channels_last
 
@@ -33,10 +35,11 @@ def adapt_and_predict(
     lr: float,
     second_order: bool = True,
     chunk: int | None = None,
+    adam: bool = False,
 ) -> Tensor:
     """Query outputs of a network fine-tuned on each task's support set, after numbers of steps.
 
-    Every parameter of the network adapts, by plain gradient descent on the whole support set.
+    Every parameter of the network adapts, by gradient descent on the whole support set.
     Batch norm always uses the statistics of the current batch, in training and at test, and its
     running statistics are not updated (as in MAML's own code).
 
@@ -50,11 +53,12 @@ def adapt_and_predict(
         chunk: tasks computed at a time; if None, as many as fit a CPU's cache, or all on a GPU.
             Networks with norms are computed task by task where the outer gradient flows through
             inner gradients, and networks with convolutions on a CPU.
+        adam: take steps of `AdamWithoutMomentum`, not of plain gradient descent.
 
     Returns:
         Outputs [len(steps), T, Q, O].
     """
-    parts = adaptations(network, episode, loss, steps, lr, second_order, chunk)
+    parts = adaptations(network, episode, loss, steps, lr, second_order, chunk, adam)
     return torch.cat([outputs for outputs, _ in parts], 1)
 
 
@@ -66,6 +70,8 @@ def adaptations(
     lr: float,
     second_order: bool = True,
     chunk: int | None = None,
+    adam: bool = False,
+    batch: int = 0,
 ) -> Iterator[tuple[Tensor, Weights]]:
     """What `adapt_and_predict` returns, and the adapted weights, for some tasks at a time.
 
@@ -77,6 +83,9 @@ def adaptations(
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
         chunk: tasks computed at a time.
+        adam: take steps of `AdamWithoutMomentum`.
+        batch: samples of each gradient step, which follow each other in the support set, and begin
+            again at its start; the whole set if 0.
 
     Yields:
         Outputs [len(steps), t, Q, O] of the next t tasks, and the weights after the last step
@@ -88,16 +97,25 @@ def adaptations(
     if not torch.is_grad_enabled():
         weights = {name: p.detach() for name, p in weights.items()}
     sets = episode.support_x, episode.support_y, episode.query_x
+    size = episode.support_y.shape[1]
 
     def descend(
-        run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor
+        run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor, samples: int
     ) -> tuple[Tensor, Weights]:
-        outputs = []
+        """One descent of a task, or of several; ``samples`` is the dimension of theirs."""
+        update = AdamWithoutMomentum(lr) if adam else partial(sgd_update, lr=lr)
+        outputs, part = [], (x, y)
         for step in range(steps[-1] + 1):
             if step in steps:
                 outputs.append(run(fast, query))
             if step < steps[-1]:
-                fast = sgd_update(fast, _gradients(run, loss, fast, x, y, keep_graph), lr)
+                if 0 < batch < size:
+                    chosen = torch.arange(step * batch, (step + 1) * batch, device=x.device) % size
+                    part = (
+                        channels_last(x.index_select(samples, chosen)),
+                        y.index_select(samples, chosen),
+                    )
+                fast = update(fast, _gradients(run, loss, fast, *part, keep_graph))
         return torch.stack(outputs), fast
 
     def expanded(tasks: int) -> Weights:
@@ -109,14 +127,14 @@ def adaptations(
             looped = _unbatched(network)
             for x, y, query in zip(*sets, strict=True):
                 parts = channels_last(x), y, channels_last(query)
-                outputs, fast = descend(looped, loss, weights, *parts)
+                outputs, fast = descend(looped, loss, weights, *parts, samples=0)
                 yield outputs.unsqueeze(1), {name: w.unsqueeze(0) for name, w in fast.items()}
             return
         on_cpu, (tasks, samples) = episode.support_x.device.type == "cpu", sets[1].shape[:2]
         chunk = chunk or (max(1, SAMPLES_AT_ONCE // samples) if on_cpu else tasks)
         batched, total = BatchedModules(network), _summed(loss)
         for x, y, query in zip(*(part.split(chunk) for part in sets), strict=True):
-            yield descend(batched, total, expanded(len(x)), x, y, query)
+            yield descend(batched, total, expanded(len(x)), x, y, query, samples=1)
 
 
 @torch.no_grad()
@@ -202,6 +220,7 @@ def adapted_copy(
     loss: Loss,
     steps: int,
     lr: float,
+    adam: bool = False,
 ) -> nn.Module:
     """A copy of a network after the gradient steps of `adapt_and_predict` on one support set.
 
@@ -215,9 +234,12 @@ def adapted_copy(
         loss: mean loss of outputs and targets.
         steps: gradient steps.
         lr: learning rate.
+        adam: take steps of `AdamWithoutMomentum`.
     """
     adapted = copy.deepcopy(network).requires_grad_().eval()
-    optimizer = torch.optim.SGD(adapted.parameters(), lr)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(adapted.parameters(), lr)
+    if adam:
+        optimizer = torch.optim.Adam(adapted.parameters(), lr, (0.0, DECAY), EPSILON)
     with torch.enable_grad(), _batch_statistics(adapted), plain_recurrence(adapted):
         for _ in range(steps):
             optimizer.zero_grad()
