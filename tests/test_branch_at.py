@@ -144,11 +144,11 @@ def test_other_methods_have_no_branches_to_wait_for() -> None:
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"loss.branch_at is -1: it must be 0 or a later step"):
+    with pytest.raises(InputError, match=r"loss.branch_at is -1: it must be 0 or more"):
         OmniLoss(branch_at=-1)
     with pytest.raises(InputError, match=r"loss.branch_at is 5, but loss.l_joint is false"):
         OmniLoss(branch_at=5, l_joint=False)
-    with pytest.raises(InputError, match=r"loss.meta_at is -1: it must be 0 or a later step"):
+    with pytest.raises(InputError, match=r"loss.meta_at is -1: it must be 0 or more"):
         OmniLoss(meta_at=-1)
     with pytest.raises(
         InputError, match=r"loss.meta_at is 5: it must be at most loss.branch_at, 3"

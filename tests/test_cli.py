@@ -346,7 +346,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--loss.ema_decay", "1"], "loss.ema_decay is 1.0: it must be at least 0 and less than 1"),
     (
         ["--loss.distill_weight", "-1"],
-        "loss.distill_weight is -1.0: lambda must be 0 or more",
+        "loss.distill_weight is -1.0: it must be 0 or more",
     ),
     (["--omninet.rank", "0"], "rank is 0: it must be 1 or more"),
     (["--problem.test_shots", "[99]"], "problem.test_shots is (99,): give numbers from 1 to 50"),

@@ -395,7 +395,7 @@ def test_sgd_has_its_momentum_and_adam_refuses_one() -> None:
     for wrong, words in (
         ({"momentum": 0.9}, "only 'sgd' has it"),
         ({"optimizer": "sgd", "nesterov": True}, "but training.momentum is 0: set both"),
-        ({"momentum": 1.0, "optimizer": "sgd"}, r"it must be in \[0, 1\)"),
+        ({"momentum": 1.0, "optimizer": "sgd"}, r"it must be at least 0 and less than 1"),
         ({"milestones": (0.5, 0.2)}, "give rising parts of all steps"),
         ({"milestones": (1.0,)}, "give rising parts of all steps"),
         ({"gamma": 0.0}, r"it must be in \(0, 1\]"),
