@@ -435,3 +435,23 @@ def test_reptile_s_copy_is_adapted_as_its_prediction_is() -> None:
     torch.testing.assert_close(
         adapted(data.query_x[0]), algorithm.predict(network, data)[0].detach(), **CLOSE
     )
+
+
+def test_an_outer_step_of_the_inner_rate_is_the_mean_of_the_adapted_weights() -> None:
+    """The meta-step of 1 of Reptile's authors is SGD at `lr`; a part of it, SGD at that part of it."""
+    data, nothing = episode(3, "classification"), MiniBatch(torch.empty(0), torch.empty(0))
+    algorithm = Reptile(4, 0.03, optimizer="adam", batch=2)
+    for part in (1.0, 0.25):
+        network = perceptron()
+        start = copy.deepcopy(network)
+        adapted = [
+            reptile.trained(network, x, y, algorithm.loss, 4, 0.03, "adam", 2)
+            for x, y in zip(data.support_x, data.support_y, strict=True)
+        ]
+        optimizer = torch.optim.SGD(network.parameters(), part * algorithm.lr)
+        algorithm.outputs_and_loss(network, data, nothing)[1].backward()
+        optimizer.step()
+        for name, weight in network.named_parameters():
+            mean = torch.stack([copied.get_parameter(name) for copied in adapted]).mean(0)
+            expected = torch.lerp(start.get_parameter(name), mean, part)
+            torch.testing.assert_close(weight, expected, **CLOSE)
