@@ -438,7 +438,7 @@ def test_reptile_s_copy_is_adapted_as_its_prediction_is() -> None:
 
 
 def test_an_outer_step_of_the_inner_rate_is_the_mean_of_the_adapted_weights() -> None:
-    """The meta-step of 1 of Reptile's authors is SGD at `lr`; a part of it, SGD at that part of it."""
+    """The meta-step of 1 of Reptile's authors is SGD at `lr`; a part of it, SGD at that part."""
     data, nothing = episode(3, "classification"), MiniBatch(torch.empty(0), torch.empty(0))
     algorithm = Reptile(4, 0.03, optimizer="adam", batch=2)
     for part in (1.0, 0.25):
