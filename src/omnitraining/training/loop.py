@@ -33,8 +33,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a model into a run folder; the best checkpoint is the one to predict with.
 
-    The samples of a step depend only on the seed and the step, so an interrupted run resumes to
-    the same weights. Inside `omnitraining.distributed.process_group` each process trains on a
+    The samples of a step depend on the seed, the step and what is in the checkpoint alone, so an
+    interrupted run resumes to the same weights. Inside `omnitraining.distributed.process_group` each process trains on a
     shard of every step.
 
     Args:
@@ -214,7 +214,8 @@ def _means(steps: list[dict[str, Tensor]], done: int) -> dict[str, float]:
 def _first_bad(steps: list[dict[str, Tensor]], done: int) -> InputError:
     """The error that names the first term that is not finite, its step and its samples.
 
-    The samples can be drawn again, since they depend on the seed and the step alone.
+    The samples can mostly be drawn again, since they depend on the seed and the step alone, but
+    where policies act or a curriculum chooses classes.
     """
     step, name, value = next(  # the total comes after its terms
         (step, name, term.item())

@@ -147,7 +147,8 @@ class Stepper:
 
         Args:
             step: counted from 0.
-            seed: of the training; the samples depend on it and the step alone.
+            seed: of the training; the samples depend on it, the step and, where policies act or a
+                curriculum chooses classes, the model.
         """
         seed_of_step = seed * 1_000_003 + step
         random = torch.Generator().manual_seed(seed_of_step)
