@@ -34,8 +34,8 @@ def train(
     """Train a model into a run folder; the best checkpoint is the one to predict with.
 
     The samples of a step depend on the seed, the step and what is in the checkpoint alone, so an
-    interrupted run resumes to the same weights. Inside `omnitraining.distributed.process_group` each process trains on a
-    shard of every step.
+    interrupted run resumes to the same weights. Inside `omnitraining.distributed.process_group`
+    each process trains on a shard of every step.
 
     Args:
         model: from `build_model`; changed in place, and left at the last step.
