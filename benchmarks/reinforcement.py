@@ -139,7 +139,7 @@ def gymnasium(steps: int = 10, tasks: int = 5) -> list[Row]:
     ):
         torch.set_num_threads(used)
         ours = partial(_closed_loop, HalfCheetahVelocity(horizon=steps), tasks)
-        value, a, b = ratio(theirs, ours, 5, clock)
+        value, a, b = ratio(theirs, ours, 15, clock)
         case = f"HalfCheetah, {count} copies, steps per {unit}"
         rows.append(("closed loop / Gymnasium's SyncVectorEnv", case, value, ">= 2", _ms(b, a)))
     torch.set_num_threads(threads)
@@ -171,7 +171,7 @@ def navigation() -> list[Row]:
             policy(states)
 
     closed = partial(_closed_loop, env, TASKS)
-    share, alone, whole = ratio(networks_alone, closed, rounds=9, clock=CPU)
+    share, alone, whole = ratio(networks_alone, closed, rounds=25, clock=CPU)
     case = f"navigation, {TASKS} x {TRAJECTORIES} x {env.horizon}"
     return [
         ("million steps per CPU-second", case, count / whole / 1e6, ">= 3", _ms(whole, alone)),
