@@ -26,11 +26,11 @@ def merged(before: Record, after: Record) -> Record:
                 f"records of {before.experiment!r} and {after.experiment!r} cannot be merged: they "
                 f"differ in {name}"
             )
+    _check_tasks(before, after)
     rows = {
         name: _joined(before.rows.get(name, Row()), after.rows.get(name, Row()))
         for name in {**before.rows, **after.rows}
     }
-    _check_tasks(rows)
     newer = {(name, key) for name, row in after.rows.items() for key in row.cells}
     reference = before.reference
     for name, row in rows.items():
@@ -63,12 +63,23 @@ def _joined(old: Row, new: Row) -> Row:
     )
 
 
-def _check_tasks(rows: dict[str, Row]) -> None:
-    tasks: dict[CellKey, str] = {}
-    for name, row in rows.items():
+def _check_tasks(before: Record, after: Record) -> None:
+    """Refuse other tasks of a cell; rows of one record may differ in them, as in simulators."""
+    earlier, later = _tasks(before), _tasks(after)
+    for name, row in after.rows.items():
         for key, column in row.cells.items():
-            if tasks.setdefault(key, column.tasks) != column.tasks:
+            found = earlier.get(key, set())
+            if found and column.tasks not in found and not found <= later[key]:
                 raise InputError(
                     f"records cannot be merged: {name} was evaluated on other tasks of '{key}' "
                     "than the rows before it"
                 )
+
+
+def _tasks(record: Record) -> dict[CellKey, set[str]]:
+    """What the tasks of each cell are, in any row."""
+    found: dict[CellKey, set[str]] = {}
+    for row in record.rows.values():
+        for key, column in row.cells.items():
+            found.setdefault(key, set()).add(column.tasks)
+    return found

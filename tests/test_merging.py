@@ -111,6 +111,19 @@ def test_what_does_not_go_together_is_refused() -> None:
         merged(OLD, new)
 
 
+def test_rows_of_one_record_may_have_other_tasks_of_a_cell() -> None:
+    """As those of a search that has the same goals in another simulator."""
+    varied = record("maml", {"maml": {"a": 8.8}, "faster": {"a": 9.0}})
+    varied.rows["faster"].cells[A].tasks = "faster"
+    both = merged(OLD, varied)
+    assert both.rows["faster"].cells[A].tasks == "faster"
+    again = record("slower", {"slower": {"a": 7.0}})
+    assert merged(both, again).rows.keys() == {*both.rows, "slower"}
+    again.rows["slower"].cells[A].tasks = "slower"
+    with pytest.raises(InputError, match="slower was evaluated on other tasks of 'a'"):
+        merged(both, again)
+
+
 def test_the_script_merges_files(tmp_path: Path) -> None:
     script = tmp_path / "merge.py"
     script.write_text((ROOT / "results" / "merge.py").read_text())
