@@ -1,17 +1,21 @@
 """Merging records of one experiment whose rows were measured in several places."""
 
+import re
 from dataclasses import replace
+from typing import Any
 
 from omnitraining.errors import InputError
-from omnitraining.evaluation import CellKey
-from omnitraining.experiments.record import Comparison, Record, Row
+from omnitraining.evaluation import ENSEMBLE, CellKey
+from omnitraining.experiments.record import Comparison, Record, Row, TrainingFacts
+from omnitraining.experiments.recording import column_of
 
 
 def merged(before: Record, after: Record) -> Record:
     """One record of two; where both have a cell of a row, the later one's counts.
 
-    Differences task by task are kept where both rows are of one record, and dropped where they are
-    not: the scores of single tasks are with the runs.
+    Seeds of a row that only the earlier one has are kept, if both were trained alike.
+    Differences task by task are of the scores of single tasks. Older records have none: of these,
+    differences are kept where both rows are of one record, and dropped where they are not.
 
     Args:
         before: the earlier record.
@@ -35,8 +39,12 @@ def merged(before: Record, after: Record) -> Record:
     reference = before.reference
     for name, row in rows.items():
         for key, column in row.cells.items():
+            first = rows[reference].cells.get(key)
             parted = ((name, key) in newer) != ((reference, key) in newer)
-            if parted or ((name, key) in newer and after.reference != reference):
+            alike = first is not None and first.tasks == column.tasks
+            if first is not None and alike and first.scores and column.scores:
+                row.cells[key] = column.compared(first.scores[ENSEMBLE])
+            elif parted or ((name, key) in newer and after.reference != reference):
                 row.cells[key] = replace(column, reference_minus_this=None)
     claims = {claim.about: claim for claim in after.claims}
     for claim in before.claims:
@@ -47,11 +55,24 @@ def merged(before: Record, after: Record) -> Record:
         }
         later = claims[claim.about].cells if claim.about in claims else {}
         claims[claim.about] = Comparison(*claim.about, kept | later)
-    return replace(before, rows=rows, claims=[claim for claim in claims.values() if claim.cells])
+    seeds = max(len(facts.seconds) for facts in rows[reference].trainings.values())
+    return replace(
+        before,
+        rows=rows,
+        claims=[claim for claim in claims.values() if claim.cells],
+        seeds=seeds,
+        intervals="over tasks and seeds" if seeds > 1 else "over tasks",
+    )
 
 
 def _joined(old: Row, new: Row) -> Row:
-    """A row with the cells of both, and how the runs of each setting were trained."""
+    """A row with the cells of both, and how the runs of each setting were trained.
+
+    Seeds that the later row lacks are kept if both have all scores and were trained alike.
+    """
+    kept = _other_seeds(old, new)
+    if kept:
+        return _pooled(old, new, kept)
     replaced = bool(old.cells) and old.cells.keys() <= new.cells.keys()
     return Row(
         {**old.cells, **new.cells},
@@ -61,6 +82,56 @@ def _joined(old: Row, new: Row) -> Row:
         new.varied or old.varied,
         new.of_seeds or old.of_seeds,
     )
+
+
+def _other_seeds(old: Row, new: Row) -> list[int]:
+    """Seeds of the earlier row that can be joined with those of the later one."""
+    if old.cells.keys() != new.cells.keys() or old.trainings.keys() != new.trainings.keys():
+        return []
+    columns = zip(old.cells.values(), (new.cells[key] for key in old.cells), strict=True)
+    if not all(a.tasks == b.tasks and a.scores.keys() == b.scores.keys() for a, b in columns):
+        return []
+    if not all(column.scores for column in old.cells.values()):
+        return []
+    both = [(old.trainings[setting], new.trainings[setting]) for setting in old.trainings]
+    if not all(a.seeds and b.seeds and _without_seed(a) == _without_seed(b) for a, b in both):
+        return []
+    first, second = both[0]
+    if any((a.seeds, b.seeds) != (first.seeds, second.seeds) for a, b in both):
+        return []
+    return [seed for seed in first.seeds if seed not in second.seeds]
+
+
+def _without_seed(facts: TrainingFacts) -> dict[str, Any]:
+    """A configuration without what differs between the seeds of one row."""
+    config = {name: value for name, value in facts.config.items() if name != "seed"}
+    for name in ("teacher_run", "start_from"):
+        config[name] = re.sub(r"-\d+$", "", config.get(name) or "")
+    return config
+
+
+def _pooled(old: Row, new: Row, kept: list[int]) -> Row:
+    """The later row with some seeds of the earlier one, in the order of the seeds."""
+    facts = next(iter(old.trainings.values()))
+    later = next(iter(new.trainings.values())).seeds
+    places = [(seed, old, facts.seeds.index(seed)) for seed in kept]
+    places += [(seed, new, place) for place, seed in enumerate(later)]
+    places.sort(key=lambda place: place[0])
+    cells = {}
+    for key, column in new.cells.items():
+        scores = {
+            head: [row.cells[key].scores[head][place] for _, row, place in places]
+            for head in column.scores
+        }
+        cells[key] = column_of(column.tasks, scores)
+    trainings = {}
+    for setting, own in new.trainings.items():
+        lists = {
+            name: [getattr(row.trainings[setting], name)[place] for _, row, place in places]
+            for name in ("seeds", "seconds", "steps", "peak_mib", "best_step", "validation")
+        }
+        trainings[setting] = replace(own, **lists)
+    return replace(new, cells=cells, trainings=trainings)
 
 
 def _check_tasks(before: Record, after: Record) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import CellKey, Difference
@@ -21,6 +22,7 @@ from omnitraining.experiments.record import (
     read_record,
     write_record,
 )
+from omnitraining.experiments.recording import column_of
 from results.merging import merged
 
 A, B, C = (CellKey(name) for name in "abc")
@@ -142,3 +144,83 @@ def test_the_script_merges_files(tmp_path: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "uncommitted changes" in refused.stderr
     assert "maml" in refused.stderr and not (tmp_path / "dirty.json").exists()
+
+
+def measured(seeds: dict[str, list[int]], config: str = "one", cells: str = "ab") -> Record:
+    """A record of rows with the scores of each task of some seeds."""
+    rows = {}
+    for name, numbers in seeds.items():
+        runs = {seed: {cell: scores(name, seed, cell) for cell in cells} for seed in numbers}
+        rows[name] = Row(
+            {
+                CellKey(cell): column_of(
+                    cell, {h: [runs[seed][cell] for seed in numbers] for h in ("pre", "ensemble")}
+                )
+                for cell in cells
+            },
+            {
+                "": TrainingFacts(
+                    {"made": config, "seed": numbers[0], "start_from": f"pre-{numbers[0]}"},
+                    seeds=numbers,
+                    seconds=[float(seed) for seed in numbers],
+                    steps=[5] * len(numbers),
+                    peak_mib=[1] * len(numbers),
+                    best_step=[5] * len(numbers),
+                    validation=[50.0] * len(numbers),
+                )
+            },
+        )
+        reference = rows["omni"] if "omni" in rows else rows[name]
+        for key, column in rows[name].cells.items():
+            rows[name].cells[key] = column.compared(reference.cells[key].scores["ensemble"])
+    count = len(seeds[next(iter(seeds))])
+    return Record(
+        "mine", "Mine", "nothing", "omni", "accuracy %", True, next(iter(seeds)), 4, count,
+        "over tasks and seeds" if count > 1 else "over tasks", rows,
+    )  # fmt: skip
+
+
+def scores(row: str, seed: int, cell: str) -> list[float]:
+    random = torch.Generator().manual_seed(sum(map(ord, row + cell)) + 1000 * seed)
+    return (100 * torch.rand(4, generator=random)).tolist()
+
+
+def test_rows_measured_in_several_places_are_those_measured_in_one() -> None:
+    whole = measured({"omni": [0], "proto": [0], "maml": [0]})
+    parts = [measured({name: [0]}) for name in ("omni", "proto", "maml")]
+    assert merged(merged(parts[0], parts[1]), parts[2]) == whole
+    assert whole.rows["maml"].cells[A].reference_minus_this
+    assert verdict(Claim("proto", better_than="maml"), [whole]).is_paired
+
+
+def test_seeds_measured_in_several_places_are_those_measured_in_one() -> None:
+    whole = measured({"omni": [0, 1, 2], "proto": [0, 1, 2]})
+    parts = [measured({"omni": [seed], "proto": [seed]}) for seed in (1, 0, 2)]
+    alone = merged(whole, measured({"proto": [1]}))
+    assert alone.rows["proto"].cells == whole.rows["proto"].cells
+    both = merged(merged(parts[0], parts[1]), parts[2])
+    for record in (both, whole):  # one configuration stands for all seeds
+        for row in record.rows.values():
+            row.training.config.clear()
+    assert both == whole and both.seeds == 3
+
+
+def test_seeds_of_another_configuration_are_not_joined() -> None:
+    other = measured({"omni": [1]}, config="other")
+    both = merged(measured({"omni": [0]}), other)
+    assert both.rows["omni"].training.seeds == [1] and both.seeds == 1
+    assert both.rows["omni"].cells == other.rows["omni"].cells
+
+
+def test_scores_are_as_exact_in_a_file_as_float32(tmp_path: Path) -> None:
+    before = measured({"omni": [0, 3]})
+    write_record(tmp_path / "a.json", before)
+    after = read_record(tmp_path / "a.json")
+    for key, column in before.rows["omni"].cells.items():
+        found = after.rows["omni"].cells[key].scores
+        for head, each in column.scores.items():
+            torch.testing.assert_close(torch.tensor(found[head]), torch.tensor(each))
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "b.json").write_text(text.replace('"scores": {\n', '"scores": {\n "x": ["!"],\n'))
+    with pytest.raises(InputError, match=r"b\.json is damaged or not a record"):
+        read_record(tmp_path / "b.json")

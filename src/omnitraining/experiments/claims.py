@@ -7,7 +7,7 @@ from typing import Literal
 
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, CellKey, Difference, Evaluation, paired_difference
-from omnitraining.experiments.record import Comparison, Number, Record, Row
+from omnitraining.experiments.record import Comparison, Number, Record, Row, rounded
 
 EQUAL = 1.1
 """Compute counts as equal up to this ratio, since training ends at whole epochs."""
@@ -195,19 +195,25 @@ def gaps(claim: Claim, record: Record) -> tuple[dict[CellKey, Difference], bool]
 def _paired(claim: Claim, record: Record) -> dict[CellKey, Difference]:
     """Differences task by task that a record has on the two rows, in favor of the first."""
     paired: dict[CellKey, Difference] = {}
+    first, second = record.rows[claim.row], record.rows[claim.rival]
+    for key, column in first.cells.items():
+        other = second.cells.get(key)
+        if other is None or other.tasks != column.tasks or not other.scores:
+            continue
+        if claim.head in column.scores:
+            found = paired_difference(column.scores[claim.head], other.scores[ENSEMBLE])
+            paired[key] = Difference(record.sign * rounded(found.mean), rounded(found.interval))
     for known in record.claims:
         if known.about == (claim.row, claim.head, claim.rival):
-            paired |= {
-                key: Difference(record.sign * gap.mean, gap.interval)
-                for key, gap in known.cells.items()
-            }
+            for key, gap in known.cells.items():
+                paired.setdefault(key, Difference(record.sign * gap.mean, gap.interval))
     if claim.head == ENSEMBLE and record.reference in (claim.row, claim.rival):
         is_first = record.reference == claim.row
         sign = record.sign if is_first else -record.sign
-        other = record.rows[claim.rival if is_first else claim.row]
-        for key, column in other.cells.items():
-            if gap := column.reference_minus_this:
-                paired.setdefault(key, Difference(sign * gap.mean, gap.interval))
+        beside = record.rows[claim.rival if is_first else claim.row]
+        for key, column in beside.cells.items():
+            if lead := column.reference_minus_this:
+                paired.setdefault(key, Difference(sign * lead.mean, lead.interval))
     return paired
 
 
@@ -236,7 +242,7 @@ def comparisons(
                 [each.cells[key].scores[claim.head] for each in firsts],
                 [each.cells[key].scores[ENSEMBLE] for each in seconds],
             )
-            cells[key] = Difference(float(f"{gap.mean:.4g}"), float(f"{gap.interval:.4g}"))
+            cells[key] = Difference(rounded(gap.mean), rounded(gap.interval))
         comparison = Comparison(claim.row, claim.head, claim.rival, cells)
         kept[comparison.about] = comparison
     return [*kept.values()]

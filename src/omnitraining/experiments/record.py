@@ -6,14 +6,24 @@
 `recording` makes records from runs; tables, figures and verdicts are drawn from them.
 """
 
+import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, CellKey, Difference, as_frame, keyed_cells
+from omnitraining.evaluation import (
+    ENSEMBLE,
+    CellKey,
+    Difference,
+    as_frame,
+    keyed_cells,
+    paired_difference,
+)
 from omnitraining.io.files import write_json
 
 Values = dict[str, Any]
@@ -21,6 +31,11 @@ Values = dict[str, Any]
 
 Number = tuple[float, float | None]
 """A published mean and the half-width of its interval, if one is given."""
+
+
+def rounded(value: float) -> float:
+    """A number with the four digits that records have."""
+    return float(f"{value:.4g}")
 
 
 @dataclass(frozen=True)
@@ -46,16 +61,29 @@ class Column:
         tasks: hash of the test tasks.
         heads: results by head: each flow, and the ensemble.
         reference_minus_this: paired difference of the reference row's ensemble from this row's.
+        scores: of each head, by seed and task [S, T], so that seeds and rows that are measured
+            later can be joined and compared task by task; empty in older records.
     """
 
     tasks: str
     heads: dict[str, Mean]
     reference_minus_this: Difference | None = None
+    scores: dict[str, list[list[float]]] = field(default_factory=dict, repr=False)
 
     @property
     def ensemble(self) -> Mean:
         """The result that counts: of the ensemble, or of the only head."""
         return self.heads[ENSEMBLE]
+
+    def compared(self, reference: list[list[float]]) -> "Column":
+        """The same results with the reference's lead.
+
+        Args:
+            reference: scores of its ensemble on the same tasks, by seed and task [S, T].
+        """
+        gap = paired_difference(reference, self.scores[ENSEMBLE])
+        lead = Difference(rounded(gap.mean), rounded(gap.interval))
+        return replace(self, reference_minus_this=lead)
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,7 @@ class TrainingFacts:
 
     Attributes:
         config: the configuration of the first seed, without folders of the machine.
+        seeds: of the runs; none in older records.
         seconds: of training.
         steps: of training; none in records of version 0.1.
         multiply_adds_per_step: counted; None where they cannot be.
@@ -75,6 +104,7 @@ class TrainingFacts:
     """
 
     config: Values = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     multiply_adds_per_step: int | None = None
@@ -266,8 +296,30 @@ def _row_as_json(row: Row) -> Values:
 
 
 def _column_as_json(column: Column) -> Values:
-    values = asdict(column)
-    return {name: value for name, value in values.items() if value is not None}
+    values = asdict(replace(column, scores={}))
+    values["scores"] = {head: _packed(scores) for head, scores in column.scores.items()}
+    return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+def _packed(scores: Sequence[Sequence[float]]) -> list[str]:
+    """Scores by seed as texts: float32, compressed, and in base 64, a tenth of their digits."""
+    return [
+        base64.b64encode(zlib.compress(struct.pack(f"<{len(one)}f", *one), 9)).decode()
+        for one in scores
+    ]
+
+
+def _unpacked(texts: Sequence[str]) -> list[list[float]]:
+    """What `_packed` made these texts of.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        parts = [zlib.decompress(base64.b64decode(text, validate=True)) for text in texts]
+        return [[value for (value,) in struct.iter_unpack("<f", part)] for part in parts]
+    except (zlib.error, struct.error) as error:
+        raise ValueError(f"scores: {error}") from error
 
 
 T = TypeVar("T")
@@ -305,6 +357,7 @@ def _row(values: Values) -> Row:
             str(cell["tasks"]),
             {head: _mean(found) for head, found in cell["heads"].items()},
             _difference(cell.get("reference_minus_this")),
+            {head: _unpacked(texts) for head, texts in cell.get("scores", {}).items()},
         )
         for key, cell in keyed_cells(values["cells"])
     }

@@ -13,13 +13,19 @@ from omnitraining.evaluation import (
     ENSEMBLE,
     Cell,
     CellKey,
-    Difference,
     Evaluation,
     half_width,
-    paired_difference,
 )
 from omnitraining.experiments.claims import Claim, comparisons
-from omnitraining.experiments.record import Column, Mean, Record, Row, TrainingFacts, Values
+from omnitraining.experiments.record import (
+    Column,
+    Mean,
+    Record,
+    Row,
+    TrainingFacts,
+    Values,
+    rounded,
+)
 from omnitraining.runs.run import Run
 
 PROVENANCE = (
@@ -82,8 +88,7 @@ def make_record(
     for name, evaluation in pooled.items():
         row = replace(beside.get(name, Row()))
         row.cells = {
-            key: _column(key, evaluation, by_seed[name], by_seed[reference])
-            for key in evaluation.cells
+            key: _column(key, by_seed[name], by_seed[reference]) for key in evaluation.cells
         }
         row.trainings = {setting: _facts(runs) for setting, runs in results[name].items()}
         rows[name] = row
@@ -177,30 +182,39 @@ def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(first.unit, first.higher_is_better, cells)
 
 
-def _column(
-    key: CellKey, pooled: Evaluation, own: Sequence[Evaluation], reference: Sequence[Evaluation]
-) -> Column:
+def _column(key: CellKey, own: Sequence[Evaluation], reference: Sequence[Evaluation]) -> Column:
     """Rounded results of a row in one cell, and the reference's lead where both met its tasks."""
-    cell = pooled.cells[key]
-    heads = {}
-    for head in cell.scores:
-        scores = torch.tensor([one.cells[key].scores[head] for one in own])
-        by_seed = tuple(rounded(one.cells[key].mean(head)) for one in own)
-        heads[head] = Mean(rounded(cell.mean(head)), rounded(half_width(scores)), by_seed)
-    other = reference[0].cells.get(key)
+    cell, other = own[0].cells[key], reference[0].cells.get(key)
+    made = column_of(
+        cell.tasks_hash, {h: [one.cells[key].scores[h] for one in own] for h in cell.scores}
+    )
     if other is None or other.tasks_hash != cell.tasks_hash:
-        return Column(cell.tasks_hash, heads)
-    first, second = ([one.cells[key].scores[ENSEMBLE] for one in each] for each in (reference, own))
-    gap = paired_difference(first, second)
-    return Column(cell.tasks_hash, heads, Difference(rounded(gap.mean), rounded(gap.interval)))
+        return made
+    return made.compared([one.cells[key].scores[ENSEMBLE] for one in reference])
+
+
+def column_of(tasks: str, scores: Mapping[str, list[list[float]]]) -> Column:
+    """Rounded results in one cell.
+
+    Args:
+        tasks: hash of the test tasks.
+        scores: of each head, by seed and task [S, T].
+    """
+    heads = {}
+    for head, each in scores.items():
+        values = torch.tensor(each, dtype=torch.float64)
+        by_seed = tuple(map(rounded, values.mean(1).tolist()))
+        heads[head] = Mean(rounded(values.mean().item()), rounded(half_width(values)), by_seed)
+    return Column(tasks, heads, scores=dict(scores))
 
 
 def _facts(runs: Sequence[Run]) -> TrainingFacts:
     """How the runs of a row were trained."""
     facts = [run.load_provenance() for run in runs]
-    config = yaml.safe_load((runs[0].path / "config.yaml").read_text("utf-8"))
+    configs = [yaml.safe_load((run.path / "config.yaml").read_text("utf-8")) for run in runs]
     return TrainingFacts(
-        config=_without_folders(config),
+        config=_without_folders(configs[0]),
+        seeds=[config["seed"] for config in configs],
         seconds=[round(f["seconds"], 1) for f in facts],
         steps=[f["step"] for f in facts],
         multiply_adds_per_step=facts[0].get("multiply_adds"),
@@ -220,8 +234,3 @@ def _without_folders(config: Values) -> Values:
         if config.get(name):
             config[name] = Path(config[name]).name
     return config
-
-
-def rounded(value: float) -> float:
-    """A number with the four digits that records have."""
-    return float(f"{value:.4g}")
