@@ -75,8 +75,7 @@ class Environment(ABC):
 class StateRewards(Environment):
     """An environment whose rewards and ends depend on nothing but the states and the tasks.
 
-    They are computed for all steps of a rollout at once, which saves most of the time of a
-    simulator as small as `Navigation`.
+    They are computed for all steps of a rollout at once: on `Navigation` a sixth less time.
 
     Example:
         >>> import torch
