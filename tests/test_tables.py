@@ -947,3 +947,18 @@ def test_a_search_is_ordered_by_validation_with_means_over_other_domains() -> No
         "row", "validation", "other domains, 1-shot", "other domains, 5-shot", "seconds"
     ]  # fmt: skip
     assert lines == [["high", "51.00", "", "", "60"], ["low", "50.00", "15.00", "50.00", "60"]]
+
+
+def test_validation_classes_that_are_a_benchmark_stand_apart_in_a_search() -> None:
+    config = {"problem": {"init_args": {"validation": "a"}}}
+    cells = {
+        CellKey(name, 5, 5): Column("", {"ensemble": Mean(mean, 1.0)})
+        for name, mean in (("a:validation", 10.0), ("b", 20.0), ("c", 40.0))
+    }
+    row = Row(cells, {"": TrainingFacts(config, seconds=[60.4], validation=[50.0])})
+    record = Record("a", "", "", "", "accuracy %", True, "low", 2, 1, rows={"low": row})
+    header, lines = search_lines(record)
+    assert header == [
+        "row", "validation", "validation classes, 5-shot", "other domains, 5-shot", "seconds"
+    ]  # fmt: skip
+    assert lines == [["low", "50.00", "10.00", "30.00", "60"]]

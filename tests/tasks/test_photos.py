@@ -174,6 +174,9 @@ def test_test_classes_are_never_seen_in_training(data: Path) -> None:
     assert "is in problem.training (mini-imagenet:train) and in problem.validation" in fails(
         data, validation="mini-imagenet:train"
     )
+    searched = photos(data, benchmarks=("mini-imagenet:validation",))
+    (benchmark,) = searched.benchmarks.values()
+    assert benchmark.classes == searched.validation.classes
     assert "(cub:train) and in problem.training (cub:all)" in fails(
         data, training=("cub", "cub:all")
     )

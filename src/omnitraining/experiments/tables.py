@@ -284,15 +284,29 @@ def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
     """Rows of a search, best first: validation scores by seed, and the means of its other cells.
 
     Returns:
-        The header and the lines. Cells are averaged over benchmarks, for each number of shots.
+        The header and the lines. Cells are averaged over benchmarks, for each number of shots; the
+        validation classes, if they are a benchmark too, stand apart.
     """
-    shots = sorted({key.shots for row in record.rows.values() for key in row.cells if key.shots})
-    header = ["row", "validation", *(f"other domains, {k}-shot" for k in shots), "seconds"]
+    keys = [key for row in record.rows.values() for key in row.cells if key.shots]
+    own = {key.benchmark for key in keys if key.benchmark == _validation(record)}
+    columns = {
+        f"{where}, {shots}-shot": (shots, is_own)
+        for where, is_own in (("validation classes", True), ("other domains", False))
+        for shots in sorted({key.shots or 0 for key in keys if (key.benchmark in own) == is_own})
+    }
+    header = ["row", "validation", *columns, "seconds"]
     lines = []
     for name, row in sorted(
         record.rows.items(), key=lambda item: -sum(item[1].training.validation)
     ):
-        means = [[c.ensemble.mean for key, c in row.cells.items() if key.shots == k] for k in shots]
+        means = [
+            [
+                column.ensemble.mean
+                for key, column in row.cells.items()
+                if key.shots == shots and (key.benchmark in own) == is_own
+            ]
+            for shots, is_own in columns.values()
+        ]
         lines.append(
             [
                 name,
@@ -302,6 +316,15 @@ def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return header, lines
+
+
+def _validation(record: Record) -> str:
+    """The part of the data that the rows of a search are validated on; "" if none is named."""
+    for row in record.rows.values():
+        for facts in row.trainings.values():
+            name = facts.config.get("problem", {}).get("init_args", {}).get("validation", "")
+            return name if ":" in name else f"{name}:validation"
+    return ""
 
 
 def search_table(title: str, record: Record) -> Table:

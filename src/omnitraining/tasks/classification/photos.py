@@ -236,6 +236,9 @@ def with_split(data_set: DataSet, held_out: tuple[float, float] = HELD_OUT) -> D
 def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part, Listing]) -> None:
     """Check that a class is used only in training, in validation, or in test.
 
+    Searches are judged on validation classes, so that a part of validation may be a benchmark too,
+    if it is named by its split.
+
     Raises:
         InputError: a class is used in two of these, or twice in training.
     """
@@ -245,7 +248,8 @@ def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part,
             for known in listings[part].classes:
                 before, first = served.setdefault((part.name, known), (role, part))
                 tested_twice = before == role == "benchmarks"
-                if (before, first) != (role, part) and not tested_twice:
+                judged = role == "benchmarks" and first == part and part.split == "validation"
+                if (before, first) != (role, part) and not tested_twice and not judged:
                     raise InputError(
                         f"class {known!r} of {part.name} is in problem.{before} "
                         f"({first.name}:{first.split}) and in problem.{role} "
