@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from omnitraining.evaluation import ENSEMBLE
-from omnitraining.experiments.claims import EQUAL, better_and_worse, compute_ratio
+from omnitraining.evaluation import ENSEMBLE, CellKey, Difference
+from omnitraining.experiments.claims import EQUAL, Claim, better_and_worse, compute_ratio, gaps
 from omnitraining.experiments.record import Record
 from omnitraining.experiments.tables import (
     against_each_row,
@@ -78,18 +78,29 @@ def against(near: Record, far: Record) -> str:
     """In how many cells the reference is better and worse than each row of equal compute."""
     words = []
     for name in of_equal_compute(near):
-        gaps = [
-            column.reference_minus_this
-            for record in (near, far)
-            for column in record.rows[name].cells.values()
-            if column.reference_minus_this
-        ]
-        better, worse = better_and_worse(gaps)
+        leads = [gap for record in (near, far) for gap in leads_over(name, record)[0].values()]
+        better, worse = better_and_worse(leads)
         words.append(f"{name} {better} / {worse}")
     cells = sum(len(record.rows[record.reference].cells) for record in (near, far))
     return (
-        f"At equal compute {near.reference} is better / worse, paired over episodes with an "
-        f"interval that excludes zero, in so many of {cells} cells: {'; '.join(words)}.\n"
+        f"At equal compute {near.reference} is better / worse, with an interval that excludes "
+        f"zero, in so many of {cells} cells: {'; '.join(words)}. {unpaired(near)}\n"
+    )
+
+
+def leads_over(name: str, record: Record) -> tuple[dict[CellKey, Difference], bool]:
+    """Differences of the reference from a row by cell, and whether they are paired."""
+    return gaps(Claim(record.reference, better_than=name), record)
+
+
+def unpaired(record: Record) -> str:
+    """Which rows of equal compute are not compared in pairs with the reference, in a sentence."""
+    names = [name for name in of_equal_compute(record) if not leads_over(name, record)[1]]
+    if not names:
+        return "Differences are paired over episodes."
+    return (
+        f"Differences are paired over episodes, but for {', '.join(names)}, whose scores of single "
+        "episodes were not kept: their intervals are those of independent means, and wider."
     )
 
 
@@ -98,17 +109,18 @@ def advantages(near: Record, far: Record) -> str:
     names = of_equal_compute(near)
     lines = []
     for record in (near, far):
+        leads = {name: leads_over(name, record)[0] for name in names}
         for key, column in record.rows[record.reference].cells.items():
             line = [f"{key.benchmark}, {key.shots}-shot", f"{column.ensemble.mean:.1f}"]
             for name in names:
-                gap = record.rows[name].cells[key].reference_minus_this
+                gap = leads[name].get(key)
                 text = f"{gap.mean:+.1f} ± {gap.interval:.1f}" if gap else ""
                 line.append(f"**{text}**" if gap and gap.is_significant else text)
             lines.append(line)
     return (
         f"`{near.command}` and `{far.command}`: 5-way accuracy of {near.reference} in %, and how "
         f"much it is above each other method; {seeds(near)}, {near.tasks} episodes, 95 % intervals "
-        f"{near.intervals}.\n\n"
+        f"{near.intervals}. {unpaired(near)}\n\n"
         + markdown(["unseen classes of", near.reference, *(f"above {n}" for n in names)], lines)
     )
 
