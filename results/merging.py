@@ -31,9 +31,10 @@ def merged(before: Record, after: Record) -> Record:
                 f"differ in {name}"
             )
     _check_tasks(before, after)
+    measured = {**before.rows, **after.rows}
     rows = {
         name: _joined(before.rows.get(name, Row()), after.rows.get(name, Row()))
-        for name in {**before.rows, **after.rows}
+        for name in sorted(measured, key=lambda name: name != before.reference)  # it stands first
     }
     newer = {(name, key) for name, row in after.rows.items() for key in row.cells}
     reference = before.reference
