@@ -163,7 +163,9 @@ def _trained(
 def _named(source: str, options: BackboneOptions) -> tuple[PooledBackbone, ImageInputs]:
     own = {"mean", "std", "interpolation", "aspect", "pooling"} & {*options.given()}
     if own:
-        raise InputError(f"{min(own)} is for a module of your own: {source} has its own")
+        name = min(own)
+        whose = "a trained model or a module" if name == "aspect" else "a module"
+        raise InputError(f"{name} is for {whose} of your own: {source} has that of its library")
     weights = options.file
     precision = options.precision or "float32"
     size = _size(options.image_size)
