@@ -22,9 +22,11 @@ from omnitraining.experiments.record import Record, read_record
 from omnitraining.experiments.recording import pool
 from omnitraining.experiments.reproduction import reproduce
 from omnitraining.experiments.tables import costs
+from omnitraining.model import OmniLoss
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification import problem as classification
 from omnitraining.tasks.regression import sinusoids
+from omnitraining.training import Training
 
 SUITES = [experiment.name for experiment in experiments()]
 PHOTOS = [s.name for s in experiments() if s.config["problem"]["class_path"] == "Photos"]
@@ -146,6 +148,15 @@ def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
             parse(job.values, str(job.folder))
         known |= {job.row, f"in {job.setting}"}
     assert known == {*experiment.rows, *(f"in {s}" for s in experiment.settings or [""])}
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("name", SUITES)
+def test_steps_at_which_something_begins_are_before_the_end(name: str, smoke: bool) -> None:
+    photos = {"problem": {"init_args": {"data": "anywhere"}}} if name in PHOTOS else {}
+    for job in reproduction.plan(find_experiment(name), Path("runs"), [0], smoke, photos):
+        training, loss = Training(**job.values["training"]), OmniLoss(**job.values.get("loss", {}))
+        assert loss.all_entered_at < training.steps or not training.steps, job.folder
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("configs/*.yaml")), ids=lambda p: p.stem)
