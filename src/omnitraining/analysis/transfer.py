@@ -39,7 +39,7 @@ from omnitraining.omninet import plain
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.episodes import TaskIndices
 from omnitraining.tasks.classification.problem import ADAPT_BATCH, Classification
-from omnitraining.training import cpu_threads
+from omnitraining.threads import cpu_threads
 
 TRAINED, NEW = "trained classes", "new classes"
 STEPS = (0, 1, 10)

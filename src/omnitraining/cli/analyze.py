@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.learner.inputs import ImageInputs
     from omnitraining.runs.run import Run
     from omnitraining.tasks.classification.problem import Classification
-    from omnitraining.training import cpu_threads
+    from omnitraining.threads import cpu_threads
 
     run = Run(options.run, trust=options.trust)
     run_config = load_run(run)

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     from omnitraining.tasks.reinforcement.half_cheetah import HalfCheetah
     from omnitraining.tasks.reinforcement.navigation import Navigation
     from omnitraining.tasks.reinforcement.problem import Reinforcement
-    from omnitraining.training import cpu_threads
+    from omnitraining.threads import cpu_threads
 
     run = Run(options.run, trust=options.trust)
     run_config = load_run(run)

@@ -29,10 +29,10 @@ from omnitraining.runs.compute import multiply_adds
 from omnitraining.runs.paths import absolute_paths, paths_as_text, relative_paths
 from omnitraining.runs.run import Run, provenance, training_state
 from omnitraining.tasks.base import Problem
+from omnitraining.threads import cpu_threads
 from omnitraining.training import (
     Progress,
     check_distributed,
-    cpu_threads,
     find_device,
     train,
 )

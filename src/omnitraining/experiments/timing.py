@@ -13,7 +13,8 @@ from omnitraining.config.run_config import instantiate
 from omnitraining.experiments.jobs import Job
 from omnitraining.runs.compute import multiply_adds
 from omnitraining.tasks.base import Problem
-from omnitraining.training import Stepper, cpu_threads, find_device
+from omnitraining.threads import cpu_threads
+from omnitraining.training import Stepper, find_device
 
 UNTIMED = 2
 """Steps of each row before the first one that is timed: they fill caches and choose kernels."""

@@ -2,7 +2,7 @@
 
 from omnitraining.training.checkpointer import Checkpointer
 from omnitraining.training.loop import check_distributed, train
-from omnitraining.training.options import Training, cpu_threads, find_device
+from omnitraining.training.options import Training, find_device
 from omnitraining.training.progress import Progress
 from omnitraining.training.stepper import Scheduled, Stepper, faster_precision
 
@@ -13,7 +13,6 @@ __all__ = [
     "Stepper",
     "Training",
     "check_distributed",
-    "cpu_threads",
     "faster_precision",
     "find_device",
     "train",

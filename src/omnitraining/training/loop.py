@@ -15,8 +15,9 @@ from omnitraining.evaluation import Inference
 from omnitraining.model import Model
 from omnitraining.runs.run import Metrics, Run, peak_memory
 from omnitraining.tasks.base import Problem
+from omnitraining.threads import cpu_threads
 from omnitraining.training.checkpointer import Checkpointer
-from omnitraining.training.options import Training, cpu_threads, find_device
+from omnitraining.training.options import Training, find_device
 from omnitraining.training.progress import REPORT_EVERY, Progress
 from omnitraining.training.stepper import GRADIENT, Stepper
 

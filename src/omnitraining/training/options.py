@@ -1,8 +1,6 @@
 """Length, optimizer, precision and device of a training."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,18 +143,6 @@ class Training:
                 raise InputError("training.optimizer is 'trpo', which is for policies alone")
             return TRPO(model.parameters(), self.lr)
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
-
-
-@contextmanager
-def cpu_threads(number: int | None) -> Iterator[None]:
-    """Set the number of CPU threads of torch inside, if it is given, and restore it."""
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def find_device(name: str, option: str = "training.device") -> torch.device:

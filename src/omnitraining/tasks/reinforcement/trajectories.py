@@ -1,8 +1,6 @@
 """Rollouts: trajectories of all tasks, simulated together."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 
@@ -23,6 +21,7 @@ from omnitraining.tasks.reinforcement.returns import (
     linear_baseline,
     normalize_advantages,
 )
+from omnitraining.threads import cpu_threads
 
 
 class DivergedError(InputError):
@@ -115,7 +114,7 @@ def rollout(
     inputs, deviations = states.unflatten(1, (len(tasks), -1)), torch.empty_like(outputs[0])
     mean, std = outputs.chunk(2, -1)[0], deviations.chunk(2, -1)[1]
     views = (part.unbind() for part in (inputs, outputs, mean, noise, actions))
-    with _threads(threads):
+    with cpu_threads(threads):
         for t, (seen, output, center, shock, action) in enumerate(zip(*views, strict=False)):
             output.copy_(policy(seen).flatten(0, 1))
             # Of whole rows, though half is not needed: exp of a part of each row is much slower.
@@ -137,17 +136,6 @@ def rollout(
     _check_finite(environment, states, actions, rewards, valid, trajectories)
     parts = states, actions, rewards, valid, _log_probs(outputs, noise)
     return Trajectories(*(_by_task(part, valid, len(tasks)) for part in parts))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch has so many threads; afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _log_probs(outputs: Tensor, noise: Tensor) -> Tensor:
