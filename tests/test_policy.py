@@ -11,6 +11,7 @@ from omnitraining.policies.gaussian import (
     LOG_STD_FLOOR,
     GaussianHead,
     PolicyTargets,
+    clipped_surrogate,
     kl_divergence,
     log_prob,
     policy_gradient,
@@ -82,6 +83,54 @@ def test_the_surrogate_weighs_the_actions_of_an_older_policy() -> None:
     targets = PolicyTargets(actions, gains * density * 4001, log_prob(old, actions))
     expected = 1.5**2 + math.exp(-0.1) ** 2
     assert surrogate(new, targets).item() == pytest.approx(expected, rel=1e-6)
+
+
+def moved(log_ratio: Tensor, advantages: Tensor) -> tuple[Tensor, PolicyTargets]:
+    """Outputs, and targets under a policy whose probabilities differ by given log ratios."""
+    outputs = torch.randn(*log_ratio.shape, 4, requires_grad=True)
+    actions = torch.randn(*log_ratio.shape, 2)
+    old = log_prob(outputs, actions).detach() - log_ratio
+    return outputs, PolicyTargets(actions, advantages, old)
+
+
+def test_at_the_old_policy_the_clipped_surrogate_has_the_gradient_of_the_plain_one() -> None:
+    outputs, targets = moved(torch.zeros(3, 4), torch.randn(3, 4))
+    losses = surrogate(outputs, targets), clipped_surrogate(outputs, targets, 0.2)
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, outputs)[0] for loss in losses))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "kept"),
+    [
+        (1.25, 1.0, False),  # likely enough already
+        (1.25, -1.0, True),
+        (0.75, 1.0, True),
+        (0.75, -1.0, False),  # unlikely enough already
+        (1.15, 1.0, True),
+        (0.85, -1.0, True),
+        (1.25, 0.0, False),
+    ],
+)
+def test_beyond_the_clip_a_gain_has_no_gradient(ratio: float, advantage: float, kept: bool) -> None:
+    outputs, targets = moved(torch.tensor([math.log(ratio)]), torch.tensor([advantage]))
+    losses = surrogate(outputs, targets), clipped_surrogate(outputs, targets, 0.2)
+    plain, clipped = (torch.autograd.grad(loss, outputs)[0] for loss in losses)
+    torch.testing.assert_close(clipped, plain if kept else torch.zeros_like(plain))
+
+
+def test_the_clipped_surrogate_is_its_definition_sample_by_sample() -> None:
+    outputs, targets = moved(0.4 * torch.randn(5, 6), torch.randn(5, 6))
+    ratios = (distribution(outputs).log_prob(targets.actions) - targets.log_probs).exp()
+    terms = [
+        min(r * a, min(max(r, 0.9), 1.1) * a)
+        for r, a in zip(
+            ratios.flatten().tolist(), targets.advantages.flatten().tolist(), strict=True
+        )
+    ]
+    found = clipped_surrogate(outputs, targets, 0.1).item()
+    assert found == pytest.approx(-sum(terms) / 30, rel=1e-12)
+    assert found > surrogate(outputs, targets).item()  # a pessimistic bound
 
 
 def test_targets_are_packed_into_one_tensor_and_unpacked_again() -> None:

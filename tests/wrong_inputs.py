@@ -538,6 +538,16 @@ _CASES = [
         lambda r: r.train({"loss": {"l_pre": False, "l_meta": False, "l_joint": False}}),
     ),
     Case(CONFIG, "TRPO without a policy", lambda r: r.train(training(optimizer="trpo"))),
+    Case(
+        CONFIG,
+        "several updates without a policy",
+        lambda r: r.train(training(updates_per_step=2)),
+    ),
+    Case(
+        CONFIG,
+        "a clip of ratios without a policy",
+        lambda r: r.train(metatraining("MAML", task="regression", clip_ratio=0.2)),
+    ),
     Case(CONFIG, "more points than a wave has", lambda r: r.train(problem(support=90, queries=20))),
     Case(CONFIG, "no shots at test", lambda r: r.train(problem(test_shots=[]))),
     Case(
@@ -1404,6 +1414,16 @@ _CASES = [
         ENVIRONMENTS,
         "a discount above one",
         lambda r: r.train(problem(discount=2), base=NAVIGATION),
+    ),
+    Case(
+        ENVIRONMENTS,
+        "a clip of all ratios",
+        lambda r: r.train({"metatraining": init(clip_ratio=1.0)}, base=NAVIGATION),
+    ),
+    Case(
+        ENVIRONMENTS,
+        "several updates by TRPO",
+        lambda r: r.train(training(optimizer="trpo", updates_per_step=2), base=NAVIGATION),
     ),
     Case(
         ENVIRONMENTS,

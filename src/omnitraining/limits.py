@@ -48,6 +48,15 @@ def check_proper_part(group: str, options: object, *names: str) -> None:
     _check(group, options, names, lambda value: 0 <= value < 1, "at least 0 and less than 1")
 
 
+def check_inner_part(group: str, options: object, *names: str) -> None:
+    """Check that numbers are parts, neither nothing nor the whole; arguments as in `check_least`.
+
+    Raises:
+        InputError: a number is not in (0, 1).
+    """
+    _check(group, options, names, lambda value: 0 < value < 1, "greater than 0 and less than 1")
+
+
 def _check(
     group: str,
     options: object,

@@ -1,5 +1,6 @@
 """Reinforcement learning: samples, meta-gradients, evaluation, training, and wrong input."""
 
+import copy
 import math
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from omnitraining.adaptation.inner_loop import sgd_step, sgd_update
 from omnitraining.backbones import MLP
 from omnitraining.batches import Episode, MiniBatch, StepData
 from omnitraining.cli import main
+from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, CellKey, Inference
@@ -33,7 +35,7 @@ from omnitraining.tasks.reinforcement.policies import per_task_policy, shared_po
 from omnitraining.tasks.reinforcement.problem import TEST_SEED, VALIDATION_SEED, Reinforcement
 from omnitraining.tasks.reinforcement.trajectories import Trajectories, rollout
 from omnitraining.teacher import Teacher
-from omnitraining.training import train
+from omnitraining.training import Stepper, Training, train
 from tests.reference.tiny import NAVIGATION, config, metrics, same, tensors
 
 METHODS = {
@@ -63,14 +65,15 @@ def model_of(
     method: Method = "omni-training",
     lr: float = 0.1,
     branch_init: Any = "random",
+    clip_ratio: float | None = None,
     **options: Any,
 ) -> Model:
     return build_model(
         method,
         lambda: MLP(2, (6, 4)),
         data,
-        REINFORCE(lr=lr),
-        MAML(task="reinforcement", lr=lr, **options),
+        REINFORCE(lr=lr, clip_ratio=clip_ratio),
+        MAML(task="reinforcement", lr=lr, clip_ratio=clip_ratio, **options),
         OmniLoss(),
         OmniNetOptions(branch_init=branch_init),
     )
@@ -154,7 +157,9 @@ def fixed_samples() -> StepData:
     return StepData(*both(), joint=both())
 
 
-def terms_by_hand(model: Model, drawn: StepData, lr: float) -> dict[str, Tensor]:
+def terms_by_hand(
+    model: Model, drawn: StepData, lr: float, epsilon: float = math.inf
+) -> dict[str, Tensor]:
     """The terms with loops over tasks and torch's own distributions."""
 
     def log_probs(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -162,7 +167,11 @@ def terms_by_hand(model: Model, drawn: StepData, lr: float) -> dict[str, Tensor]
         return Independent(Normal(mean, log_std.exp()), 1).log_prob(y[..., :2])
 
     def outer(network: nn.Module, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return -((log_probs(network, weights, x, y) - y[..., -1]).exp() * y[..., -2]).mean()
+        ratio = (log_probs(network, weights, x, y) - y[..., -1]).exp()
+        gained = torch.where(  # how far a ratio counts, by the sign of the advantage
+            y[..., -2] > 0, ratio.clamp(max=1 + epsilon), ratio.clamp(min=1 - epsilon)
+        )
+        return -(gained * y[..., -2]).mean()
 
     def after_a_step(network: nn.Module, e: Episode) -> Tensor:
         weights, losses = dict(network.named_parameters()), []
@@ -186,10 +195,11 @@ def terms_by_hand(model: Model, drawn: StepData, lr: float) -> dict[str, Tensor]
 
 
 @pytest.mark.usefixtures("float64")
-def test_losses_and_gradients_are_those_written_out_task_by_task() -> None:
-    model, drawn = model_of(problem()), fixed_samples()
+@pytest.mark.parametrize("clip_ratio", [None, 0.3])
+def test_losses_and_gradients_are_those_written_out_task_by_task(clip_ratio: float | None) -> None:
+    model, drawn = model_of(problem(), clip_ratio=clip_ratio), fixed_samples()
     terms = model(drawn.batch, drawn.episode, joint=drawn.joint)
-    expected = terms_by_hand(model, drawn, 0.1)
+    expected = terms_by_hand(model, drawn, 0.1, clip_ratio or math.inf)
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value)
     parameters = [*model.parameters()]
@@ -238,6 +248,33 @@ def test_without_second_order_the_inner_gradient_is_a_constant() -> None:
         value = model(drawn.batch, drawn.episode)["l_meta"]
         gradients.append(torch.autograd.grad(value, [*model.parameters()]))
     assert any(not torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.usefixtures("float64")
+def test_several_updates_are_on_the_same_trajectories_of_policies_adapted_anew() -> None:
+    """The first as without the clip; each later one by the loss written out at the new weights."""
+    torch.manual_seed(0)
+    data, training = problem(), Training(optimizer="sgd", lr=2.0, updates_per_step=3)
+    stepper = Stepper(model_of(data, clip_ratio=0.1), data, training, torch.device("cpu"))
+    drawn, slow = stepper.samples(0), copy.deepcopy(stepper.model)
+    found = stepper.update(drawn, 0)
+    unlike = []
+    for update in range(3):
+        plain, clipped = (
+            sum(terms_by_hand(slow, drawn, 0.1, epsilon).values()) for epsilon in (math.inf, 0.1)
+        )
+        if update == 0:
+            assert found["total"].item() == pytest.approx(clipped.item())
+        weights = [*slow.parameters()]
+        gradients = torch.autograd.grad(clipped, weights, retain_graph=True)
+        others = torch.autograd.grad(plain, weights)
+        unlike.append(not all(map(torch.allclose, gradients, others)))
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight -= 2.0 * gradient
+    assert unlike == [False, True, True]  # ratios are 1 in the first update, beyond 1.1 later
+    for ours, expected in zip(stepper.model.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 # --- evaluation ---
@@ -450,6 +487,7 @@ LEARNS: dict[str, Any] = {
 RECIPES = {
     "adam": {"optimizer": "adam", "lr": 0.05, "steps": 20, "val_every": 20},
     "trpo": {"optimizer": "trpo", "lr": 0.06, "steps": 8, "val_every": 8},
+    "ppo": {"lr": 0.03, "updates_per_step": 4, "steps": 8, "val_every": 8},
 }
 
 
@@ -457,7 +495,9 @@ RECIPES = {
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_method_learns_to_adapt(method: Method, recipe: str, tmp_path: Path) -> None:
     """A pre-flow does better before adaptation, the others do better after a step."""
-    experiment = instantiate(config(NAVIGATION, **LEARNS, method=method, training=RECIPES[recipe]))
+    clip = {"init_args": {"clip_ratio": 0.2}} if recipe == "ppo" else {}
+    values = merge(NAVIGATION, LEARNS, {"pretraining": clip, "metatraining": clip})
+    experiment = instantiate(config(values, method=method, training=RECIPES[recipe]))
     data, model = experiment.problem, experiment.build()
     assert isinstance(data, Reinforcement)
     tasks = data._fixed_tasks(TEST_SEED, 40)
@@ -560,6 +600,7 @@ def test_there_are_two_thousand_test_tasks(
 # --- wrong input ---
 
 MAML_2 = {"class_path": "MAML", "init_args": {"task": "reinforcement", "steps": 2}}
+CLIP_ALL = {"init_args": {"clip_ratio": 1.0}}
 LONE = "Reinforcement needs pretraining REINFORCE, and metatraining MAML"
 NORM = "tests.tasks.test_reinforcement.Normed"
 DROP = "tests.tasks.test_reinforcement.Dropped"
@@ -588,6 +629,13 @@ class Dropped(nn.Sequential):
         ({"problem": {"init_args": {"tasks": 0}}}, "problem.tasks is 0: it must be 1 or more"),
         ({"problem": {"init_args": {"discount": 1.5}}}, "problem.discount is 1.5: it must be from"),
         ({"problem": {"init_args": {"gae_lambda": -0.1}}}, "problem.gae_lambda is -0.1"),
+        ({"pretraining": CLIP_ALL}, "pretraining.clip_ratio is 1.0: it must be greater than 0 and"),
+        ({"metatraining": CLIP_ALL}, "metatraining.clip_ratio is 1.0: it must be greater than 0"),
+        ({"training": {"updates_per_step": 0}}, "training.updates_per_step is 0: it must be 1 or"),
+        (
+            {"training": {"updates_per_step": 2, "optimizer": "trpo"}},
+            "training.updates_per_step is 2, but training.optimizer is 'trpo', which makes one",
+        ),
         ({"inference": {"flows": ["meta"]}, "method": "pre-training"}, "inference.flows is"),
         ({"problem": {"init_args": {"environment": {"class_path": "Mars"}}}}, "no class 'Mars'"),
     ],

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adapt_and_predict, adapted_copy
 from omnitraining.batches import Episode
-from omnitraining.limits import check_least, check_positive
+from omnitraining.errors import InputError
+from omnitraining.limits import check_inner_part, check_least, check_positive
 from omnitraining.losses import cross_entropy, squared_error
 from omnitraining.metatraining.base import MetaTraining
 from omnitraining.network import Network
 from omnitraining.policies.gaussian import (
     GaussianHead,
     PolicyTargets,
+    outer_loss,
     policy_gradient,
-    surrogate,
 )
 
 
@@ -37,9 +38,16 @@ class MAML(MetaTraining):
         task: the kind of problem, which decides the head and the loss l. In reinforcement learning
             the inner loop uses the policy gradient (eq. 18) and the outer one the surrogate
             that has the same gradient.
+        clip_ratio: epsilon of the clipped surrogate in the outer loop of reinforcement learning,
+            for several updates on the same trajectories (``training.updates_per_step``); the plain
+            surrogate if None. The ratio is that of adapted policies: in every update the inner
+            step is taken anew from the initial weights, as in ProMP (Rothfuss et al. 2019,
+            https://arxiv.org/abs/1810.06784, algorithm 1). Unlike there, the inner loss is MAML's,
+            without importance weights, and there is no penalty on the KL divergence.
 
     Raises:
-        InputError: ``steps`` is below 0 or ``lr`` is not above 0.
+        InputError: ``steps`` is below 0, ``lr`` is not above 0, or ``clip_ratio`` is not in (0, 1)
+            or given where ``task`` is not reinforcement.
 
     Example:
         >>> import torch
@@ -57,6 +65,7 @@ class MAML(MetaTraining):
     lr: float = 0.02
     second_order: bool = True
     task: Literal["classification", "regression", "reinforcement"] = "classification"
+    clip_ratio: float | None = None
 
     needs_only_features = False
     fixed_ways = True
@@ -64,6 +73,12 @@ class MAML(MetaTraining):
     def __post_init__(self) -> None:
         check_least("metatraining", self, 0, "steps")
         check_positive("metatraining", self, "lr")
+        check_inner_part("metatraining", self, "clip_ratio")
+        if self.clip_ratio is not None and self.task != "reinforcement":
+            raise InputError(
+                f"metatraining.clip_ratio is {self.clip_ratio}, but metatraining.task is "
+                f"{self.task!r}: only 'reinforcement' has it"
+            )
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A linear layer, of bias 0 in classification; a Gaussian policy in reinforcement."""
@@ -85,7 +100,7 @@ class MAML(MetaTraining):
             return cross_entropy(outputs, targets)
         if self.task == "regression":
             return squared_error(outputs, targets)
-        return surrogate(outputs, PolicyTargets.unpack(targets))
+        return outer_loss(outputs, PolicyTargets.unpack(targets), self.clip_ratio)
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """L of the inner loop, the mean over the support set of one task; shapes as in `loss`."""

@@ -1,4 +1,4 @@
-"""Gaussian policies and their losses: the policy gradient (eq. 18) and TRPO's surrogate."""
+"""Gaussian policies and their losses: the policy gradient (eq. 18), TRPO's surrogate and PPO's."""
 
 import math
 from collections.abc import Mapping
@@ -126,5 +126,42 @@ def surrogate(outputs: Tensor, targets: PolicyTargets) -> Tensor:
         outputs: of the policy in the visited states [..., 2 A].
         targets: actions and advantages there, with the log probabilities under pi_old.
     """
-    ratio = (log_prob(outputs, targets.actions) - targets.log_probs).exp()
-    return -(ratio * targets.advantages).mean()
+    return -(probability_ratio(outputs, targets) * targets.advantages).mean()
+
+
+def clipped_surrogate(outputs: Tensor, targets: PolicyTargets, epsilon: float) -> Tensor:
+    """-E min(r A, clip(r, 1 - epsilon, 1 + epsilon) A), with r the `probability_ratio`.
+
+    Where all ratios are within epsilon of 1, it is `surrogate`. Beyond, it does not reward a
+    policy for moving further away from pi_old, so that several updates can use the same
+    trajectories (Schulman et al. 2017, "Proximal policy optimization algorithms", eq. 7,
+    https://arxiv.org/abs/1707.06347).
+
+    Args:
+        outputs: of the policy in the visited states [..., 2 A].
+        targets: actions and advantages there, with the log probabilities under pi_old.
+        epsilon: in (0, 1).
+    """
+    ratio = probability_ratio(outputs, targets)
+    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+    return -torch.minimum(ratio * targets.advantages, clipped * targets.advantages).mean()
+
+
+def probability_ratio(outputs: Tensor, targets: PolicyTargets) -> Tensor:
+    """Probabilities of the actions that were taken, over those under the policy that took them.
+
+    Args:
+        outputs: of a policy in the visited states [..., 2 A].
+        targets: actions there, with the log probabilities under the other policy.
+
+    Returns:
+        Ratios [...].
+    """
+    return (log_prob(outputs, targets.actions) - targets.log_probs).exp()
+
+
+def outer_loss(outputs: Tensor, targets: PolicyTargets, clip_ratio: float | None) -> Tensor:
+    """`clipped_surrogate` with an epsilon of ``clip_ratio``; `surrogate` if it is None."""
+    if clip_ratio is None:
+        return surrogate(outputs, targets)
+    return clipped_surrogate(outputs, targets, clip_ratio)

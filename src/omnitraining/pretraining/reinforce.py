@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from omnitraining.adaptation.inner_loop import adapt_and_predict
 from omnitraining.batches import Episode
-from omnitraining.limits import check_positive
+from omnitraining.limits import check_inner_part, check_positive
 from omnitraining.network import Network
 from omnitraining.policies.gaussian import (
     GaussianHead,
     PolicyTargets,
+    outer_loss,
     policy_gradient,
-    surrogate,
 )
 from omnitraining.pretraining.base import PreTraining
 
@@ -30,9 +30,12 @@ class REINFORCE(PreTraining):
 
     Args:
         lr: learning rate of the gradient steps on a new task.
+        clip_ratio: epsilon of PPO's clipped surrogate in training, for several updates on the same
+            trajectories (``training.updates_per_step``); the plain surrogate if None. With one
+            update per step there is no difference, as all ratios are 1.
 
     Raises:
-        InputError: ``lr`` is not above 0.
+        InputError: ``lr`` is not above 0, or ``clip_ratio`` not in (0, 1).
 
     Example:
         >>> import torch
@@ -43,11 +46,13 @@ class REINFORCE(PreTraining):
     """
 
     lr: float = 0.1
+    clip_ratio: float | None = None
 
     needs_only_features = False
 
     def __post_init__(self) -> None:
         check_positive("pretraining", self, "lr")
+        check_inner_part("pretraining", self, "clip_ratio")
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """A Gaussian policy over actions [outputs]."""
@@ -55,7 +60,7 @@ class REINFORCE(PreTraining):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The surrogate of outputs [..., 2 A] and packed `PolicyTargets` [..., A + 2]."""
-        return surrogate(outputs, PolicyTargets.unpack(targets))
+        return outer_loss(outputs, PolicyTargets.unpack(targets), self.clip_ratio)
 
     def inner_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of a gradient step on a new task; shapes as in `loss`."""

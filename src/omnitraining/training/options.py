@@ -33,6 +33,9 @@ class Training:
         decay_from: step at which ``"linear"`` or ``"cosine"`` decay begins; constant before.
         milestones: for ``"step"``, rising fractions of all steps, between 0 and 1.
         gamma: factor at each milestone, for ``"step"``.
+        updates_per_step: updates of the weights on the samples of a step. More than 1 are for
+            policies, whose trajectories cost more than an update, with a ``clip_ratio`` in their
+            algorithms (PPO).
         clip: largest Euclidean norm of the gradient; larger ones are scaled down. No limit if None.
         patience: number of validations in a row without a new best score after which training
             ends; it does not end early if None.
@@ -65,6 +68,7 @@ class Training:
     decay_from: int = 0
     milestones: tuple[float, ...] = (0.6, 0.8)
     gamma: float = 0.1
+    updates_per_step: int = 1
     clip: float | None = None
     patience: int | None = None
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
@@ -74,7 +78,8 @@ class Training:
 
     def __post_init__(self) -> None:
         check_least("training", self, 0, "steps", "weight_decay")
-        check_least("training", self, 1, "val_every", "threads", "patience")
+        check_least("training", self, 1, "val_every", "updates_per_step")
+        check_least("training", self, 1, "threads", "patience")
         check_positive("training", self, "lr", "clip")
         check_proper_part("training", self, "momentum")
         if self.nesterov and not self.momentum:
@@ -83,6 +88,11 @@ class Training:
             raise InputError(
                 f"training.momentum is {self.momentum}, but training.optimizer is "
                 f"{self.optimizer!r}: only 'sgd' has it"
+            )
+        if self.updates_per_step > 1 and self.optimizer == "trpo":
+            raise InputError(
+                f"training.updates_per_step is {self.updates_per_step}, but training.optimizer is "
+                "'trpo', which makes one: set it to 1, or choose 'adam' or 'sgd'"
             )
         if not 0 <= self.warmup <= self.steps:
             raise InputError(
@@ -128,8 +138,14 @@ class Training:
         """The optimizer of a model's weights.
 
         Raises:
-            InputError: it is TRPO, and the model is no policy.
+            InputError: it is TRPO or makes several updates per step, and the model is no policy.
         """
+        is_policy = any(isinstance(module, GaussianHead) for module in model.modules())
+        if self.updates_per_step > 1 and not is_policy:
+            raise InputError(
+                f"training.updates_per_step is {self.updates_per_step}: more than 1 are for "
+                "policies alone"
+            )
         if self.optimizer == "sgd":
             return torch.optim.SGD(
                 model.parameters(),
@@ -139,7 +155,7 @@ class Training:
                 nesterov=self.nesterov,
             )
         if self.optimizer == "trpo":
-            if not any(isinstance(module, GaussianHead) for module in model.modules()):
+            if not is_policy:
                 raise InputError("training.optimizer is 'trpo', which is for policies alone")
             return TRPO(model.parameters(), self.lr)
         return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)

@@ -25,19 +25,26 @@ GRADIENT = "gradient"
 
 
 class GradientStep:
-    """An update by an optimizer of torch.
+    """Updates by an optimizer of torch.
 
     Args:
         optimizer: with all weights in its groups.
         clip: largest Euclidean norm of the gradient, which is scaled down to it; no limit if None.
+        updates: on the same samples.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, clip: float | None = None, updates: int = 1
+    ) -> None:
         """Keep the optimizer."""
-        self.optimizer, self.clip = optimizer, clip
+        self.optimizer, self.clip, self.updates = optimizer, clip, updates
 
     def __call__(self, losses: Callable[[], Terms], outputs: Callable[[], Terms]) -> Terms:
-        """Make the update; returns the loss terms before it, and `GRADIENT`."""
+        """Make the updates; returns the loss terms before them, and `GRADIENT` of all."""
+        terms = [self._update(losses) for _ in range(self.updates)]
+        return terms[0] | {GRADIENT: torch.stack([each[GRADIENT] for each in terms]).max()}
+
+    def _update(self, losses: Callable[[], Terms]) -> Terms:
         terms = losses()
         self.optimizer.zero_grad()
         terms["total"].backward()
@@ -119,7 +126,7 @@ class Stepper:
         self._step: GradientStep | TrustRegionStep = (
             TrustRegionStep(self.optimizer)
             if isinstance(self.optimizer, TRPO)
-            else GradientStep(self.optimizer, training.clip)
+            else GradientStep(self.optimizer, training.clip, training.updates_per_step)
         )
         self._student = context.wrap_ddp(
             model, same_weights=len(model.loss.phases(training.steps)) == 1
