@@ -25,8 +25,9 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/omni reproduce demo --out runs/demo
 
+# Tests start many processes, which are quicker with compiled modules than without.
 test: lint
-	$(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

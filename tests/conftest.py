@@ -1,11 +1,13 @@
 """What all tests share: one thread, a fixed seed, and float64 for those that compare numbers."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)

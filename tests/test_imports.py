@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import omnitraining
+from tests.reference.tiny import SINUSOIDS
 
 
 def test_the_library_and_the_help_of_the_command_line_need_no_torch() -> None:
@@ -17,6 +19,20 @@ def test_the_library_and_the_help_of_the_command_line_need_no_torch() -> None:
         "omnitraining.cli.main(['--version'])\n"
         "heavy = {'torch', 'numpy', 'sklearn', 'rich', 'jsonargparse'} & {*sys.modules}\n"
         "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_training_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """Each of these takes up to seconds, in every process."""
+    config = tmp_path / "waves.yaml"
+    config.write_text(yaml.safe_dump(SINUSOIDS))
+    words = ["train", str(config), "--out", str(tmp_path / "run")]
+    code = (
+        "import sys, omnitraining.cli, omnitraining.cli.tune, omnitraining.experiments.tuning\n"
+        f"code = omnitraining.cli.main({words})\n"
+        "heavy = {'torch._dynamo', 'sklearn', 'scipy', 'sympy', 'matplotlib', 'optuna'}\n"
+        "sys.exit(code or str(heavy & {*sys.modules} or '') or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 

@@ -21,8 +21,7 @@ Manner = Literal["at a random time", "while a checkpoint is written", "before a 
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 
 _server = multiprocessing.get_context("forkserver")  # starts quickly, with torch imported once
-# Every process with an optimizer would import torch._dynamo, which takes seconds.
-_server.set_forkserver_preload(["benchmarks.faults.kills", "tests.reference.tiny", "torch._dynamo"])
+_server.set_forkserver_preload(["benchmarks.faults.kills", "tests.reference.tiny"])
 
 
 def killed(

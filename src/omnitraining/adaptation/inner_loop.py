@@ -18,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from omnitraining.adaptation.adam import DECAY, EPSILON, AdamWithoutMomentum
 from omnitraining.adaptation.batched import BatchedModules, Weights, is_tied
 from omnitraining.batches import Episode, channels_last
+from omnitraining.optimizers import SGD, Adam
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Run = Callable[[Weights, Tensor], Tensor]
@@ -237,9 +238,9 @@ def adapted_copy(
         adam: take steps of `AdamWithoutMomentum`.
     """
     adapted = copy.deepcopy(network).requires_grad_().eval()
-    optimizer: torch.optim.Optimizer = torch.optim.SGD(adapted.parameters(), lr)
+    optimizer: torch.optim.Optimizer = SGD(adapted.parameters(), lr)
     if adam:
-        optimizer = torch.optim.Adam(adapted.parameters(), lr, (0.0, DECAY), EPSILON)
+        optimizer = Adam(adapted.parameters(), lr, (0.0, DECAY), EPSILON)
     with torch.enable_grad(), _batch_statistics(adapted), plain_recurrence(adapted):
         for _ in range(steps):
             optimizer.zero_grad()

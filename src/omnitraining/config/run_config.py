@@ -7,7 +7,7 @@ Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.0873
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -215,9 +215,10 @@ def _started(backbone: Callable[[], nn.Module], start: nn.Module) -> nn.Module:
     return made
 
 
-def parser(**options: Any) -> ArgumentParser:
-    """A parser whose options are the fields of `RunConfig`."""
-    made = ArgumentParser(exit_on_error=False, allow_abbrev=False, **options)
+@cache
+def parser() -> ArgumentParser:
+    """The parser whose options are the fields of `RunConfig`."""
+    made = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     made.add_class_arguments(RunConfig)
     return made
 

@@ -20,12 +20,10 @@ from functools import cache as remember
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
-from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -83,6 +81,8 @@ def load(
     if size < 8 or instances < 1:
         raise ValueError(f"size must be >= 8 and instances >= 1, got {size} and {instances}")
     key = [RENDERING, script, split, characters, size, instances, seed]
+    import matplotlib  # which takes a while, and few problems need
+
     versions = [matplotlib.__version__, PIL.__version__]
     digest = hashlib.sha256(json.dumps([*versions, *key]).encode()).hexdigest()
     path = cache_folder(cache) / f"glyphs-{script}-{split}-{digest[:16]}.npz"
@@ -140,6 +140,8 @@ def _typefaces() -> str:
 
 @remember
 def _coverage(face: str) -> frozenset[int]:
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
+
     with TTFont(_file(face), lazy=True) as font:
         return frozenset(font.getBestCmap())
 
@@ -151,6 +153,8 @@ def _font(face: str) -> ImageFont.FreeTypeFont:
 
 
 def _file(face: str) -> Path:
+    import matplotlib
+
     return Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
 
 

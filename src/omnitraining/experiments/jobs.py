@@ -203,8 +203,7 @@ def in_processes(
     # A clean server that has imported the library makes processes in no time, and without the
     # threads of this one. Windows has no fork.
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    # Every process with an optimizer would import torch._dynamo, which takes seconds.
-    context.set_forkserver_preload(["omnitraining.experiments.jobs", "torch._dynamo"])
+    context.set_forkserver_preload(["omnitraining.experiments.jobs"])
     waiting = deque(jobs)
     running: dict[Any, tuple[BaseProcess, Connection, Job]] = {}
     try:

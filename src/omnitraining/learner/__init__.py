@@ -1,16 +1,10 @@
-"""From a trained model to a fitted few-shot predictor: fit, predict, save, load."""
+"""From a trained model to a fitted few-shot predictor: fit, predict, save, load.
 
-from omnitraining.learner.classifier import FewShotClassifier
-from omnitraining.learner.loading import load
-from omnitraining.learner.predictor import FlowPredictor, Predictor
-from omnitraining.learner.regressor import FewShotRegressor
-from omnitraining.learner.trained import TrainedModel
+Names are imported when they are first used, so that training starts without scikit-learn.
+"""
 
-__all__ = [
-    "FewShotClassifier",
-    "FewShotRegressor",
-    "FlowPredictor",
-    "Predictor",
-    "TrainedModel",
-    "load",
-]
+from omnitraining.lazy import getter, listed
+
+_MODULES = listed(__file__)
+__all__ = sorted(_MODULES)
+__getattr__ = getter(__name__, _MODULES)

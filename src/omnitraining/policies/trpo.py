@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from omnitraining.optimizers import Uncompiled
 from omnitraining.policies.gaussian import kl_divergence
 
 Outputs = dict[str, Tensor]
 """Of every policy, by name [..., 2 A]."""
 
 
-class TRPO(torch.optim.Optimizer):
+class TRPO(Uncompiled):
     """Lowers the loss as far as possible while policies change by no more than a KL divergence.
 
     Conjugate gradients find the natural gradient; the full step along it is as long as the bound

@@ -9,6 +9,7 @@ from torch import nn
 
 from omnitraining.errors import InputError
 from omnitraining.limits import check_least, check_positive, check_proper_part
+from omnitraining.optimizers import SGD, AdamW
 from omnitraining.policies.gaussian import GaussianHead
 from omnitraining.policies.trpo import TRPO
 from omnitraining.runs.loggers import LoggerName
@@ -147,7 +148,7 @@ class Training:
                 "policies alone"
             )
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
+            return SGD(
                 model.parameters(),
                 self.lr,
                 self.momentum,
@@ -158,7 +159,7 @@ class Training:
             if not is_policy:
                 raise InputError("training.optimizer is 'trpo', which is for policies alone")
             return TRPO(model.parameters(), self.lr)
-        return torch.optim.AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
+        return AdamW(model.parameters(), self.lr, weight_decay=self.weight_decay)
 
 
 def find_device(name: str, option: str = "training.device") -> torch.device:
