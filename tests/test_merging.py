@@ -1,7 +1,7 @@
 """Records that were measured in several places become one."""
 
 import copy
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +126,18 @@ def test_rows_of_one_record_may_have_other_tasks_of_a_cell() -> None:
         merged(both, again)
 
 
-def test_the_script_merges_files(tmp_path: Path) -> None:
+def test_the_script_merges_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: as a program of its own it would import everything anew each time."""
+
+    def merge(path: Path) -> object:
+        monkeypatch.setattr(sys, "argv", [str(script), str(path)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        return ended.value.code
+
+    monkeypatch.syspath_prepend(tmp_path)
     script = tmp_path / "merge.py"
     script.write_text((ROOT / "results" / "merge.py").read_text())
     (tmp_path / "merging.py").write_text((ROOT / "results" / "merging.py").read_text())
@@ -135,15 +146,15 @@ def test_the_script_merges_files(tmp_path: Path) -> None:
     new = record("maml", {"maml": {"a": 8.8}})
     for name in ("mine.json", "first.json"):
         write_record(tmp_path / "new" / name, new)
-        subprocess.run([sys.executable, script, tmp_path / "new" / name], check=True)
+        assert merge(tmp_path / "new" / name) == 0
     assert read_record(tmp_path / "mine.json") == merged(OLD, new)
     assert read_record(tmp_path / "first.json") == new
     new.rows["maml"].trainings["a"].provenance["commit"] = "abc1234-dirty"
     write_record(tmp_path / "new" / "dirty.json", new)
-    command = [sys.executable, script, tmp_path / "new" / "dirty.json"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "uncommitted changes" in refused.stderr
-    assert "maml" in refused.stderr and not (tmp_path / "dirty.json").exists()
+    assert merge(tmp_path / "new" / "dirty.json") == 2
+    refused = capsys.readouterr().err
+    assert "uncommitted changes" in refused
+    assert "maml" in refused and not (tmp_path / "dirty.json").exists()
 
 
 def measured(seeds: dict[str, list[int]], config: str = "one", cells: str = "ab") -> Record:
