@@ -16,6 +16,13 @@ def _seed() -> None:
 
 
 @pytest.fixture
+def few_validation_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four in place of hundreds, which take most of a tiny training, where scores do not matter."""
+    for kind in ("classification.problem", "regression.sinusoids"):
+        monkeypatch.setattr(f"omnitraining.tasks.{kind}.VALIDATION_TASKS", 4)
+
+
+@pytest.fixture
 def float64() -> Iterator[None]:
     """Makes float64 the default, so that a wrong formula cannot hide behind rounding."""
     before = torch.get_default_dtype()

@@ -68,11 +68,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_python_runs(
-    page: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str, home: Path, few_validation_tasks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The blocks of a page, one after the other, as a reader would paste them."""
     monkeypatch.chdir(home)
-    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
     # The runs here are of a problem of the tests; those of a reader need no trust.
     monkeypatch.setattr(Run, "trust", property(lambda run: True, lambda run, _: None), False)
     names: dict[str, Any] = {"__name__": "pasted"}
