@@ -545,6 +545,11 @@ _CASES = [
     ),
     Case(
         CONFIG,
+        "the mean of policies without a policy",
+        lambda r: r.train({"inference": {"policy": "mean"}}),
+    ),
+    Case(
+        CONFIG,
         "a clip of ratios without a policy",
         lambda r: r.train(metatraining("MAML", task="regression", clip_ratio=0.2)),
     ),
@@ -1414,6 +1419,13 @@ _CASES = [
         ENVIRONMENTS,
         "a discount above one",
         lambda r: r.train(problem(discount=2), base=NAVIGATION),
+    ),
+    Case(
+        ENVIRONMENTS,
+        "the mean of one policy",
+        lambda r: r.train(
+            {"method": "meta-training", "inference": {"policy": "mean"}}, base=NAVIGATION
+        ),
     ),
     Case(
         ENVIRONMENTS,

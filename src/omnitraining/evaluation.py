@@ -33,6 +33,9 @@ class Inference:
             ``"meta"``.
         weights: predict with the EMA ``"teacher"``, with the ``"student"`` itself, or with the
             ``"best"`` of the two, checkpoint by checkpoint, by validation score.
+        policy: what the ensemble is in reinforcement learning: ``"best"``, the one flow that does
+            best on the validation tasks; or ``"mean"``, the policy that acts by the mean of the
+            flows' means and log standard deviations of actions.
 
     Example:
         >>> from omnitraining import Inference
@@ -45,6 +48,7 @@ class Inference:
     joint_head: Literal["pre", "meta", "both"] = "both"
     meta_head: Literal["pre", "meta", "both"] = "meta"
     weights: Literal["best", "teacher", "student"] = "best"
+    policy: Literal["best", "mean"] = "best"
 
     @property
     def heads(self) -> tuple[Literal["pre", "meta", "both"], Literal["pre", "meta", "both"]]:
@@ -52,11 +56,20 @@ class Inference:
         return self.joint_head, self.meta_head
 
     def members(self, trained: tuple[str, ...]) -> tuple[str, ...]:
-        """The flows of the ensemble in a model whose trained flows are given."""
+        """The flows of the ensemble in a model whose trained flows are given.
+
+        Raises:
+            InputError: there are none, or one alone where ``policy`` is the mean of several.
+        """
         members = tuple(flow for flow in trained if flow in self.flows)
         if not members:
             raise InputError(
                 f"inference.flows is {list(self.flows)}, but the model has only {list(trained)}"
+            )
+        if self.policy == "mean" and len(members) == 1:
+            raise InputError(
+                f"inference.policy is 'mean', but the ensemble has one flow, {members[0]!r}: "
+                "choose 'best', or a method with several flows, as omni-training"
             )
         return members
 

@@ -1,5 +1,9 @@
 """A network is a backbone F and a head H; its output is H o F(x)."""
 
+import copy
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, nn
 
 
@@ -21,6 +25,23 @@ class Network(nn.Module):
         """Outputs [B, O] of inputs [B, ...]."""
         outputs: Tensor = self.head(self.backbone(x))
         return outputs
+
+
+class MeanNetwork(nn.Module):
+    """The mean of the outputs of several networks; each is a copy with weights of its own.
+
+    Args:
+        networks: from inputs [B, ...] to outputs [B, O]; they may share weights.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        """Copy the networks."""
+        super().__init__()
+        self.networks = nn.ModuleList(copy.deepcopy(network) for network in networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs [B, O] of inputs [B, ...]."""
+        return torch.stack([network(x) for network in self.networks]).mean(0)
 
 
 class PrecomputedFeatures(nn.Module):

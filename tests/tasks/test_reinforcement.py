@@ -435,12 +435,87 @@ def test_the_ensemble_is_one_flow_for_all_steps_that_is_best_on_validation_tasks
     for chosen in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
         inference = Inference(flows=chosen) if chosen else Inference()
         best = max(chosen or model.trained_flows, key=lambda flow: means[flow])
-        assert data.best_flow(model, inference) == best
+        assert data.ensemble(model, inference) == best
         for cell in data.evaluate(model, inference, 7).cells.values():
             assert cell.scores[ENSEMBLE] == cell.scores[best]
         scores = data.validation_scores(model, inference)
         assert scores[ENSEMBLE] == pytest.approx(means[best])
         assert scores["pre"] == pytest.approx(means["pre"])
+
+
+def own_weights(network: nn.Module) -> dict[str, Tensor]:
+    return {n: p.detach().clone().requires_grad_() for n, p in network.named_parameters()}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("flows", [("pre", "joint", "meta"), ("pre", "meta")])
+def test_the_mean_policy_is_one_policy_that_acts_and_adapts(flows: tuple[Any, ...]) -> None:
+    """Against a loop over tasks with torch's own distributions."""
+    torch.manual_seed(4)
+    data, inference = problem(halve_rate=True), Inference(flows=flows, policy="mean")
+    model = model_of(data, lr=0.3)
+    with torch.no_grad():
+        model.network("pre").head.mean.bias += 0.5
+        model.network("meta").head.log_std -= 1
+    networks = [model.network("joint_meta" if flow == "joint" else flow) for flow in flows]
+
+    def written_out(tasks: Tensor, seed: int) -> list[Tensor]:
+        """Returns [N] after 0, 1 and 2 steps."""
+        random, returns = generator(seed), []
+        # Flows share weights in the Omni-Net, but none while they adapt.
+        weights = [[own_weights(net) for net in networks] for _ in tasks]
+
+        def outputs(task: int, states: Tensor) -> Tensor:
+            parts = [
+                torch.func.functional_call(net, own, (states,))
+                for net, own in zip(networks, weights[task], strict=True)
+            ]
+            return sum(parts) / len(parts)
+
+        for lr in (0.3, 0.15, None):
+            after = rollout(
+                data.environment,
+                tasks,
+                lambda states: torch.stack([outputs(t, s) for t, s in enumerate(states)]),
+                data.trajectories,
+                random,
+            )
+            returns.append(after.returns())
+            if lr is None:
+                return returns
+            x, y = after.samples(data.discount, data.gae_lambda)
+            for task in range(len(tasks)):
+                mean, log_std = outputs(task, x[task]).chunk(2, -1)
+                chances = Independent(Normal(mean, log_std.exp()), 1).log_prob(y[task, :, :2])
+                loss = -(chances * y[task, :, 2]).mean()
+                for flow, own in enumerate(weights[task]):
+                    gradients = torch.autograd.grad(loss, [*own.values()], retain_graph=True)
+                    weights[task][flow] = {
+                        name: (w - len(flows) * lr * g).detach().requires_grad_()
+                        for (name, w), g in zip(own.items(), gradients, strict=True)
+                    }
+        raise AssertionError
+
+    tests = written_out(data.fixed_tests(7), TEST_SEED)
+    cells = data.evaluate(model, inference, 7).cells.values()
+    for cell, expected in zip(cells, tests, strict=True):
+        assert cell.scores[ENSEMBLE] == pytest.approx(expected.tolist(), rel=1e-6)
+        assert {*cell.scores} == {"pre", "joint", "meta", ENSEMBLE}
+    validation = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
+    after = written_out(validation, VALIDATION_SEED)[1:]
+    scores = data.validation_scores(model, inference)
+    assert scores[ENSEMBLE] == pytest.approx(torch.stack(after).mean().item(), rel=1e-6)
+    assert {*scores} == {*flows, ENSEMBLE}
+    assert data.ensemble(model, inference) == flows
+
+
+def test_the_mean_of_equal_flows_acts_and_adapts_as_each_of_them() -> None:
+    data = problem()
+    model = model_of(data, "ensemble", lr=0.3)
+    model.network("meta").load_state_dict(model.network("pre").state_dict())
+    evaluation = data.evaluate(model, Inference(policy="mean"), 7)
+    for cell in evaluation.cells.values():
+        assert cell.scores[ENSEMBLE] == pytest.approx(cell.scores["pre"], rel=1e-4)
 
 
 def test_fixed_tasks_are_not_those_of_any_training_step() -> None:
@@ -637,6 +712,8 @@ class Dropped(nn.Sequential):
             "training.updates_per_step is 2, but training.optimizer is 'trpo', which makes one",
         ),
         ({"inference": {"flows": ["meta"]}, "method": "pre-training"}, "inference.flows is"),
+        ({"inference": {"policy": "mean"}, "method": "meta-training"}, "the ensemble has one flow"),
+        ({"inference": {"policy": "mean", "flows": ["pre"]}}, "the ensemble has one flow, 'pre'"),
         ({"problem": {"init_args": {"environment": {"class_path": "Mars"}}}}, "no class 'Mars'"),
     ],
 )  # fmt: skip

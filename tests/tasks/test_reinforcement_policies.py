@@ -10,7 +10,7 @@ from torch.func import functional_call
 from omnitraining.adaptation.batched import BatchedModules, expand_weights
 from omnitraining.adaptation.inner_loop import sgd_step
 from omnitraining.backbones import MLP
-from omnitraining.network import Network
+from omnitraining.network import MeanNetwork, Network
 from omnitraining.omninet import FLOWS, OmniNet, plain
 from omnitraining.policies.gaussian import GaussianHead
 from omnitraining.pretraining import REINFORCE
@@ -78,6 +78,29 @@ def test_policies_are_the_networks_one_by_one(kind: str) -> None:
     assert outputs.shape == (TASKS, 5, 6)
     torch.testing.assert_close(outputs.detach(), one_by_one(network, weights, states))
     assert BatchedModules(network)._without_vmap == (kind in WITHOUT_VMAP)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "layer norm", "flows"])
+def test_the_mean_of_networks_is_that_of_the_outputs_of_each(kind: str) -> None:
+    states = torch.randn(TASKS, 5, 2)
+    net = OmniNet(MLP(2, (6, 4)), branch_init="random")
+    backbones = [getattr(net, f) if kind == "flows" else BACKBONES[kind]() for f in FLOWS]
+    networks = [Network(backbone, GaussianHead(4, 3)) for backbone in backbones]
+    mean = MeanNetwork(networks)
+    weights = different(mean)  # of flows, too: those of one are not those of another
+    assert len(weights) == sum(len([*network.parameters()]) for network in networks)
+    outputs = per_task_policy(mean, weights)(states)
+    each = [
+        one_by_one(
+            network,
+            {n: weights[f"networks.{index}.{n}"] for n, _ in network.named_parameters()},
+            states,
+        )
+        for index, network in enumerate(networks)
+    ]
+    torch.testing.assert_close(outputs.detach(), sum(each) / 3)
+    assert BatchedModules(mean)._without_vmap == (kind != "layer norm")
+    torch.testing.assert_close(mean(states[0]), sum(n(states[0]) for n in networks) / 3)
 
 
 @each_backbone

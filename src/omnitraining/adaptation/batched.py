@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parametrize
 
-from omnitraining.network import Network
+from omnitraining.network import MeanNetwork, Network
 
 Weights = dict[str, Tensor]
 Forward = Callable[[Tensor], Tensor]
@@ -144,7 +144,7 @@ def _is_known(network: nn.Module) -> bool:
 def _is_known_class(kind: type[nn.Module]) -> bool:
     # A subclass may override forward, so that an inherited as_linear does not count.
     return (
-        kind in (Network, *LAYERS)
+        kind in (Network, MeanNetwork, nn.ModuleList, *LAYERS)
         or kind.forward is nn.Sequential.forward
         or "as_linear" in vars(kind)
     )
@@ -180,6 +180,10 @@ def _bind(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> Forw
     if isinstance(module, LinearModule):
         own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         return _linear(*module.as_linear(own))
+    if isinstance(module, MeanNetwork):
+        networks = module.networks.named_children()
+        members = [_bind(each, weights, f"{prefix}networks.{name}.") for name, each in networks]
+        return lambda x: torch.stack([member(x) for member in members]).mean(0)
     children = dict(module.named_children())
     if isinstance(module, Network):  # it may hold more, which its forward pass does not use
         children = {"backbone": module.backbone, "head": module.head}

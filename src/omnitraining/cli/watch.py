@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     if not 1 <= steps <= problem.test_steps:
         raise InputError(f"--steps is {steps}: it must be from 1 to {problem.test_steps}")
     with cpu_threads(run_config.training.threads):
-        flow = options.flow or problem.best_flow(model, run_config.inference)
+        flow = options.flow or problem.ensemble(model, run_config.inference)
         drawn = problem, model, flow, problem.test_rates(model, flow)[:steps], options.out
         if isinstance(problem.environment, HalfCheetah):
             picture = cheetah_strip.draw(*drawn, options.task)

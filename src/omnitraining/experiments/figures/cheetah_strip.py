@@ -20,7 +20,7 @@ from matplotlib.patches import Polygon
 from torch import Tensor
 
 from omnitraining.experiments.figures.canvas import save, subplots
-from omnitraining.experiments.figures.navigation_paths import moment
+from omnitraining.experiments.figures.navigation_paths import actor, moment
 from omnitraining.model import Model
 from omnitraining.tasks.reinforcement.environment import Environment
 from omnitraining.tasks.reinforcement.half_cheetah import (
@@ -29,7 +29,7 @@ from omnitraining.tasks.reinforcement.half_cheetah import (
     HalfCheetahVelocity,
     Physics,
 )
-from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
+from omnitraining.tasks.reinforcement.problem import TEST_SEED, Flow, Reinforcement
 
 FRAMES = 6
 FRONT, BACK = "#0072B2", "#56B4E9"
@@ -39,7 +39,7 @@ FRONT, BACK = "#0072B2", "#56B4E9"
 def draw(
     problem: Reinforcement,
     model: Model,
-    flow: str,
+    flow: Flow,
     rates: Sequence[float],
     path: Path,
     task: int = 0,
@@ -67,7 +67,7 @@ def draw(
             label = f"{moment(step)}: mean return {rollout.returns().item():.3g}"
             shots.append((label, np.stack(recorder.positions)))
     skeleton = _Skeleton(env.physics)
-    title = f"{flow}-flow, {_goal(env, goal.item())}"
+    title = f"{actor(flow)}, {_goal(env, goal.item())}"
     if path.suffix.lower() == ".gif":
         _animation(skeleton, shots, title).save(str(path), PillowWriter(fps=10), dpi=70)
         return path

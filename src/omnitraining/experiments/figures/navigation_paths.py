@@ -9,20 +9,20 @@ from matplotlib.figure import Figure
 from omnitraining.experiments.figures.canvas import save, subplots
 from omnitraining.experiments.figures.lines import color
 from omnitraining.model import Model
-from omnitraining.tasks.reinforcement.problem import TEST_SEED, Reinforcement
+from omnitraining.tasks.reinforcement.problem import TEST_SEED, Flow, Reinforcement
 
 TASKS, PATHS = 5, 3
 """The first test tasks, and the first trajectories of each."""
 
 
 def draw(
-    problem: Reinforcement, model: Model, flow: str, rates: Sequence[float], path: Path
+    problem: Reinforcement, model: Model, flow: Flow, rates: Sequence[float], path: Path
 ) -> Path:
     """Save the figure of `paths`, with the same arguments, to a file."""
     return save(paths(problem, model, flow, rates), path)
 
 
-def paths(problem: Reinforcement, model: Model, flow: str, rates: Sequence[float]) -> Figure:
+def paths(problem: Reinforcement, model: Model, flow: Flow, rates: Sequence[float]) -> Figure:
     """One column per gradient step; a color per test task (the first ones, not chosen).
 
     Args:
@@ -53,11 +53,16 @@ def paths(problem: Reinforcement, model: Model, flow: str, rates: Sequence[float
     axes[0].set_xticks([-0.5, 0, 0.5])
     axes[0].set_ylim(-0.75, 0.75)
     title = (
-        f"{flow}-flow: {PATHS} paths from the center in each of {len(goals)} tasks, stars: goals"
+        f"{actor(flow)}: {PATHS} paths from the center in each of {len(goals)} tasks, stars: goals"
     )
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     return figure
+
+
+def actor(flow: Flow) -> str:
+    """A label for whose policy acts."""
+    return f"{flow}-flow" if isinstance(flow, str) else f"mean of {', '.join(flow)}"
 
 
 def moment(count: int) -> str:

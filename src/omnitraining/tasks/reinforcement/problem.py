@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -18,7 +18,7 @@ from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, Cell, CellKey, Evaluation, Inference, tasks_hash
 from omnitraining.metatraining import MAML
 from omnitraining.model import Model
-from omnitraining.network import Network
+from omnitraining.network import MeanNetwork, Network
 from omnitraining.pretraining import REINFORCE
 from omnitraining.tasks.base import Problem
 from omnitraining.tasks.reinforcement.environment import Environment, checked_tasks
@@ -36,6 +36,9 @@ TASKS_AT_ONCE = 200
 PRODUCTS_ALONE = 50_000_000
 """Multiplications of a step of all policies, about a millisecond, below which one thread acts."""
 
+Flow = str | tuple[str, ...]
+"""Whose policy acts: one flow, by name; or the mean of several."""
+
 RATE_FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Multiples of the stated learning rate that are tried on the validation tasks."""
 
@@ -51,9 +54,10 @@ class Reinforcement(Problem):
 
     At test every flow alternates between sampling trajectories and a gradient step on them. The
     result after k steps is the mean return of the trajectories sampled after the k-th step.
-    Policies are not averaged. Under the name "ensemble" stands one flow, for all numbers of steps:
-    that of ``inference.flows`` with the highest mean return on the validation tasks after 1, 2, ...
-    steps.
+    Under the name "ensemble" stands one policy, for all numbers of steps. By default it is one
+    flow: that of ``inference.flows`` with the highest mean return on the validation tasks after 1,
+    2, ... steps. With ``inference.policy="mean"`` it acts by the mean of the outputs of these
+    flows, and adapts to its own trajectories as each flow does to its own: by its policy gradient.
 
     Args:
         environment: the simulator and its distribution of tasks.
@@ -195,42 +199,46 @@ class Reinforcement(Problem):
         )
 
     def validation_scores(self, model: Model, inference: Inference) -> dict[str, float]:
-        """Mean returns over the steps on the validation tasks, by flow, and the best of them."""
+        """Mean returns over the steps on the validation tasks, by flow and of the ensemble."""
+        members, candidates = _candidates(model, inference)
         means = {
             flow: _after_steps(self._validated(model, flow, self.validation_steps)[1])
-            for flow in inference.members(model.trained_flows)
+            for flow in dict.fromkeys((*members, *candidates))
         }
-        return {**means, ENSEMBLE: max(means.values())}
+        ensemble = max(means[flow] for flow in candidates)
+        return {**{flow: means[flow] for flow in members}, ENSEMBLE: ensemble}
 
     def evaluate(self, model: Model, inference: Inference, tasks: int) -> Evaluation:
-        """Mean return per task of every flow and of the best one, per number of steps."""
-        goals = self.fixed_tests(tasks)
+        """Mean return per task of every flow and of the ensemble, per number of steps."""
+        goals, flows = self.fixed_tests(tasks), model.trained_flows
+        _, candidates = _candidates(model, inference)
         validated = {
-            flow: self._validated(model, flow, self.test_steps) for flow in _policies(model)
+            flow: self._validated(model, flow, self.test_steps)
+            for flow in dict.fromkeys((*flows, *candidates))
         }
         returns = {
             flow: self.returns(model, flow, goals, rates) for flow, (rates, _) in validated.items()
         }
-        members = inference.members(model.trained_flows)
-        best = max(members, key=lambda flow: _after_steps(validated[flow][1]))
+        ensemble = max(candidates, key=lambda flow: _after_steps(validated[flow][1]))
         env = self.environment
         identity = tasks_hash(f"{env.identity()} {self.trajectories}", goals)
         evaluation = Evaluation("return", higher_is_better=True)
         for step in range(self.test_steps + 1):
-            scores = {flow: values[step].tolist() for flow, values in returns.items()}
-            scores[ENSEMBLE] = scores[best]
+            scores = {flow: returns[flow][step].tolist() for flow in flows}
+            scores[ENSEMBLE] = returns[ensemble][step].tolist()
             evaluation.cells[CellKey(env.name, steps=step)] = Cell(identity, scores)
         return evaluation
 
-    def best_flow(self, model: Model, inference: Inference) -> str:
-        """The flow of ``inference.flows`` that `evaluate` has under the name "ensemble"."""
+    def ensemble(self, model: Model, inference: Inference) -> Flow:
+        """The flow, or flows, whose policy `evaluate` has under the name "ensemble"."""
+        _, candidates = _candidates(model, inference)
         after = {
             flow: _after_steps(self._validated(model, flow, self.test_steps)[1])
-            for flow in inference.members(model.trained_flows)
+            for flow in candidates
         }
         return max(after, key=lambda flow: after[flow])
 
-    def returns(self, model: Model, flow: str, tasks: Tensor, rates: Sequence[float]) -> Tensor:
+    def returns(self, model: Model, flow: Flow, tasks: Tensor, rates: Sequence[float]) -> Tensor:
         """Mean return of a flow in tasks [N, ...] after 0, 1, ... steps [len(rates) + 1, N]."""
         random, parts = torch.Generator().manual_seed(TEST_SEED), []
         for part in tasks.split(TASKS_AT_ONCE):
@@ -241,12 +249,12 @@ class Reinforcement(Problem):
     def adaptation(
         self,
         model: Model,
-        flow: str,
+        flow: Flow,
         tasks: Tensor,
         rates: Sequence[float],
         random: torch.Generator,
     ) -> Iterator[tuple[Trajectories, Weights]]:
-        """Adapt a flow to tasks.
+        """Adapt the policy of a flow, or the mean policy of several, to tasks.
 
         Args:
             model: the trained model.
@@ -258,7 +266,7 @@ class Reinforcement(Problem):
         Yields:
             Trajectories after 0, 1, ... steps, and the weights at that time [N, ...].
         """
-        network, (pre, _) = _policies(model)[flow], _algorithms(model)
+        network, (pre, _) = _policy(model, flow), _algorithms(model)
         tasks = tasks.to(self.device)
         weights = expand_weights(network, len(tasks))
         for rate in (*rates, None):
@@ -268,26 +276,32 @@ class Reinforcement(Problem):
                 x, y = trajectories.samples(self.discount, self.gae_lambda)
                 weights = sgd_step(network, weights, x, y, pre.inner_loss, rate)
 
-    def stated_rates(self, model: Model, flow: str, steps: int) -> list[float]:
-        """Learning rates of a flow as its algorithm and ``halve_rate`` state them."""
+    def stated_rates(self, model: Model, flow: Flow, steps: int) -> list[float]:
+        """Learning rates of a flow as its algorithm and ``halve_rate`` state them.
+
+        Those of the mean of F flows are F times those of meta-training: a flow is a part 1 / F of
+        the mean, so that its gradient is as small a part, and the mean of F equal flows adapts as
+        each of them does.
+        """
         pre, meta = _algorithms(model)
         lr = pre.lr if flow == "pre" else meta.lr
+        lr = lr if isinstance(flow, str) else len(flow) * lr
         later = lr / 2 if self.halve_rate else lr
         return [lr, *[later] * (steps - 1)]
 
-    def test_rates(self, model: Model, flow: str) -> list[float]:
+    def test_rates(self, model: Model, flow: Flow) -> list[float]:
         """Learning rates of a flow in the results, by the option ``rates``."""
         if self.rates == "stated":
             return self.stated_rates(model, flow, self.test_steps)
         return self._validated(model, flow, self.test_steps)[0]
 
-    def _validated(self, model: Model, flow: str, steps: int) -> tuple[list[float], list[float]]:
+    def _validated(self, model: Model, flow: Flow, steps: int) -> tuple[list[float], list[float]]:
         """Learning rates of a flow by the option ``rates``, and its validation returns.
 
         Returns:
             Rates of the steps, and mean returns after 0, 1, ... of them.
         """
-        network, (pre, _) = _policies(model)[flow], _algorithms(model)
+        network, (pre, _) = _policy(model, flow), _algorithms(model)
         factors = RATE_FACTORS if self.rates == "validation" else (1.0,)
         random = torch.Generator().manual_seed(VALIDATION_SEED)
         tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks).to(self.device)
@@ -320,7 +334,7 @@ class Reinforcement(Problem):
         return self._fixed_tasks(TEST_SEED, self.test_tasks)[:count]
 
     def _rollout(
-        self, tasks: Tensor, network: Network, weights: Weights | None, random: torch.Generator
+        self, tasks: Tensor, network: nn.Module, weights: Weights | None, random: torch.Generator
     ) -> Trajectories:
         """Trajectories of one network in all tasks, or of weights [T, ...] of their own."""
         policy = shared_policy(network) if weights is None else per_task_policy(network, weights)
@@ -340,6 +354,22 @@ def _after_steps(returns: Sequence[float]) -> float:
 def _policies(model: Model) -> dict[str, Network]:
     """The networks of the trained flows."""
     return {flow: model.heads_of(flow)[0].network for flow in model.trained_flows}
+
+
+def _policy(model: Model, flow: Flow) -> nn.Module:
+    """The network of a flow, or one that computes the mean of several.
+
+    Log standard deviations are averaged too, not deviations or variances: they are what networks
+    return and adapt, and a flow that is sure of itself counts as much as one that is not.
+    """
+    networks = _policies(model)
+    return networks[flow] if isinstance(flow, str) else MeanNetwork(networks[f] for f in flow)
+
+
+def _candidates(model: Model, inference: Inference) -> tuple[tuple[str, ...], tuple[Flow, ...]]:
+    """The flows of the ensemble, and the policies the best of which on validation tasks is it."""
+    members = inference.members(model.trained_flows)
+    return members, (members,) if inference.policy == "mean" else members
 
 
 def _algorithms(model: Model) -> tuple[REINFORCE, MAML]:
