@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+import omnitraining
 from omnitraining.adaptation.batched import expand_weights
 from omnitraining.adaptation.inner_loop import sgd_step, sgd_update
 from omnitraining.backbones import MLP
@@ -21,7 +22,8 @@ from omnitraining.cli import main
 from omnitraining.config.recipes import merge
 from omnitraining.config.run_config import instantiate, load_run
 from omnitraining.errors import InputError
-from omnitraining.evaluation import ENSEMBLE, CellKey, Inference
+from omnitraining.evaluation import ENSEMBLE, CellKey, Inference, tasks_hash
+from omnitraining.experiments.record import read_record
 from omnitraining.experiments.running import evaluate_run, train_run
 from omnitraining.metatraining import MAML, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
@@ -38,6 +40,7 @@ from omnitraining.teacher import Teacher
 from omnitraining.training import Stepper, Training, train
 from tests.reference.tiny import NAVIGATION, config, metrics, same, tensors
 
+RESULTS = Path(__file__).parents[2] / "results"
 METHODS = {
     "pre-training": ("pre",),
     "meta-training": ("meta",),
@@ -296,7 +299,7 @@ def test_an_evaluation_has_a_cell_per_number_of_steps_with_every_flow() -> None:
 def test_the_return_after_0_steps_is_that_of_the_plain_policy() -> None:
     data = problem()
     model = model_of(data)
-    goals = data._fixed_tasks(TEST_SEED, 7)
+    goals = data.fixed_tests(7)
     for flow, name in (("pre", "pre"), ("joint", "joint_meta"), ("meta", "meta")):
         policy = shared_policy(model.network(name))
         trajectories = rollout(data.environment, goals, policy, 4, generator(TEST_SEED))
@@ -349,7 +352,7 @@ def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
     data = problem(rates="validation")
     model = model_of(data, "meta-training", lr=0.4)
     chosen = data.test_rates(model, "meta")
-    tasks = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
+    tasks = data.fixed_validation()
     network, random = model.network("meta"), generator(VALIDATION_SEED)
 
     def act(weights: dict[str, Tensor]) -> Trajectories:
@@ -371,7 +374,7 @@ def test_rates_of_the_results_may_be_chosen_on_the_validation_tasks() -> None:
         weights, trajectories = adapted[rate], after[rate]
     for cell, scores in zip(
         data.evaluate(model, Inference(), 7).cells.values(),
-        data.returns(model, "meta", data._fixed_tasks(TEST_SEED, 7), chosen),
+        data.returns(model, "meta", data.fixed_tests(7), chosen),
         strict=True,
     ):
         assert cell.scores[ENSEMBLE] == pytest.approx(scores.tolist())
@@ -411,7 +414,7 @@ def test_returns_in_other_environments_are_not_comparable() -> None:
 
 @pytest.mark.usefixtures("float64")
 def test_the_ensemble_is_one_flow_for_all_steps_that_is_best_on_validation_tasks() -> None:
-    torch.manual_seed(3)
+    torch.manual_seed(5)
     data = problem()
     model = model_of(data, branch_init="zeros")
     # The pre-flow starts badly, the joint-flow overshoots, the meta-flow is bad.
@@ -419,7 +422,7 @@ def test_the_ensemble_is_one_flow_for_all_steps_that_is_best_on_validation_tasks
         model.network("pre").head.mean.bias += 1
         model.network("joint_meta").head.log_std -= 3
         model.network("meta").head.mean.bias += 8
-    tasks = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
+    tasks = data.fixed_validation()
     after = {}
     for flow in model.trained_flows:
         rates, random = data.test_rates(model, flow), generator(VALIDATION_SEED)
@@ -429,8 +432,8 @@ def test_the_ensemble_is_one_flow_for_all_steps_that_is_best_on_validation_tasks
     # One flow is the best of each number of steps, another one that of all.
     assert [max(after, key=lambda f: after[f][k].item()) for k in range(3)] == [
         "joint",
-        "joint",
         "pre",
+        "joint",
     ]
     for chosen in ((), ("pre", "joint"), ("pre", "meta"), ("pre",)):
         inference = Inference(flows=chosen) if chosen else Inference()
@@ -501,7 +504,7 @@ def test_the_mean_policy_is_one_policy_that_acts_and_adapts(flows: tuple[Any, ..
     for cell, expected in zip(cells, tests, strict=True):
         assert cell.scores[ENSEMBLE] == pytest.approx(expected.tolist(), rel=1e-6)
         assert {*cell.scores} == {"pre", "joint", "meta", ENSEMBLE}
-    validation = data._fixed_tasks(VALIDATION_SEED, data.validation_tasks)
+    validation = data.fixed_validation()
     after = written_out(validation, VALIDATION_SEED)[1:]
     scores = data.validation_scores(model, inference)
     assert scores[ENSEMBLE] == pytest.approx(torch.stack(after).mean().item(), rel=1e-6)
@@ -519,11 +522,28 @@ def test_the_mean_of_equal_flows_acts_and_adapts_as_each_of_them() -> None:
 
 
 def test_fixed_tasks_are_not_those_of_any_training_step() -> None:
-    data = problem()
-    fixed = [data._fixed_tasks(seed, 200) for seed in (VALIDATION_SEED, TEST_SEED)]
+    data = problem(validation_tasks=200, test_tasks=200)
+    fixed = [data.fixed_validation(), data.fixed_tests(200)]
     steps = [seed * 1_000_003 + step for seed in range(4) for step in range(50)]
     training = [data.environment.sample_tasks(20, generator(seed)) for seed in steps]
     assert len(torch.cat([*fixed, *training]).unique(dim=0)) == 400 + 20 * 200
+
+
+@pytest.mark.parametrize("name", ["figure8", "figure8-cheetah"])
+def test_test_tasks_are_those_of_the_records(name: str) -> None:
+    row = read_record(RESULTS / f"{name}.json").rows["omni-training"]
+    for setting, facts in row.trainings.items():
+        values = facts.config["problem"]["init_args"]
+        environment = values["environment"]
+        kind = getattr(omnitraining, environment["class_path"].removeprefix("omnitraining."))
+        data = problem(
+            environment=kind(**environment["init_args"]),
+            test_tasks=values["test_tasks"],
+            trajectories=values["trajectories"],
+        )
+        identity = f"{data.environment.identity()} {data.trajectories}"
+        hashes = {c.tasks for k, c in row.cells.items() if k.benchmark == data.environment.name}
+        assert hashes == {tasks_hash(identity, data.fixed_tests(values["test_tasks"]))}, setting
 
 
 def test_every_test_task_has_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -575,7 +595,7 @@ def test_every_method_learns_to_adapt(method: Method, recipe: str, tmp_path: Pat
     experiment = instantiate(config(values, method=method, training=RECIPES[recipe]))
     data, model = experiment.problem, experiment.build()
     assert isinstance(data, Reinforcement)
-    tasks = data._fixed_tasks(TEST_SEED, 40)
+    tasks = data.environment.sample_tasks(40, generator(TEST_SEED))
     before = {flow: data.returns(model, flow, tasks, [0.3]) for flow in METHODS[method]}
     train(model, data, experiment.training, experiment.inference, Run(tmp_path, create=True))
     for flow, returns in before.items():

@@ -70,6 +70,40 @@ def test_goals_are_uniform_in_a_square_around_the_start() -> None:
     assert (shares - 0.1).abs().max() < 5 * (0.09 / goals.numel()) ** 0.5
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10, 12, 25, 40])
+def test_spread_goals_are_centers_of_cells_of_equal_area(count: int) -> None:
+    goals = Navigation().spread_tasks(count, generator()).double()
+    assert goals.shape == (count, 2) and goals.abs().max() < 0.5
+    assert len(goals.unique(dim=0)) == count
+    torch.testing.assert_close(goals.mean(0), torch.zeros(2).double(), atol=1e-6, rtol=0)
+    rows = goals[:, 1].unique()
+    bottom = -0.5
+    for y in rows.tolist():
+        x = goals[goals[:, 1] == y, 0]
+        torch.testing.assert_close(x, (torch.arange(len(x)) + 0.5).double() / len(x) - 0.5)
+        height = 2 * (y - bottom)
+        assert height / len(x) == pytest.approx(1 / count, rel=1e-4)  # the area of a cell
+        assert 0.3 < height * len(x) < 3.1  # cells are no strips
+        bottom += height
+    assert bottom == pytest.approx(0.5)
+
+
+def test_goals_are_not_spread_where_a_subclass_draws_others() -> None:
+    class Corner(Navigation):
+        def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
+            return torch.full((count, 2), 0.4)
+
+    class Corners(Corner):
+        def spread_tasks(self, count: int, random: torch.Generator) -> Tensor:
+            return torch.full((count, 2), 0.3)
+
+    values = [
+        checked_tasks(kind(), 3, generator(), spread=True).unique().tolist()
+        for kind in (Corner, Corners)
+    ]
+    assert values == [[pytest.approx(0.4)], [pytest.approx(0.3)]]
+
+
 @pytest.mark.parametrize("options", [{"scale": 0}, {"horizon": 0}, {"scale": -1.0}])
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"environment.scale is .* and environment.horizon"):
@@ -147,6 +181,13 @@ def test_tasks_of_the_cheetah_are_speeds_and_directions() -> None:
     speeds = HalfCheetahVelocity().sample_tasks(2000, generator())
     assert speeds.shape == (2000,) and speeds.min() >= 0 and speeds.max() <= 2
     assert speeds.mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_spread_speeds_are_centers_of_equal_parts() -> None:
+    speeds = HalfCheetahVelocity().spread_tasks(4, generator())
+    assert speeds.tolist() == [0.25, 0.75, 1.25, 1.75]
+    directions = HalfCheetahDirection().spread_tasks(10, generator())
+    assert sorted(directions.tolist()) == [-1.0] * 5 + [1.0] * 5
 
 
 def test_directions_are_as_many_of_each() -> None:

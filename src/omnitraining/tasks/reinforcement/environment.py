@@ -52,6 +52,14 @@ class Environment(ABC):
     def sample_tasks(self, count: int, random: torch.Generator) -> Tensor:
         """Tasks [count, ...] drawn independently, on the CPU."""
 
+    def spread_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        """Tasks [count, ...] for validation, on the CPU; by default as `sample_tasks`.
+
+        An environment that can cover its distribution of tasks evenly does: few tasks that are
+        drawn may happen to be mostly of one kind, and favor a policy that is good at it.
+        """
+        return self.sample_tasks(count, random)
+
     @abstractmethod
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
         """Start one copy for each of N tasks [N, ...]; returns the first states [N, S].
@@ -134,22 +142,33 @@ def rewarded_later(environment: Environment) -> StateRewards | None:
     return None
 
 
-def checked_tasks(environment: Environment, count: int, random: torch.Generator) -> Tensor:
+def checked_tasks(
+    environment: Environment, count: int, random: torch.Generator, spread: bool = False
+) -> Tensor:
     """Tasks of a sampler [count, ...].
 
     Args:
         environment: that samples.
         count: number of tasks.
         random: source of the tasks, on the CPU.
+        spread: by `Environment.spread_tasks`, unless a subclass has changed ``sample_tasks`` alone,
+            so that it would cover another distribution.
 
     Raises:
         InputError: it returned another number of tasks, or no tensor.
     """
-    tasks = environment.sample_tasks(count, random)
+    fits = issubclass(_definer(environment, "spread_tasks"), _definer(environment, "sample_tasks"))
+    name = "spread_tasks" if spread and fits else "sample_tasks"
+    tasks = getattr(environment, name)(count, random)
     if not isinstance(tasks, Tensor) or tasks.dim() < 1 or len(tasks) != count:
         returned = list(tasks.shape) if isinstance(tasks, Tensor) else type(tasks).__name__
         raise InputError(
-            f"{type(environment).__name__}.sample_tasks({count}) returned {returned}: it must "
+            f"{type(environment).__name__}.{name}({count}) returned {returned}: it must "
             f"return a tensor whose first dimension is {count}"
         )
     return tasks
+
+
+def _definer(environment: Environment, method: str) -> type:
+    """The class whose method of a name the environment has."""
+    return next(kind for kind in type(environment).__mro__ if method in vars(kind))

@@ -101,6 +101,10 @@ class HalfCheetahVelocity(HalfCheetah):
         """Target speeds [count] in meters per second."""
         return 2 * torch.rand(count, generator=random)
 
+    def spread_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        """Target speeds [count] at the centers of as many equal parts of the range."""
+        return 2 * (torch.arange(count) + 0.5) / count
+
     def reward(self, speeds: Tensor) -> Tensor:
         """Minus the distance of the speeds [N] to the target speeds."""
         return -(speeds - self.tasks).abs()

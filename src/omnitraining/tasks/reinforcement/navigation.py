@@ -61,6 +61,22 @@ class Navigation(StateRewards):
         """Goals [count, 2]."""
         return torch.rand(count, 2, generator=random) - 0.5
 
+    def spread_tasks(self, count: int, random: torch.Generator) -> Tensor:
+        """Goals [count, 2] at the centers of as many cells of equal area, which fill the square.
+
+        The cells are in about as many rows as columns; rows have an equal number of cells or one
+        more, and are as high in proportion.
+        """
+        rows = max(1, round(count**0.5))
+        columns = torch.tensor([count // rows + (row < count % rows) for row in range(rows)])
+        bottoms = columns.cumsum(0) - columns
+        heights = (bottoms + columns / 2) / count
+        goals = [
+            torch.stack([(torch.arange(n) + 0.5) / n, y.expand(n)], 1)
+            for n, y in zip(columns.tolist(), heights, strict=True)
+        ]
+        return torch.cat(goals) - 0.5
+
     def reset(self, tasks: Tensor, random: torch.Generator) -> Tensor:
         """Every copy at (0, 0)."""
         self.goals = tasks

@@ -73,7 +73,8 @@ class Reinforcement(Problem):
             rate with the highest return on the validation tasks. A policy whose deviation has
             become small has steeper gradients.
         test_tasks: how many.
-        validation_tasks: how many.
+        validation_tasks: how many; they are spread evenly over the distribution of tasks where the
+            environment can (`Environment.spread_tasks`).
         validation_steps: gradient steps on them; the score is the mean return after each, at the
             learning rates of the results.
 
@@ -304,7 +305,7 @@ class Reinforcement(Problem):
         network, (pre, _) = _policy(model, flow), _algorithms(model)
         factors = RATE_FACTORS if self.rates == "validation" else (1.0,)
         random = torch.Generator().manual_seed(VALIDATION_SEED)
-        tasks = self._fixed_tasks(VALIDATION_SEED, self.validation_tasks).to(self.device)
+        tasks = self.fixed_validation().to(self.device)
         weights = expand_weights(network, len(tasks))
         trajectories = self._rollout(tasks, network, weights, random)
         rates, returns = list[float](), [trajectories.returns().mean().item()]
@@ -331,7 +332,13 @@ class Reinforcement(Problem):
 
     def fixed_tests(self, count: int) -> Tensor:
         """The first of the fixed test tasks [count, ...], on the CPU."""
-        return self._fixed_tasks(TEST_SEED, self.test_tasks)[:count]
+        random = torch.Generator().manual_seed(TEST_SEED)
+        return checked_tasks(self.environment, self.test_tasks, random)[:count]
+
+    def fixed_validation(self) -> Tensor:
+        """The validation tasks [V, ...], on the CPU."""
+        random = torch.Generator().manual_seed(VALIDATION_SEED)
+        return checked_tasks(self.environment, self.validation_tasks, random, spread=True)
 
     def _rollout(
         self, tasks: Tensor, network: nn.Module, weights: Weights | None, random: torch.Generator
@@ -341,9 +348,6 @@ class Reinforcement(Problem):
         products = len(tasks) * self.trajectories * sum(p.numel() for p in network.parameters())
         threads = 1 if products < PRODUCTS_ALONE else torch.get_num_threads()
         return rollout(self.environment, tasks, policy, self.trajectories, random, threads)
-
-    def _fixed_tasks(self, seed: int, count: int) -> Tensor:
-        return checked_tasks(self.environment, count, torch.Generator().manual_seed(seed))
 
 
 def _after_steps(returns: Sequence[float]) -> float:
