@@ -33,8 +33,8 @@ LATE: Values = {
 def model_of(
     method: str,
     data: Classification,
-    branch_at: int = 0,
-    meta_at: int = 0,
+    branch_at: int | float = 0,
+    meta_at: int | float = 0,
     shared_until: str | None = None,
 ) -> Model:
     loss = OmniLoss(branch_at=branch_at, meta_at=meta_at)
@@ -144,12 +144,14 @@ def test_other_methods_have_no_branches_to_wait_for() -> None:
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"loss.branch_at is -1: it must be 0 or more"):
+    with pytest.raises(InputError, match=r"loss.branch_at is -1: it must be a step, an integer"):
         OmniLoss(branch_at=-1)
     with pytest.raises(InputError, match=r"loss.branch_at is 5, but loss.l_joint is false"):
         OmniLoss(branch_at=5, l_joint=False)
-    with pytest.raises(InputError, match=r"loss.meta_at is -1: it must be 0 or more"):
-        OmniLoss(meta_at=-1)
+    with pytest.raises(InputError, match=r"loss.meta_at is 1.0: it must be .* less than 1"):
+        OmniLoss(meta_at=1.0)
+    with pytest.raises(InputError, match=r"branch_at is 8 and loss.meta_at is 0.5: both must be"):
+        OmniLoss(branch_at=8, meta_at=0.5)
     with pytest.raises(
         InputError, match=r"loss.meta_at is 5: it must be at most loss.branch_at, 3"
     ):
@@ -159,9 +161,39 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         train_run(config(BLOBS, **{**LATE, "loss": {"branch_at": 8}}), tmp_path / "run")
 
 
+@pytest.mark.parametrize("base", [SINUSOIDS, BLOBS])
+def test_a_fraction_is_that_fraction_of_the_steps(base: Values, tmp_path: Path) -> None:
+    schedule = {"schedule": "linear", **LATE["training"]}
+    given: tuple[tuple[Any, Any], ...] = ((2, 4), (0.25, 0.5))
+    runs = [
+        train_run(
+            config(
+                base,
+                loss={"meta_at": meta_at, "branch_at": branch_at},
+                training={**schedule, "decay_from": branch_at},
+            ),
+            tmp_path / str(meta_at),
+        )
+        for meta_at, branch_at in given
+    ]
+    assert_same_runs(*runs)
+    costs = [run.load_provenance()["multiply_adds"] for run in runs]
+    assert costs[0] == costs[1] > 0
+
+
+def test_a_fraction_without_a_number_of_steps_is_refused() -> None:
+    model = model_of("omni-training", problem(), 0.5)
+    for step in (0, 1):
+        with pytest.raises(InputError, match=r"loss.branch_at is 0.5 and .*loss.in_steps"):
+            model.trained_at(step)
+    Stepper(model, problem(), Training(steps=8), CPU)
+    assert "pre" not in model.trained_at(3) and "pre" in model.trained_at(4)
+
+
 def test_the_rate_decays_from_a_given_step() -> None:
-    options = Training(steps=10, lr=0.2, schedule="linear", decay_from=6)
-    assert [options.lr_at(step) for step in (0, 6, 8)] == pytest.approx([0.2, 0.2, 0.1])
+    for start in (6, 0.6):
+        options = Training(steps=10, lr=0.2, schedule="linear", decay_from=start)
+        assert [options.lr_at(step) for step in (0, 6, 8)] == pytest.approx([0.2, 0.2, 0.1])
     with pytest.raises(InputError, match=r"training.decay_from is 11: it must be from 0 to the 10"):
         Training(steps=10, schedule="cosine", decay_from=11)
     with pytest.raises(InputError, match="only 'linear' and 'cosine' have it"):

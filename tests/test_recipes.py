@@ -44,6 +44,7 @@ def test_it_fits_every_kind_of_problem(name: str) -> None:
     again = parse(yaml.safe_load(dump(config)))
     assert dump(again) == dump(config), "a resolved configuration has fields, and no recipe"
     assert config.loss.distill_weight == 3.0
+    assert config.loss.branch_at == config.loss.meta_at == config.training.decay_from == 0
     if name == "navigation":
         made = instantiate(config)
         assert isinstance(made.problem, Reinforcement)

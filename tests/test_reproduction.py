@@ -365,6 +365,17 @@ def test_a_budget_is_a_fraction_of_the_work(
     assert {key: numbers.get(key) for key in expected} == expected
 
 
+def test_a_budget_moves_the_steps_at_which_something_begins() -> None:
+    values = {
+        "problem": {"class_path": "Photos"},
+        "training": {"steps": 1000, "val_every": 100, "warmup": 20, "decay_from": 0.5},
+        "loss": {"branch_at": 700, "meta_at": 600, "distill_weight": 3.0},
+    }
+    found = reproduction.within_budget(values, 0.1)
+    assert found["training"] == {"steps": 100, "val_every": 10, "warmup": 2, "decay_from": 0.5}
+    assert found["loss"] == {"branch_at": 70, "meta_at": 60, "distill_weight": 3.0}
+
+
 def test_what_a_setting_says_of_a_row_stands_over_the_row_there_alone() -> None:
     config = {"training": {"steps": 7, "lr": 0.1}}
     settings = {

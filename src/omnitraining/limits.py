@@ -57,6 +57,32 @@ def check_inner_part(group: str, options: object, *names: str) -> None:
     _check(group, options, names, lambda value: 0 < value < 1, "greater than 0 and less than 1")
 
 
+def check_moment(group: str, options: object, *names: str) -> None:
+    """Check that each number is a step or a fraction of all steps; arguments as of `check_least`.
+
+    Raises:
+        InputError: an integer is below 0, or another number is not in [0, 1).
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not (value >= 0 if isinstance(value, int) else 0 <= value < 1):
+            raise InputError(
+                f"{group}.{name} is {value}: it must be a step, an integer of at least 0, or a "
+                "fraction of training.steps, at least 0 and less than 1"
+            )
+
+
+def step_at(moment: int | float, steps: int) -> int:
+    """The step, counted from 0, of a moment that `check_moment` allows.
+
+    Args:
+        moment: an integer is a step; any other number is a fraction of all steps, rounded down, so
+            that it is before the last one.
+        steps: of the training.
+    """
+    return moment if isinstance(moment, int) else int(moment * steps)
+
+
 def _check(
     group: str,
     options: object,

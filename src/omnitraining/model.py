@@ -19,7 +19,7 @@ from omnitraining.conversion import check_copies
 from omnitraining.errors import InputError
 from omnitraining.features import feature_size
 from omnitraining.libraries import PooledBackbone
-from omnitraining.limits import check_least, check_proper_part
+from omnitraining.limits import check_least, check_moment, check_proper_part, step_at
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.network import Network
 from omnitraining.omninet import FLOWS, BranchInit, OmniNet, copied
@@ -90,20 +90,21 @@ class OmniLoss:
         l_joint: joint-training of the joint-flow.
         r_pre: self-distillation of the pre-flow.
         r_meta: self-distillation of the meta-flow.
-        branch_at: step at which L_pre and L_meta enter. Until then the joint-flow alone is trained,
-            at the cost of Joint-Training, and the outer flows are copies of it. The paper trains
-            all flows from step 0.
-        meta_at: step at which meta-training enters, that of the joint-flow too. Until then the
-            joint-flow is pre-trained alone, at the cost of pre-training. The paper has 0; not in
-            the paper is also a start from a pre-trained network, as Meta-Baseline (Y. Chen et al.,
-            ICCV 2021, https://arxiv.org/abs/2003.04390) makes it in a run of its own.
+        branch_at: step at which L_pre and L_meta enter, or below 1 the fraction of all steps. Until
+            then the joint-flow alone is trained, at the cost of Joint-Training, and the outer flows
+            are copies of it. The paper trains all flows from step 0.
+        meta_at: step, or fraction likewise, at which meta-training enters, that of the joint-flow
+            too. Until then the joint-flow is pre-trained alone, at the cost of pre-training. The
+            paper has 0; not in the paper is also a start from a pre-trained network, as
+            Meta-Baseline (Y. Chen et al., ICCV 2021, https://arxiv.org/abs/2003.04390) makes it in
+            a run of its own.
         pre_on_episodes: the pre-training losses are of the episode's samples too, with their
             classes of training, and one pass of a flow serves both losses: more labels for the same
             compute, in Joint-Training too. The paper keeps the two apart.
 
     Raises:
-        InputError: a number is out of range, or ``branch_at`` or ``meta_at`` has no joint-flow to
-            train.
+        InputError: a number is out of range; ``branch_at`` or ``meta_at`` has no joint-flow to
+            train; or one is a step, and the other a fraction.
 
     Example:
         >>> from omnitraining import OmniLoss
@@ -121,12 +122,13 @@ class OmniLoss:
     l_joint: bool = True
     r_pre: bool = True
     r_meta: bool = True
-    branch_at: int = 0
-    meta_at: int = 0
+    branch_at: int | float = 0
+    meta_at: int | float = 0
     pre_on_episodes: bool = False
 
     def __post_init__(self) -> None:
-        check_least("loss", self, 0, "distill_weight", "warmup", "branch_at", "meta_at")
+        check_least("loss", self, 0, "distill_weight", "warmup")
+        check_moment("loss", self, "branch_at", "meta_at")
         check_proper_part("loss", self, "ema_decay")
         for name in ("branch_at", "meta_at"):
             if (at := getattr(self, name)) and not self.l_joint:
@@ -134,6 +136,23 @@ class OmniLoss:
                     f"loss.{name} is {at}, but loss.l_joint is false: until then nothing would be "
                     "trained"
                 )
+        if self.branch_at and self.meta_at and type(self.branch_at) is not type(self.meta_at):
+            raise InputError(
+                f"loss.branch_at is {self.branch_at} and loss.meta_at is {self.meta_at}: both must "
+                "be steps, or both fractions of training.steps"
+            )
+
+    def in_steps(self, steps: int) -> "OmniLoss":
+        """The same with ``branch_at`` and ``meta_at`` in steps.
+
+        Args:
+            steps: of the training.
+        """
+        return replace(
+            self,
+            branch_at=step_at(self.branch_at, steps),
+            meta_at=step_at(self.meta_at, steps),
+        )
 
     def weight_at(self, step: int | None) -> float:
         """Lambda at a step, counted from 0; its full value if the step is None."""
@@ -142,8 +161,18 @@ class OmniLoss:
 
     @property
     def all_entered_at(self) -> int:
-        """The first step in which all losses are trained."""
-        return max(self.meta_at, self.branch_at)
+        """The first step in which all losses are trained.
+
+        Raises:
+            InputError: it is given as a fraction of all steps, which `in_steps` turns into steps.
+        """
+        at = max(self.meta_at, self.branch_at)
+        if not isinstance(at, int):
+            raise InputError(
+                f"loss.branch_at is {self.branch_at} and loss.meta_at is {self.meta_at}, fractions "
+                "of training.steps: 'loss.in_steps(steps)' turns them into steps"
+            )
+        return at
 
     def phases(self, steps: int) -> dict[int, float]:
         """The first step of each phase of a training, in which the same losses are trained.
@@ -156,7 +185,8 @@ class OmniLoss:
         """
         if steps == 0:
             return {self.all_entered_at: 1.0}
-        starts = sorted({0, *(at for at in (self.meta_at, self.branch_at) if at < steps)})
+        entries = (step_at(moment, steps) for moment in (self.meta_at, self.branch_at))
+        starts = sorted({0, *(at for at in entries if at < steps)})
         return {a: (b - a) / steps for a, b in zip(starts, [*starts[1:], steps], strict=True)}
 
     def distillation(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -388,10 +418,11 @@ class Model(nn.Module):
         """
         heads = {"pre": ("pre",), "joint": ("joint_pre", "joint_meta"), "meta": ("meta",)}
         names = [name for flow in self.trained_flows for name in heads[flow]]
-        if step is not None and step < self.loss.branch_at:
-            names = [name for name in names if name.startswith("joint")]
-        if step is not None and step < self.loss.meta_at:
-            names.remove("joint_meta")
+        if step is not None and step < self.loss.all_entered_at:
+            if step < self.loss.branch_at:
+                names = [name for name in names if name.startswith("joint")]
+            if step < self.loss.meta_at:
+                names.remove("joint_meta")
         return tuple(names)
 
     def needs_episode(self, step: int | None = None) -> bool:

@@ -146,7 +146,7 @@ class RunConfig:
                 self.problem,
                 self.pretraining,
                 self.metatraining,
-                self.loss,
+                self.loss.in_steps(self.training.steps),
                 self.omninet,
                 teacher,
             )

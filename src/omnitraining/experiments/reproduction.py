@@ -186,20 +186,35 @@ def plan(
     return jobs
 
 
+_MOMENTS = {"training": ("warmup", "decay_from"), "loss": ("warmup", "branch_at", "meta_at")}
+"""Options that are steps of a training, by field of the configuration."""
+
+
 def within_budget(values: Values, budget: float) -> Values:
     """A configuration that trains for a fraction of what it would.
 
     In reinforcement learning half of the cut is in tasks per step and half in steps, so that the
     simulated steps are that fraction, and test tasks are cut by the fraction; elsewhere the cut
-    is in steps.
+    is in steps. Steps at which something begins or ends are cut likewise.
     """
     if budget == 1:
         return values
     training, problem = values["training"], values["problem"].get("init_args", {})
     acting = "tasks" in problem and values["problem"]["class_path"] == "Reinforcement"
     share = budget**0.5 if acting else budget
-    steps = {name: max(1, round(share * training[name])) for name in ("steps", "val_every")}
-    fields: Values = {"training": steps if training["steps"] else {}}
+    if training["steps"]:
+        steps = {name: max(1, round(share * training[name])) for name in ("steps", "val_every")}
+        fields: Values = {"training": steps}
+        for part, names in _MOMENTS.items():
+            moments = {name: values.get(part, {}).get(name) for name in names}
+            found = {
+                name: round(share * moment)
+                for name, moment in moments.items()
+                if isinstance(moment, int)  # others are fractions of all steps
+            }
+            fields = merge(fields, {part: found} if found else {})
+    else:
+        fields = {}
     if acting:
         fewer = {
             "tasks": max(1, round(share * problem["tasks"])),

@@ -43,6 +43,7 @@ def multiply_adds(
         return None
     problem.to(device)
     tried = copy.deepcopy(model).to(device).train()
+    tried.loss = tried.loss.in_steps(steps)
     teacher = Teacher(tried, tried.loss.ema_decay)
     tried.curriculum = None  # it sums over all processes, of which the main one alone counts
     late = tried.loss.warmup  # the first step at which lambda has its full weight

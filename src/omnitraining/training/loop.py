@@ -12,6 +12,7 @@ from omnitraining.batches import StepData
 from omnitraining.distributed import DistributedContext, current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
+from omnitraining.limits import step_at
 from omnitraining.model import Model
 from omnitraining.runs.run import Metrics, Run, peak_memory
 from omnitraining.tasks.base import Problem
@@ -70,7 +71,7 @@ def train(
     device, context = find_device(training.device), current_context()
     check_distributed(training, device, context)
     for name in ("branch_at", "meta_at"):
-        at = getattr(model.loss, name)
+        at = step_at(getattr(model.loss, name), training.steps)
         if 0 < training.steps <= at:
             raise InputError(
                 f"loss.{name} is {at}: it must be less than the {training.steps} of training.steps"

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from omnitraining.errors import InputError
-from omnitraining.limits import check_least, check_positive, check_proper_part
+from omnitraining.limits import (
+    check_least,
+    check_moment,
+    check_positive,
+    check_proper_part,
+    step_at,
+)
 from omnitraining.optimizers import SGD, AdamW
 from omnitraining.policies.gaussian import GaussianHead
 from omnitraining.policies.trpo import TRPO
@@ -31,7 +37,8 @@ class Training:
         momentum: for ``"sgd"``.
         nesterov: whether the momentum is Nesterov's.
         warmup: steps over which the learning rate rises linearly from 0, before the schedule's.
-        decay_from: step at which ``"linear"`` or ``"cosine"`` decay begins; constant before.
+        decay_from: step at which ``"linear"`` or ``"cosine"`` decay begins, or below 1 the fraction
+            of all steps; constant before.
         milestones: for ``"step"``, rising fractions of all steps, between 0 and 1.
         gamma: factor at each milestone, for ``"step"``.
         updates_per_step: updates of the weights on the samples of a step. More than 1 are for
@@ -66,7 +73,7 @@ class Training:
     momentum: float = 0.0
     nesterov: bool = False
     warmup: int = 0
-    decay_from: int = 0
+    decay_from: int | float = 0
     milestones: tuple[float, ...] = (0.6, 0.8)
     gamma: float = 0.1
     updates_per_step: int = 1
@@ -100,7 +107,8 @@ class Training:
                 f"training.warmup is {self.warmup}: it must be from 0 to the "
                 f"{self.steps} of training.steps"
             )
-        if not 0 <= self.decay_from <= self.steps:
+        check_moment("training", self, "decay_from")
+        if step_at(self.decay_from, self.steps) > self.steps:
             raise InputError(
                 f"training.decay_from is {self.decay_from}: it must be from 0 to the "
                 f"{self.steps} of training.steps"
@@ -124,7 +132,7 @@ class Training:
         """Learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
-        start = max(self.warmup, self.decay_from)
+        start = max(self.warmup, step_at(self.decay_from, self.steps))
         done = min(1.0, max(0, step - start) / max(1, self.steps - start))
         decay = {
             "constant": 1.0,

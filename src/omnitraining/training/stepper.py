@@ -116,6 +116,7 @@ class Stepper:
         """Move model and problem to the device, and make teacher and optimizer."""
         self.model, self.problem, self.training = model, problem, training
         self.device, self.context = device, context
+        model.loss = model.loss.in_steps(training.steps)
         problem.to(device)
         model.to(device)
         if problem.example().dim() == 4:
