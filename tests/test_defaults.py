@@ -59,11 +59,16 @@ def test_shipped_configurations_differ_from_the_defaults_only_where_a_record_has
     name: str,
 ) -> None:
     config = read_config(Path(f"{name}.yaml"), [])
-    weights = "validation" if name in ("glyphs", "sinusoids") else "equal"
-    wanted = Inference(ensemble_weights=weights)  # type: ignore[arg-type]
-    assert Inference(**vars(config.inference)) == wanted
-    lambda_ = 3.0 if name == "sinusoids" else 0.0
-    assert OmniLoss(**vars(config.loss)) == OmniLoss(distill_weight=lambda_)
+    inference, loss = Inference(), OmniLoss()
+    if name in ("glyphs", "sinusoids"):
+        inference = Inference(ensemble_weights="validation")
+    if name == "sinusoids":
+        loss = OmniLoss(distill_weight=3.0)
+    if name == "photos":  # photo-table2: pre-training first, and linear heads for all flows
+        inference = Inference(joint_head="pre", meta_head="pre")
+        loss = OmniLoss(meta_at=0.7, branch_at=0.7)
+    assert Inference(**vars(config.inference)) == inference
+    assert OmniLoss(**vars(config.loss)) == loss
     if name in ("glyphs", "photos"):
         assert ProtoNet(**vars(config.metatraining.init_args)) == ProtoNet()
         assert config.pretraining.class_path == "omnitraining.Baseline"

@@ -187,12 +187,15 @@ def test_the_classes_of_the_library_need_no_trust() -> None:
 
 
 def test_what_is_made_strictly_is_what_the_parser_makes(tmp_path: Path) -> None:
-    for base in (SINUSOIDS, NAVIGATION, GLYPHS):
-        run = Run(tmp_path / base["problem"]["class_path"], create=True)
+    late = {"loss": {"branch_at": 2, "meta_at": 1}, "training": {"decay_from": 0.5}}
+    late = merge(SINUSOIDS, {"training": {"schedule": "linear"}}, late)
+    for number, base in enumerate((SINUSOIDS, NAVIGATION, GLYPHS, late)):
+        run = Run(tmp_path / str(number), create=True)
         run.write_text("config.yaml", dump(parse(base)))
         strict, free = load_run(Run(run.path)), load_run(Run(run.path, trust=True))
         for name in ("method", "pretraining", "metatraining", "omninet", "loss", "training"):
             assert getattr(strict, name) == getattr(free, name), name
+            assert repr(getattr(strict, name)) == repr(getattr(free, name)), "2 is not 2.0"
         assert strict.inference == free.inference and strict.seed == free.seed
         assert str(strict.backbone()) == str(free.backbone())
         assert vars(strict.problem).keys() == vars(free.problem).keys()

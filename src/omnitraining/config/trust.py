@@ -202,7 +202,9 @@ class Check:
             for one in inner:
                 if get_origin(one) is Literal and _is_choice(value, one):
                     return value
-            return self._value(_others(inner)[-1], value, place, owner)
+            others = _others(inner)
+            fitting = [one for one in others if type(value) is one]  # an integer stays one
+            return self._value((fitting or others)[-1], value, place, owner)
         if origin is Literal:
             if _is_choice(value, hint):
                 return value
