@@ -89,6 +89,7 @@ def main() -> int:
             "figure5": sinusoids,
             "figure8": partial(adaptation_curves.section, picture="figure8.png"),
             "figure8-cheetah": partial(adaptation_curves.section, picture="figure8-cheetah.png"),
+            "figure8-equal-data": partial(adaptation_curves.section, picture=""),
             "navigation-search": search,
             "photo-search": search,
             "photo-features": features,
