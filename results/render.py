@@ -89,7 +89,9 @@ def main() -> int:
             "figure5": sinusoids,
             "figure8": partial(adaptation_curves.section, picture="figure8.png"),
             "figure8-cheetah": partial(adaptation_curves.section, picture="figure8-cheetah.png"),
-            "figure8-equal-data": partial(adaptation_curves.section, picture=""),
+            "figure8-equal-data": partial(
+                adaptation_curves.section, picture="figure8-equal-data.png"
+            ),
             "navigation-search": search,
             "photo-search": search,
             "photo-features": features,
