@@ -202,19 +202,18 @@ def within_budget(values: Values, budget: float) -> Values:
     training, problem = values["training"], values["problem"].get("init_args", {})
     acting = "tasks" in problem and values["problem"]["class_path"] == "Reinforcement"
     share = budget**0.5 if acting else budget
+    fields: Values = {}
     if training["steps"]:
-        steps = {name: max(1, round(share * training[name])) for name in ("steps", "val_every")}
-        fields: Values = {"training": steps}
-        for part, names in _MOMENTS.items():
-            moments = {name: values.get(part, {}).get(name) for name in names}
-            found = {
+        fields = {
+            part: {
                 name: round(share * moment)
-                for name, moment in moments.items()
-                if isinstance(moment, int)  # others are fractions of all steps
+                for name in names
+                if isinstance(moment := values.get(part, {}).get(name), int)  # no fraction
             }
-            fields = merge(fields, {part: found} if found else {})
-    else:
-        fields = {}
+            for part, names in _MOMENTS.items()
+        }
+        lengths = {name: max(1, round(share * training[name])) for name in ("steps", "val_every")}
+        fields["training"] |= lengths
     if acting:
         fewer = {
             "tasks": max(1, round(share * problem["tasks"])),
