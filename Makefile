@@ -50,6 +50,8 @@ clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
+# pip would compile all modules of all packages, for longer than the rest of the installation takes;
+# the import at the end compiles what is used.
 # The constraint on torch gives way to the torch that is there, so that pip never replaces it, and
 # that on torchvision to the one that fits it.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
@@ -64,8 +66,9 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	    echo 'Installing omnitraining and torch in .venv: minutes, most of them for torch.'; \
 	    cp constraints.txt .venv/constraints.txt; \
 	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check \
 	    --constraint .venv/constraints.txt --editable '.[dev]'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'from omnitraining import *'
 	@touch $@
 
 $(BIN)/python:
