@@ -23,6 +23,8 @@ from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config
 from tests.test_compute import problem
 from tests.test_training import Interrupt, assert_same_runs
 
+pytestmark = pytest.mark.usefixtures("few_validation_tasks")
+
 CPU = torch.device("cpu")
 LATE: Values = {
     "training": {"steps": 8, "val_every": 4},

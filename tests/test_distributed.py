@@ -96,7 +96,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of every case: NAME-first by one process, and NAME, which two have gone on with."""
     folder = tmp_path_factory.mktemp("together")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
+        for kind in ("classification.problem", "regression.sinusoids"):
+            patch.setattr(f"omnitraining.tasks.{kind}.VALIDATION_TASKS", 4)
         for name in CASES:
             first = train_run(parse(case(name, BEFORE)), folder / f"{name}-first").path
             shutil.copytree(first, folder / name)

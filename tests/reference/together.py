@@ -22,6 +22,7 @@ from omnitraining.experiments.running import train_run
 from omnitraining.model import Model
 from omnitraining.runs.run import Run, unique_tensors
 from omnitraining.tasks.classification import problem
+from omnitraining.tasks.regression import sinusoids
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.teacher import Teacher
 from omnitraining.training import stepper
@@ -64,7 +65,7 @@ def main(folder: Path) -> None:
 
     students: list[Model] = []
     stepper.Teacher = kept  # type: ignore[assignment, misc]
-    problem.VALIDATION_TASKS = 4
+    problem.VALIDATION_TASKS = sinusoids.VALIDATION_TASKS = 4
     with process_group() as context:
         for name, values in json.loads((folder / "jobs.json").read_text()).items():
             resume = (folder / name).is_dir()
