@@ -1430,6 +1430,11 @@ _CASES = [
     ),
     Case(
         ENVIRONMENTS,
+        "validated weights of flows that are policies",
+        lambda r: r.train({"inference": {"ensemble_weights": "validation"}}, base=NAVIGATION),
+    ),
+    Case(
+        ENVIRONMENTS,
         "a clip of all ratios",
         lambda r: r.train({"metatraining": init(clip_ratio=1.0)}, base=NAVIGATION),
     ),

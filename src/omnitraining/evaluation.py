@@ -55,6 +55,29 @@ class Inference:
         """The heads of the joint- and of the meta-flow, for `Model.heads_of`."""
         return self.joint_head, self.meta_head
 
+    def check(self, kind: str | None, trained: tuple[str, ...]) -> None:
+        """Refuse options that would have no effect.
+
+        Args:
+            kind: as `Problem.kind`; with None, no option is of another kind.
+            trained: flows of the model.
+
+        Raises:
+            InputError: one is for another kind of problem, or the model has none of the flows.
+        """
+        self.members(trained)
+        if self.policy == "mean" and kind not in (None, "reinforcement"):
+            raise InputError(
+                "inference.policy is 'mean', which is for reinforcement learning: elsewhere the "
+                "ensemble always is the mean of the flows' outputs"
+            )
+        if self.ensemble_weights == "validation" and kind == "reinforcement":
+            raise InputError(
+                "inference.ensemble_weights is 'validation', which is not for reinforcement "
+                "learning: there inference.policy is 'best', the best flow by validation, or "
+                "'mean'"
+            )
+
     def members(self, trained: tuple[str, ...]) -> tuple[str, ...]:
         """The flows of the ensemble in a model whose trained flows are given.
 

@@ -253,6 +253,16 @@ def test_maml_of_another_kind_of_problem_is_refused_before_the_first_step(tmp_pa
     data.check(unused)
 
 
+def test_an_option_of_policies_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    data, run = problem(), Run(tmp_path, create=True)
+    model = build_model(
+        "omni-training", lambda: MLP(1, (8,)), data, L2Regression(), MAML(task="regression")
+    )
+    with pytest.raises(InputError, match=r"^inference\.policy is 'mean', which is for reinf"):
+        train(model, data, Training(steps=1), Inference(policy="mean"), run)
+    assert not run.checkpoint("last").exists()
+
+
 def test_ensemble_weights_and_validation_see_no_test_waves(monkeypatch: pytest.MonkeyPatch) -> None:
     data, seeds = problem(), []
     tasks = data._tasks

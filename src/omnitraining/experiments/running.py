@@ -192,14 +192,9 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
             f"{run_config.method} has no loss to train with: loss.l_pre, loss.l_joint or "
             "loss.l_meta must be true"
         )
-    run_config.inference.members(model.trained_flows)
+    run_config.inference.check(run_config.problem.kind, model.trained_flows)
     run_config.training.make_optimizer(model)
     problem, random = run_config.problem, torch.Generator().manual_seed(0)
-    if run_config.inference.policy == "mean" and problem.kind != "reinforcement":
-        raise InputError(
-            "inference.policy is 'mean', which is for reinforcement learning: elsewhere the "
-            "ensemble always is the mean of the flows' outputs"
-        )
     problem.check(model)
     meta = run_config.metatraining
     ways = problem.meta_outputs

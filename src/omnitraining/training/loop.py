@@ -78,6 +78,7 @@ def train(
             )
     problem.shard(context.rank, context.world_size)
     problem.check(model)
+    inference.check(problem.kind, model.trained_flows)
     if progress is None or not context.is_main_process:
         progress = Progress()
     with cpu_threads(training.threads):
