@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from omnitraining.config.run_config import read_config
+from omnitraining.config.run_config import parse, read_config
 from omnitraining.evaluation import Inference
 from omnitraining.metatraining import (
     ANIL,
@@ -18,6 +18,7 @@ from omnitraining.metatraining import (
 from omnitraining.model import OmniLoss, OmniNetOptions
 from omnitraining.pretraining import RFS, Baseline, BaselinePP, LogisticHead, NegMargin
 from omnitraining.training import Training
+from tests.reference.tiny import SINUSOIDS
 
 
 def test_defaults_of_the_method() -> None:
@@ -72,3 +73,12 @@ def test_shipped_configurations_differ_from_the_defaults_only_where_a_record_has
     if name in ("glyphs", "photos"):
         assert ProtoNet(**vars(config.metatraining.init_args)) == ProtoNet()
         assert config.pretraining.class_path == "omnitraining.Baseline"
+
+
+def test_what_is_changed_in_a_configuration_is_no_default_of_the_next() -> None:
+    changed, before = parse(SINUSOIDS), parse(SINUSOIDS)
+    for name, value in [*changed.items()]:
+        if isinstance(value, list):
+            value.append("another")
+        changed[name] = None
+    assert parse(SINUSOIDS) == before

@@ -116,6 +116,12 @@ def pages() -> dict[str, str]:
 
 
 @cache
+def _records() -> dict[str, Record]:
+    """All records of results by the names of their files."""
+    return report.read_records(ROOT / "results")
+
+
+@cache
 def report_sections() -> list[report.Section]:
     """The sections of the report of results."""
     return report.report(ROOT / "results")
@@ -175,8 +181,7 @@ def _claims(name: str) -> list[str]:
 def _results(experiment: Experiment) -> list[str]:
     """All records of it: also of other budgets, which have files of their own."""
     lines = []
-    records = report.read_records(ROOT / "results")
-    for stem, found in sorted(records.items(), key=lambda item: item[0] != experiment.name):
+    for stem, found in sorted(_records().items(), key=lambda item: item[0] != experiment.name):
         if found.experiment == experiment.name:
             shown = f"{stem}.png" if _is_drawn(f"{stem}.png") else ""
             text = sections.results(found, experiment.values["draw"], shown)

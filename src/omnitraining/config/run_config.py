@@ -215,10 +215,22 @@ def _started(backbone: Callable[[], nn.Module], start: nn.Module) -> nn.Module:
     return made
 
 
+class _Parser(ArgumentParser):
+    """Computes its defaults once; parsing asks for them again and again, of every class in it."""
+
+    _known_defaults: Namespace | None = None
+
+    def get_defaults(self, *args: Any, **options: Any) -> Namespace:
+        """A copy of them."""
+        if self._known_defaults is None:
+            self._known_defaults = super().get_defaults(*args, **options)
+        return self._known_defaults.clone()
+
+
 @cache
 def parser() -> ArgumentParser:
     """The parser whose options are the fields of `RunConfig`."""
-    made = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    made = _Parser(exit_on_error=False, allow_abbrev=False)
     made.add_class_arguments(RunConfig)
     return made
 
