@@ -128,6 +128,12 @@ WRONG: dict[str, tuple[Any, str]] = {
     "five axes": (np.zeros((1, 1, 1, 4, 4)), r"the images of shape \[1, 1, 1, 4, 4\]: give"),
     "two channels": (np.zeros((2, 2, 8, 8)), r"of shape \[2, 2, 8, 8\]: give .* C = 1, 3 or 4"),
     "either": (np.zeros((2, 3, 3, 3)), r"of shape \[2, 3, 3, 3\]: give"),
+    "one in color": (
+        np.zeros((9, 8, 3), np.uint8),
+        r"\[9, 8, 3\] may be 9 gray images or one of 3",
+    ),
+    "one with opacity": (torch.zeros(9, 8, 4), r"\[9, 8, 4\] may be 9 gray images or one of 4"),
+    "one as nested lists": ([[[0] * 3] * 8] * 9, r"\[9, 8, 3\] may be 9 gray images or one of 3"),
     "row": ([np.zeros(4)], r"image 0 of shape \[1, 4\]: give"),
     "no pixels": ([np.zeros((0, 4))], "has no pixels"),
     "none": ([], "there are no images: give one or more"),
@@ -152,6 +158,16 @@ def test_what_is_no_image_is_refused_in_one_line(wrong: tuple[Any, str]) -> None
         with pytest.raises(InputError, match=words) as caught:
             inputs.pixels(images)
         assert "\n" not in str(caught.value)
+
+
+def test_one_tensor_in_color_is_not_taken_for_three_in_gray() -> None:
+    """As torchvision reads an image; an array of numpy would have its channels last."""
+    image = torch.zeros(3, 9, 8, dtype=torch.uint8)
+    with pytest.raises(InputError, match=r"\[3, 9, 8\] may be 3 gray images or one of 3 channels"):
+        COLOR.pixels(image)
+    assert len(COLOR.pixels([image])) == 1
+    assert len(COLOR.pixels(image[:, None])) == len(COLOR.pixels(image.numpy())) == 3
+    assert len(GRAY.pixels(image)) == 3
 
 
 def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from omnitraining.datasets.files import (
 from omnitraining.datasets.folders import named_as_splits
 from omnitraining.datasets.images import luma
 from omnitraining.datasets.listing import Item
-from omnitraining.datasets.pixels import as_bytes, channels_first, check_dense
+from omnitraining.datasets.pixels import CHANNELS, as_bytes, channels_first, check_dense
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few, tracked
 from omnitraining.io.threads import map_in_threads
@@ -139,7 +139,8 @@ class ImageInputs:
         """Images as the network takes them before normalization, uint8 [B, C, H, W].
 
         Accepted are
-        - an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4;
+        - an array or tensor [B, H, W], [B, H, W, C] or [B, C, H, W] with C = 1, 3 or 4, but for
+          [B, H, W] that is likely to be one image in color;
         - a list of such images of any sizes, [H, W], [H, W, C] or [C, H, W];
         - a list of paths of image files of any kind that Pillow reads, or of Pillow images;
         - one Pillow image; or the path of one image file, of a folder of them, or of a folder of
@@ -206,6 +207,7 @@ class ImageInputs:
         if not len(items):
             raise InputError("there are no images: give one or more")
         check_dense(items, "the images")
+        self._check_axes(items)
         # The largest value of all images decides: one batch of dark images may look like 8 bits.
         deep = str(items.dtype).endswith("uint16") and np.asarray(items).max() > 255
         starts = range(0, len(items), size)
@@ -218,6 +220,23 @@ class ImageInputs:
                 yield _tensor(pixels)
             else:
                 yield torch.stack([self._square(image, "the images") for image in pixels])
+
+    def _check_axes(self, items: Tensor | NDArray[Any]) -> None:
+        """Refuse an array of three axes that is rather one image in color than many in gray.
+
+        Raises:
+            InputError: its last axis has the length of channels; or its first one, of a tensor for
+                a network of color, as torchvision reads an image.
+        """
+        shape = list(items.shape)
+        last = shape[-1] in CHANNELS[1:]
+        first = shape[0] in CHANNELS[1:] and isinstance(items, Tensor) and self.channels == 3
+        if len(shape) == 3 and (last or first):
+            raise InputError(
+                f"images of shape {shape} may be {shape[0]} gray images or one of "
+                f"{shape[-1] if last else shape[0]} channels: give a list of one image, or gray "
+                "images as [B, 1, H, W]"
+            )
 
     def _one(self, numbered: tuple[int, Any]) -> Tensor:
         number, item = numbered
