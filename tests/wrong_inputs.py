@@ -440,6 +440,12 @@ _CASES = [
     Case(
         OMNI, "two forms of output", lambda r: r.omni("predict", r.learner, "a", "--json", "--csv")
     ),
+    Case(
+        OMNI,
+        "an empty text for a path",
+        lambda r: r.omni("adapt", "glyphs", r.photos, "--out", ""),
+    ),
+    Case(OMNI, "an option of no value", lambda r: r.omni("report", r.folder, "--out=")),
     Case(OMNI, "an option before the command", lambda r: r.omni("--tasks", 3, "evaluate")),
     Case(OMNI, "an experiment that is not there", lambda r: r.omni("reproduce", "table9")),
     Case(
@@ -475,6 +481,34 @@ _CASES = [
     Case(CONFIG, "a fraction for a count", lambda r: r.train(training(steps=1.5))),
     Case(CONFIG, "a list for a number", lambda r: r.train({"seed": [1, 2]})),
     Case(CONFIG, "null for a number", lambda r: r.train({"seed": None})),
+    Case(
+        CONFIG, "null for an option of a class", lambda r: r.train({"backbone": init(hidden=None)})
+    ),
+    Case(CONFIG, "null in its options", lambda r: r.train(metatraining("MAML", lr=None))),
+    Case(CONFIG, "a seed beyond 64 bits", lambda r: r.train({"seed": 2**70})),
+    Case(
+        CONFIG,
+        "a field that is there twice",
+        lambda r: r.omni("train", r.text("c.yaml", "seed: 1\nseed: 2\n")),
+    ),
+    Case(
+        CONFIG,
+        "a number that YAML reads as octal",
+        lambda r: r.omni("train", r.text("c.yaml", "training: {steps: 0100}\n")),
+    ),
+    Case(
+        CONFIG,
+        "a time that YAML reads as a number",
+        lambda r: r.omni("train", r.text("c.yaml", "seed: 1:30\n")),
+    ),
+    Case(
+        CONFIG,
+        "no data for photographs",
+        lambda r: r.omni(
+            "train",
+            r.text("c.yaml", "{problem: {class_path: Photos}, backbone: {class_path: Conv4}}"),
+        ),
+    ),
     Case(CONFIG, "a text for true or false", lambda r: r.train({"loss": {"l_pre": "maybe"}})),
     Case(CONFIG, "a number for a group", lambda r: r.train({"training": 3})),
     Case(CONFIG, "a word that is no choice", lambda r: r.train(training(schedule="stairs"))),
@@ -1111,6 +1145,11 @@ _CASES = [
     Case(IMAGES, "levels above one", lambda r: fitted().predict(np.full((1, 8, 8), 2.5))),
     Case(IMAGES, "levels below zero", lambda r: fitted().predict(np.full((1, 8, 8), -1))),
     Case(IMAGES, "one image that is no list", lambda r: fitted().predict(np.zeros((8, 8)))),
+    Case(
+        IMAGES,
+        "one image in color that is no list",
+        lambda r: fitted().predict(np.zeros((9, 8, 3), np.uint8)),
+    ),
     Case(IMAGES, "two channels", lambda r: fitted().predict(np.zeros((1, 8, 8, 2), np.uint8))),
     Case(
         IMAGES, "five dimensions", lambda r: fitted().predict(np.zeros((1, 1, 8, 8, 3), np.uint8))

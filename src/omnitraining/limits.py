@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from omnitraining.errors import InputError
 
+MOST_SEED = 10**12
+"""Seeds are below: a million times that, and a step, are still integers of 64 bits."""
+
 
 def check_least(group: str, options: object, least: int, *names: str) -> None:
     """Check that numbers are not below a least one.
@@ -70,6 +73,20 @@ def check_moment(group: str, options: object, *names: str) -> None:
                 f"{group}.{name} is {value}: it must be a step, an integer of at least 0, or a "
                 "fraction of training.steps, at least 0 and less than 1"
             )
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Check that a seed can be one of torch, also when samples of steps are numbered from it.
+
+    Args:
+        option: name of the seed, for the message.
+        seed: of random numbers.
+
+    Raises:
+        InputError: it is too large.
+    """
+    if abs(seed) >= MOST_SEED:
+        raise InputError(f"{option} is {seed}: it must be above -10^12 and below 10^12")
 
 
 def step_at(moment: int | float, steps: int) -> int:

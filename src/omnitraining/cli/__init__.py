@@ -101,8 +101,24 @@ def _run(arguments: list[str]) -> int:
     command = FORMERLY.get(command, command)
     if command not in COMMANDS:
         raise InputError(f"{command!r} is not a command: choose from {', '.join(COMMANDS)}")
+    _check_not_empty(rest)
     code: int = import_module(f"omnitraining.cli.{command}").main(rest)
     return code
+
+
+def _check_not_empty(arguments: list[str]) -> None:
+    """Refuse empty texts, as of a shell variable that is not set: as a path they are this folder.
+
+    Raises:
+        InputError: an argument is empty.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        option, sign, value = argument.partition("=")
+        if not argument.strip():
+            place = f" after {before}" if before else ""
+            raise InputError(f"there is an empty argument{place}: give a value, or leave it out")
+        if sign and not value and option.startswith("--"):
+            raise InputError(f"{option} is empty: give a value, or leave it out")
 
 
 def command_parser(command: str, epilog: str = "") -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omnitraining.cli import add_backbone, add_device, add_trust, command_parser
 from omnitraining.errors import InputError
+from omnitraining.io.files import write_atomic
 from omnitraining.io.terminal import FORMULA, say, say_csv
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _of_run(options: argparse.Namespace) -> int:
     except InputError as error:  # the run is read-only
         warnings.warn(f"the result is not stored in the run: {error}", stacklevel=1)
     if options.json:
-        options.json.write_text(json.dumps(evaluation.as_json()), "utf-8")
+        write_atomic(options.json, json.dumps(evaluation.as_json()))
     return 0
 
 
@@ -96,7 +97,7 @@ def _of_learner(options: argparse.Namespace) -> int:
     report = learner.report(options.images)
     made = report.save_figures(options.figures) if options.figures else []
     if options.json:
-        options.json.write_text(json.dumps(report.as_json()), "utf-8")
+        write_atomic(options.json, json.dumps(report.as_json()))
     if options.csv:
         say_csv(image_rows(report))
         return 0

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -82,6 +83,47 @@ def find_class(name: str) -> type | None:
     return found if inspect.isclass(found) else None
 
 
+def check_filled(values: Mapping[str, Any], owner: Any, place: str = "") -> None:
+    """Refuse null where a class takes no None: of classes that fields name, the parser lets it by.
+
+    Args:
+        values: resolved, as jsonargparse has them.
+        owner: the class, or the function, whose parameters the fields are.
+        place: where it is named.
+
+    Raises:
+        InputError: a field has no value; the message names it, and its default.
+    """
+    try:
+        kinds = get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
+        parameters = inspect.signature(owner).parameters
+    except (
+        NameError,
+        TypeError,
+        ValueError,
+    ):  # of a user's class, which may name what is not there
+        return
+    for name, value in values.items():
+        kind, parameter = kinds.get(name), parameters.get(name)
+        if parameter is None or kind is None:
+            continue
+        path = f"{place}.{name}" if place else name
+        if value is None and not (_takes_none(kind) or parameter.default is None):
+            usual = parameter.default
+            plain = f" for {usual!r}" if isinstance(usual, int | float | str | tuple) else ""
+            must = "give one" if usual is parameter.empty else f"leave it out{plain}"
+            raise InputError(f"{path} has no value: {must}")
+        if isinstance(value, Mapping) and "class_path" in value:
+            if (named := find_class(value["class_path"])) is not None:
+                check_filled(value.get("init_args") or {}, named, path)
+        elif isinstance(value, Mapping) and is_dataclass(kind):
+            check_filled(value, kind, path)
+
+
+def _takes_none(kind: Any) -> bool:
+    return kind in (Any, object) or any(one in (None, type(None), Any) for one in get_args(kind))
+
+
 def readable(message: str, run_config: type) -> str:
     """One line that names the field, what was wrong, and what is allowed.
 
@@ -93,6 +135,8 @@ def readable(message: str, run_config: type) -> str:
     place = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', message)))
     field = place.rpartition(".")[2]
     choices = [*known_classes().get(field, {}), *(AUGMENTATIONS if field == "augmentation" else ())]
+    if "arguments are required" in message:
+        choices = []  # a class was chosen, and lacks one of these
     naming = f"choose from {', '.join(choices)}, or give package.module.Class"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{place}: there is no class {found[1]!r}: {naming}"

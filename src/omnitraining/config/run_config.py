@@ -18,7 +18,7 @@ from torch import nn
 from omnitraining.backbones import FeatureWise, Frozen, ScaleShift
 from omnitraining.config.bounds import Bounds
 from omnitraining.config.class_names import options_with_full_names, with_full_names
-from omnitraining.config.fields import readable
+from omnitraining.config.fields import check_filled, readable
 from omnitraining.config.former_names import options_with_new_names, with_new_names
 from omnitraining.config.recipes import FIELD, with_recipe
 from omnitraining.config.starts import (
@@ -39,6 +39,7 @@ from omnitraining.config.values import (
 )
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
+from omnitraining.limits import check_seed
 from omnitraining.metatraining import MetaTraining, ProtoNet
 from omnitraining.model import Method, Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline, PreTraining
@@ -101,6 +102,9 @@ class RunConfig:
     teacher_run: Path | None = None
     start_from: Path | None = None
     start_weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_seed("seed", self.seed)
 
     def build(self, trust: bool = False) -> Model:
         """The model before training; the same for the same seed.
@@ -422,6 +426,7 @@ def instantiate(config: Namespace) -> RunConfig:
     Raises:
         InputError: a class does not take its options.
     """
+    check_filled(config.as_dict(), RunConfig)
     try:
         return RunConfig(**vars(parser().instantiate(config)))
     except InputError:

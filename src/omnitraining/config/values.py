@@ -16,6 +16,7 @@ from omnitraining.errors import InputError
 
 MAX_VALUES = 100_000
 """Most values of a configuration, aliases counted as often as they occur."""
+_INTEGER, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "merge"))
 
 
 def read_values(path: Path) -> dict[str, Any]:
@@ -39,12 +40,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """What a YAML file holds, of which nothing is run.
 
     Raises:
-        InputError: it is not YAML, holds no fields, or stands for too many values.
+        InputError: it is not YAML, holds no fields, has a field twice or a number that YAML takes
+            for another, or stands for too many values.
     """
     with reading_yaml(path):
         node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
         if _stands_for(node, {}) > MAX_VALUES:
             raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
+        _check_plain(node, path, set())
         values = yaml.constructor.SafeConstructor().construct_document(node) if node else None
         return fields_of(values, path)
 
@@ -67,6 +70,45 @@ def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:
         ]
         known[id(node)] = 1 + sum(_stands_for(part, known) for part in parts)
     return known[id(node)]
+
+
+def _check_plain(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
+    """Refuse what YAML takes for something else than it looks like.
+
+    Args:
+        node: of a document.
+        path: of the file.
+        seen: identities of the nodes that were checked, as aliases lead to one again.
+
+    Raises:
+        InputError: a key is there twice, of which the first would be lost; or a number is written
+            as YAML 1.1 writes octal (010 is 8) or sexagesimal ones (1:30 is 90).
+    """
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    place = f"{path}, line {node.start_mark.line + 1}"
+    if isinstance(node, yaml.ScalarNode) and node.tag in (_INTEGER, _FLOAT):
+        text = node.value.replace("_", "").lstrip("+-")
+        if ":" in text or (node.tag == _INTEGER and len(text) > 1 and text.isdecimal()
+                           and text[0] == "0"):  # fmt: skip
+            number = yaml.constructor.SafeConstructor().construct_object(node)
+            raise InputError(
+                f"{place}: {node.value} would be read as {number}: write that, or a text in quotes"
+            )
+    if isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _check_plain(part, path, seen)
+    if isinstance(node, yaml.MappingNode):
+        names = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in names:
+                    line = key.start_mark.line + 1
+                    raise InputError(f"{path}, line {line}: {key.value!r:.80} is there twice")
+                names.add(key.value)
+            _check_plain(key, path, seen)
+            _check_plain(value, path, seen)
 
 
 def with_own_defaults(values: Any) -> Any:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import Episode
 from omnitraining.heads import LinearClassifier
-from omnitraining.limits import check_least, check_positive
+from omnitraining.limits import check_least, check_positive, check_seed
 from omnitraining.precision import in_full_precision
 
 
@@ -172,6 +172,7 @@ class SGDHead(LinearHead):
         check_positive("new_head", self, "lr")
         check_least("new_head", self, 0, "weight_decay", "passes")
         check_least("new_head", self, 1, "batch")
+        check_seed("new_head.seed", self.seed)
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:

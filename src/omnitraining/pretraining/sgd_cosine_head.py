@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.heads import LinearClassifier
-from omnitraining.limits import check_least, check_positive
+from omnitraining.limits import check_least, check_positive, check_seed
 from omnitraining.pretraining.linear_heads import LinearHead, shuffled_batches
 
 
@@ -54,6 +54,7 @@ class SGDCosineHead(LinearHead):
         check_positive("new_head", self, "scale", "lr")
         check_least("new_head", self, 0, "weight_decay", "passes")
         check_least("new_head", self, 1, "batch")
+        check_seed("new_head.seed", self.seed)
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:

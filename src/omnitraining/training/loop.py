@@ -12,7 +12,7 @@ from omnitraining.batches import StepData
 from omnitraining.distributed import DistributedContext, current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
-from omnitraining.limits import step_at
+from omnitraining.limits import check_seed, step_at
 from omnitraining.model import Model
 from omnitraining.runs.run import Metrics, Run, peak_memory
 from omnitraining.tasks.base import Problem
@@ -68,6 +68,7 @@ def train(
         >>> train(model, problem, Training(steps=2, val_every=2), Inference(), run)["step"]
         2
     """
+    check_seed("seed", seed)
     device, context = find_device(training.device), current_context()
     check_distributed(training, device, context)
     for name in ("branch_at", "meta_at"):

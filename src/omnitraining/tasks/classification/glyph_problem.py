@@ -63,6 +63,8 @@ class Glyphs(Classification):
         _check(training, benchmarks)
         if size < 16:
             raise InputError(f"problem.size is {size}: images must be 16 pixels or larger")
+        if seed < 0:
+            raise InputError(f"problem.seed is {seed}: it must be 0 or more")
         most = max(*protocol.test_shots, protocol.shots) + protocol.queries
         if instances < most:
             raise InputError(

@@ -20,6 +20,7 @@ from omnitraining.evaluation import (
     simplex_grid,
     tasks_hash,
 )
+from omnitraining.limits import check_seed
 from omnitraining.metatraining import MAML, Reptile
 from omnitraining.model import Model
 from omnitraining.pretraining import L2Regression
@@ -108,6 +109,7 @@ class Sinusoids(Supervised):
             )
         if waves < 1 or test_steps < 1:
             raise InputError("problem.waves and problem.test_steps must be 1 or more")
+        check_seed("problem.seed", seed)
         self.waves = Waves(waves, torch.Generator().manual_seed(seed))
         self.support, self.queries = support, queries
         self.test_steps = test_steps
