@@ -1,5 +1,6 @@
 """Sweeps: all combinations, in any number of processes, whatever fails or is killed."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from omnitraining.config.run_config import load_run
 from omnitraining.errors import InputError
 from omnitraining.experiments.figures import varied_fields
 from omnitraining.experiments.grid import Combination, combinations, given_fields, listed
+from omnitraining.experiments.jobs import in_processes
 from omnitraining.experiments.record import Record, from_json, read_record
 from omnitraining.runs.run import Run
 from tests.reference.tiny import SINUSOIDS
@@ -280,3 +282,12 @@ def test_one_or_two_numeric_fields_are_drawn(varied: list[dict[str, Any]], tmp_p
 )  # fmt: skip
 def test_other_fields_are_not(varied: list[dict[str, Any]]) -> None:
     assert not varied_fields.can_draw(record(varied))
+
+
+def test_a_script_that_each_run_reads_is_told_where_to_start_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python reads the script of a program again in each process that it starts."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(InputError, match="below if __name__ == '__main__'"):
+        next(in_processes([], print, 1), None)

@@ -92,6 +92,7 @@ def test_ranges_are_intervals_or_choices(given: Any, expected: Range) -> None:
         ({"low": 1, "high": 2, "step": 1}, "a range is"),
         ({"low": "x", "high": 2}, "low and high must be numbers"),
         ({"low": 2, "high": 1}, "low must be below high"),
+        ({"low": 1, "high": 2, "log": "maybe"}, "log must be true or false"),
         ({"low": 0, "high": 1, "log": True}, "with log, greater than 0"),
     ],
 )

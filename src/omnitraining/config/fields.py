@@ -97,11 +97,7 @@ def check_filled(values: Mapping[str, Any], owner: Any, place: str = "") -> None
     try:
         kinds = get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
         parameters = inspect.signature(owner).parameters
-    except (
-        NameError,
-        TypeError,
-        ValueError,
-    ):  # of a user's class, which may name what is not there
+    except (NameError, TypeError, ValueError):  # a class of a user
         return
     for name, value in values.items():
         kind, parameter = kinds.get(name), parameters.get(name)

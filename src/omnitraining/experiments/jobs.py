@@ -199,7 +199,15 @@ def in_processes(
 
     Yields:
         Each job as it ends, with None, or with the reason of its failure in one line.
+
+    Raises:
+        InputError: this is a process of such a job, which reads the script that started it.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as Python finds out
+        raise InputError(
+            "each run is a process that reads this script first: put what starts runs below "
+            "if __name__ == '__main__':"
+        )
     # A clean server that has imported the library makes processes in no time, and without the
     # threads of this one. Windows has no fork.
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")

@@ -85,8 +85,10 @@ def read_range(field: str, given: Any) -> Range:
         return Range(tuple(v if isinstance(v, str) else json.dumps(v) for v in given))
     if not isinstance(given, dict) or not {"low", "high"} <= {*given} <= {"low", "high", "log"}:
         raise InputError(f"range of {field} is {given}: {INTERVAL}")
+    if not isinstance(log := given.get("log", False), bool):
+        raise InputError(f"range of {field} is {given}: log must be true or false")
     try:
-        found = Range((), float(given["low"]), float(given["high"]), bool(given.get("log", False)))
+        found = Range((), float(given["low"]), float(given["high"]), log)
     except (TypeError, ValueError):
         raise InputError(f"range of {field} is {given}: low and high must be numbers") from None
     if not found.low < found.high or (found.log and found.low <= 0):
