@@ -21,7 +21,9 @@ Manner = Literal["at a random time", "while a checkpoint is written", "before a 
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 
 _server = multiprocessing.get_context("forkserver")  # starts quickly, with torch imported once
-_server.set_forkserver_preload(["benchmarks.faults.kills", "tests.reference.tiny"])
+_server.set_forkserver_preload(
+    ["benchmarks.faults.kills", "tests.reference.tiny", "torch.utils.tensorboard"]
+)
 
 
 def killed(

@@ -208,10 +208,10 @@ def in_processes(
             "each run is a process that reads this script first: put what starts runs below "
             "if __name__ == '__main__':"
         )
-    # A clean server that has imported the library makes processes in no time, and without the
-    # threads of this one. Windows has no fork.
+    # A clean server that has imported what jobs need makes processes in no time, and without the
+    # threads of this one; what is not installed it leaves out. Windows has no fork.
     context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload(["omnitraining.experiments.jobs"])
+    context.set_forkserver_preload(["omnitraining.experiments.jobs", "torch.utils.tensorboard"])
     waiting = deque(jobs)
     running: dict[Any, tuple[BaseProcess, Connection, Job]] = {}
     try:
