@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,11 +17,25 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_validation_tasks() -> Iterator[dict[ModuleType, int]]:
+    """Eight, not hundreds, which take most of a tiny training; yields the numbers of users."""
+    holders = ("learner.calibration", "tasks.classification.problem", "tasks.regression.sinusoids")
+    modules = [import_module(f"omnitraining.{holder}") for holder in holders]
+    numbers = {module: module.VALIDATION_TASKS for module in modules}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules:
+            patch.setattr(module, "VALIDATION_TASKS", 8)
+        yield numbers
+
+
 @pytest.fixture
-def few_validation_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four in place of hundreds, which take most of a tiny training, where scores do not matter."""
-    for kind in ("classification.problem", "regression.sinusoids"):
-        monkeypatch.setattr(f"omnitraining.tasks.{kind}.VALIDATION_TASKS", 4)
+def all_validation_tasks(
+    _few_validation_tasks: dict[ModuleType, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as users have, where scores matter."""
+    for module, number in _few_validation_tasks.items():
+        monkeypatch.setattr(module, "VALIDATION_TASKS", number)
 
 
 @pytest.fixture

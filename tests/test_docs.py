@@ -59,17 +59,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image.save(folder / "mine" / "few" / label / f"{i}.png")
             image.save(folder / "mine" / "new" / f"{label} {i}.png")
     image.save(folder / "mine" / "one more.jpg")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
-        running.train_run(config(BLOBS), folder / "runs" / "glyphs")
+    running.train_run(config(BLOBS), folder / "runs" / "glyphs")
     shutil.copytree(folder / "runs" / "glyphs", folder / "runs" / "birds")
     return folder
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_python_runs(
-    page: str, home: Path, few_validation_tasks: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_runs(page: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page, one after the other, as a reader would paste them."""
     monkeypatch.chdir(home)
     # The runs here are of a problem of the tests; those of a reader need no trust.

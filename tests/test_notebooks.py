@@ -46,7 +46,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = find_experiment("demo")
     smaller = dataclasses.replace(experiment, smoke=merge(experiment.smoke, SMALL))
     monkeypatch.setattr(reproduction, "find_experiment", lambda _: smaller)
-    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 LEARNER, TRAINING = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.usefixtures("all_validation_tasks")
 def test_the_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

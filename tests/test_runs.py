@@ -260,8 +260,6 @@ def of_photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     project = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNITRAINING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
-        patch.setattr("omnitraining.learner.calibration.VALIDATION_TASKS", 4)
         patch.setattr("omnitraining.tasks.classification.problem.TEST_TASKS", 4)
         write_photos(project / "data" / "own")
         (project / "photos.yaml").write_text(json.dumps(PHOTOS))

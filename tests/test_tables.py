@@ -46,7 +46,6 @@ from omnitraining.experiments.tables import (
 )
 from omnitraining.runs.run import Run
 from omnitraining.tasks.classification import photos
-from omnitraining.tasks.classification import problem as classification
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values
 
 TABLES = ["table2", "table3", "table4", "table5"]
@@ -627,7 +626,6 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, rows in chosen.items():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(classification, "VALIDATION_TASKS", 8)
             experiment = small_table(name, *rows)
             patch.setattr(
                 reproduction, "find_experiment", lambda name, experiment=experiment: experiment

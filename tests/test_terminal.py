@@ -30,8 +30,6 @@ from omnitraining.experiments.display import show
 from omnitraining.io import terminal
 from tests.reference.tiny import SINUSOIDS
 
-pytestmark = pytest.mark.usefixtures("few_validation_tasks")
-
 
 class Shown:
     """What was written to a pseudo-terminal."""

@@ -309,6 +309,7 @@ def test_a_reported_loss_is_the_mean_since_the_last_report(
         assert value == pytest.approx(sum(each[s] for s in steps) / len(steps), rel=1e-6)
 
 
+@pytest.mark.usefixtures("all_validation_tasks")
 def test_it_learns(tmp_path: Path) -> None:
     """An error of about 4.2 becomes 2.8."""
     size = {"init_args": {"hidden": [32, 32]}}

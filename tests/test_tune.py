@@ -43,7 +43,7 @@ def here(jobs: Sequence[Job], work: Work, processes: int) -> Iterator[tuple[Job,
 
 
 @pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch, few_validation_tasks: None) -> None:
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "in_processes", here)
 
 

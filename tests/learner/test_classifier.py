@@ -189,6 +189,7 @@ def test_pickles_and_copies_predict_the_same(
         assert np.array_equal(twin.predict_proba(x), learner.predict_proba(x))
 
 
+@pytest.mark.usefixtures("all_validation_tasks")
 def test_what_is_unlike_all_classes_is_none_of_these() -> None:
     experiment, trained = untrained(measured=True)
     problem = experiment.problem

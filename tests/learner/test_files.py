@@ -145,12 +145,8 @@ def test_an_option_that_is_wrong_is_no_damage() -> None:
         assert "damaged" not in str(caught.value)
 
 
-def test_every_source_takes_a_device(
-    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_source_takes_a_device(saved: Path, tmp_path: Path) -> None:
     """The CPU is the only one that every machine has; a wrong one shows that it is looked at."""
-    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
-    monkeypatch.setattr("omnitraining.learner.calibration.VALIDATION_TASKS", 4)
     train_run(config(BLOBS), tmp_path / "run")
     sources: list[tuple[Any, dict[str, Any]]] = [
         ("glyphs", {}),

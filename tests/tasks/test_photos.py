@@ -252,11 +252,7 @@ def test_damaged_images_can_be_left_out(changing: Path) -> None:
         assert len(photos(changing, skip_damaged=True).training[0].images) == 16
 
 
-def test_a_configuration_trains_on_photographs(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("omnitraining.tasks.classification.problem.VALIDATION_TASKS", 4)
-    monkeypatch.setattr("omnitraining.learner.calibration.VALIDATION_TASKS", 4)
+def test_a_configuration_trains_on_photographs(data: Path, tmp_path: Path) -> None:
     problem = {
         "class_path": "omnitraining.tasks.classification.photos.Photos",
         "init_args": {

@@ -20,7 +20,7 @@ from omnitraining.tasks.regression.sinusoids import TEST_SEED, VALIDATION_SEED, 
 from omnitraining.training import Training, train
 from tests.reference import maml
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = pytest.mark.usefixtures("float64", "all_validation_tasks")
 STEPS = 2
 
 
