@@ -16,18 +16,17 @@ from omnitraining.experiments.running import train_run
 from omnitraining.metatraining import TADAM
 from omnitraining.model import Model, OmniLoss, OmniNetOptions, build_model
 from omnitraining.runs.compute import multiply_adds
+from omnitraining.runs.run import Run
 from omnitraining.tasks.classification.problem import Classification
 from omnitraining.training import Stepper, Training, loop
 from omnitraining.training.stepper import GRADIENT
 from tests.reference.tiny import BLOBS, SINUSOIDS, Values, config
 from tests.test_compute import problem
-from tests.test_training import Interrupt, assert_same_runs
-
-pytestmark = pytest.mark.usefixtures("few_validation_tasks")
+from tests.test_training import Interrupt, assert_same_runs, state
 
 CPU = torch.device("cpu")
 LATE: Values = {
-    "training": {"steps": 8, "val_every": 4},
+    "training": {"steps": 8, "val_every": 3},
     "loss": {"branch_at": 5, "distill_weight": 1.0},
 }
 
@@ -116,18 +115,21 @@ def test_meta_training_that_enters_late_costs_nothing_before() -> None:
     assert late == round((2 * pre + joint + 7 * omni) / 10)
 
 
-@pytest.mark.parametrize("loss", [LATE["loss"], {**LATE["loss"], "meta_at": 4}])
+@pytest.mark.parametrize("loss", [LATE["loss"], {**LATE["loss"], "meta_at": 2}])
 @pytest.mark.parametrize("base", [SINUSOIDS, BLOBS])
-@pytest.mark.parametrize("at", [3, 5, 6])
 def test_a_killed_run_goes_on_to_the_same_end(
-    base: Values, at: int, loss: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Values, loss: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "REPORT_EVERY", 3)
+    """From step 3, before the outer flows and with or without meta-training; from step 6, after."""
+    monkeypatch.setattr(loop, "REPORT_EVERY", 2)
     chosen = config(base, **{**LATE, "loss": loss})
-    with pytest.raises(KeyboardInterrupt):
-        train_run(chosen, tmp_path / "killed", progress=Interrupt(at))
     whole = train_run(chosen, tmp_path / "whole")
-    assert_same_runs(train_run(chosen, tmp_path / "killed", resume=True), whole)
+    for at, kept in ((5, 3), (7, 6)):
+        folder = tmp_path / str(at)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(chosen, folder, progress=Interrupt(at))
+        assert state(Run(folder))["step"] == kept
+        assert_same_runs(train_run(chosen, folder, resume=True), whole)
 
 
 def test_multiply_adds_are_the_mean_over_all_steps() -> None:
