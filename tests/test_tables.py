@@ -960,3 +960,16 @@ def test_validation_classes_that_are_a_benchmark_stand_apart_in_a_search() -> No
         "row", "validation", "validation classes, 5-shot", "other domains, 5-shot", "seconds"
     ]  # fmt: skip
     assert lines == [["low", "50.00", "10.00", "30.00", "60"]]
+
+
+def test_a_search_does_not_rank_validation_tasks_of_different_ways_together() -> None:
+    def row(ways: int, score: float) -> Row:
+        config = {"problem": {"init_args": {"protocol": {"ways": ways}}}}
+        return Row({}, {"": TrainingFacts(config, seconds=[1.0], validation=[score])})
+
+    rows = {"many": row(16, 90.0), "low": row(5, 50.0), "high": row(5, 51.0)}
+    record = Record("a", "", "", "", "accuracy %", True, "low", 2, 1, rows=rows)
+    _, lines = search_lines(record)
+    assert [line[:2] for line in lines] == [
+        ["high", "51.00"], ["low", "50.00"], ["many", "90.00 (16-way)"]
+    ]  # fmt: skip

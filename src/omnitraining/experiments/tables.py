@@ -1,5 +1,6 @@
 """Results as tables: for the terminal (rich) and in Markdown."""
 
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -285,7 +286,8 @@ def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
 
     Returns:
         The header and the lines. Cells are averaged over benchmarks, for each number of shots; the
-        validation classes, if they are a benchmark too, stand apart.
+        validation classes, if they are a benchmark too, stand apart. Validation tasks have the
+        ways of training: rows that have others than most are at the end, with their number.
     """
     keys = [key for row in record.rows.values() for key in row.cells if key.shots]
     own = {key.benchmark for key in keys if key.benchmark == _validation(record)}
@@ -295,9 +297,12 @@ def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
         for shots in sorted({key.shots or 0 for key in keys if (key.benchmark in own) == is_own})
     }
     header = ["row", "validation", *columns, "seconds"]
+    ways = {name: _training_ways(row) for name, row in record.rows.items()}
+    usual = statistics.mode(ways.values())
     lines = []
     for name, row in sorted(
-        record.rows.items(), key=lambda item: -sum(item[1].training.validation)
+        record.rows.items(),
+        key=lambda item: (ways[item[0]] != usual, -sum(item[1].training.validation)),
     ):
         means = [
             [
@@ -310,12 +315,20 @@ def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
         lines.append(
             [
                 name,
-                "  ".join(f"{score:.2f}" for score in row.training.validation),
+                "  ".join(f"{score:.2f}" for score in row.training.validation)
+                + (f" ({ways[name]}-way)" if ways[name] != usual else ""),
                 *(f"{sum(values) / len(values):.2f}" if values else "" for values in means),
                 f"{sum(row.training.seconds):.0f}",
             ]
         )
     return header, lines
+
+
+def _training_ways(row: Row) -> int | None:
+    """Classes of a training episode, or None where there are none, as in regression."""
+    options = row.training.config.get("problem", {}).get("init_args", {})
+    ways: int | None = options.get("protocol", {}).get("ways")
+    return ways
 
 
 def _validation(record: Record) -> str:
