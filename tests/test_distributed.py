@@ -38,6 +38,8 @@ RATE = 0.05
 BEFORE = 2
 """Steps of one process before two go on, so that the teacher is not the student any more."""
 TOGETHER = 2
+NO_LOGGERS: Values = {"loggers": []}
+"""Each process that trains would import TensorBoard."""
 
 EVEN = merge(BLOBS, {"problem": {"init_args": {"protocol": {"queries": 4}}}})
 """Two processes split four queries of each class."""
@@ -67,7 +69,7 @@ WHOLE = ("protonet-plain", "maml-plain", "hard-tasks-plain", "sinusoids", "two-f
 
 
 def case(name: str, steps: int) -> Values:
-    exact = {"steps": steps, "val_every": 9, "optimizer": "sgd", "lr": RATE}
+    exact = {"steps": steps, "val_every": 9, "optimizer": "sgd", "lr": RATE, **NO_LOGGERS}
     judged = {"inference": {"weights": "student"}}
     return merge(
         CASES[name], {"training": exact, "loss": {"distill_weight": 1.0}, "seed": 3, **judged}
@@ -95,20 +97,17 @@ def omni(*arguments: object, **more: str) -> "subprocess.Popen[str]":
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of every case: NAME-first by one process, and NAME, which two have gone on with."""
     folder = tmp_path_factory.mktemp("together")
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in ("classification.problem", "regression.sinusoids"):
-            patch.setattr(f"omnitraining.tasks.{kind}.VALIDATION_TASKS", 4)
-        for name in CASES:
-            first = train_run(parse(case(name, BEFORE)), folder / f"{name}-first").path
-            shutil.copytree(first, folder / name)
+    for name in CASES:
+        first = train_run(parse(case(name, BEFORE)), folder / f"{name}-first").path
+        shutil.copytree(first, folder / name)
     jobs = {name: case(name, BEFORE + TOGETHER) for name in CASES}
     jobs["first-step"] = case("navigation", 1)
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
     subprocess.run(
-        [sys.executable, *torchrun, "-m", "tests.reference.together", str(folder)],
+        [sys.executable, "-m", "tests.reference.together", str(folder)],
         check=True,
-        env=environment(),
+        env=environment() | place,
         cwd=ROOT,
     )
     return folder
@@ -318,7 +317,7 @@ def test_what_several_processes_cannot_do_is_refused(
 @pytest.fixture(scope="module")
 def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "waves.yaml"
-    path.write_text(yaml.safe_dump(merge(SINUSOIDS, {"training": {"val_every": 4}})))
+    path.write_text(yaml.safe_dump(merge(SINUSOIDS, {"training": {"val_every": 4, **NO_LOGGERS}})))
     return path
 
 
@@ -412,7 +411,7 @@ def test_one_process_joins_no_other_and_several_need_an_address(
     ],
 )
 def test_a_failure_of_one_ends_all_with_one_line(how: str, line: str, tmp_path: Path) -> None:
-    values = merge(SINUSOIDS, {"training": {"steps": 6, "val_every": 2}})
+    values = merge(SINUSOIDS, {"training": {"steps": 6, "val_every": 2, **NO_LOGGERS}})
     values["problem"] = {
         "class_path": "tests.reference.together.Failing",
         "init_args": {"how": how},

@@ -1,18 +1,21 @@
-"""What several processes run: `python -m tests.reference.together FOLDER`, started by torchrun.
+"""What two processes train: `python -m tests.reference.together FOLDER`.
 
-They train the jobs of FOLDER/jobs.json one after the other, and keep what each of them has in the
-end: student and teacher, in FOLDER/NAME-RANK.safetensors.
+Both are copies of this one, so that the library is imported once. They train the jobs of
+FOLDER/jobs.json one after the other, and keep what each of them has in the end: student and
+teacher, in FOLDER/NAME-RANK.safetensors.
 """
 
 import json
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.multiprocessing import start_processes
 
 from omnitraining.batches import MiniBatch
 from omnitraining.config.run_config import parse
@@ -65,7 +68,7 @@ def main(folder: Path) -> None:
 
     students: list[Model] = []
     stepper.Teacher = kept  # type: ignore[assignment, misc]
-    problem.VALIDATION_TASKS = sinusoids.VALIDATION_TASKS = 4
+    problem.VALIDATION_TASKS = sinusoids.VALIDATION_TASKS = 8
     with process_group() as context:
         for name, values in json.loads((folder / "jobs.json").read_text()).items():
             resume = (folder / name).is_dir()
@@ -80,5 +83,13 @@ def main(folder: Path) -> None:
             save_file(tensors, folder / f"{name}-{context.rank}.safetensors")
 
 
+def as_rank(rank: int, folder: Path) -> None:
+    """One of the processes."""
+    os.environ["RANK"] = str(rank)
+    main(folder)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    import_module("torch._dynamo")  # which DistributedDataParallel would import in each of them
+    method = "fork" if sys.platform == "linux" else "spawn"
+    start_processes(as_rank, (Path(sys.argv[1]),), nprocs=2, start_method=method)
