@@ -313,9 +313,9 @@ def test_another_search_in_the_folder_is_refused(waves: Path) -> None:
             Search(waves, fixed, other, waves.parent / "out")
 
 
+@pytest.mark.usefixtures("all_validation_tasks")  # which other processes have
 def test_trials_run_in_processes_of_their_own(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ("--loss.distill_weight", "0,1", "--trials", 2, "--jobs", 2)
-    monkeypatch.undo()  # other processes have all validation tasks
     monkeypatch.setattr(cluster, "in_processes", here)
     assert tune(waves, *chosen, "--out", waves.parent / "here") == 0
     monkeypatch.setattr(cluster, "in_processes", in_processes)

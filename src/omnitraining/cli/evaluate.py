@@ -4,11 +4,11 @@ import argparse
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omnitraining.cli import add_backbone, add_device, add_trust, command_parser
 from omnitraining.errors import InputError
-from omnitraining.io.files import write_atomic
+from omnitraining.io.files import open_atomic
 from omnitraining.io.terminal import FORMULA, say, say_csv
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _of_run(options: argparse.Namespace) -> int:
     except InputError as error:  # the run is read-only
         warnings.warn(f"the result is not stored in the run: {error}", stacklevel=1)
     if options.json:
-        write_atomic(options.json, json.dumps(evaluation.as_json()))
+        _write_json(options.json, evaluation.as_json())
     return 0
 
 
@@ -97,7 +97,7 @@ def _of_learner(options: argparse.Namespace) -> int:
     report = learner.report(options.images)
     made = report.save_figures(options.figures) if options.figures else []
     if options.json:
-        write_atomic(options.json, json.dumps(report.as_json()))
+        _write_json(options.json, report.as_json())
     if options.csv:
         say_csv(image_rows(report))
         return 0
@@ -151,3 +151,8 @@ def image_rows(report: "TaskReport") -> list[list[object]]:
         share = round(float(report.probabilities[number, best]), 4)
         rows.append([path, report.labels[number].item(), label, share])
     return rows
+
+
+def _write_json(path: Path, values: Any) -> None:
+    with open_atomic(path) as file:
+        file.write(json.dumps(values).encode())
