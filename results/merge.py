@@ -39,7 +39,7 @@ def main(paths: list[str]) -> int:
                 return 2
         write_record(target, record)
         kinds = {experiment.name: experiment.draw for experiment in experiments()}
-        if kinds.get(record.experiment) in ("pairs", "tables", "accuracies"):
+        if kinds.get(record.experiment) in ("pairs", "tables", "accuracies", "sinusoid_errors"):
             kind = kinds[record.experiment]
             drawing = import_module(f"omnitraining.experiments.figures.{kind}")
             drawing.draw(record, {}, target.with_suffix(".png"))

@@ -87,6 +87,9 @@ def main() -> int:
             **{name: record_markdown for name in YARDSTICKS},
             "glyphs": glyphs,
             "figure5": sinusoids,
+            "figure5-equal-compute": partial(
+                sinusoid_errors.section, picture="figure5-equal-compute.png"
+            ),
             "figure8": partial(adaptation_curves.section, picture="figure8.png"),
             "figure8-cheetah": partial(adaptation_curves.section, picture="figure8-cheetah.png"),
             "figure8-equal-data": partial(
