@@ -105,11 +105,16 @@ def test_until_meta_training_enters_the_joint_flow_is_pretrained(method: str) ->
     assert ("l_meta" in steppers[0].step(3)) == (method == "omni-training")
 
 
-def test_meta_training_that_enters_late_costs_nothing_before() -> None:
+@pytest.mark.parametrize("shared_until", [None, "8"])
+def test_meta_training_that_enters_late_costs_nothing_before(shared_until: str | None) -> None:
+    """Also where the flows share blocks, which would pass the images of an episode."""
     data = problem()
-    parts = [("pre-training", 0, 0), ("joint-training", 0, 0), ("omni-training", 0, 0)]
-    costs = [multiply_adds(model_of(method, data, *at), data) for method, *at in parts]
-    late = multiply_adds(model_of("omni-training", data, 3, 2), data, steps=10)
+    models = [
+        model_of(method, data, shared_until=shared_until)
+        for method in ("pre-training", "joint-training", "omni-training")
+    ]
+    costs = [multiply_adds(model, data) for model in models]
+    late = multiply_adds(model_of("omni-training", data, 3, 2, shared_until), data, steps=10)
     pre, joint, omni = (cost or 0 for cost in costs)
     assert 0 < pre < joint < omni
     assert late == round((2 * pre + joint + 7 * omni) / 10)

@@ -56,16 +56,17 @@ def multiply_adds(
         return operations // 2
 
     phases = tried.loss.phases(steps)
-    last, step = max(phases), tried.loss.all_entered_at
-    counts = []
-    for sized in problem.sizes_of_steps:
-        samples = sized.samples(step, torch.Generator().manual_seed(0), tried)
-        counts.append(
-            sum(
-                share * count(samples, max(start, late) if start == last else start)
-                for start, share in phases.items()
-            )
-        )
+    last = max(phases)
+
+    def count_phase(sized: Supervised, start: int) -> int:
+        """A step of the phase that begins at ``start``, with the samples that are drawn in it."""
+        samples = sized.samples(start, torch.Generator().manual_seed(0), tried)
+        return count(samples, max(start, late) if start == last else start)
+
+    counts = [
+        sum(share * count_phase(sized, start) for start, share in phases.items())
+        for sized in problem.sizes_of_steps
+    ]
     return round(sum(counts) / len(counts))
 
 
