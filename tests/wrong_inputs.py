@@ -157,6 +157,10 @@ class Room:
         """The command that trains a configuration with changes."""
         self.omni("train", self.config(*changes, base=base), "--out", self.new(), *options)
 
+    def train_text(self, content: str | bytes) -> None:
+        """The command that trains what a file of that content describes."""
+        self.omni("train", self.text("c.yaml", content))
+
     def line_for(self, case: Case) -> str:
         """The line that a wrong input gets."""
         try:
@@ -460,14 +464,14 @@ _CASES = [
     Case(OMNI, "attention on curves", lambda r: r.omni("attention", r.waves, "--out", "a.png")),
     Case(CONFIG, "no such file", lambda r: r.omni("train", r.folder / "none.yaml")),
     Case(CONFIG, "a folder for a file", lambda r: r.omni("train", r.folder)),
-    Case(CONFIG, "no YAML", lambda r: r.omni("train", r.text("c.yaml", "seed: [1"))),
-    Case(CONFIG, "a list", lambda r: r.omni("train", r.text("c.yaml", "- seed"))),
-    Case(CONFIG, "an empty file", lambda r: r.omni("train", r.text("c.yaml", ""))),
-    Case(CONFIG, "no text at all", lambda r: r.omni("train", r.text("c.yaml", b"\xff\xfe\x00"))),
+    Case(CONFIG, "no YAML", lambda r: r.train_text("seed: [1")),
+    Case(CONFIG, "a list", lambda r: r.train_text("- seed")),
+    Case(CONFIG, "an empty file", lambda r: r.train_text("")),
+    Case(CONFIG, "no text at all", lambda r: r.train_text(b"\xff\xfe\x00")),
     Case(
         CONFIG,
         "a tag that makes objects",
-        lambda r: r.omni("train", r.text("c.yaml", "!!python/object/apply:os.system [ls]")),
+        lambda r: r.train_text("!!python/object/apply:os.system [ls]"),
     ),
     Case(CONFIG, "an unknown field", lambda r: r.train({"seeds": 1})),
     Case(CONFIG, "an unknown field in a group", lambda r: r.train(training(step=3))),
@@ -489,25 +493,22 @@ _CASES = [
     Case(
         CONFIG,
         "a field that is there twice",
-        lambda r: r.omni("train", r.text("c.yaml", "seed: 1\nseed: 2\n")),
+        lambda r: r.train_text("seed: 1\nseed: 2\n"),
     ),
     Case(
         CONFIG,
         "a number that YAML reads as octal",
-        lambda r: r.omni("train", r.text("c.yaml", "training: {steps: 0100}\n")),
+        lambda r: r.train_text("training: {steps: 0100}\n"),
     ),
     Case(
         CONFIG,
         "a time that YAML reads as a number",
-        lambda r: r.omni("train", r.text("c.yaml", "seed: 1:30\n")),
+        lambda r: r.train_text("seed: 1:30\n"),
     ),
     Case(
         CONFIG,
         "no data for photographs",
-        lambda r: r.omni(
-            "train",
-            r.text("c.yaml", "{problem: {class_path: Photos}, backbone: {class_path: Conv4}}"),
-        ),
+        lambda r: r.train_text("{problem: {class_path: Photos}, backbone: {class_path: Conv4}}"),
     ),
     Case(CONFIG, "a text for true or false", lambda r: r.train({"loss": {"l_pre": "maybe"}})),
     Case(CONFIG, "a number for a group", lambda r: r.train({"training": 3})),
@@ -516,12 +517,12 @@ _CASES = [
     Case(
         CONFIG,
         "no problem",
-        lambda r: r.omni("train", r.text("c.yaml", "backbone: {class_path: MLP}")),
+        lambda r: r.train_text("backbone: {class_path: MLP}"),
     ),
     Case(
         CONFIG,
         "no backbone",
-        lambda r: r.omni("train", r.text("c.yaml", "problem: {class_path: Sinusoids}")),
+        lambda r: r.train_text("problem: {class_path: Sinusoids}"),
     ),
     Case(
         CONFIG,
