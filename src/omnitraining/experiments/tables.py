@@ -1,6 +1,5 @@
 """Results as tables: for the terminal (rich) and in Markdown."""
 
-import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -298,7 +297,7 @@ def search_lines(record: Record) -> tuple[list[str], list[list[str]]]:
     }
     header = ["row", "validation", *columns, "seconds"]
     ways = {name: _training_ways(row) for name, row in record.rows.items()}
-    usual = statistics.mode(ways.values())
+    usual = max(ways.values(), key=[*ways.values()].count, default=None)
     lines = []
     for name, row in sorted(
         record.rows.items(),

@@ -97,6 +97,6 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
         axis.set_title(environment)
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("mean return")
-    lines = -(-one_legend(figure, ncol=3, loc="lower center") // 3)
+    lines = one_legend(figure, ncol=3, loc="lower center")
     figure.tight_layout(rect=(0, 0.015 + 0.055 * lines, 1, 1))
     return save(figure, path)

@@ -41,11 +41,12 @@ def open_sides(axis: Any) -> None:
         axis.spines[side].set_visible(False)
 
 
-def one_legend(figure: Figure, **options: Any) -> int:
-    """One legend for all panels, with each label once; returns how many labels it has.
+def one_legend(figure: Figure, ncol: int, **options: Any) -> int:
+    """One legend for all panels, with each label once; returns how many lines it has.
 
     Args:
         figure: with labeled lines.
+        ncol: labels beside each other.
         options: of `matplotlib.figure.Figure.legend`.
     """
     handles = {
@@ -53,5 +54,5 @@ def one_legend(figure: Figure, **options: Any) -> int:
         for axis in figure.axes
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend([*handles.values()], [*handles], frameon=False, **options)
-    return len(handles)
+    figure.legend([*handles.values()], [*handles], frameon=False, ncol=ncol, **options)
+    return -(-len(handles) // ncol)

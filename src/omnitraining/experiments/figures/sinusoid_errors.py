@@ -62,6 +62,6 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
         axis.set_title(f"K={shots}")
         axis.grid(alpha=0.3, which="both")
     axes[0, 0].set_ylabel("mean squared error (log scale)")
-    lines = -(-one_legend(figure, ncol=3, loc="lower center") // 3)
+    lines = one_legend(figure, ncol=3, loc="lower center")
     figure.tight_layout(rect=(0, 0.03 + 0.05 * lines, 1, 1))
     return save(figure, path)
