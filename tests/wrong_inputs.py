@@ -586,6 +586,16 @@ _CASES = [
     ),
     Case(
         CONFIG,
+        "a flow twice in the ensemble",
+        lambda r: r.train({"inference": {"flows": ["pre", "pre"]}}),
+    ),
+    Case(
+        CONFIG,
+        "a seed to be tuned",
+        lambda r: r.omni("tune", r.config(), "--seed", "0..3", "--out", r.new()),
+    ),
+    Case(
+        CONFIG,
         "a clip of ratios without a policy",
         lambda r: r.train(metatraining("MAML", task="regression", clip_ratio=0.2)),
     ),

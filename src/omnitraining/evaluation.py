@@ -37,6 +37,9 @@ class Inference:
             best on the validation tasks; or ``"mean"``, the policy that acts by the mean of the
             flows' means and log standard deviations of actions.
 
+    Raises:
+        InputError: a flow is named twice.
+
     Example:
         >>> from omnitraining import Inference
         >>> Inference(flows=("pre", "meta")).members(trained=("pre", "joint", "meta"))
@@ -49,6 +52,11 @@ class Inference:
     meta_head: Literal["pre", "meta", "both"] = "meta"
     weights: Literal["best", "teacher", "student"] = "best"
     policy: Literal["best", "mean"] = "best"
+
+    def __post_init__(self) -> None:
+        """Refuse a flow that is named twice: it would not count twice."""
+        if len({*self.flows}) < len(self.flows):
+            raise InputError(f"inference.flows is {list(self.flows)}: it names a flow twice")
 
     @property
     def heads(self) -> tuple[Literal["pre", "meta", "both"], Literal["pre", "meta", "both"]]:

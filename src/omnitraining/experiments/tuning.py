@@ -182,8 +182,8 @@ class Search:
             this library.
 
     Raises:
-        InputError: Optuna is not installed, a field or an end of a range is wrong, or the folder
-            holds another search.
+        InputError: Optuna is not installed, a field or an end of a range is wrong, the seed is to
+            be tuned, or the folder holds another search.
     """
 
     def __init__(
@@ -200,6 +200,11 @@ class Search:
             raise InputError(
                 f"nothing to tune: declare ranges in a tune section of {path}, or give them as "
                 "--training.lr log:0.001..0.1 --loss.distill_weight 0,1,3"
+            )
+        if "seed" in ranges:
+            raise InputError(
+                "seed cannot be tuned: the best of several seeds is luck, which no other run "
+                "repeats; 'omni sweep' trains several and compares their mean"
             )
         _check_optuna()
         self.distributions = {}
