@@ -202,8 +202,15 @@ def short_number(mean: Mean, small: int = 3) -> str:
 
 
 def seeds(record: Record) -> str:
-    """How many there are, in words."""
-    return "1 seed" if record.seeds == 1 else f"{record.seeds} seeds"
+    """How many there are, in words, and which rows have another number."""
+    others: dict[int, list[str]] = {}
+    for name, row in record.rows.items():
+        count = max((len(facts.seconds) for facts in row.trainings.values()), default=record.seeds)
+        if count != record.seeds:
+            others.setdefault(count, []).append(name)
+    words = "1 seed" if record.seeds == 1 else f"{record.seeds} seeds"
+    exceptions = "; ".join(f"{n} of {' / '.join(names)}" for n, names in others.items())
+    return f"{words} ({exceptions})" if exceptions else words
 
 
 def caption(record: Record) -> str:
