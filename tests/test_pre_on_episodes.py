@@ -103,7 +103,7 @@ def test_what_cannot_serve_both_losses_is_refused() -> None:
         OmniLoss(pre_on_episodes=True),
     )
     samples = waves.samples(0, torch.Generator().manual_seed(0), model)
-    with pytest.raises(InputError, match="do not say which classes of training"):
+    with pytest.raises(InputError, match="do not state their training classes"):
         model(samples.batch, samples.episode)
 
 

@@ -74,4 +74,4 @@ def test_a_function_that_does_not_say_what_it_returns_is_one_line(
     assert main(words) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert "say what my_models.unsaid returns: def unsaid() -> torch.nn.Module" in message
+    assert "annotate what my_models.unsaid returns: def unsaid() -> torch.nn.Module" in message

@@ -153,7 +153,7 @@ def test_labels_of_another_kind_are_refused(tiny: TrainedModel, images: Data) ->
     assert learner.score(x[:36], y[:36].astype(float)) == learner.score(x[:36], y[:36])
     for labels in (y[:36].astype(str), y[:36] > 0):
         for method in (learner.score, learner.partial_fit):
-            with pytest.raises(InputError, match="those of the fit int64: use one kind"):
+            with pytest.raises(InputError, match="labels of the fit are int64: use one kind"):
                 method(x[:36], labels)
     for weights in ([1], [0] * 36, [np.nan] * 36):
         with pytest.raises(InputError, match="give a number per image, with a sum above 0"):

@@ -239,7 +239,7 @@ def test_a_transductive_gnn_is_refused_but_not_its_pre_flow(
         metatraining={"class_path": "GNN"}, problem={"init_args": {"protocol": {"test_ways": 3}}}
     )
     x, y = images
-    with pytest.raises(InputError, match="a transductive GNN judges queries together"):
+    with pytest.raises(InputError, match="a transductive GNN predicts queries together"):
         FewShotClassifier(trained).fit(x[:36], y[:36])
     FewShotClassifier(trained, "pre").fit(x[:48], y[:48])
 
@@ -288,7 +288,9 @@ def test_a_fit_that_fails_leaves_what_was_learned(
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:24], y[:24])
     before = learner.predict_proba(x)
-    with pytest.raises(InputError, match="labels are <U3, those of the fit int64: use one kind"):
+    with pytest.raises(
+        InputError, match="labels are <U3, labels of the fit are int64: use one kind"
+    ):
         learner.partial_fit(x[:1], ["cat"])
     with pytest.raises(InputError, match="are all of one class, 0"):
         learner.fit(x[:2], [0, 0])

@@ -429,7 +429,7 @@ def test_domains_that_do_not_go_together_are_refused() -> None:
     rest = blobs(7, 9, "b"), {}, PROTOCOL
     color = blobs(8, 12, "d")
     color = replace(color, images=color.images.expand(-1, 3, -1, -1))
-    with pytest.raises(InputError, match="images of d are 3 x 16 x 16, those of a 1 x 16 x 16"):
+    with pytest.raises(InputError, match="images of d are 3 x 16 x 16, images of a 1 x 16 x 16"):
         Classification([blobs(8, 12, "a"), color], *rest)
     with pytest.raises(InputError, match="there is no training domain: give one or more"):
         Classification([], *rest)

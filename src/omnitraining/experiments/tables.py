@@ -196,7 +196,7 @@ def reached(ours: tuple[float, float], published: Number) -> str:
 
 
 def short_number(mean: Mean, small: int = 3) -> str:
-    """Mean and interval, with so many digits after the point where the mean is below 10."""
+    """Mean and interval, with ``small`` digits after the point where the mean is below 10."""
     digits = 1 if abs(mean.mean) >= 10 else small
     return f"{mean.mean:.{digits}f} ± {mean.interval:.{digits}f}"
 
