@@ -57,7 +57,7 @@ def outer_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_outputs_and_outer_gradients_equal_those_unrolled_by_hand(
+def test_outputs_and_outer_gradients_equal_an_unrolling_by_hand(
     kind: str, tasks: int, steps: int, second_order: bool
 ) -> None:
     network, data, loss = perceptron(), episode(tasks, kind), LOSSES[kind]

@@ -130,7 +130,7 @@ def test_measuring_changes_neither_the_problem_nor_the_model() -> None:
     assert len(found.tuned_cell(2, STEPS[-1]).scores["meta"]) == 3
 
 
-def test_frozen_results_are_those_of_an_evaluation() -> None:
+def test_frozen_results_equal_an_evaluation() -> None:
     problem = Blobs(PROTOCOL)
     model = model_of(problem, Baseline())
     found = transfer.measure(problem, model, Inference(), problem.benchmarks["blobs"], 6, 0)
@@ -290,7 +290,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMNITRAINING_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_command_says_what_to_use(
+def test_the_command_recommends_a_flow(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "new folder" / "report.png"

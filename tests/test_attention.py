@@ -212,7 +212,7 @@ def test_the_command_draws_images_of_a_user(
     assert plain.shape[1] == learned.shape[1] and plain.std() > 0.05 and learned.std() > 0.05
 
 
-def test_without_images_it_looks_at_the_first_test_task(run: Run, tmp_path: Path) -> None:
+def test_without_images_it_uses_the_first_test_task(run: Run, tmp_path: Path) -> None:
     heights = []
     for models in ([run.path], [run.path, run.path]):
         out = tmp_path / "map.png"

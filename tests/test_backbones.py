@@ -603,7 +603,7 @@ def dropping_run(folder: Path, kill_at: int | None, monkeypatch: pytest.MonkeyPa
     return run(resume=True)
 
 
-def test_the_loop_tells_every_dropblock_of_the_student_each_step_and_none_of_the_teacher(
+def test_the_loop_sets_each_step_in_every_dropblock_of_the_student_and_none_of_the_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int, int]] = []

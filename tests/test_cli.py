@@ -184,7 +184,7 @@ def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> Non
     assert re.search(r"metatraining +ProtoNet ", changed) and "metatraining.metric" in changed
 
 
-def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
+def test_train_leaves_a_run_that_is_trained_and_evaluated(finished: Path) -> None:
     assert sorted(p.name for p in finished.iterdir() if p.is_file()) == FILES
     assert (finished / "evaluations" / "test.json").is_file()
     cells = Run(finished).load_evaluation().cells

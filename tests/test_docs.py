@@ -90,7 +90,7 @@ def test_few_blocks_are_not_run() -> None:
     }
 
 
-def test_my_own_algorithm_is_as_short_as_is_said() -> None:
+def test_my_own_algorithm_is_short() -> None:
     code = blocks("docs/guides/algorithm.md", "python")[0]
     assert len(code.splitlines()) < 40
 
@@ -186,7 +186,7 @@ def test_public_names_are_documented(name: str) -> None:
     assert f"::: {module}\n" in generated()[page]
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     for module in reference.modules():
         doc = sys.modules[module].__doc__ if module in sys.modules else "not imported here"
         assert doc, f"{module} has no docstring"

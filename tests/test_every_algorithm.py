@@ -241,7 +241,7 @@ def test_renaming_the_classes_renames_the_outputs(algorithm: Algorithm) -> None:
 
 
 @each_algorithm
-def test_tasks_are_judged_each_by_itself(algorithm: Algorithm) -> None:
+def test_tasks_are_predicted_one_by_one(algorithm: Algorithm) -> None:
     problem, network = toy(algorithm)
     episode = problem.episode(0, torch.Generator().manual_seed(0), tasks=4)
     together = algorithm.predict(network.eval(), episode)

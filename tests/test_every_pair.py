@@ -190,7 +190,7 @@ def test_one_step_of_a_rival_has_finite_terms_and_reaches_every_parameter(
 
 @each_pre
 @each_meta
-def test_every_head_is_judged(
+def test_every_head_is_evaluated(
     pre: PreTraining, meta: MetaTraining, problem: Classification
 ) -> None:
     model = model_of(problem, pre, meta)

@@ -203,7 +203,7 @@ def scores(row: str, seed: int, cell: str) -> list[float]:
     return (100 * torch.rand(4, generator=random)).tolist()
 
 
-def test_rows_measured_in_several_places_are_those_measured_in_one() -> None:
+def test_rows_measured_in_several_places_equal_rows_measured_in_one() -> None:
     whole = measured({"omni": [0], "proto": [0], "maml": [0]})
     parts = [measured({name: [0]}) for name in ("omni", "proto", "maml")]
     assert merged(merged(parts[0], parts[1]), parts[2]) == whole
@@ -211,7 +211,7 @@ def test_rows_measured_in_several_places_are_those_measured_in_one() -> None:
     assert verdict(Claim("proto", better_than="maml"), [whole]).is_paired
 
 
-def test_seeds_measured_in_several_places_are_those_measured_in_one() -> None:
+def test_seeds_measured_in_several_places_equal_seeds_measured_in_one() -> None:
     whole = measured({"omni": [0, 1, 2], "proto": [0, 1, 2]})
     parts = [measured({"omni": [seed], "proto": [seed]}) for seed in (1, 0, 2)]
     alone = merged(whole, measured({"proto": [1]}))

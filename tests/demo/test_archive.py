@@ -117,7 +117,7 @@ def test_large_encrypted_and_oddly_compressed_files_are_named(
     ]
 
 
-def test_an_archive_of_encrypted_images_says_so(tmp_path: Path, folder: Path) -> None:
+def test_an_archive_of_encrypted_images_is_reported(tmp_path: Path, folder: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a/b/1.png": picture(), "a/notes.txt": b""}, 0)
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1

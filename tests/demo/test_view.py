@@ -47,7 +47,7 @@ def verdict(html: str) -> tuple[str, str]:
         (0.999, False, ("cat", "over 99%")),
     ],
 )
-def test_a_label_is_claimed_as_far_as_it_is_sure(
+def test_a_label_is_shown_with_its_degree_of_certainty(
     probability: float, unknown: bool | None, shown: tuple[str, str]
 ) -> None:
     html = answer({"cat": probability, "dog": 1 - probability}, unknown)
@@ -106,7 +106,7 @@ def test_a_session_reports_what_the_learner_measured_and_does_not_warn() -> None
     assert report.images == 10 and report.calibrated is False
 
 
-def test_the_page_says_how_pictures_are_resized() -> None:
+def test_the_page_states_how_pictures_are_resized() -> None:
     statistics = (0.5,) * 3, (0.2,) * 3
     said = {
         aspect: view.resizing(ImageInputs(3, 256, 224, *statistics, aspect=aspect))

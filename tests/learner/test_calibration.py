@@ -69,7 +69,7 @@ def test_values_between_measured_shots_are_interpolated_by_their_logarithm() -> 
     assert made.threshold("vote", 4, 0.8) == pytest.approx(0.1)
 
 
-def test_cosines_are_those_of_queries_and_class_means() -> None:
+def test_cosines_are_of_queries_and_class_means() -> None:
     features = torch.randn(20, 5)
     support, query = torch.arange(6).view(1, 3, 2), torch.arange(6, 12).view(1, 3, 2)
     found = cosine_similarities(features, TaskIndices(support, query))
@@ -94,7 +94,7 @@ def test_every_head_of_a_model_is_calibrated() -> None:
     assert sum(weights["ensemble"].values()) == pytest.approx(1)
 
 
-def test_ensemble_weights_are_those_that_do_best_on_validation_tasks(
+def test_ensemble_weights_are_the_best_on_validation_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of three flows one is always right, one always wrong, and one undecided."""

@@ -131,9 +131,7 @@ def test_one_thread_predicts_while_another_fits(tiny: TrainedModel, images: Data
         taught.result()
 
 
-def test_classes_of_partial_fit_are_those_that_are_allowed(
-    tiny: TrainedModel, images: Data
-) -> None:
+def test_classes_of_partial_fit_limit_the_allowed_labels(tiny: TrainedModel, images: Data) -> None:
     x, y = images
     learner = FewShotClassifier(tiny).partial_fit(x[:24], y[:24], classes=[0, 1, 2])
     learner.partial_fit(x[24:36], y[24:36], classes=np.arange(3))

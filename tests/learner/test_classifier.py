@@ -69,7 +69,7 @@ def images() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("changes", ALGORITHMS.values(), ids=ALGORITHMS)
-def test_probabilities_are_those_of_the_evaluation(changes: dict[str, Any]) -> None:
+def test_probabilities_equal_the_evaluation_s(changes: dict[str, Any]) -> None:
     experiment, trained = untrained(**changes)
     trained.calibration.temperatures["ensemble"] = [0.5, 0.5]
     problem, inference = experiment.problem, experiment.inference
@@ -210,7 +210,7 @@ def test_what_is_unlike_all_classes_is_none_of_these() -> None:
     assert np.mean(accepted) == pytest.approx(0.8, abs=0.06)  # on the very tasks it was chosen on
 
 
-def test_maml_adapts_the_network_and_judges_each_image_by_itself(
+def test_maml_adapts_the_network_and_classifies_each_image_by_itself(
     images: tuple[Tensor, Tensor],
 ) -> None:
     _, trained = untrained(

@@ -253,7 +253,7 @@ def test_a_run_with_weights_that_are_no_numbers_is_no_learner(files: Path) -> No
         TrainedModel.of(experiment, trained.model, trained.config, "tiny", trained.calibration)
 
 
-def test_the_command_says_it_in_one_line(
+def test_the_command_reports_it_in_one_line(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = changed(files / "images", tmp_path / "bad", tensor(MODEL, with_one(math.nan)))

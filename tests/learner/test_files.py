@@ -86,7 +86,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         omnitraining.load("glyphs", flaw="meta")
 
 
-def test_a_run_is_loaded_and_its_calibration_remembered(tmp_path: Path) -> None:
+def test_a_run_is_loaded_and_its_calibration_kept(tmp_path: Path) -> None:
     train_run(config(BLOBS), tmp_path / "run")
     first = omnitraining.load(tmp_path / "run", trust=True).model
     record = tmp_path / "run" / "calibration.json"

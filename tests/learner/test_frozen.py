@@ -203,7 +203,7 @@ def test_the_hash_depends_on_every_weight() -> None:
         ({"image_size": 24, "mean": MEAN, "std": STD, "interpolation": "cubic"}, "bicubic"),
     ],
 )
-def test_what_a_module_needs_is_asked_in_one_line(options: dict[str, Any], message: str) -> None:
+def test_what_a_module_needs_is_named_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         load(nn.Flatten(), **options)
     assert "\n" not in str(raised.value)

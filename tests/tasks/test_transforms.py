@@ -58,7 +58,7 @@ def slow_box(tries: Tensor, place: Tensor, side: int) -> list[int]:
 
 
 @pytest.mark.parametrize("side", [9, 96, 257])
-def test_crops_are_those_of_torchvision(side: int) -> None:
+def test_crops_equal_torchvision_s(side: int) -> None:
     tries, place = torch.rand(300, 10, 2, generator=seeded()), torch.rand(300, 2)
     expected = [slow_box(*draws, side) for draws in zip(tries, place, strict=True)]
     assert crop_boxes(tries, place, side).tolist() == expected
@@ -183,7 +183,7 @@ def test_the_steps_of_the_jitter_come_in_the_order_of_pillow_image_by_image() ->
 # --- augmentation ---
 
 
-def test_sizes_are_those_of_the_protocol() -> None:
+def test_sizes_follow_the_protocol() -> None:
     assert [CloserLookAugmentation(size).stored for size in (84, 224)] == [96, 257]
 
 
@@ -318,7 +318,7 @@ def test_whole_images_are_mirrored_half_of_the_time() -> None:
     assert 0.38 < mirrored.float().mean() < 0.62
 
 
-def test_given_statistics_replace_those_of_imagenet() -> None:
+def test_given_statistics_replace_imagenet_s() -> None:
     normalization = torch.tensor([0.5]), torch.tensor([0.25])
     images = photos(2, 1, side=20)
     seen = UncroppedAugmentation(20, normalization=normalization).eval(images)
