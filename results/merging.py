@@ -15,11 +15,11 @@ from omnitraining.experiments.recording import column_of
 
 
 def merged(before: Record, after: Record) -> Record:
-    """One record of two; where both have a cell of a row, the later one's counts.
+    """Merge two records; where both have a cell of a row, the later one's is taken.
 
     Seeds of a row that only the earlier one has are kept, if both were trained alike.
-    Differences task by task are of the scores of single tasks. Older records have none: of these,
-    differences are kept where both rows are of one record, and dropped where they are not.
+    Differences task by task need the scores of single tasks, which older records lack: for them,
+    differences are kept where both rows are of one record, and dropped otherwise.
 
     Args:
         before: the earlier record.
@@ -94,7 +94,7 @@ def _joined(old: Row, new: Row) -> Row:
 
 
 def _other_seeds(old: Row, new: Row) -> list[int]:
-    """Seeds of the earlier row that can be joined with those of the later one."""
+    """Seeds of the earlier row that can be joined with the seeds of the later one."""
     if old.cells.keys() != new.cells.keys() or old.trainings.keys() != new.trainings.keys():
         return []
     columns = zip(old.cells.values(), (new.cells[key] for key in old.cells), strict=True)
@@ -189,7 +189,7 @@ def _check_tasks(before: Record, after: Record) -> None:
 
 
 def _tasks(record: Record) -> dict[CellKey, set[str]]:
-    """What the tasks of each cell are, in any row."""
+    """The hashes of the tasks of each cell, over all rows."""
     found: dict[CellKey, set[str]] = {}
     for row in record.rows.values():
         for key, column in row.cells.items():

@@ -265,7 +265,7 @@ def test_vmap_is_tried_once_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Doubling(nn.Module):
-    """Looks at a value."""
+    """Branches on a value."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x if x.mean() > 0 else x

@@ -208,7 +208,7 @@ def test_fine_tuning_that_would_take_too_long_is_cut(
 
 
 def made_up(own: dict[str, list[float]], tuned: list[list[float]]) -> Transfer:
-    """Results of one shot; those on other images are far off, so that they cannot be mixed up."""
+    """Results of one shot; results on other images are far off, so that they cannot be mixed up."""
     far = {head: [5.0, 5.0] for head in own}
     frozen = {CellKey(TRAINED, 5, 1): far, CellKey(NEW, 5, 1): far, CellKey("mine", 5, 1): own}
     flows = [head for head in own if head != ENSEMBLE]

@@ -62,7 +62,7 @@ def test_contrasts_of_prototypes_add_up_to_nothing() -> None:
 
 
 def test_evidence_is_where_the_object_is() -> None:
-    """A bright square at row 1, column 2 of a grid of 4 x 4 is what a bright-spot detector sees."""
+    """A bright square at row 1, column 2 of a grid of 4 x 4 excites a bright-spot detector."""
     x = torch.zeros(1, 1, 16, 16)
     x[0, 0, 4:8, 8:12] = 1
     backbone = pooled()

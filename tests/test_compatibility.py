@@ -1,4 +1,4 @@
-"""What earlier versions wrote is read, used and gone on with; what is shipped holds all data."""
+"""What earlier versions wrote is read, used and resumed; what is shipped holds all data."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_a_saved_learner_predicts_as_before(path: Path, name: str) -> None:
 def test_a_run_is_a_learner_that_predicts_as_before(path: Path, name: str, tmp_path: Path) -> None:
     copy = run(path, name, tmp_path)
     np.testing.assert_allclose(answers(copy.path), expected(path, name, "answers"), atol=1e-3)
-    if name == "glyphs":  # what validation tasks said is read and not measured anew
+    if name == "glyphs":  # results of validation tasks are read, not measured anew
         kept = "calibration.json"
         assert (copy.path / kept).read_bytes() == (path / name / kept).read_bytes()
 

@@ -52,7 +52,7 @@ HARD: Values = {
     },
     "problem": {"init_args": {"noise": 200.0, "protocol": {"tasks": 6, "test_ways": 3}}},
 }
-"""The third step, of two processes, decides the tasks of the fourth, by the answers of both."""
+"""The third step, of two processes, decides the tasks of the fourth, by the predictions of both."""
 PROTOCOL: Values = {"problem": {"init_args": {"protocol": {"test_ways": 3}}}}
 CASES: dict[str, Values] = {
     "protonet": EVEN,
@@ -201,7 +201,7 @@ def test_all_processes_have_the_same_weights(folder: Path, name: str) -> None:
         {
             key: tensor
             for key, tensor in tensors(folder / f"{name}-{rank}.safetensors").items()
-            if "running" not in key  # statistics of a process's own shard; those of rank 0 are kept
+            if "running" not in key  # statistics of a process's own shard; rank 0's are kept
         }
         for rank in (0, 1)
     )

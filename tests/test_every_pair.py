@@ -70,7 +70,7 @@ META = [
 
 
 def name_of(value: object) -> str:
-    """A class and the option that tells two of it apart."""
+    """A class and the option that distinguishes two of it."""
     if not isinstance(value, PreTraining | MetaTraining):
         return str(value)
     option = getattr(value, "form", getattr(value, "solver", ""))

@@ -1,4 +1,4 @@
-"""Exported models are the backbone itself, and ONNX files answer as PyTorch does."""
+"""Exported models are the backbone itself, and ONNX files compute what PyTorch computes."""
 
 import json
 import sys

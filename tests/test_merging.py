@@ -115,7 +115,7 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 
 def test_rows_of_one_record_may_have_other_tasks_of_a_cell() -> None:
-    """As those of a search that has the same goals in another simulator."""
+    """As in a search that has the same goals in another simulator."""
     varied = record("maml", {"maml": {"a": 8.8}, "faster": {"a": 9.0}})
     varied.rows["faster"].cells[A].tasks = "faster"
     both = merged(OLD, varied)

@@ -289,7 +289,7 @@ def test_only_flows_whose_loss_is_on_count_as_trained(off: tuple[str, ...]) -> N
 
 
 class Shaped(nn.Module):
-    """Returns what it is told to."""
+    """Returns a given value."""
 
     def __init__(self, output: object) -> None:
         super().__init__()
@@ -300,7 +300,7 @@ class Shaped(nn.Module):
 
 
 class Computing(nn.Module):
-    """Computes what it is told to."""
+    """Computes a given function."""
 
     def __init__(self, compute: Callable[[Tensor], object]) -> None:
         super().__init__()

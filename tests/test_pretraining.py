@@ -127,7 +127,9 @@ def test_rfs_learns_labels_and_the_outputs_of_the_generation_before(
 
 def test_a_generation_that_agrees_with_the_one_before_learns_from_labels_alone() -> None:
     outputs, labels = torch.randn(6, 5), torch.randint(5, (6,))
-    found = RFS().distillation_loss(outputs, labels, outputs + 3)  # a softmax does not see the 3
+    found = RFS().distillation_loss(
+        outputs, labels, outputs + 3
+    )  # a softmax does not depend on the 3
     torch.testing.assert_close(found, 0.5 * Baseline().loss(outputs, labels))
     torch.testing.assert_close(RFS().loss(outputs, labels), Baseline().loss(outputs, labels))
 

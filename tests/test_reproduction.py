@@ -1,4 +1,4 @@
-"""Experiments: every shipped one runs, and its record says what its runs hold."""
+"""Experiments: every shipped one runs, and its record holds the results of its runs."""
 
 import dataclasses
 import importlib
@@ -138,7 +138,7 @@ PARSED: set[str] = set()
 def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
     experiment = find_experiment(name)
     assert experiment.title and experiment.paper and experiment.time and experiment.seeds
-    if experiment.draw:  # a search is judged by validation and draws nothing
+    if experiment.draw:  # a search is evaluated by validation and draws nothing
         assert callable(
             importlib.import_module(f"omnitraining.experiments.figures.{experiment.draw}").draw
         )

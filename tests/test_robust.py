@@ -1,4 +1,4 @@
-"""Robust ensembles: their losses, what each network sees, and the network distilled from them."""
+"""Robust ensembles: their losses, what each network gets, and the network distilled from them."""
 
 from functools import partial
 from typing import Any

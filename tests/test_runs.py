@@ -308,7 +308,7 @@ def test_a_model_is_used_without_its_data(
     shutil.copy(support / "c0" / "0.png", image)
     shutil.move(support, tmp_path / "support")
     shutil.rmtree(project / "data")
-    monkeypatch.setattr(run_data, "describe", None)  # no data are looked at
+    monkeypatch.setattr(run_data, "describe", None)  # no data are read
     data = json.loads((project / "run" / "data.json").read_text())
     (project / "run" / "data.json").write_text(json.dumps({**data, "places": {}}))
     assert main(["adapt", run, str(tmp_path / "support"), "--out", learner]) == 0
@@ -460,7 +460,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     evaluation = Evaluation("accuracy %", True, cells)
     run.save_evaluation("test", evaluation)
     assert run.load_evaluation() == evaluation
-    searched = Evaluation("accuracy %", True, {})  # judged by validation alone
+    searched = Evaluation("accuracy %", True, {})  # evaluated by validation alone
     run.save_evaluation("none", searched)
     assert run.load_evaluation("none") == searched
     with pytest.raises(InputError, match="has no evaluation: run 'omni evaluate"):

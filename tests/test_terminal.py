@@ -87,7 +87,7 @@ KINDS = {
 
 @pytest.fixture(params=[(k, c) for k in KINDS for c in (30, 140)], ids=lambda p: f"{p[0]}, {p[1]}")
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Width of a terminal, whose kind the environment says."""
+    """Width of a terminal, whose kind is in the environment."""
     kind, columns = request.param
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)

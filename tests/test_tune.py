@@ -1,4 +1,4 @@
-"""Tuning: ranges, trials that look at validation tasks alone, searches that break off and go on."""
+"""Tuning: ranges, trials that use validation tasks alone, interrupted and resumed searches."""
 
 import json
 import sys
@@ -212,7 +212,7 @@ def test_test_tasks_are_never_used(tmp_path: Path) -> None:
     config = write(tmp_path / "blobs.yaml", {**BLOBS, "problem": problem})
     assert tune(config, *RATES, "--trials", 2, "--out", tmp_path / "out") == 0
     assert all(trial["score"] is not None for trial in trials(tmp_path / "out"))
-    # They would be missed: to judge a trial fails.
+    # `train` evaluates on test tasks, and fails without them.
     with pytest.raises((AttributeError, TypeError)):
         main(["train", str(config), "--out", str(tmp_path / "run")])
 

@@ -250,7 +250,7 @@ def cut(room: Room, name: str) -> Path:
 
 
 def with_checkpoint_facts(room: Room, **changes: Any) -> Path:
-    """A run whose best checkpoint says something else of itself."""
+    """A run whose best checkpoint has changed facts."""
     run = room.copy(room.waves)
     path = run / "best.safetensors"
     facts = {**load_checkpoint(path, {}), **changes}

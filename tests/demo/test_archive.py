@@ -139,7 +139,7 @@ def test_long_lists_of_names_are_refused_before_they_are_read(
         ):
             raise AssertionError
 
-    refused()  # once by the count in the archive's end, once where that is a lie
+    refused()  # once by the count in the archive's end, once where that is wrong
     data = path.read_bytes()
     path.write_bytes(data[:-12] + struct.pack("<H", 5) + data[-10:])
     assert len(zipfile.ZipFile(path).infolist()) == 2001

@@ -1,4 +1,4 @@
-"""What the page says of a fit and of predictions; its examples."""
+"""What the page shows of a fit and of predictions; its examples."""
 
 import re
 from collections.abc import Mapping
@@ -99,7 +99,7 @@ def test_a_session_reports_what_the_learner_measured_and_does_not_warn() -> None
     ]
     made.add("4", [letters[4][0], letters[0][1]])
     assert made.report() is None
-    for number in range(4):  # what is held out is like what another class keeps
+    for number in range(4):  # each held-out picture is like the one of another class
         made.add(str(number), [letters[number][0], letters[number + 1][1]])
     report = made.report()  # pytest makes an error of a warning
     assert report is not None and report == made.learner().fit_report_

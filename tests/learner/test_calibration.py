@@ -27,7 +27,7 @@ def test_the_temperature_that_was_put_in_is_found() -> None:
     logits = torch.randn(20_000, 4, generator=random, dtype=torch.float64)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=random)[:, 0]
     for temperature in (0.2, 1.0, 3.0):
-        stated = (logits * temperature).softmax(-1)  # too sure where it is above 1
+        stated = (logits * temperature).softmax(-1)  # overconfident where it is above 1
         found = fit_temperature(stated, labels)
         assert found == pytest.approx(temperature, rel=0.05)
         torch.testing.assert_close(

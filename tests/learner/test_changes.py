@@ -108,7 +108,7 @@ def test_a_curve_is_as_it_was_fitted(waves: TrainedModel, tmp_path: Path) -> Non
 
 
 def test_one_thread_predicts_while_another_fits(tiny: TrainedModel, images: Data) -> None:
-    """Labels are those of one fit or of the other, never of none."""
+    """Labels are from one fit or from the other, never from neither."""
     x, y = images
     few, many = (y < 2), (y < 4)
     names = np.array(list("abcd"))[y]
@@ -145,7 +145,7 @@ def test_classes_of_partial_fit_limit_the_allowed_labels(tiny: TrainedModel, ima
 
 
 def test_labels_of_another_kind_are_refused(tiny: TrainedModel, images: Data) -> None:
-    """Texts never equal numbers: a score of 0 would say nothing."""
+    """Texts never equal numbers: a score of 0 would be meaningless."""
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:36], y[:36])
     assert learner.score(x[:36], y[:36].astype(float)) == learner.score(x[:36], y[:36])

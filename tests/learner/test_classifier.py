@@ -1,4 +1,4 @@
-"""A learner answers what the evaluation answers, whatever the algorithm, and keeps it."""
+"""A learner predicts what the evaluation predicts, for every algorithm, also when saved."""
 
 import copy
 import json

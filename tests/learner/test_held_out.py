@@ -1,4 +1,4 @@
-"""A fit measures itself, and says where calibration does not hold."""
+"""A fit measures its own accuracy, and warns where calibration does not hold."""
 
 import pickle
 import warnings
@@ -99,7 +99,7 @@ def test_networks_that_are_adapted_are_not_held_out() -> None:
 
 @pytest.fixture(scope="module")
 def written() -> Data:
-    """Five handwritten digits of each class, which the shipped model can tell apart."""
+    """Five handwritten digits of each class, which the shipped model can separate."""
     data = digits.load(size=32)
     chosen = [torch.nonzero(data.labels == number)[:5, 0] for number in range(6)]
     index = torch.cat(chosen)
@@ -134,11 +134,11 @@ def test_characters_are_not_warned_of_and_what_is_unlike_them_is_once(
     learner.fit_report_.accuracy  # noqa: B018 (measured once)
     learner.save(tmp_path / "photographs")
     for twin in (pickle.loads(pickle.dumps(learner)), omnitraining.load(tmp_path / "photographs")):
-        assert twin.fit_report_ == learner.fit_report_  # and nothing is said again
+        assert twin.fit_report_ == learner.fit_report_  # and there is no second warning
 
 
 def test_wrong_labels_give_a_warning(written: Data) -> None:
-    """Labels that were mixed up are found too: nothing is told right."""
+    """Labels that were mixed up are found too: no prediction is right."""
     x, y = written
     with pytest.warns(CalibrationWarning, match=r"of 30 support images, each held out once"):
         FewShotClassifier("glyphs").fit(x, np.roll(y, 2)[np.random.default_rng(0).permutation(30)])

@@ -1,4 +1,4 @@
-"""A curve is continued as the evaluation continues it."""
+"""A learner predicts curves as the evaluation predicts them."""
 
 import pickle
 from pathlib import Path

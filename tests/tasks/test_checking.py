@@ -1,4 +1,4 @@
-"""What is said about data sets with known faults."""
+"""What is reported of data sets with known faults."""
 
 import shutil
 from collections import Counter

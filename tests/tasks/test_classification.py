@@ -168,7 +168,7 @@ def test_scores_equal_a_slow_loop_over_raw_images(
     ]
     for head, tasks in flows.items():
         assert cell.scores[head] == pytest.approx(accuracies(tasks), abs=1e-4), head
-    assert cell.mean() < 95  # or all of this would say little
+    assert cell.mean() < 95  # or all of this would show little
 
 
 def test_algorithms_that_change_the_network_are_given_images(
@@ -477,7 +477,7 @@ def test_only_training_images_are_augmented(metatraining: MetaTraining) -> None:
 def test_statistics_of_many_images_come_from_a_sample_of_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second half is brighter: images from the start alone would not tell."""
+    """The second half is brighter: images from the start alone would be too dark."""
     first, second = blobs(8, 30, "a"), blobs(8, 30, "d", 1)
     second = replace(second, images=second.images // 2 + 120)
     rest = blobs(7, 9, "b"), {"x": blobs(6, 9, "c")}, PROTOCOL

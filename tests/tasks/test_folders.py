@@ -1,4 +1,4 @@
-"""Folders as people have them: what is left out is named, and of two readings none is silent."""
+"""Folders as people have them: what is left out is named, and ambiguity is reported."""
 
 import csv
 import json

@@ -27,7 +27,7 @@ PROTOCOL = EpisodeConfig(ways=3, shots=1, queries=1, batch=8, test_ways=3, test_
 
 
 def plain(character: str, size: int, instances: int, seed: int) -> Tensor:
-    """Stands in for a rendering, which takes its time: pixels that tell the character."""
+    """Replaces the rendering, which is slow: pixels that identify the character."""
     levels = torch.tensor([*divmod(ord(character), 256)], dtype=torch.uint8)
     return levels.repeat(instances, 1, size, size // 2)
 

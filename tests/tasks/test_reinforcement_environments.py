@@ -317,7 +317,7 @@ def test_the_number_of_copies_may_change() -> None:
 
 
 class Undeclared(Line):
-    """Reads its task with a default, and says nowhere that it has one."""
+    """Reads its task with a default, and declares no such attribute."""
 
     def __init__(self) -> None:
         self.goals: list[float] = []
