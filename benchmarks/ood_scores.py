@@ -79,7 +79,7 @@ def likelihood_ratio(
     spread = spread.clamp_min(1e-3)
     s, q = (x @ root.T @ axes for x in (means, queries))
     # In these axes the variance within classes is 1 and that between them is the spread.
-    left = spread / (1 + shots * spread)  # of the mean of a class, once its support set is seen
+    left = spread / (1 + shots * spread)  # of the mean of a class, given its support set
     expected = shots * left * s
     known, new = 1 + left, 1 + spread
     squares = (

@@ -1,10 +1,10 @@
-"""What a model of photographs has to beat: color histograms and HOG with logistic regression.
+"""A baseline for models of photographs: color histograms and HOG with logistic regression.
 
     pip install scikit-image
     python -m benchmarks.photo_features DIR results/photo-features.json       about ten minutes
 
-DIR is as for ``omni reproduce photo-table2 --data DIR``, whose fixed test tasks these are. No class
-is needed to train such features, so that they are the least that any trained model should exceed.
+DIR is as for ``omni reproduce photo-table2 --data DIR``, whose fixed test tasks these are. These
+features need no training, so any trained model should exceed them.
 """
 
 import json

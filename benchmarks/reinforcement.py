@@ -35,7 +35,7 @@ CPU = time.process_time
 
 
 def reinforcement() -> list[Row]:
-    """Everything here; process CPU time, but where a case says otherwise."""
+    """Everything here; process CPU time, unless a case states otherwise."""
     torch.manual_seed(0)
     return [*cheetah(), *iteration(), *navigation(), *meta_gradient()]
 
@@ -153,7 +153,7 @@ def _sync_vector(copies: int) -> Any:
     from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
     from gymnasium.vector import SyncVectorEnv
 
-    # Its description has an attribute that is about to go, which every copy would say.
+    # Its description has a deprecated attribute, of which every copy would warn.
     import_module("mujoco").set_mju_user_warning(lambda message: None)
     return SyncVectorEnv([HalfCheetahEnv] * copies)
 

@@ -2,9 +2,9 @@
 
 python -m benchmarks.streaming results/benchmarks.json     put these rows into the record
 
-Before every step both forget the file: its pages leave this process (madvise) and the system's
-cache (posix_fadvise), so that a step reads from the disk as it would if the data were larger than
-memory. Where pages could not be dropped, the case says so.
+Before every step the file is dropped from memory in both: its pages leave this process (madvise)
+and the system's cache (posix_fadvise), so that a step reads from the disk as it would if the data
+were larger than memory. Where pages could not be dropped, the case states it.
 """
 
 import ctypes
@@ -106,7 +106,7 @@ def _timed(
     drop: Callable[[], None],
     rounds: int,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of both, by clock, with the file forgotten before each."""
+    """Seconds of both, by clock, with the file dropped from memory before each."""
     work(mapped)
     work(memory)
     pairs: dict[str, list[tuple[float, float]]] = {"wall": [], "CPU": []}

@@ -1,4 +1,4 @@
-"""The recipe of the model photos on domains that it never saw, as a user has it: fit and predict.
+"""The recipe of the model photos on domains it was not trained on, in use: fit and predict.
 
     omni reproduce photos-left-out --data DIR --out RUNS             train without each domain
     python -m benchmarks.unseen_domains DIR RUNS results/photos-unseen.json        about ten minutes
@@ -79,7 +79,7 @@ def main() -> None:
 def measured(
     model: TrainedModel, listing: Listing, shots: int, random: np.random.Generator
 ) -> Task:
-    """A learner on one random task: the first half of its classes is known to it."""
+    """A learner on one random task, fitted to the first half of its classes."""
     labels = np.asarray(listing.labels)
     chosen = random.choice(len(listing.classes), 2 * WAYS, replace=False)
     drawn = np.stack(

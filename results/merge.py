@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from merging import merged
+from merging import dropped_seeds, merged
 
 from omnitraining.errors import InputError
 from omnitraining.experiments.experiment import experiments
@@ -32,11 +32,14 @@ def main(paths: list[str]) -> int:
             )
             return 2
         if target.is_file():
+            before = read_record(target)
             try:
-                record = merged(read_record(target), record)
+                record = merged(before, record)
             except InputError as error:
                 print(f"{path}: {error}", file=sys.stderr)
                 return 2
+            for line in dropped_seeds(before, record):
+                print(f"{path}: {line}", file=sys.stderr)
         write_record(target, record)
         kinds = {experiment.name: experiment.draw for experiment in experiments()}
         if kinds.get(record.experiment) in ("pairs", "tables", "accuracies", "sinusoid_errors"):

@@ -1,9 +1,13 @@
 """Merging records of one experiment whose rows were measured in several places."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import yaml
+
+from omnitraining.config.run_config import dump, parse
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, CellKey
 from omnitraining.experiments.record import Comparison, Record, Row, TrainingFacts
@@ -11,11 +15,11 @@ from omnitraining.experiments.recording import column_of
 
 
 def merged(before: Record, after: Record) -> Record:
-    """One record of two; where both have a cell of a row, the later one's counts.
+    """Merge two records; where both have a cell of a row, the later one's is taken.
 
     Seeds of a row that only the earlier one has are kept, if both were trained alike.
-    Differences task by task are of the scores of single tasks. Older records have none: of these,
-    differences are kept where both rows are of one record, and dropped where they are not.
+    Differences task by task need the scores of single tasks, which older records lack: for them,
+    differences are kept where both rows are of one record, and dropped otherwise.
 
     Args:
         before: the earlier record.
@@ -56,9 +60,13 @@ def merged(before: Record, after: Record) -> Record:
         }
         later = claims[claim.about].cells if claim.about in claims else {}
         claims[claim.about] = Comparison(*claim.about, kept | later)
-    seeds = max(len(facts.seconds) for facts in rows[reference].trainings.values())
+    trainings = rows[reference].trainings.values()
+    seeds = max(len(facts.seconds) for facts in trainings)
+    numbers = " ".join(str(n) for n in sorted({n for facts in trainings for n in facts.seeds}))
+    command = re.sub(r"--seeds( \d+)+", f"--seeds {numbers}", before.command)
     return replace(
         before,
+        command=command if numbers else before.command,
         rows=rows,
         claims=[claim for claim in claims.values() if claim.cells],
         seeds=seeds,
@@ -86,7 +94,7 @@ def _joined(old: Row, new: Row) -> Row:
 
 
 def _other_seeds(old: Row, new: Row) -> list[int]:
-    """Seeds of the earlier row that can be joined with those of the later one."""
+    """Seeds of the earlier row that can be joined with the seeds of the later one."""
     if old.cells.keys() != new.cells.keys() or old.trainings.keys() != new.trainings.keys():
         return []
     columns = zip(old.cells.values(), (new.cells[key] for key in old.cells), strict=True)
@@ -103,9 +111,40 @@ def _other_seeds(old: Row, new: Row) -> list[int]:
     return [seed for seed in first.seeds if seed not in second.seeds]
 
 
+def dropped_seeds(before: Record, after: Record) -> list[str]:
+    """A line for each row whose earlier seeds were replaced, since it was trained otherwise.
+
+    Args:
+        before: the earlier record.
+        after: the merged one.
+    """
+    lines = []
+    for name, row in before.rows.items():
+        for setting, old in row.trainings.items():
+            new = after.rows[name].trainings.get(setting, TrainingFacts())
+            if not {*old.seeds} <= {*new.seeds}:
+                first, second = (dict(_fields(_without_seed(facts))) for facts in (old, new))
+                other = sorted(field for field in first if first[field] != second.get(field))
+                why = f"other {', '.join(other)}" if other else "other cells, heads or settings"
+                lines.append(f"{name}, {setting}: seeds {old.seeds} are replaced: {why}")
+    return lines
+
+
+def _fields(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields of a nested configuration, as "loss.branch_at"."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{group}{name}.")
+        else:
+            yield group + name, value
+
+
 def _without_seed(facts: TrainingFacts) -> dict[str, Any]:
-    """A configuration without what differs between the seeds of one row."""
-    config = {name: value for name, value in facts.config.items() if name != "seed"}
+    """A configuration without what differs between the seeds of one row.
+
+    Options that are newer than the record have their defaults.
+    """
+    config: dict[str, Any] = yaml.safe_load(dump(parse({**facts.config, "seed": 0})))
     for name in ("teacher_run", "start_from"):
         config[name] = re.sub(r"-\d+$", "", config.get(name) or "")
     return config
@@ -132,7 +171,8 @@ def _pooled(old: Row, new: Row, kept: list[int]) -> Row:
             for name in ("seeds", "seconds", "steps", "peak_mib", "best_step", "validation")
         }
         trainings[setting] = replace(own, **lists)
-    return replace(new, cells=cells, trainings=trainings)
+    timed = new.seconds_per_step or old.seconds_per_step
+    return replace(new, cells=cells, trainings=trainings, seconds_per_step=timed)
 
 
 def _check_tasks(before: Record, after: Record) -> None:
@@ -149,7 +189,7 @@ def _check_tasks(before: Record, after: Record) -> None:
 
 
 def _tasks(record: Record) -> dict[CellKey, set[str]]:
-    """What the tasks of each cell are, in any row."""
+    """The hashes of the tasks of each cell, over all rows."""
     found: dict[CellKey, set[str]] = {}
     for row in record.rows.values():
         for key, column in row.cells.items():

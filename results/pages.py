@@ -18,7 +18,7 @@ Values = Mapping[str, Any]
 """A file of a benchmark, which is no record of an experiment."""
 
 HEADS = {"vote": "ensemble, weights by validation", ENSEMBLE: "ensemble, equal weights"}
-"""What two entries of the file of calibration are."""
+"""Names in tables of two entries of the calibration file."""
 
 
 def front(near: Record, far: Record) -> str:
@@ -183,7 +183,7 @@ def features(record: Values) -> str:
 
 
 def unseen(record: Values, without_training: Values) -> str:
-    """The photo model's recipe on domains that it never saw, beside histograms and HOG.
+    """The photo model's recipe on domains it was not trained on, beside histograms and HOG.
 
     Args:
         record: of `benchmarks.unseen_domains`.

@@ -57,7 +57,7 @@ def outer_gradients(loss: Tensor, network: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_outputs_and_outer_gradients_equal_those_unrolled_by_hand(
+def test_outputs_and_outer_gradients_equal_an_unrolling_by_hand(
     kind: str, tasks: int, steps: int, second_order: bool
 ) -> None:
     network, data, loss = perceptron(), episode(tasks, kind), LOSSES[kind]
@@ -265,7 +265,7 @@ def test_vmap_is_tried_once_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Doubling(nn.Module):
-    """Looks at a value."""
+    """Branches on a value."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x if x.mean() > 0 else x

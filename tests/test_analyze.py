@@ -130,7 +130,7 @@ def test_measuring_changes_neither_the_problem_nor_the_model() -> None:
     assert len(found.tuned_cell(2, STEPS[-1]).scores["meta"]) == 3
 
 
-def test_frozen_results_are_those_of_an_evaluation() -> None:
+def test_frozen_results_equal_an_evaluation() -> None:
     problem = Blobs(PROTOCOL)
     model = model_of(problem, Baseline())
     found = transfer.measure(problem, model, Inference(), problem.benchmarks["blobs"], 6, 0)
@@ -208,7 +208,7 @@ def test_fine_tuning_that_would_take_too_long_is_cut(
 
 
 def made_up(own: dict[str, list[float]], tuned: list[list[float]]) -> Transfer:
-    """Results of one shot; those on other images are far off, so that they cannot be mixed up."""
+    """Results of one shot; results on other images are far off, so that they cannot be mixed up."""
     far = {head: [5.0, 5.0] for head in own}
     frozen = {CellKey(TRAINED, 5, 1): far, CellKey(NEW, 5, 1): far, CellKey("mine", 5, 1): own}
     flows = [head for head in own if head != ENSEMBLE]
@@ -290,7 +290,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMNITRAINING_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_command_says_what_to_use(
+def test_the_command_recommends_a_flow(
     run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "new folder" / "report.png"

@@ -350,7 +350,7 @@ def test_pipes_and_devices_in_a_run_are_not_waited_for(where: str, tmp_path: Pat
 
 
 def test_links_in_a_run_lead_no_writing_out_of_it(tmp_path: Path) -> None:
-    """What is measured when a run is loaded or judged is kept in its folder, and nowhere else."""
+    """What loading or evaluating a run measures is kept in its folder, and nowhere else."""
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "folder").mkdir()
     run = Run(tmp_path / "run", create=True)

@@ -62,7 +62,7 @@ def test_contrasts_of_prototypes_add_up_to_nothing() -> None:
 
 
 def test_evidence_is_where_the_object_is() -> None:
-    """A bright square at row 1, column 2 of a grid of 4 x 4 is what a bright-spot detector sees."""
+    """A bright square at row 1, column 2 of a grid of 4 x 4 excites a bright-spot detector."""
     x = torch.zeros(1, 1, 16, 16)
     x[0, 0, 4:8, 8:12] = 1
     backbone = pooled()
@@ -212,7 +212,7 @@ def test_the_command_draws_images_of_a_user(
     assert plain.shape[1] == learned.shape[1] and plain.std() > 0.05 and learned.std() > 0.05
 
 
-def test_without_images_it_looks_at_the_first_test_task(run: Run, tmp_path: Path) -> None:
+def test_without_images_it_uses_the_first_test_task(run: Run, tmp_path: Path) -> None:
     heights = []
     for models in ([run.path], [run.path, run.path]):
         out = tmp_path / "map.png"

@@ -70,7 +70,7 @@ def settled(backbone: nn.Module) -> nn.Module:
     return backbone.eval()
 
 
-# --- sizes; those of ResNets and Conv4, and of their Omni-Nets, are in test_omninet.py ---
+# --- sizes; ResNets and Conv4, and their Omni-Nets, are in test_omninet.py ---
 
 
 def wide_resnet_size(depth: int, width: int) -> int:
@@ -298,7 +298,7 @@ def test_a_vit_is_its_formula() -> None:
 
 
 def test_the_weights_of_a_vit_have_the_names_and_shapes_of_timm_s() -> None:
-    """Those of vit_small_patch16_224 without its head."""
+    """As vit_small_patch16_224 without its head."""
     shapes: dict[str, list[int]] = {
         "cls_token": [1, 1, 384], "pos_embed": [1, 197, 384],
         "patch_embed.proj.weight": [384, 3, 16, 16], "patch_embed.proj.bias": [384],
@@ -572,7 +572,7 @@ def test_dropblock_is_off_in_the_teacher() -> None:
     assert torch.equal(teacher.model(x), without(x))
 
 
-# --- modules that the training loop tells the step ---
+# --- modules that get the step from the training loop ---
 
 
 def dropping_run(folder: Path, kill_at: int | None, monkeypatch: pytest.MonkeyPatch) -> Model:
@@ -603,7 +603,7 @@ def dropping_run(folder: Path, kill_at: int | None, monkeypatch: pytest.MonkeyPa
     return run(resume=True)
 
 
-def test_the_loop_tells_every_dropblock_of_the_student_each_step_and_none_of_the_teacher(
+def test_the_loop_sets_each_step_in_every_dropblock_of_the_student_and_none_of_the_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int, int]] = []
@@ -871,7 +871,7 @@ def test_feature_wise_refuses_what_it_cannot_transform(
 
 @pytest.fixture
 def pretrained(tmp_path: Path) -> Path:
-    """Weights of a network that has seen some training."""
+    """Weights of a network after some training."""
     network = settled(Pretrained())
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     return tmp_path / "weights.pt"
@@ -908,7 +908,7 @@ class Maps(nn.Sequential):
 
 
 class Outputs(Maps):
-    """A backbone that returns an object, as those of language models do."""
+    """A backbone that returns an object, as language models do."""
 
     def forward(self, x: Tensor) -> Any:
         return SimpleNamespace(last_hidden_state=super().forward(x).flatten(1))

@@ -68,7 +68,7 @@ def waves(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained and judged run; not to be changed."""
+    """A trained and evaluated run; not to be changed."""
     folder = tmp_path_factory.mktemp("finished")
     config = write(folder / "waves.yaml", SINUSOIDS)
     assert main(["train", str(config), "--out", str(folder / "run")]) == 0
@@ -104,7 +104,7 @@ def refuses(capsys: pytest.CaptureFixture[str]) -> Says:
         capsys.readouterr()
         assert main([str(a) for a in arguments]) == 2
         captured = capsys.readouterr()
-        # Training may have said this before it found out.
+        # Training may have printed this before the error.
         progress = re.compile(r": (step \d|\d+ steps on )")
         lines = [line for line in captured.err.splitlines() if not progress.search(line)]
         assert len(lines) == 1 and lines[0].startswith("omni: "), captured.err
@@ -184,7 +184,7 @@ def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> Non
     assert re.search(r"metatraining +ProtoNet ", changed) and "metatraining.metric" in changed
 
 
-def test_train_leaves_a_run_that_is_trained_and_judged(finished: Path) -> None:
+def test_train_leaves_a_run_that_is_trained_and_evaluated(finished: Path) -> None:
     assert sorted(p.name for p in finished.iterdir() if p.is_file()) == FILES
     assert (finished / "evaluations" / "test.json").is_file()
     cells = Run(finished).load_evaluation().cells
@@ -584,7 +584,7 @@ def test_what_cannot_be_written_is_shown(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A result that took minutes or days is not lost with the place that it should go to."""
+    """A result that took minutes or days is printed even if its file cannot be written."""
 
     def refuse(*_: Any) -> None:
         raise InputError("cannot write it: Read-only file system")
@@ -671,7 +671,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 def test_a_class_given_by_name_has_its_own_defaults(
     tmp_path: Path, options: list[str], expected: object
 ) -> None:
-    """And not those options of the class before it that it happens to have too."""
+    """It does not inherit options of the same name from the class before it."""
     path = tmp_path / "scaled.yaml"
     path.write_text(yaml.safe_dump(merge(BLOBS, {
         "metatraining": {"class_path": "ProtoNet", "init_args": {"scale": 3.0}}})))  # fmt: skip

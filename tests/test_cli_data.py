@@ -118,7 +118,7 @@ def test_an_empty_class_must_be_corrected(birds: Path, omni: Runs) -> None:
     assert out[0].startswith("must be corrected: class 'ghost' is empty")
 
 
-def test_what_is_left_out_is_said_once_and_before_training(birds: Path, omni: Runs) -> None:
+def test_what_is_left_out_is_reported_once_and_before_training(birds: Path, omni: Runs) -> None:
     (birds / "test" / "test-3" / "a.heic").touch()
     (birds / "notes.csv").write_text("day,weather\n1,sunny\n")
     code, out, err = omni("check", birds)
@@ -135,7 +135,7 @@ def test_what_is_left_out_is_said_once_and_before_training(birds: Path, omni: Ru
 # --- prepare ---
 
 
-def test_prepared_images_are_those_that_training_loads(
+def test_prepared_images_are_the_images_that_training_loads(
     birds: Path, omni: Runs, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = omni("prepare", birds, "--size", 12)
@@ -288,7 +288,7 @@ def test_wrong_use_is_one_line(arguments: tuple[str, ...], words: str, omni: Run
         (("prepare", "--help"), "PATH --size --cache --skip-damaged OMNITRAINING_CACHE"),
     ],
 )
-def test_help_says_what_a_newcomer_needs(
+def test_help_has_what_a_newcomer_needs(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:

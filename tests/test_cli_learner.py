@@ -52,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return error
 
 
-def test_adapt_says_what_was_learned_and_what_comes_next(
+def test_adapt_prints_what_was_learned_and_what_comes_next(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = said(capsys, "adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
@@ -149,7 +149,7 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / "x").exists()
 
 
-def test_a_model_that_was_not_fitted_is_told_apart(
+def test_a_model_that_was_not_fitted_is_distinguished(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     omnitraining.load("glyphs").save(tmp_path / "model")
@@ -171,7 +171,7 @@ def test_a_learner_is_evaluated_on_class_folders(
     assert sum(row[1] == row[2] for row in rows[1:]) == found["correct"]
 
 
-def test_options_of_runs_and_learners_are_told_apart(
+def test_options_of_runs_and_learners_are_distinguished(
     photos: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "FOLDER is missing" in refused(capsys, "evaluate", learned)

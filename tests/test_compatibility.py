@@ -1,4 +1,4 @@
-"""What earlier versions wrote is read, used and gone on with; what is shipped holds all data."""
+"""What earlier versions wrote is read, used and resumed; what is shipped holds all data."""
 
 import json
 import shutil
@@ -37,22 +37,22 @@ def test_there_are_files_of_the_first_version() -> None:
 
 
 @pytest.mark.parametrize(("path", "name"), WRITTEN)
-def test_a_saved_learner_answers_as_it_did(path: Path, name: str) -> None:
+def test_a_saved_learner_predicts_as_before(path: Path, name: str) -> None:
     found = answers(path / f"{name}.learner")
     np.testing.assert_allclose(found, expected(path, name, "answers"), atol=1e-3)
 
 
 @pytest.mark.parametrize(("path", "name"), WRITTEN)
-def test_a_run_is_a_learner_that_answers_as_it_did(path: Path, name: str, tmp_path: Path) -> None:
+def test_a_run_is_a_learner_that_predicts_as_before(path: Path, name: str, tmp_path: Path) -> None:
     copy = run(path, name, tmp_path)
     np.testing.assert_allclose(answers(copy.path), expected(path, name, "answers"), atol=1e-3)
-    if name == "glyphs":  # what validation tasks said is read and not measured anew
+    if name == "glyphs":  # results of validation tasks are read, not measured anew
         kept = "calibration.json"
         assert (copy.path / kept).read_bytes() == (path / name / kept).read_bytes()
 
 
 @pytest.mark.parametrize(("path", "name"), WRITTEN)
-def test_a_run_is_judged_as_it_was(path: Path, name: str, tmp_path: Path) -> None:
+def test_a_run_is_evaluated_as_before(path: Path, name: str, tmp_path: Path) -> None:
     copy = run(path, name, tmp_path)
     before = copy.load_evaluation()
     wanted = {}

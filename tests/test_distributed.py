@@ -52,7 +52,7 @@ HARD: Values = {
     },
     "problem": {"init_args": {"noise": 200.0, "protocol": {"tasks": 6, "test_ways": 3}}},
 }
-"""The third step, of two processes, decides the tasks of the fourth, by the answers of both."""
+"""The third step, of two processes, decides the tasks of the fourth, by the predictions of both."""
 PROTOCOL: Values = {"problem": {"init_args": {"protocol": {"test_ways": 3}}}}
 CASES: dict[str, Values] = {
     "protonet": EVEN,
@@ -201,7 +201,7 @@ def test_all_processes_have_the_same_weights(folder: Path, name: str) -> None:
         {
             key: tensor
             for key, tensor in tensors(folder / f"{name}-{rank}.safetensors").items()
-            if "running" not in key  # statistics of a process's own shard; those of rank 0 are kept
+            if "running" not in key  # statistics of a process's own shard; rank 0's are kept
         }
         for rank in (0, 1)
     )
@@ -226,7 +226,7 @@ def test_seeds_are_of_the_step_and_the_rank() -> None:
 
 
 @pytest.mark.parametrize("name", ["protonet", "sinusoids"])
-def test_shards_are_together_what_one_process_sees(name: str) -> None:
+def test_shards_are_together_the_samples_of_one_process(name: str) -> None:
     experiment = instantiate(parse(case(name, 1)))
     model, problem = experiment.build(), experiment.problem
     whole = problem.samples(4, chance(1, 4), model)
@@ -282,7 +282,7 @@ def test_what_cannot_be_split_equally_is_refused(base: Values, parts: int, line:
     assert len(one.batch.x) == 2 * len(two.batch.x)
 
 
-def test_a_problem_that_does_not_say_what_is_split_is_for_one_process() -> None:
+def test_a_problem_without_shardable_is_for_one_process() -> None:
     class Own(type(instantiate(parse(SINUSOIDS)).problem)):  # type: ignore[misc]
         shardable: Mapping[str, int] = {}
 

@@ -48,7 +48,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the pages speak of: pictures of one's own, and runs."""
+    """A folder with the files that the pages name: pictures of one's own, and runs."""
     folder = tmp_path_factory.mktemp("home")
     for label, corners in (("ring", 30), ("star", 3), ("box", 4)):
         (folder / "mine" / "few" / label).mkdir(parents=True)
@@ -68,7 +68,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_python_runs(page: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page, one after the other, as a reader would paste them."""
     monkeypatch.chdir(home)
-    # The runs here are of a problem of the tests; those of a reader need no trust.
+    # The runs here are of a problem of the tests; a reader's need no trust.
     monkeypatch.setattr(Run, "trust", property(lambda run: True, lambda run, _: None), False)
     names: dict[str, Any] = {"__name__": "pasted"}
     monkeypatch.setitem(sys.modules, "pasted", type(sys)("pasted"))  # dataclasses look it up
@@ -76,7 +76,7 @@ def test_python_runs(page: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for slow, fast in FAST.items():
             code = re.sub(slow, fast, code)
         with warnings.catch_warnings():
-            # The few steps of a test make no model that is right about its own images.
+            # After the few steps of a test a model misclassifies its own images.
             warnings.simplefilter("ignore", CalibrationWarning)
             exec(compile(code, f"{page}, block {number}", "exec"), names)
 
@@ -90,7 +90,7 @@ def test_few_blocks_are_not_run() -> None:
     }
 
 
-def test_my_own_algorithm_is_as_short_as_is_said() -> None:
+def test_my_own_algorithm_is_short() -> None:
     code = blocks("docs/guides/algorithm.md", "python")[0]
     assert len(code.splitlines()) < 40
 
@@ -115,7 +115,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    """What each command says of itself; that of train with all fields."""
+    """The help of each command; of train with all fields."""
     said = {}
     for command in cli.COMMANDS:
         out = io.StringIO()
@@ -136,7 +136,7 @@ FIELDS = ("problem", "backbone", "method", "pretraining", "metatraining", "omnin
 
 @pytest.mark.parametrize(("page", "line"), sorted(set(commands())))
 def test_commands_exist(page: str, line: str, helps: dict[str, str]) -> None:
-    """Command, options, names of experiments: all that can be told without running it."""
+    """Command, options, names of experiments: all that can be checked without running it."""
     words = shlex.split(line)[1:]
     command = words[0]
     assert command in cli.COMMANDS
@@ -186,7 +186,7 @@ def test_public_names_are_documented(name: str) -> None:
     assert f"::: {module}\n" in generated()[page]
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     for module in reference.modules():
         doc = sys.modules[module].__doc__ if module in sys.modules else "not imported here"
         assert doc, f"{module} has no docstring"

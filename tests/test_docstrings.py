@@ -52,7 +52,7 @@ def test_public_classes_have_an_example(name: str) -> None:
 
 
 def docstrings(text: str) -> str:
-    """All docstrings of a module, with those of its attributes."""
+    """All docstrings of a module, its attributes included."""
     constants = [
         node.value.value
         for node in ast.walk(ast.parse(text))

@@ -38,7 +38,7 @@ def test_the_interval_of_many_scores_is_computed_in_double_precision() -> None:
     assert half_width(values) == pytest.approx(1.96 * spread / math.sqrt(600), rel=1e-9)
 
 
-def test_a_paired_difference_is_judged_by_the_spread_of_the_differences() -> None:
+def test_the_interval_of_a_paired_difference_is_by_the_spread_of_the_differences() -> None:
     hard_and_easy = [10.0, 50.0, 90.0, 30.0]
     better = [score + gain for score, gain in zip(hard_and_easy, (1, 2, 1, 2), strict=True)]
     difference = paired_difference(better, hard_and_easy)
@@ -135,7 +135,7 @@ def test_the_hash_of_tasks_changes_with_data_samples_order_and_shape() -> None:
         (("pre",), ("pre", "meta"), ("pre",)),
     ],
 )
-def test_the_flows_that_vote_are_those_asked_for_and_trained(
+def test_the_ensemble_has_the_chosen_flows_that_are_trained(
     vote: tuple[str, ...], trained: tuple[str, ...], voters: tuple[str, ...]
 ) -> None:
     assert Inference(flows=vote).members(trained) == voters

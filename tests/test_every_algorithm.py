@@ -1,4 +1,4 @@
-"""What every algorithm in the two packages promises, with its default and with other options."""
+"""Requirements of every algorithm in the two packages, with its default and other options."""
 
 import dataclasses
 from functools import partial
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 Algorithm = PreTraining | MetaTraining
 
 
-# Options besides the default ones under which a promise must hold as well.
+# Options besides the default ones under which a requirement must hold as well.
 MORE: list[Algorithm] = [
     BaselinePP(scale=4.0, new_head=LogisticHead()),
     BaselinePP(norm="learned"),
@@ -65,7 +65,7 @@ MORE: list[Algorithm] = [
     MetaOptNet("ridge", penalty=1.0, normalize=True, scale=5.0),
 ]
 FOUND = [*found_in(pretraining, PreTraining), *found_in(metatraining, MetaTraining)]
-# Policies are asked for actions, not for answers: tasks/test_reinforcement.py holds them to these.
+# Policies return actions, not predictions: tasks/test_reinforcement.py tests these for them.
 EVERY: list[Algorithm] = [
     *(c() for c in FOUND if c not in (REINFORCE, Robust)),
     Robust(keep=1.0, dropout=0.0),  # tests of gradients need a loss that is not random
@@ -208,7 +208,7 @@ def test_the_order_of_the_support_set_does_not_matter(algorithm: Algorithm) -> N
 
 
 def rename_classes(head: nn.Module, new: Tensor) -> None:
-    """Rename the classes in a head whose weights know them by number."""
+    """Rename the classes in a head whose weights are ordered by class."""
     ways = len(new)
     if isinstance(head, GraphNetwork):  # labels are columns of the nodes, logits rows of the last
         slots = torch.arange(ways) + head.embed.out_features
@@ -241,7 +241,7 @@ def test_renaming_the_classes_renames_the_outputs(algorithm: Algorithm) -> None:
 
 
 @each_algorithm
-def test_tasks_are_judged_each_by_itself(algorithm: Algorithm) -> None:
+def test_tasks_are_predicted_one_by_one(algorithm: Algorithm) -> None:
     problem, network = toy(algorithm)
     episode = problem.episode(0, torch.Generator().manual_seed(0), tasks=4)
     together = algorithm.predict(network.eval(), episode)
@@ -289,7 +289,7 @@ def test_the_same_seed_gives_the_same_weights_and_predictions(algorithm: Algorit
 
 @each_algorithm
 def test_it_learns_a_toy_problem(algorithm: Algorithm) -> None:
-    """New tasks, not those of training: noise must have been left out of the features."""
+    """New tasks, not training tasks: the features must be without noise."""
     torch.manual_seed(1)
     options, steps = QUICK.get(type(algorithm).__name__, ({}, 30))
     if getattr(algorithm, "optimizer", None) == "adam":  # whose steps have a length of their own

@@ -70,7 +70,7 @@ META = [
 
 
 def name_of(value: object) -> str:
-    """A class and the option that tells two of it apart."""
+    """A class and the option that distinguishes two of it."""
     if not isinstance(value, PreTraining | MetaTraining):
         return str(value)
     option = getattr(value, "form", getattr(value, "solver", ""))
@@ -190,7 +190,7 @@ def test_one_step_of_a_rival_has_finite_terms_and_reaches_every_parameter(
 
 @each_pre
 @each_meta
-def test_every_head_is_judged(
+def test_every_head_is_evaluated(
     pre: PreTraining, meta: MetaTraining, problem: Classification
 ) -> None:
     model = model_of(problem, pre, meta)

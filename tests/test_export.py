@@ -1,4 +1,4 @@
-"""Exported models are the backbone itself, and ONNX files answer as PyTorch does."""
+"""Exported models are the backbone itself, and ONNX files compute what PyTorch computes."""
 
 import json
 import sys
@@ -117,7 +117,7 @@ def test_weights_load_into_the_untouched_class(
     torch.testing.assert_close(plain(x), wanted)
 
 
-def test_safetensors_say_what_the_model_takes(run: Run, tmp_path: Path) -> None:
+def test_safetensors_state_the_input_of_the_model(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "weights"
     trained = find(run.path, trust=True)
     export.save_safetensors(export.plain_flow(trained, "pre"), out, export.metadata_of(trained))
@@ -166,7 +166,7 @@ def test_wrong_words_are_one_line(run: Run, fitted: Path, tmp_path: Path, refuse
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
-def test_without_a_package_it_says_how_to_get_it(
+def test_without_a_package_the_error_names_the_command_that_installs_it(
     run: Run, tmp_path: Path, refuses: Says, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""Runs that the system kills, or stops for want of space: a short ``benchmarks.faults``."""
+"""Runs that the system kills, or stops for lack of space: a short ``benchmarks.faults``."""
 
 import errno
 import os

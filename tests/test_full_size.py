@@ -18,7 +18,7 @@ def baseline(**more: object) -> Values:
     }
 
 
-def test_operations_and_memory_are_those_of_the_layers() -> None:
+def test_operations_and_memory_are_the_sums_over_the_layers() -> None:
     layers = [2 * side**2 * 64 * products for side, products in CONVOLUTIONS]
     layers.append(2 * 64 * 5 * 5 * 100)  # the head
     # Forward, to the weights, and to the input, which the images themselves do without.
@@ -30,7 +30,7 @@ def test_operations_and_memory_are_those_of_the_layers() -> None:
     assert 4 * values < size < 4 * 4 * values
 
 
-def test_a_run_that_another_teaches_asks_that_one_too() -> None:
+def test_a_run_with_a_teacher_counts_the_forward_pass_of_the_teacher() -> None:
     rfs = {"pretraining": {"class_path": "RFS"}}
     alone, _ = step(*without_data(baseline(**rfs)))
     taught, _ = step(*without_data(baseline(**rfs, teacher_run="runs/rfs-1-0")))

@@ -53,7 +53,7 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("method", ["pre-training", "omni-training", "joint-training"])
-def test_a_generation_learns_the_answers_of_the_one_before(method: str, first: Run) -> None:
+def test_a_generation_learns_the_outputs_of_the_one_before(method: str, first: Run) -> None:
     experiment = following(first, method=method)
     model, (batch, episode) = experiment.build(trust=True), data(experiment)
     terms = model(batch, episode)
@@ -102,7 +102,7 @@ def test_a_generation_starts_afresh_and_is_saved_alone(first: Run, tmp_path: Pat
     assert ours.keys() == theirs.keys() and not same(ours, theirs)
 
 
-def test_a_generation_is_judged_and_taken_on_without_the_one_before(
+def test_a_generation_is_evaluated_and_resumed_without_the_one_before(
     first: Run, tmp_path: Path
 ) -> None:
     moving = tmp_path / "first"

@@ -41,7 +41,7 @@ def random(seed: int = 0) -> torch.Generator:
 
 
 def answered(seed: int = 0, tasks: int = 6, classes: int = 20) -> tuple[Tensor, Episode]:
-    """Answers to tasks of three classes, some right and some wrong."""
+    """Predictions for tasks of three classes, some right and some wrong."""
     episode = Toy(False, classes).episode(0, random(seed), tasks)
     right = torch.nn.functional.one_hot(episode.query_y, 3)
     return right + 0.8 * torch.randn(right.shape, generator=random(seed)), episode

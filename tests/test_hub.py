@@ -156,7 +156,7 @@ def test_errors_of_the_hub_are_one_line(wire: Path, tmp_path: Path) -> None:
         hub.push_to_hub(tmp_path / "nothing", "me/x")
 
 
-def test_without_the_package_it_says_how_to_get_it(
+def test_without_the_package_the_error_names_the_command_that_installs_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

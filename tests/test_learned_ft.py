@@ -208,7 +208,7 @@ def test_it_learns_and_strengths_move() -> None:
             assert not torch.equal(weight, before[name])
 
 
-def test_noise_of_learned_strength_starts_as_that_of_constant_strength() -> None:
+def test_noise_of_learned_strength_starts_as_noise_of_constant_strength() -> None:
     x = torch.randn(4, 1, 16, 16)
     constant = FeatureWise(lambda: Conv4(1, 4))
     learned = FeatureWise(lambda: Conv4(1, 4), learned=True)

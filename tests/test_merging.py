@@ -23,7 +23,8 @@ from omnitraining.experiments.record import (
     write_record,
 )
 from omnitraining.experiments.recording import column_of
-from results.merging import merged
+from omnitraining.experiments.tables import caption
+from results.merging import dropped_seeds, merged
 
 A, B, C = (CellKey(name) for name in "abc")
 ROOT = Path(__file__).parent.parent
@@ -114,7 +115,7 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 
 def test_rows_of_one_record_may_have_other_tasks_of_a_cell() -> None:
-    """As those of a search that has the same goals in another simulator."""
+    """As in a search that has the same goals in another simulator."""
     varied = record("maml", {"maml": {"a": 8.8}, "faster": {"a": 9.0}})
     varied.rows["faster"].cells[A].tasks = "faster"
     both = merged(OLD, varied)
@@ -157,7 +158,7 @@ def test_the_script_merges_files(
     assert "maml" in refused and not (tmp_path / "dirty.json").exists()
 
 
-def measured(seeds: dict[str, list[int]], config: str = "one", cells: str = "ab") -> Record:
+def measured(seeds: dict[str, list[int]], steps: int = 5, cells: str = "ab") -> Record:
     """A record of rows with the scores of each task of some seeds."""
     rows = {}
     for name, numbers in seeds.items():
@@ -171,10 +172,16 @@ def measured(seeds: dict[str, list[int]], config: str = "one", cells: str = "ab"
             },
             {
                 "": TrainingFacts(
-                    {"made": config, "seed": numbers[0], "start_from": f"pre-{numbers[0]}"},
+                    {
+                        "problem": "Sinusoids",
+                        "backbone": "MLP",
+                        "training": {"steps": steps},
+                        "seed": numbers[0],
+                        "start_from": f"pre-{numbers[0]}",
+                    },
                     seeds=numbers,
                     seconds=[float(seed) for seed in numbers],
-                    steps=[5] * len(numbers),
+                    steps=[steps] * len(numbers),
                     peak_mib=[1] * len(numbers),
                     best_step=[5] * len(numbers),
                     validation=[50.0] * len(numbers),
@@ -196,7 +203,7 @@ def scores(row: str, seed: int, cell: str) -> list[float]:
     return (100 * torch.rand(4, generator=random)).tolist()
 
 
-def test_rows_measured_in_several_places_are_those_measured_in_one() -> None:
+def test_rows_measured_in_several_places_equal_rows_measured_in_one() -> None:
     whole = measured({"omni": [0], "proto": [0], "maml": [0]})
     parts = [measured({name: [0]}) for name in ("omni", "proto", "maml")]
     assert merged(merged(parts[0], parts[1]), parts[2]) == whole
@@ -204,7 +211,7 @@ def test_rows_measured_in_several_places_are_those_measured_in_one() -> None:
     assert verdict(Claim("proto", better_than="maml"), [whole]).is_paired
 
 
-def test_seeds_measured_in_several_places_are_those_measured_in_one() -> None:
+def test_seeds_measured_in_several_places_equal_seeds_measured_in_one() -> None:
     whole = measured({"omni": [0, 1, 2], "proto": [0, 1, 2]})
     parts = [measured({"omni": [seed], "proto": [seed]}) for seed in (1, 0, 2)]
     alone = merged(whole, measured({"proto": [1]}))
@@ -217,10 +224,31 @@ def test_seeds_measured_in_several_places_are_those_measured_in_one() -> None:
 
 
 def test_seeds_of_another_configuration_are_not_joined() -> None:
-    other = measured({"omni": [1]}, config="other")
-    both = merged(measured({"omni": [0]}), other)
+    before, other = measured({"omni": [0]}), measured({"omni": [1]}, steps=7)
+    both = merged(before, other)
     assert both.rows["omni"].training.seeds == [1] and both.seeds == 1
     assert both.rows["omni"].cells == other.rows["omni"].cells
+    (line,) = dropped_seeds(before, both)
+    assert "omni" in line and "[0] are replaced: other training.steps" in line
+    assert not dropped_seeds(before, merged(before, measured({"omni": [1]})))
+
+
+def test_options_that_are_newer_than_a_record_have_their_defaults() -> None:
+    before, after = measured({"omni": [0]}), measured({"omni": [1]})
+    after.rows["omni"].training.config["training"]["updates_per_step"] = 1
+    assert merged(before, after).rows["omni"].training.seeds == [0, 1]
+    after.rows["omni"].training.config["training"]["updates_per_step"] = 2
+    assert merged(before, after).rows["omni"].training.seeds == [1]
+
+
+def test_costs_and_the_command_are_of_all_seeds_and_the_caption_names_the_rows_with_fewer() -> None:
+    before = replace(measured({"omni": [0], "proto": [0]}), command="omni reproduce mine --seeds 0")
+    before.rows["omni"] = replace(before.rows["omni"], seconds_per_step={"": 0.5})
+    both = merged(before, measured({"omni": [1, 2]}))
+    assert both.command == "omni reproduce mine --seeds 0 1 2"
+    assert both.rows["omni"].seconds_per_step == {"": 0.5}
+    assert "3 seeds (1 of proto), 95 % intervals" in caption(both)
+    assert "1 seed, 95 %" in caption(before)
 
 
 def test_scores_are_as_exact_in_a_file_as_float32(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def tasks(count: int = 3, side: int = 12, fill: Tensor | None = None) -> Episode
     return Episode(images(support), support, images(query), query, ways=3)
 
 
-def test_cutmix_says_how_much_of_each_image_is_of_which_class() -> None:
+def test_cutmix_returns_how_much_of_each_image_is_of_which_class() -> None:
     value = torch.tensor([1.0, 10.0, 100.0])
     mixed = query_cutmix(tasks(50, fill=value), random())
     share = mixed.mixture.share.unsqueeze(1)

@@ -232,11 +232,11 @@ def moved_by_the_last_query(form: str, training: bool) -> Tensor:
     return (first - second).abs().amax(-1)[0]
 
 
-def test_queries_of_a_transductive_gnn_are_judged_together() -> None:
+def test_queries_of_a_transductive_gnn_are_classified_together() -> None:
     assert (moved_by_the_last_query("transductive", training=False) > 1e-6).all()
 
 
-def test_queries_of_an_inductive_gnn_are_judged_each_by_itself() -> None:
+def test_queries_of_an_inductive_gnn_are_classified_one_by_one() -> None:
     moved = moved_by_the_last_query("inductive", training=False)
     assert (moved[:-1] < 1e-12).all() and moved[-1] > 1e-6
     assert (moved_by_the_last_query("inductive", training=True) > 1e-9).all()  # batch statistics
@@ -274,7 +274,7 @@ def test_a_transductive_gnn_needs_equally_many_queries_of_each_class() -> None:
     ids=lambda value: repr(value) if isinstance(value, MetaTraining) else "",
 )
 @pytest.mark.parametrize("size", [1, 40])
-def test_tasks_in_parts_are_judged_as_tasks_at_once(
+def test_tasks_in_parts_are_predicted_as_tasks_at_once(
     algorithm: MetaTraining, limit: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, episode = on_features(algorithm, 16).eval(), features(5, 16)
@@ -370,7 +370,7 @@ def test_metaoptnet_s_scale_multiplies_the_logits() -> None:
 
 @pytest.mark.parametrize("second_order", [True, False])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_maml_adapts_as_its_options_say(steps: int, second_order: bool) -> None:
+def test_maml_adapts_as_its_options_specify(steps: int, second_order: bool) -> None:
     network, algorithm = (
         Network(MLP(INPUTS, (8,)), nn.Linear(8, 3)), MAML(steps, 0.2, second_order),
     )  # fmt: skip

@@ -98,7 +98,7 @@ def by_hand(model: Model, teacher: Model, batch: MiniBatch, episode: Episode) ->
 
 @pytest.mark.parametrize("regression", [False, True])
 @pytest.mark.parametrize("method", TERMS)
-def test_the_terms_of_a_method_are_those_of_the_equations(method: str, regression: bool) -> None:
+def test_the_terms_of_a_method_follow_the_equations(method: str, regression: bool) -> None:
     model = model_of(method, regression=regression)
     teacher, (batch, episode) = teacher_of(model), data(regression)
     terms = model(batch, episode, teacher.model)
@@ -289,7 +289,7 @@ def test_only_flows_whose_loss_is_on_count_as_trained(off: tuple[str, ...]) -> N
 
 
 class Shaped(nn.Module):
-    """Returns what it is told to."""
+    """Returns a given value."""
 
     def __init__(self, output: object) -> None:
         super().__init__()
@@ -300,7 +300,7 @@ class Shaped(nn.Module):
 
 
 class Computing(nn.Module):
-    """Computes what it is told to."""
+    """Computes a given function."""
 
     def __init__(self, compute: Callable[[Tensor], object]) -> None:
         super().__init__()
@@ -353,7 +353,7 @@ def test_the_feature_size_is_read_without_a_trace() -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_the_outputs_of_a_network_are_those_of_its_head_on_its_features() -> None:
+def test_the_outputs_of_a_network_are_its_head_on_its_features() -> None:
     model, (batch, _) = model_of().eval(), data()
     network = model.networks["pre"]
     expected = F.linear(network.backbone(batch.x), network.head.weight, network.head.bias)

@@ -64,7 +64,7 @@ def test_every_cell_runs(
         for slow, fast in FAST.items():
             code = re.sub(slow, fast, code)
         with warnings.catch_warnings():
-            # A backbone of random weights is not right about its own images.
+            # A backbone of random weights misclassifies its own images.
             warnings.simplefilter("ignore", CalibrationWarning)
             exec(compile(code, f"{name}, cell {number}", "exec"), names)
 

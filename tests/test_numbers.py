@@ -165,7 +165,7 @@ def test_losses_are_of_float32_where_the_network_computes_in_half(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_distances_are_those_of_float32(dtype: torch.dtype) -> None:
+def test_distances_are_of_float32(dtype: torch.dtype) -> None:
     """Far from the origin, where bfloat16 would leave none of their digits."""
     query = (10 + torch.randn(1, 6, 8)).to(dtype)
     support = (10 + torch.randn(1, 6, 8)).to(dtype)
@@ -241,14 +241,14 @@ def test_the_gradient_of_every_algorithm_is_that_of_finite_differences(
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("loss", [distillation, probability_distillation, squared_error])
-def test_the_gradients_of_the_losses_are_those_of_finite_differences(loss: Any) -> None:
+def test_the_gradients_of_the_losses_equal_finite_differences(loss: Any) -> None:
     student = torch.randn(4, 3, requires_grad=True)
     teacher = torch.randn(4, 3)
     assert torch.autograd.gradcheck(lambda x: loss(x, teacher), student)
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_gradients_of_distances_are_those_of_finite_differences() -> None:
+def test_the_gradients_of_distances_equal_finite_differences() -> None:
     query = torch.randn(1, 5, 4, requires_grad=True)
     for metric in ("euclidean", "cosine"):
         prototypes = torch.randn(1, 3, 4, requires_grad=True)

@@ -78,11 +78,11 @@ def test_an_omni_net_has_the_paper_s_number_of_parameters(
     assert size(OmniNet(network)) == omni
 
 
-def test_the_printed_sizes_of_an_omni_conv4_are_those_of_a_conv4_with_biases() -> None:
+def test_the_printed_sizes_of_an_omni_conv4_are_for_a_conv4_with_biases() -> None:
     """139,072 has the 256 biases of the convolutions once, 139,584 has them in each flow.
 
     CloserLookFewShot's convolutions have biases. Ours have none, as batch norm takes them away
-    again: 138,816. The sizes of ResNets, whose convolutions have none either, cannot tell whether
+    again: 138,816. The sizes of ResNets, whose convolutions have none either, do not show whether
     the branch of a convolution with bias has one; here it has none.
     """
     sizes = [(inputs, 64) for inputs in (3, 64, 64, 64)]

@@ -49,7 +49,7 @@ def test_the_deviation_has_a_floor() -> None:
     assert head(torch.zeros(1, 2))[0, 1] == LOG_STD_FLOOR == pytest.approx(math.log(1e-6))
 
 
-def test_log_probabilities_are_those_of_a_diagonal_normal_distribution() -> None:
+def test_log_probabilities_are_of_a_diagonal_normal_distribution() -> None:
     outputs, actions = torch.randn(4, 5, 6), torch.randn(4, 5, 3)
     torch.testing.assert_close(log_prob(outputs, actions), distribution(outputs).log_prob(actions))
 

@@ -32,7 +32,7 @@ def data() -> tuple[MiniBatch, Episode]:
 
 
 @pytest.mark.parametrize("method", ["joint-training", "omni-training", "pre-training"])
-def test_the_losses_are_those_of_separate_passes(method: str) -> None:
+def test_the_losses_equal_separate_passes(method: str) -> None:
     model, plain = built(method, True), built(method, False)  # of equal weights, and without norms
     batch, episode = data()
     assert episode.classes is not None
@@ -54,7 +54,7 @@ def test_the_losses_are_those_of_separate_passes(method: str) -> None:
     assert outputs[pre].shape == (len(y), 6)
 
 
-def test_gradients_are_those_of_separate_passes() -> None:
+def test_gradients_equal_separate_passes() -> None:
     model, plain = built("joint-training", True), built("joint-training", False)
     batch, episode = data()
     model(batch, episode)["total"].backward()
@@ -103,11 +103,11 @@ def test_what_cannot_serve_both_losses_is_refused() -> None:
         OmniLoss(pre_on_episodes=True),
     )
     samples = waves.samples(0, torch.Generator().manual_seed(0), model)
-    with pytest.raises(InputError, match="do not say which classes of training"):
+    with pytest.raises(InputError, match="do not state their training classes"):
         model(samples.batch, samples.episode)
 
 
-def test_a_norm_sees_batch_and_episode_together() -> None:
+def test_a_norm_gets_batch_and_episode_together() -> None:
     sizes: list[int] = []
 
     class Seen(nn.Identity):
@@ -147,7 +147,7 @@ def test_the_episode_can_be_the_whole_mini_batch() -> None:
     torch.testing.assert_close(torch.stack(parts).mean(), terms["l_meta"])
 
 
-def test_a_mini_batch_without_images_has_to_have_those_of_the_episode() -> None:
+def test_a_mini_batch_without_images_needs_the_images_of_the_episode() -> None:
     images = problem().with_changes(replace(problem().protocol, batch=0))
     with pytest.raises(InputError, match=r"protocol\.batch is 0: .* unless loss\.pre_on_episodes"):
         images.check(built("omni-training", False))

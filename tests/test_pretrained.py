@@ -67,11 +67,11 @@ def test_the_command_takes_a_factory_and_its_run_can_be_used(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_function_that_does_not_say_what_it_returns_is_one_line(
+def test_a_function_without_a_return_type_is_one_line(
     checkpoint: Conv4, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "glyphs.yaml", "--backbone", "my_models.unsaid", "--out", str(tmp_path / "r")]
     assert main(words) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert "say what my_models.unsaid returns: def unsaid() -> torch.nn.Module" in message
+    assert "annotate what my_models.unsaid returns: def unsaid() -> torch.nn.Module" in message

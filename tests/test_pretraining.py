@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 # --- L2Regression ---
 
 
-def test_l2_regression_fine_tunes_as_its_options_say() -> None:
+def test_l2_regression_fine_tunes_as_its_options_specify() -> None:
     problem, network = Toy(regression=True), Network(MLP(INPUTS, (8,)), nn.Linear(8, 2))
     episode = problem.episode(0, torch.Generator().manual_seed(0))
     outputs = L2Regression(steps=3, lr=0.2).predict(network, episode)[0]
@@ -108,7 +108,7 @@ def test_without_a_margin_neg_margin_is_baseline_and_baseline_plus_plus() -> Non
 
 
 @pytest.mark.parametrize(("temperature", "kd_weight"), [(4.0, 0.5), (1.0, 1.0), (2.0, 0.2)])
-def test_rfs_learns_labels_and_the_answers_of_the_generation_before(
+def test_rfs_learns_labels_and_the_outputs_of_the_generation_before(
     temperature: float, kd_weight: float
 ) -> None:
     """kd_weight T^2 KL(teacher || student), both at temperature T, and the rest cross-entropy."""
@@ -127,12 +127,14 @@ def test_rfs_learns_labels_and_the_answers_of_the_generation_before(
 
 def test_a_generation_that_agrees_with_the_one_before_learns_from_labels_alone() -> None:
     outputs, labels = torch.randn(6, 5), torch.randint(5, (6,))
-    found = RFS().distillation_loss(outputs, labels, outputs + 3)  # a softmax does not see the 3
+    found = RFS().distillation_loss(
+        outputs, labels, outputs + 3
+    )  # a softmax does not depend on the 3
     torch.testing.assert_close(found, 0.5 * Baseline().loss(outputs, labels))
     torch.testing.assert_close(RFS().loss(outputs, labels), Baseline().loss(outputs, labels))
 
 
-def test_algorithms_without_generations_say_so() -> None:
+def test_algorithms_without_generations_refuse_a_teacher() -> None:
     with pytest.raises(InputError, match="Baseline has no generations: 'teacher_run' is for RFS"):
         Baseline().distillation_loss(torch.ones(2, 3), torch.ones(2).long(), torch.ones(2, 3))
 
@@ -217,7 +219,7 @@ def test_more_features_than_samples_are_solved_for_by_the_same_steps(
     torch.testing.assert_close(head.logits(support, labels, query, 3), few)
 
 
-def test_the_logistic_head_does_not_see_the_length_of_features() -> None:
+def test_the_logistic_head_does_not_depend_on_the_length_of_features() -> None:
     support, labels, query = features(2)
     stretched = support * torch.rand(2, 12, 1) * 9
     first, second = (LogisticHead().logits(s, labels, query, 3) for s in (support, stretched))
@@ -258,7 +260,7 @@ def test_the_sgd_head_starts_as_a_linear_layer_of_torch_starts() -> None:
         assert values.std() == pytest.approx(bound.item() / 3**0.5, rel=0.05)
 
 
-def test_the_sgd_head_repeats_and_takes_its_seed_to_heart() -> None:
+def test_the_sgd_head_is_reproducible_and_depends_on_its_seed() -> None:
     data = features(2)
     first, again, other = (SGDHead(passes=2, seed=s).logits(*data, 3) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.allclose(first, other)

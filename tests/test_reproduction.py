@@ -1,4 +1,4 @@
-"""Experiments: every shipped one runs, and its record says what its runs hold."""
+"""Experiments: every shipped one runs, and its record holds the results of its runs."""
 
 import dataclasses
 import importlib
@@ -138,7 +138,7 @@ PARSED: set[str] = set()
 def test_every_row_of_every_experiment_parses(name: str, smoke: bool) -> None:
     experiment = find_experiment(name)
     assert experiment.title and experiment.paper and experiment.time and experiment.seeds
-    if experiment.draw:  # a search is judged by validation and draws nothing
+    if experiment.draw:  # a search is evaluated by validation and draws nothing
         assert callable(
             importlib.import_module(f"omnitraining.experiments.figures.{experiment.draw}").draw
         )
@@ -165,7 +165,7 @@ def test_steps_at_which_something_begins_are_before_the_end(name: str, smoke: bo
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("configs/*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_configuration_parses_and_says_what_it_is(path: Path) -> None:
+def test_every_shipped_configuration_parses_and_has_a_comment(path: Path) -> None:
     assert path.read_text().startswith("# ")
     config = read_config(path, ["--training.steps", "3"])
     assert config.training.steps == 3
@@ -379,7 +379,7 @@ def test_a_budget_moves_the_steps_at_which_something_begins() -> None:
     assert found["loss"] == {"branch_at": 70, "meta_at": 60, "distill_weight": 3.0}
 
 
-def test_what_a_setting_says_of_a_row_stands_over_the_row_there_alone() -> None:
+def test_fields_of_a_row_in_a_setting_override_the_row_there_alone() -> None:
     config = {"training": {"steps": 7, "lr": 0.1}}
     settings = {
         "near": {"training": {"lr": 0.2}, "rows": {"one": {"training": {"lr": 0.3}}}},

@@ -1,4 +1,4 @@
-"""What is printed of runs, learners, results and data says what they hold, in a line or two."""
+"""Printed runs, learners, results and data describe their contents in a line or two."""
 
 from pathlib import Path
 

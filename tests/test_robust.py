@@ -1,4 +1,4 @@
-"""Robust ensembles: their losses, what each network sees, and the network distilled from them."""
+"""Robust ensembles: their losses, what each network gets, and the network distilled from them."""
 
 from functools import partial
 from typing import Any
@@ -119,7 +119,7 @@ def test_new_tasks_have_the_mean_of_the_networks_probabilities(networks: int) ->
         torch.testing.assert_close(found[t], expected, **CLOSE)
 
 
-def test_every_network_sees_its_own_augmentation_of_an_image() -> None:
+def test_every_network_gets_its_own_augmentation_of_an_image() -> None:
     backbone = NetworkEnsemble(partial(Conv4, 1, 4), 3).eval()
     x = torch.randn(2, 3, 1, 16, 16)
     parts = [network(x[:, k]) for k, network in enumerate(backbone.networks)]

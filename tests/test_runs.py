@@ -186,7 +186,7 @@ def test_a_lock_ends_with_its_holder_and_leaves_no_file(tmp_path: Path) -> None:
         assert not path.exists()
 
 
-def test_where_nothing_can_be_locked_it_is_said(
+def test_where_nothing_can_be_locked_there_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "fcntl", None)
@@ -308,7 +308,7 @@ def test_a_model_is_used_without_its_data(
     shutil.copy(support / "c0" / "0.png", image)
     shutil.move(support, tmp_path / "support")
     shutil.rmtree(project / "data")
-    monkeypatch.setattr(run_data, "describe", None)  # no data are looked at
+    monkeypatch.setattr(run_data, "describe", None)  # no data are read
     data = json.loads((project / "run" / "data.json").read_text())
     (project / "run" / "data.json").write_text(json.dumps({**data, "places": {}}))
     assert main(["adapt", run, str(tmp_path / "support"), "--out", learner]) == 0
@@ -367,7 +367,7 @@ def test_changed_files_are_refused_to_go_on_with_and_warned_of_elsewhere(
     assert json.loads((run / "data.json").read_text())["changes"] == [f"before step 3: {words}"]
 
 
-def test_runs_of_earlier_versions_are_judged_with_a_warning(
+def test_runs_of_earlier_versions_are_evaluated_with_a_warning(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
@@ -460,7 +460,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     evaluation = Evaluation("accuracy %", True, cells)
     run.save_evaluation("test", evaluation)
     assert run.load_evaluation() == evaluation
-    searched = Evaluation("accuracy %", True, {})  # judged by validation alone
+    searched = Evaluation("accuracy %", True, {})  # evaluated by validation alone
     run.save_evaluation("none", searched)
     assert run.load_evaluation("none") == searched
     with pytest.raises(InputError, match="has no evaluation: run 'omni evaluate"):
@@ -502,7 +502,7 @@ def test_metrics_drop_what_a_resumed_run_writes_again(tmp_path: Path) -> None:
     assert metrics(tmp_path) == []
 
 
-def test_provenance_says_what_made_the_run(finished: Run) -> None:
+def test_provenance_records_what_made_the_run(finished: Run) -> None:
     record = json.loads((finished.path / "provenance.json").read_text())
     assert record.items() >= {**provenance(), "step": 4}.items()
     assert {*provenance()} == {

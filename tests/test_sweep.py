@@ -73,7 +73,7 @@ def scores(folder: Path) -> dict[str, Any]:
         ("1,,2", ["1", "", "2"]),
     ],
 )
-def test_values_stand_between_commas_but_not_those_in_brackets(text: str, parts: list[str]) -> None:
+def test_values_are_separated_by_commas_outside_of_brackets(text: str, parts: list[str]) -> None:
     assert listed(text) == parts
 
 
@@ -97,7 +97,7 @@ def test_the_product_is_in_order_and_one_value_is_the_same_in_all(waves: Path) -
         assert cell.values["training"]["lr"] == cell.varied["training.lr"]
 
 
-def test_fields_of_the_same_last_name_are_told_apart(waves: Path) -> None:
+def test_fields_of_the_same_last_name_are_distinguished(waves: Path) -> None:
     found = combinations(
         waves, {"pretraining.lr": ["0.1", "0.2"], "metatraining.lr": ["0.3", "0.4"]}
     )
@@ -175,7 +175,7 @@ def test_a_failed_run_leaves_the_others_alone(swept: Path) -> None:
         assert all(seconds > 0 for seconds in row.training.seconds)
 
 
-def test_the_numbers_are_those_of_the_runs(swept: Path) -> None:
+def test_the_numbers_equal_the_runs_results(swept: Path) -> None:
     rows, found = record_of(swept).rows, scores(swept)
     for label, folder in (("distill_weight=0, lr=0.01", "distill_weight=0,lr=0.01"),):
         for key, column in rows[label].cells.items():
@@ -284,7 +284,7 @@ def test_other_fields_are_not(varied: list[dict[str, Any]]) -> None:
     assert not varied_fields.can_draw(record(varied))
 
 
-def test_a_script_that_each_run_reads_is_told_where_to_start_runs(
+def test_the_error_for_a_script_that_each_run_reads_names_where_to_start_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Python reads the script of a program again in each process that it starts."""

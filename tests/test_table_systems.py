@@ -127,7 +127,7 @@ def test_multi_task_trains_one_vector_per_class_on_whole_tasks() -> None:
     assert_same(found, (torch.stack(rows), sum(losses) / len(losses)), network)
 
 
-def test_weights_of_multi_task_start_as_those_of_one_task_in_size() -> None:
+def test_weights_of_multi_task_start_in_the_size_of_one_task_s() -> None:
     torch.manual_seed(0)
     head = MultiTask().head_for(nn.Identity(), 100, 5, 80)
     assert head.weight.shape == (80, 100) and head.bias is None
@@ -145,7 +145,7 @@ def test_a_new_task_of_multi_task_is_fitted_by_scikit_learn_s_regression() -> No
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
 
 
-def test_multi_task_must_know_the_classes_of_training() -> None:
+def test_multi_task_needs_the_classes_of_training() -> None:
     episode = task()
     unknown = Episode(
         episode.support_x, episode.support_y, episode.query_x, episode.query_y, episode.ways
@@ -196,7 +196,7 @@ def test_can_s_attention_adds_up_to_one_more_than_positions() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 40])
-def test_tasks_of_can_in_parts_are_judged_as_tasks_at_once(
+def test_tasks_of_can_in_parts_are_predicted_as_tasks_at_once(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     algorithm, episode = CAN(channels=2), task(3)
@@ -387,7 +387,7 @@ def test_leo_refuses_numbers_out_of_range(options: dict[str, float], message: st
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_tasks_of_leo_in_parts_are_judged_as_tasks_at_once(
+def test_tasks_of_leo_in_parts_are_predicted_as_tasks_at_once(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     algorithm, episode = LEO(latents=3), task(3)

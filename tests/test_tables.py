@@ -148,7 +148,7 @@ def test_a_record_joins_the_cells_of_the_settings(trained: Path) -> None:
         assert head.mean == pytest.approx(sum(means) / 2, rel=1e-3)
 
 
-def test_a_record_says_how_the_runs_of_each_setting_were_made(trained: Path) -> None:
+def test_a_record_states_how_the_runs_of_each_setting_were_made(trained: Path) -> None:
     rows = record_of(trained).rows
     assert {row: list(made.trainings) for row, made in rows.items()} == {
         "maml": ["few", "many"],
@@ -256,7 +256,7 @@ def test_unknown_settings_are_refused(tmp_path: Path, use: Use) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_of_another_configuration_is_told_before_anything_is_trained(
+def test_a_run_of_another_configuration_is_reported_before_anything_is_trained(
     copy: Path, use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(jobs, "train_run")
@@ -425,7 +425,7 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("name", [*TABLES, *ABLATIONS])
-def test_tables_say_which_data_they_need(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_name_the_data_that_they_need(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", name]) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
@@ -435,7 +435,7 @@ def test_tables_say_which_data_they_need(name: str, capsys: pytest.CaptureFixtur
     assert captured.out == ""
 
 
-def test_data_are_looked_at_before_anything_is_trained(
+def test_data_are_checked_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(jobs, "train_run")
@@ -549,7 +549,7 @@ def test_placeholders_have_the_layout_of_a_data_set_and_differ(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_rows_of_shipped_tables_say_fits_together(name: str) -> None:
+def test_fields_of_rows_of_shipped_tables_fit_together(name: str) -> None:
     experiment = find_experiment(name)
     benchmarks = [
         benchmark
@@ -571,7 +571,7 @@ def test_what_rows_of_shipped_tables_say_fits_together(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_numbers_of_the_paper_are_those_of_its_cells(name: str) -> None:
+def test_numbers_of_the_paper_are_for_its_cells(name: str) -> None:
     """Cells have the names that settings give to benchmarks; means may lack an interval."""
     experiment, cells = find_experiment(name), set()
     for setting in experiment.settings.values():
@@ -603,7 +603,7 @@ def test_experiments_that_share_a_folder_have_the_same_runs_in_it() -> None:
             )
 
 
-def test_the_blocks_of_figure_12_are_those_of_a_resnet_18() -> None:
+def test_the_blocks_of_figure_12_are_the_blocks_of_a_resnet_18() -> None:
     blocks = [name for name, m in ResNet18().named_modules() if isinstance(m, Block)]
     rows = find_experiment("figure12").rows
     first = [row["omninet"]["shared_until"] for row in rows.values() if "omninet" in row]
@@ -801,7 +801,7 @@ def test_the_best_error_is_the_lowest() -> None:
     assert "| two | **0.20 ± 0.50** |" in record_markdown(record(rows, False))
 
 
-def test_the_printed_table_says_the_same() -> None:
+def test_the_printed_table_has_the_same() -> None:
     console = Console(width=120)
     with console.capture() as capture:
         console.print(record_table(PARTIAL))

@@ -87,7 +87,7 @@ KINDS = {
 
 @pytest.fixture(params=[(k, c) for k in KINDS for c in (30, 140)], ids=lambda p: f"{p[0]}, {p[1]}")
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Width of a terminal, whose kind the environment says."""
+    """Width of a terminal, whose kind is in the environment."""
     kind, columns = request.param
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
@@ -181,7 +181,7 @@ def test_an_experiment_can_be_followed_in_a_terminal(
     assert "maml-0" in shown.text and "record: " in shown.text
 
 
-def test_the_demo_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_prints_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(trained: object, port: int | None, ready: Callable[[str], None]) -> None:
         ready("http://127.0.0.1:7860")
 
@@ -196,7 +196,7 @@ def test_the_demo_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- progress ---
 
 
-def test_training_says_at_once_what_it_will_do(
+def test_training_prints_at_once_what_it_will_do(
     waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And how far it is, also where no bar can move."""
@@ -210,7 +210,7 @@ def test_training_says_at_once_what_it_will_do(
     assert re.fullmatch(r"run: step 2, validation .*", steps[2])
 
 
-def test_the_pace_is_told_ever_more_rarely(
+def test_the_pace_is_printed_ever_more_rarely(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0

@@ -67,7 +67,7 @@ def test_a_step_lowers_the_loss_as_far_as_the_bound_allows(bound: float) -> None
     before = task.loss().item()
     TRPO(task.network.parameters(), bound).step(task.loss(), task.loss, task.outputs)
     assert task.loss().item() < before
-    # The step is as long as a quadratic model of the divergence says, or shortened a little.
+    # The step is as long as a quadratic model of the divergence allows, or shortened a little.
     assert 0.5 * bound < task.change() <= bound
 
 

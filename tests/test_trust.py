@@ -298,9 +298,7 @@ def test_a_run_that_another_starts_from_is_a_strangers(touched: Path, tmp_path: 
     assert not touched.exists() and not (tmp_path / "run").exists()
 
 
-def test_a_run_of_ones_own_classes_is_resumed_without_saying_so(
-    touched: Path, tmp_path: Path
-) -> None:
+def test_a_run_of_ones_own_classes_is_resumed_without_trust(touched: Path, tmp_path: Path) -> None:
     run = own_run(tmp_path / "run")
     sys.modules.pop("stranger")
     change = {"backbone": {"class_path": "stranger.Mine", "init_args": {"hidden": [8, 8]}}}
@@ -320,7 +318,7 @@ def test_a_run_of_ones_own_classes_is_resumed_without_saying_so(
         ["demo", "RUN"],
     ],
 )
-def test_commands_say_it_in_one_line(
+def test_commands_report_it_in_one_line(
     command: list[str], touched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "RUN", create=True)

@@ -1,4 +1,4 @@
-"""Tuning: ranges, trials that look at validation tasks alone, searches that break off and go on."""
+"""Tuning: ranges, trials that use validation tasks alone, interrupted and resumed searches."""
 
 import json
 import sys
@@ -207,12 +207,12 @@ def test_trials_that_fail_are_counted_and_named(
     assert tune(waves, "--training.lr", "1e30,1e31", "--trials", 2, "--out", out / "bad") == 1
 
 
-def test_tests_are_never_looked_at(tmp_path: Path) -> None:
+def test_test_tasks_are_never_used(tmp_path: Path) -> None:
     problem = {**BLOBS["problem"], "class_path": "tests.test_tune.SealedTests"}
     config = write(tmp_path / "blobs.yaml", {**BLOBS, "problem": problem})
     assert tune(config, *RATES, "--trials", 2, "--out", tmp_path / "out") == 0
     assert all(trial["score"] is not None for trial in trials(tmp_path / "out"))
-    # They would be missed: to judge a trial fails.
+    # `train` evaluates on test tasks, and fails without them.
     with pytest.raises((AttributeError, TypeError)):
         main(["train", str(config), "--out", str(tmp_path / "run")])
 

@@ -117,7 +117,7 @@ def test_a_cheetah_moves_in_the_time_of_the_simulation(
         ("sinusoids", ["--out", "a.png"], "is not a run on Navigation or a HalfCheetah"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_in_a_line(
+def test_what_cannot_be_drawn_is_reported_in_a_line(
     run: str,
     arguments: list[str],
     words: str,
@@ -130,7 +130,7 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
     assert not Path(arguments[1]).exists()
 
 
-def test_the_recorded_positions_are_those_of_the_adaptation() -> None:
+def test_the_recorded_positions_are_of_the_adaptation() -> None:
     experiment = instantiate(config(NAVIGATION, **CHEETAH))
     problem, model = experiment.problem, experiment.build()
     assert isinstance(problem, Reinforcement)
@@ -146,7 +146,7 @@ def test_the_recorded_positions_are_those_of_the_adaptation() -> None:
     np.testing.assert_allclose(positions[:-1, 1:], recorded.states[0, 0, :, :8], rtol=1e-6)
 
 
-def test_outlines_are_those_of_the_body() -> None:
+def test_outlines_equal_the_body_s() -> None:
     physics = Physics()
     skeleton = cheetah_strip._Skeleton(physics)
     assert len(skeleton.names) == 8 and {"torso", "head"} <= set(skeleton.names)

@@ -250,7 +250,7 @@ def cut(room: Room, name: str) -> Path:
 
 
 def with_checkpoint_facts(room: Room, **changes: Any) -> Path:
-    """A run whose best checkpoint says something else of itself."""
+    """A run whose best checkpoint has changed facts."""
     run = room.copy(room.waves)
     path = run / "best.safetensors"
     facts = {**load_checkpoint(path, {}), **changes}
@@ -583,6 +583,16 @@ _CASES = [
         CONFIG,
         "the mean of policies without a policy",
         lambda r: r.train({"inference": {"policy": "mean"}}),
+    ),
+    Case(
+        CONFIG,
+        "a flow twice in the ensemble",
+        lambda r: r.train({"inference": {"flows": ["pre", "pre"]}}),
+    ),
+    Case(
+        CONFIG,
+        "a seed to be tuned",
+        lambda r: r.omni("tune", r.config(), "--seed", "0..3", "--out", r.new()),
     ),
     Case(
         CONFIG,

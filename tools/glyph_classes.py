@@ -26,8 +26,8 @@ characters in ``glyphs.json`` are for the reader; a group that was merged and th
 whole is in both of them.
 
 *Twins* are classes of two domains other than Latin, the digits among them, that look alike by rule
-4's measure or to a reader. All of them are classes; who trains on one domain to be tested on
-another has to do without them.
+4's measure or to a reader. All of them are classes; they are left out of training on one domain for
+tests on another.
 """
 
 import json
@@ -107,11 +107,11 @@ def picture(character: str, face: str) -> np.ndarray:
 def distances(characters: list[str]) -> Tensor:
     """How different characters look, [n, n]: 0 is the same picture, 1 is ink against paper.
 
-    Two pictures differ by the largest difference of any spot, after a blur that forgives small
+    Two pictures differ by the largest difference of any spot, after a blur that tolerates small
     shifts of an outline: a mark that only one of them has counts in full, however small it is
     beside the letter. Two characters are as different as the closest quarter of the faces of
     either one, each compared with all faces of the other, because a class whose italic is the
-    image of another class is not honest even if its upright is not.
+    image of another class is ambiguous even if its upright is not.
     """
     drawings = [
         np.stack([picture(character, face) for face in faces_with(character)])

@@ -37,7 +37,7 @@ LIST_REQUIREMENTS = (
 
 
 class CommandError(Exception):
-    """A command ended with an error, whose last line this is."""
+    """A command ended with an error; the message is its last line."""
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def order(key: str) -> list[int]:
 
 
 def interpreters(more: list[str]) -> dict[str, str]:
-    """Those that start, by version; a name on PATH may be a shim of nothing."""
+    """The Pythons that start, by version; a name on PATH may be a shim without a Python."""
     found: dict[str, str] = {}
     for name in [*more, *(f"python{minor}" for minor in PYTHONS)]:
         path = shutil.which(name)

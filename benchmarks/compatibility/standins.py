@@ -39,7 +39,7 @@ def stand_in(folder: Path) -> list[str]:
                 bare.add(name)
     needed -= {path.name for path in folder.iterdir()}
     for library in sorted(needed):
-        # Names that do not say of which version they are may be found in any library.
+        # Names without a version may be found in any library.
         more = bare if library.startswith("libcudart") else set[str]()
         _compile(folder / library, versioned.get(library, {}), more)
     return sorted(needed)

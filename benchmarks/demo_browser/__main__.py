@@ -4,8 +4,8 @@ DIR holds a folder of photographs for each class, as the test classes of mini-Im
 Chromium goes through the whole page as a visitor at a desktop, with a phone and with the keyboard
 alone, in some minutes. What the page shows is compared with the predictions of a learner that is
 fitted to the same files here, and the learner that the page gives must predict the same again. The
-first difference ends the program with an error. Pictures of the page are left in --pictures, to be
-looked at.
+first difference ends the program with an error. Pictures of the page are left in --pictures, for
+inspection.
 
 It needs Gradio and what `benchmarks.demo_browser.visitor` names.
 """
@@ -38,7 +38,7 @@ REACHED = ["start", "source", "name", "files", "add", "kind", "file", "predict",
 
 
 def example(page: Visitor) -> None:
-    """One press shows what it is about."""
+    """One press shows an example."""
     assert "No classes yet" in page.text("#classes") and "No predict" in page.text("#result")
     page.picture("empty")
     page.click("#start")

@@ -59,7 +59,7 @@ class Task:
         raise AssertionError("no pattern is rejected")
 
     def verdicts(self) -> list[str]:
-        """What the page must say of each picture."""
+        """What the page must show for each picture."""
         probabilities, similarity = self.learner.predict_with_scores(self.asked)
         rejected = self.learner.to_labels(probabilities, similarity) == None  # noqa: E711
         labels = self.learner.classes_[probabilities.argmax(1)]

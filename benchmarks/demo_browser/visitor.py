@@ -118,7 +118,7 @@ class Visitor:
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def focused(self) -> list[str]:
-        """The ids of the element that has the focus, and of those around it."""
+        """The ids of the element that has the focus, and of the elements around it."""
         script = """const ids = [];
             for (let e = document.activeElement; e; e = e.parentElement) if (e.id) ids.push(e.id);
             return ids;"""

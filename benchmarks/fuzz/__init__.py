@@ -1,1 +1,1 @@
-"""Every parser of the library, fed with what a fuzzer makes up."""
+"""Every parser of the library, with inputs that a fuzzer generates."""

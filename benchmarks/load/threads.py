@@ -35,7 +35,7 @@ Prediction = tuple[NDArray[Any], NDArray[Any]]
 def differing(
     predict: Callable[[int], Prediction], predictions: int, threads: int = THREADS
 ) -> dict[str, Any]:
-    """The number of predictions of many threads that differ from those of one.
+    """The number of predictions of many threads that differ from one thread's.
 
     Args:
         predict: labels and numbers of a prediction, by its index.

@@ -1,1 +1,1 @@
-"""What the site has beside the pages in this folder: it is made from sources, files and records."""
+"""Generated pages of the site, made from sources, files and records."""

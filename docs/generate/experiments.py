@@ -33,7 +33,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as its file and, if it was run, its record have it.
+    """An experiment, from its file and, if it was run, its record.
 
     Attributes:
         name: of the file.

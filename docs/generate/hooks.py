@@ -51,7 +51,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Leads links to where things are on the site."""
+    """Redirects links to their targets on the site."""
     if page.file.generated_by is None:
         markdown = places.with_links(markdown, f"docs/{page.file.src_uri}", page.file.src_uri)
     if page.file.src_uri == "algorithms.md":

@@ -31,7 +31,7 @@ GROUPS = {
 
 @cache
 def modules() -> dict[str, str]:
-    """All modules that say what they are for, each with its page."""
+    """All modules that define functions or classes, each with its page."""
     own = {algorithm.module: algorithm.page for algorithm in algorithms()}
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -78,8 +78,8 @@ class MiniBatch:
         """
         if episode.mixture is not None:
             raise InputError(
-                "loss.pre_on_episodes is true, but the classes of these tasks are not those of "
-                "training, as MetaMaxUp augments whole tasks: choose another algorithm"
+                "loss.pre_on_episodes is true, but the classes of these tasks are not training "
+                "classes, as MetaMaxUp augments whole tasks: choose another algorithm"
             )
         of_tasks = torch.cat([episode.support_y, episode.query_y], 1)
         x, labels = episode.inputs(), episode.training_classes(of_tasks).flatten()
@@ -114,7 +114,8 @@ class Episode:
         query_x: inputs [T, Q, ...].
         query_y: labels [T, Q], or values [T, Q, D].
         ways: classes of a task; 0 where the targets are values.
-        classes: which classes of training those of each task are [T, N]; None at test.
+        classes: the index among the training classes of each class of each task [T, N]; None at
+            test.
         versions: V, the differently augmented versions of each task: tasks t, t + T / V, and so on
             are versions of one.
         domains: of training, from which equally many of the tasks are, one domain after another.
@@ -178,8 +179,8 @@ class Episode:
         """
         if self.classes is None:
             raise InputError(
-                "these episodes do not say which classes of training theirs are: this algorithm "
-                "needs a problem that sets Episode.classes, as those of classification do"
+                "these episodes do not state their training classes: this algorithm needs a "
+                "problem that sets Episode.classes, as problems of classification do"
             )
         return self.classes.gather(1, labels)
 
@@ -187,7 +188,7 @@ class Episode:
         """Part ``index`` of ``count`` equal parts of the queries, with the whole support set.
 
         A part has equally many queries of each class. The loss of the episode is the mean of the
-        losses of its shards. No tasks are their own shard, as is the whole episode of one.
+        losses of its shards. An episode without tasks, or of one shard, is returned as it is.
         """
         if count == 1 or not self:
             return self

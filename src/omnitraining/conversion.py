@@ -140,8 +140,8 @@ def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: 
     """Refuse a backbone whose copies compute with other weights than their own.
 
     Every weight of the copies is changed a little, and the outputs of each copy are compared with
-    those of the backbone with that copy's effective weights. All runs in evaluation mode; weights,
-    modes and random states are restored.
+    the outputs of the backbone with that copy's effective weights. All runs in evaluation mode;
+    weights, modes and random states are restored.
 
     Args:
         backbone: the original, which shares no weight with the copies.
@@ -152,7 +152,7 @@ def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: 
         InputError: the message names the layer.
     """
     if torch.is_inference_mode_enabled():
-        return  # nothing will be trained, and there are no gradients to look at
+        return  # nothing will be trained, and there are no gradients to compare
     modules = [backbone, *copies.values()]
     with _same_afterwards(modules, example.device) as saved:
         if example.is_floating_point():  # zeros would hide the effect of weights
@@ -200,7 +200,7 @@ def _set_back(saved: Saved) -> None:
 
 @torch.no_grad()
 def _move(backbone: nn.Module, copies: Mapping[str, nn.Module], only: str | None = None) -> None:
-    """Change all weights of the copies, or those of one layer, given by its path."""
+    """Change all weights of the copies, or the weights of one layer, given by its path."""
     paths = [path for path, _ in backbone.named_modules() if only is None or path == only]
     weights: dict[int, Tensor] = {}
     for copied in copies.values():

@@ -8,10 +8,10 @@ from omnitraining.batches import Episode
 
 
 class Curriculum(nn.Module):
-    """Chooses the classes of the tasks of a training step, by what it has seen of earlier steps.
+    """Chooses the classes of the tasks of a training step, by the results of earlier steps.
 
-    It is a module of `Model`, so that its buffers are in every checkpoint: nothing else of it may
-    change, for runs to resume.
+    It is a module of `Model`, so that its buffers are in every checkpoint. All its state must be in
+    buffers, so that runs can resume.
     """
 
     @abstractmethod

@@ -121,7 +121,7 @@ def process_group() -> Iterator[DistributedContext]:
         return
     from torch import distributed
 
-    if torch.cuda.is_available():  # a launcher may let each process see its own GPU alone
+    if torch.cuda.is_available():  # a launcher may give each process one visible GPU
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     distributed.init_process_group(timeout=TIMEOUT)
     context = current_context()

@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 class CalibrationWarning(UserWarning):
-    """A learner is fitted on images that differ from those of its calibration."""
+    """A learner is fitted on images that differ from the images of its calibration."""
 
 
 def described(error: BaseException) -> str:

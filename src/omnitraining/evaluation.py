@@ -37,6 +37,9 @@ class Inference:
             best on the validation tasks; or ``"mean"``, the policy that acts by the mean of the
             flows' means and log standard deviations of actions.
 
+    Raises:
+        InputError: a flow is named twice.
+
     Example:
         >>> from omnitraining import Inference
         >>> Inference(flows=("pre", "meta")).members(trained=("pre", "joint", "meta"))
@@ -49,6 +52,11 @@ class Inference:
     meta_head: Literal["pre", "meta", "both"] = "meta"
     weights: Literal["best", "teacher", "student"] = "best"
     policy: Literal["best", "mean"] = "best"
+
+    def __post_init__(self) -> None:
+        """Refuse a flow that is named twice: it would not count twice."""
+        if len({*self.flows}) < len(self.flows):
+            raise InputError(f"inference.flows is {list(self.flows)}: it names a flow twice")
 
     @property
     def heads(self) -> tuple[Literal["pre", "meta", "both"], Literal["pre", "meta", "both"]]:
@@ -328,10 +336,10 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, values: Any) -> "Evaluation":
-        """An evaluation of the values that `as_json` makes of one.
+        """The evaluation whose values `as_json` returned.
 
         Raises:
-            ValueError: they are not; the message says what is wrong.
+            ValueError: the values are not of an evaluation; the message states what is wrong.
         """
         if not isinstance(values, dict) or {*values} != {"unit", "higher_is_better", "cells"}:
             raise ValueError("it must have unit, higher_is_better and cells")
@@ -391,11 +399,12 @@ def _is_score(value: Any) -> bool:
 def half_width(scores: Tensor) -> float:
     """Half-width of the 95 % interval of the mean over tasks, and over seeds where there are any.
 
-    Over tasks it is 1.96 std / sqrt(T), with the population's standard deviation, as few-shot
-    learning has it. Several seeds were judged on the same tasks, so that their scores are crossed:
-    the variance of the mean is that of the tasks' means over seeds, divided by T, plus that of the
-    seeds' means over tasks, divided by S. The second has few degrees of freedom, so that it counts
-    by Student's t: sqrt((1.96 s_T / sqrt(T))^2 + (t_{S-1} s_S / sqrt(S))^2).
+    Over tasks it is 1.96 std / sqrt(T), with the population's standard deviation, as is usual in
+    few-shot learning. Several seeds were evaluated on the same tasks, so that tasks and seeds are
+    crossed factors: the variance of the mean is the variance of the tasks' means over seeds,
+    divided by T, plus the variance of the seeds' means over tasks, divided by S. The second has
+    few degrees of freedom, so that it counts by Student's t:
+    sqrt((1.96 s_T / sqrt(T))^2 + (t_{S-1} s_S / sqrt(S))^2).
 
     Args:
         scores: of each task [T], or of each seed and task [S, T].

@@ -14,7 +14,7 @@ def check_least(group: str, options: object, least: int, *names: str) -> None:
 
     Args:
         group: field of the configuration that the options are of, for the message.
-        options: whose attributes the numbers are; those that are None are not checked.
+        options: whose attributes the numbers are; attributes that are None are not checked.
         least: the least number that is allowed.
         names: of the attributes.
 
@@ -25,7 +25,7 @@ def check_least(group: str, options: object, least: int, *names: str) -> None:
 
 
 def check_positive(group: str, options: object, *names: str) -> None:
-    """Check that numbers are greater than 0; arguments as those of `check_least`.
+    """Check that numbers are greater than 0; arguments as in `check_least`.
 
     Raises:
         InputError: a number is 0 or less, not a number, or infinite.
@@ -34,7 +34,7 @@ def check_positive(group: str, options: object, *names: str) -> None:
 
 
 def check_part(group: str, options: object, *names: str) -> None:
-    """Check that numbers are parts of a whole; arguments as those of `check_least`.
+    """Check that numbers are in [0, 1]; arguments as in `check_least`.
 
     Raises:
         InputError: a number is not from 0 to 1.
@@ -43,7 +43,7 @@ def check_part(group: str, options: object, *names: str) -> None:
 
 
 def check_proper_part(group: str, options: object, *names: str) -> None:
-    """Check that numbers are parts but not the whole; arguments as those of `check_least`.
+    """Check that numbers are in [0, 1); arguments as in `check_least`.
 
     Raises:
         InputError: a number is not in [0, 1).

@@ -95,9 +95,8 @@ class OmniLoss:
             are copies of it. The paper trains all flows from step 0.
         meta_at: step, or fraction likewise, at which meta-training enters, that of the joint-flow
             too. Until then the joint-flow is pre-trained alone, at the cost of pre-training. The
-            paper has 0; not in the paper is also a start from a pre-trained network, as
-            Meta-Baseline (Y. Chen et al., ICCV 2021, https://arxiv.org/abs/2003.04390) makes it in
-            a run of its own.
+            paper has 0, and no start from a pre-trained network either, which Meta-Baseline
+            (Y. Chen et al., ICCV 2021, https://arxiv.org/abs/2003.04390) trains in a separate run.
         pre_on_episodes: the pre-training losses are of the episode's samples too, with their
             classes of training, and one pass of a flow serves both losses: more labels for the same
             compute, in Joint-Training too. The paper keeps the two apart.
@@ -524,8 +523,8 @@ def _through(module: nn.Module, batch: MiniBatch, episode: Episode) -> tuple[Min
 class TeacherRun:
     """The frozen pre-flow of an earlier run, whose logits teach a model (RFS).
 
-    It is no module, so that its weights are neither trained nor saved with those of the model; a
-    copy of the model, as the EMA teacher, shares it.
+    It is no module, so that its weights are neither trained nor saved with the model; a copy of the
+    model, as the EMA teacher, shares it.
 
     Args:
         model: the model of that run; its modules are put in evaluation mode.

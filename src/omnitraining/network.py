@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 
 class MeanNetwork(nn.Module):
-    """The mean of the outputs of several networks; each is a copy with weights of its own.
+    """The mean of the outputs of several networks; each is a copy with its own weights.
 
     Args:
         networks: from inputs [B, ...] to outputs [B, O]; they may share weights.

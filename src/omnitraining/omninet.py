@@ -130,7 +130,7 @@ class OmniNet(nn.Module):
             the named module and all inside it, except sub-modules without the parameters it needs.
         others: treatment of layers that have no default, ``"shared"`` or ``"private"``.
         example: inputs [B, ...] to check that every flow computes with its own weights;
-            `build_model` gives those of its problem.
+            `build_model` gives inputs of its problem.
 
     Attributes:
         pre: the pre-flow.
@@ -188,8 +188,8 @@ class OmniNet(nn.Module):
         """The layers before the first Omni-Layer, and the rest of each flow by name.
 
         All flows share the first part, so that it needs one forward pass. It can be separated only
-        in a sequential backbone whose ``shared_until`` is one of its own children; in any other it
-        is the identity, and the rest is the whole flow.
+        in a sequential backbone of which ``shared_until`` is a direct child; in any other backbone
+        it is the identity, and the rest is the whole flow.
         """
         rest = {flow: getattr(self, flow) for flow in FLOWS}
         names = [name for name, _ in self.joint.named_children()]
@@ -366,7 +366,7 @@ def _without_treatment(unknown: Mapping[str, str], modules: Mapping[str, nn.Modu
     if len(unknown) == 1 and isinstance(modules[path], CONVOLUTIONS):
         return (
             f"layer {path!r} ({modules[path]}) has no center tap for a 1x1 branch: pass "
-            f"branches={{{path!r}: 'full'}} for a branch of its own size or 'shared' for none"
+            f"branches={{{path!r}: 'full'}} for a branch of the layer's size or 'shared' for none"
         )
     if len(unknown) == 1:
         return (
@@ -397,7 +397,7 @@ def _centered(module: nn.Module) -> bool:
 
 
 def _plain_layer(module: nn.Module, bases: tuple[type[nn.Module], ...]) -> bool:
-    """Whether the layer computes what its base class computes, from a weight of its own.
+    """Whether the layer computes what its base class computes, with its own weight.
 
     Layers of timm and the like may compute their kernel from the weight, as weight-standardized
     convolutions do, or the padding from the input: the branch is added to the weight before that.

@@ -18,9 +18,9 @@ class Teacher(nn.Module, Generic[M]):
     """theta~_i = alpha theta~_{i-1} + (1 - alpha) theta_i, with theta~_0 = theta_0 (eq. 9).
 
     In training its batch norms use the statistics of the batch, as the student's do: running
-    statistics differ from those of a five-class episode, and the self-distillation would not vanish
-    even at equal weights. Its running statistics are copied from the student, so that the teacher
-    can also predict. Dropout is off.
+    statistics differ from the statistics of a five-class episode, and the self-distillation loss
+    would not vanish even at equal weights. Its running statistics are copied from the student, so
+    that the teacher can also predict. Dropout is off.
 
     Args:
         student: the model to average. Move it to its device before: it must keep its parameter

@@ -117,7 +117,7 @@ def test_large_encrypted_and_oddly_compressed_files_are_named(
     ]
 
 
-def test_an_archive_of_encrypted_images_says_so(tmp_path: Path, folder: Path) -> None:
+def test_an_archive_of_encrypted_images_is_reported(tmp_path: Path, folder: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a/b/1.png": picture(), "a/notes.txt": b""}, 0)
     data = bytearray(path.read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1
@@ -139,7 +139,7 @@ def test_long_lists_of_names_are_refused_before_they_are_read(
         ):
             raise AssertionError
 
-    refused()  # once by the count in the archive's end, once where that is a lie
+    refused()  # once by the count in the archive's end, once where that is wrong
     data = path.read_bytes()
     path.write_bytes(data[:-12] + struct.pack("<H", 5) + data[-10:])
     assert len(zipfile.ZipFile(path).infolist()) == 2001

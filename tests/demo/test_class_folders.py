@@ -91,9 +91,7 @@ def folder_of(tmp_path: Path, classes: dict[str, int]) -> list[File]:
     return files
 
 
-def test_classes_and_pictures_are_those_of_the_learner(
-    trained: TrainedModel, tmp_path: Path
-) -> None:
+def test_classes_and_pictures_equal_the_learner_s(trained: TrainedModel, tmp_path: Path) -> None:
     made, files = Session(trained), folder_of(tmp_path, {"a": 3, "b": 2})
     words = made.add_folders(class_files(files, "mine"))
     assert words == "5 pictures of 2 classes."
@@ -104,7 +102,7 @@ def test_classes_and_pictures_are_those_of_the_learner(
     assert (np.stack(found)[:, :1] == wanted.numpy()).all()
 
 
-def test_limits_hold_and_are_said(trained: TrainedModel, tmp_path: Path) -> None:
+def test_limits_hold_and_are_reported(trained: TrainedModel, tmp_path: Path) -> None:
     made = Session(trained)
     files = folder_of(tmp_path, {"full": 30, "x" * 81: 1, "broken": 2, "small": 2})
     for file in files:

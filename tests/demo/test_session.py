@@ -49,7 +49,7 @@ def predicted(taught: Session, picture: Picture) -> Prediction:
     return found
 
 
-def test_the_answer_is_that_of_a_learner_of_the_same_images(taught: Session) -> None:
+def test_the_prediction_equals_a_learner_s_of_the_same_images(taught: Session) -> None:
     learner = FewShotClassifier("glyphs", "ensemble")
     support = example(1, 32).support
     images = [np.asarray(image) for many in support.values() for image in many]
@@ -133,7 +133,9 @@ def test_files_are_read_as_the_learner_reads_them(trained: TrainedModel, tmp_pat
         ("cat", 21, "“cat” would have 21 pictures: 20 at most."),
     ],
 )
-def test_what_cannot_be_added_is_said(taught: Session, name: str, count: int, words: str) -> None:
+def test_what_cannot_be_added_is_reported(
+    taught: Session, name: str, count: int, words: str
+) -> None:
     before = {name: [*pictures] for name, pictures in taught.pictures.items()}
     with pytest.raises(InputError, match=re.escape(words)):
         taught.add(name, count * queries(taught)[:1])
@@ -222,7 +224,7 @@ def test_names_cannot_write_html(taught: Session) -> None:
     assert "<img src=x" not in fit
 
 
-def test_the_empty_page_says_what_to_do() -> None:
+def test_the_empty_page_states_what_to_do() -> None:
     assert "Name one below" in view.classes({})
     assert "two classes or more" in answers([], None).lower()
     one = {"cat": [np.zeros((3, 8, 8), np.uint8)]}
@@ -234,7 +236,7 @@ def test_models_of_curves_are_refused() -> None:
         Session(curves()[1])
 
 
-def test_the_command_says_what_is_missing(
+def test_the_command_names_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def missing(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the page says of a fit and of predictions; its examples."""
+"""What the page shows of a fit and of predictions; its examples."""
 
 import re
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def verdict(html: str) -> tuple[str, str]:
         (0.999, False, ("cat", "over 99%")),
     ],
 )
-def test_a_label_is_claimed_as_far_as_it_is_sure(
+def test_a_label_is_shown_with_its_degree_of_certainty(
     probability: float, unknown: bool | None, shown: tuple[str, str]
 ) -> None:
     html = answer({"cat": probability, "dog": 1 - probability}, unknown)
@@ -99,14 +99,14 @@ def test_a_session_reports_what_the_learner_measured_and_does_not_warn() -> None
     ]
     made.add("4", [letters[4][0], letters[0][1]])
     assert made.report() is None
-    for number in range(4):  # what is held out is like what another class keeps
+    for number in range(4):  # each held-out picture is like the one of another class
         made.add(str(number), [letters[number][0], letters[number + 1][1]])
     report = made.report()  # pytest makes an error of a warning
     assert report is not None and report == made.learner().fit_report_
     assert report.images == 10 and report.calibrated is False
 
 
-def test_the_page_says_how_pictures_are_resized() -> None:
+def test_the_page_states_how_pictures_are_resized() -> None:
     statistics = (0.5,) * 3, (0.2,) * 3
     said = {
         aspect: view.resizing(ImageInputs(3, 256, 224, *statistics, aspect=aspect))

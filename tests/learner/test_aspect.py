@@ -29,7 +29,7 @@ def expected(aspect: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "crop", "letterbox"])
-def test_the_inputs_of_a_shipped_model_are_those_squares(aspect: str) -> None:
+def test_the_inputs_of_a_shipped_model_follow_the_aspect(aspect: str) -> None:
     learner = omnitraining.load("glyphs", aspect=aspect)
     pixels = find(learner.model).image_inputs.pixels([WIDE])[0, 0].int()
     wanted = torch.from_numpy(np.array(expected(aspect))).int()

@@ -27,7 +27,7 @@ def test_the_temperature_that_was_put_in_is_found() -> None:
     logits = torch.randn(20_000, 4, generator=random, dtype=torch.float64)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=random)[:, 0]
     for temperature in (0.2, 1.0, 3.0):
-        stated = (logits * temperature).softmax(-1)  # too sure where it is above 1
+        stated = (logits * temperature).softmax(-1)  # overconfident where it is above 1
         found = fit_temperature(stated, labels)
         assert found == pytest.approx(temperature, rel=0.05)
         torch.testing.assert_close(
@@ -69,7 +69,7 @@ def test_values_between_measured_shots_are_interpolated_by_their_logarithm() -> 
     assert made.threshold("vote", 4, 0.8) == pytest.approx(0.1)
 
 
-def test_cosines_are_those_of_queries_and_class_means() -> None:
+def test_cosines_are_of_queries_and_class_means() -> None:
     features = torch.randn(20, 5)
     support, query = torch.arange(6).view(1, 3, 2), torch.arange(6, 12).view(1, 3, 2)
     found = cosine_similarities(features, TaskIndices(support, query))
@@ -94,7 +94,7 @@ def test_every_head_of_a_model_is_calibrated() -> None:
     assert sum(weights["ensemble"].values()) == pytest.approx(1)
 
 
-def test_ensemble_weights_are_those_that_do_best_on_validation_tasks(
+def test_ensemble_weights_are_the_best_on_validation_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of three flows one is always right, one always wrong, and one undecided."""

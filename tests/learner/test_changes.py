@@ -108,7 +108,7 @@ def test_a_curve_is_as_it_was_fitted(waves: TrainedModel, tmp_path: Path) -> Non
 
 
 def test_one_thread_predicts_while_another_fits(tiny: TrainedModel, images: Data) -> None:
-    """Labels are those of one fit or of the other, never of none."""
+    """Labels are from one fit or from the other, never from neither."""
     x, y = images
     few, many = (y < 2), (y < 4)
     names = np.array(list("abcd"))[y]
@@ -131,9 +131,7 @@ def test_one_thread_predicts_while_another_fits(tiny: TrainedModel, images: Data
         taught.result()
 
 
-def test_classes_of_partial_fit_are_those_that_are_allowed(
-    tiny: TrainedModel, images: Data
-) -> None:
+def test_classes_of_partial_fit_limit_the_allowed_labels(tiny: TrainedModel, images: Data) -> None:
     x, y = images
     learner = FewShotClassifier(tiny).partial_fit(x[:24], y[:24], classes=[0, 1, 2])
     learner.partial_fit(x[24:36], y[24:36], classes=np.arange(3))
@@ -147,13 +145,13 @@ def test_classes_of_partial_fit_are_those_that_are_allowed(
 
 
 def test_labels_of_another_kind_are_refused(tiny: TrainedModel, images: Data) -> None:
-    """Texts never equal numbers: a score of 0 would say nothing."""
+    """Texts never equal numbers: a score of 0 would be meaningless."""
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:36], y[:36])
     assert learner.score(x[:36], y[:36].astype(float)) == learner.score(x[:36], y[:36])
     for labels in (y[:36].astype(str), y[:36] > 0):
         for method in (learner.score, learner.partial_fit):
-            with pytest.raises(InputError, match="those of the fit int64: use one kind"):
+            with pytest.raises(InputError, match="labels of the fit are int64: use one kind"):
                 method(x[:36], labels)
     for weights in ([1], [0] * 36, [np.nan] * 36):
         with pytest.raises(InputError, match="give a number per image, with a sum above 0"):

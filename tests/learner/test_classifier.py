@@ -1,4 +1,4 @@
-"""A learner answers what the evaluation answers, whatever the algorithm, and keeps it."""
+"""A learner predicts what the evaluation predicts, for every algorithm, also when saved."""
 
 import copy
 import json
@@ -69,7 +69,7 @@ def images() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("changes", ALGORITHMS.values(), ids=ALGORITHMS)
-def test_probabilities_are_those_of_the_evaluation(changes: dict[str, Any]) -> None:
+def test_probabilities_equal_the_evaluation_s(changes: dict[str, Any]) -> None:
     experiment, trained = untrained(**changes)
     trained.calibration.temperatures["ensemble"] = [0.5, 0.5]
     problem, inference = experiment.problem, experiment.inference
@@ -210,7 +210,7 @@ def test_what_is_unlike_all_classes_is_none_of_these() -> None:
     assert np.mean(accepted) == pytest.approx(0.8, abs=0.06)  # on the very tasks it was chosen on
 
 
-def test_maml_adapts_the_network_and_judges_each_image_by_itself(
+def test_maml_adapts_the_network_and_classifies_each_image_by_itself(
     images: tuple[Tensor, Tensor],
 ) -> None:
     _, trained = untrained(
@@ -239,7 +239,7 @@ def test_a_transductive_gnn_is_refused_but_not_its_pre_flow(
         metatraining={"class_path": "GNN"}, problem={"init_args": {"protocol": {"test_ways": 3}}}
     )
     x, y = images
-    with pytest.raises(InputError, match="a transductive GNN judges queries together"):
+    with pytest.raises(InputError, match="a transductive GNN predicts queries together"):
         FewShotClassifier(trained).fit(x[:36], y[:36])
     FewShotClassifier(trained, "pre").fit(x[:48], y[:48])
 
@@ -288,7 +288,9 @@ def test_a_fit_that_fails_leaves_what_was_learned(
     x, y = images
     learner = FewShotClassifier(tiny).fit(x[:24], y[:24])
     before = learner.predict_proba(x)
-    with pytest.raises(InputError, match="labels are <U3, those of the fit int64: use one kind"):
+    with pytest.raises(
+        InputError, match="labels are <U3, labels of the fit are int64: use one kind"
+    ):
         learner.partial_fit(x[:1], ["cat"])
     with pytest.raises(InputError, match="are all of one class, 0"):
         learner.fit(x[:2], [0, 0])

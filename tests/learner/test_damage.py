@@ -162,7 +162,7 @@ def test_changed_classifiers_are_damaged(case: str, files: Path, tmp_path: Path)
             omnitraining.load(path)
         assert "\n" not in str(caught.value) and "bad" in str(caught.value)
         assert len(str(caught.value)) < 600
-    else:  # what it says has no effect, so that it may as well be read
+    else:  # the change has no effect, so that the file may be read
         learner = omnitraining.load(path)
         assert isinstance(learner, FewShotClassifier)
         assert learner.predict(blobs(3, 1, "q").images).dtype.itemsize < 100
@@ -173,7 +173,7 @@ def test_changed_classifiers_are_damaged(case: str, files: Path, tmp_path: Path)
 def test_a_fit_that_would_take_too_long_is_refused(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few bytes of support set can ask for a square of many rows, many times over."""
+    """A few bytes of support set can require a square matrix of many rows, many times."""
     heavy = {"class_path": "LogisticHead", "init_args": {"iterations": 10_000}}
     change = in_config("pretraining", "Baseline", new_head=heavy)
     monkeypatch.setattr(bounds, "FIT_PRODUCTS", 1e10)
@@ -253,7 +253,7 @@ def test_a_run_with_weights_that_are_no_numbers_is_no_learner(files: Path) -> No
         TrainedModel.of(experiment, trained.model, trained.config, "tiny", trained.calibration)
 
 
-def test_the_command_says_it_in_one_line(
+def test_the_command_reports_it_in_one_line(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = changed(files / "images", tmp_path / "bad", tensor(MODEL, with_one(math.nan)))

@@ -86,7 +86,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         omnitraining.load("glyphs", flaw="meta")
 
 
-def test_a_run_is_loaded_and_its_calibration_remembered(tmp_path: Path) -> None:
+def test_a_run_is_loaded_and_its_calibration_kept(tmp_path: Path) -> None:
     train_run(config(BLOBS), tmp_path / "run")
     first = omnitraining.load(tmp_path / "run", trust=True).model
     record = tmp_path / "run" / "calibration.json"
@@ -103,7 +103,7 @@ def test_a_run_is_loaded_and_its_calibration_remembered(tmp_path: Path) -> None:
 
 
 def test_the_shipped_model_reads_handwriting() -> None:
-    """It was trained on printed Latin letters; digits by hand it has never seen."""
+    """It was trained on printed Latin letters; handwritten digits were not among them."""
     learner = omnitraining.load("glyphs")
     assert isinstance(learner, FewShotClassifier)
     data = digits.load(size=32)
@@ -146,7 +146,7 @@ def test_an_option_that_is_wrong_is_no_damage() -> None:
 
 
 def test_every_source_takes_a_device(saved: Path, tmp_path: Path) -> None:
-    """The CPU is the only one that every machine has; a wrong one shows that it is looked at."""
+    """The CPU is the only one that every machine has; a wrong one shows that it is checked."""
     train_run(config(BLOBS), tmp_path / "run")
     sources: list[tuple[Any, dict[str, Any]]] = [
         ("glyphs", {}),

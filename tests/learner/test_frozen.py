@@ -25,7 +25,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Counting(nn.Module):
-    """Mean colors of four parts of an image, [B, 12]; counts the images that it has seen."""
+    """Mean colors of four parts of an image, [B, 12]; counts the images that it was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def test_heads_of_nearest_means_are_prototypes(folder: Path) -> None:
 def test_every_support_image_is_embedded_once(folder: Path) -> None:
     module = Counting()
     learner = own(module)
-    module.seen.clear()  # of the look at the shape of its features
+    module.seen.clear()  # of the check of the shape of its features
     learner.fit(folder / "few")
     assert sum(module.seen) == 12
     first = learner.predict_proba(folder / "new")
@@ -203,7 +203,7 @@ def test_the_hash_depends_on_every_weight() -> None:
         ({"image_size": 24, "mean": MEAN, "std": STD, "interpolation": "cubic"}, "bicubic"),
     ],
 )
-def test_what_a_module_needs_is_asked_in_one_line(options: dict[str, Any], message: str) -> None:
+def test_what_a_module_needs_is_named_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         load(nn.Flatten(), **options)
     assert "\n" not in str(raised.value)

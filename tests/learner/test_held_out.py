@@ -1,4 +1,4 @@
-"""A fit measures itself, and says where calibration does not hold."""
+"""A fit measures its own accuracy, and warns where calibration does not hold."""
 
 import pickle
 import warnings
@@ -40,7 +40,7 @@ def test_each_image_is_left_out_once_and_no_class_is_emptied(counts: tuple[int, 
         assert len(judged) == len(labels)
 
 
-def test_one_image_of_each_class_tells_nothing_which_is_said() -> None:
+def test_one_image_of_each_class_cannot_be_held_out_and_there_is_a_warning() -> None:
     assert folds(torch.arange(4), 4)[0].shape == (0, 0)
     x = np.random.default_rng(0).integers(0, 256, (4, 32, 32), np.uint8)
     with pytest.warns(CalibrationWarning, match="each class has one image, so it cannot be"):
@@ -78,7 +78,7 @@ def test_deviations_of_a_hand_counted_example() -> None:
     assert unmeasured.calibrated is False and "similarity" not in unmeasured.warning("tiny")
 
 
-def test_ranks_are_those_of_the_quantiles_that_were_measured() -> None:
+def test_ranks_are_by_the_quantiles_that_were_measured() -> None:
     low, high = np.linspace(0, 0.5, 101).tolist(), np.linspace(0, 1, 101).tolist()
     made = Calibration((1, 4), {"pre": [1.0, 1.0]}, {"vote": [1.0, 1.0]}, {"vote": [low, high]})
     for shots, similarity, expected in ((1, 0.25, 0.5), (4, 0.25, 0.25), (2, 0.75, 1), (9, -1, 0)):
@@ -99,7 +99,7 @@ def test_networks_that_are_adapted_are_not_held_out() -> None:
 
 @pytest.fixture(scope="module")
 def written() -> Data:
-    """Five handwritten digits of each class, which the shipped model can tell apart."""
+    """Five handwritten digits of each class, which the shipped model can separate."""
     data = digits.load(size=32)
     chosen = [torch.nonzero(data.labels == number)[:5, 0] for number in range(6)]
     index = torch.cat(chosen)
@@ -134,11 +134,11 @@ def test_characters_are_not_warned_of_and_what_is_unlike_them_is_once(
     learner.fit_report_.accuracy  # noqa: B018 (measured once)
     learner.save(tmp_path / "photographs")
     for twin in (pickle.loads(pickle.dumps(learner)), omnitraining.load(tmp_path / "photographs")):
-        assert twin.fit_report_ == learner.fit_report_  # and nothing is said again
+        assert twin.fit_report_ == learner.fit_report_  # and there is no second warning
 
 
-def test_the_report_of_wrong_labels_says_so(written: Data) -> None:
-    """Labels that were mixed up are found too: nothing is told right."""
+def test_wrong_labels_give_a_warning(written: Data) -> None:
+    """Labels that were mixed up are found too: no prediction is right."""
     x, y = written
     with pytest.warns(CalibrationWarning, match=r"of 30 support images, each held out once"):
         FewShotClassifier("glyphs").fit(x, np.roll(y, 2)[np.random.default_rng(0).permutation(30)])

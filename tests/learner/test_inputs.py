@@ -214,7 +214,7 @@ def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
     assert class_folders(tmp_path / "train")[1] == ["ara"]
 
 
-def test_a_class_called_as_a_split_is_said(tmp_path: Path) -> None:
+def test_a_class_called_as_a_split_is_reported(tmp_path: Path) -> None:
     for name in ("ara/1.jpg", "test/1.jpg", "__a/1.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""A curve is continued as the evaluation continues it."""
+"""A learner predicts curves as the evaluation predicts them."""
 
 import pickle
 from pathlib import Path
@@ -17,7 +17,7 @@ VOTES = ["equal", "validation"]
 
 
 @pytest.mark.parametrize("weights", VOTES)
-def test_curves_are_those_of_the_evaluation(weights: str, tmp_path: Path) -> None:
+def test_curves_equal_the_evaluation_s(weights: str, tmp_path: Path) -> None:
     experiment, trained = curves(inference={"ensemble_weights": weights})
     problem = experiment.problem
     assert isinstance(problem, Sinusoids)

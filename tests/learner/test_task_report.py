@@ -40,7 +40,7 @@ def of_known(report: TaskReport) -> tuple[NDArray[Any], NDArray[Any]]:
     return report.labels[known].astype(object), guess[known]
 
 
-def test_numbers_are_those_of_scikit_learn(report: TaskReport) -> None:
+def test_numbers_equal_scikit_learn_s(report: TaskReport) -> None:
     true, guess = of_known(report)
     names = [*CLASSES, "rejected"]
     assert report.count == len(true) and report.accuracy == accuracy_score(true, guess)
@@ -136,7 +136,7 @@ def test_images_of_other_classes_alone_are_refused() -> None:
         learner.report(images, [0, 1])
 
 
-def test_features_are_those_that_the_prototypes_are_compared_with() -> None:
+def test_features_are_what_the_prototypes_are_compared_with() -> None:
     data = digits.load(size=32)
     x, y = data.images[:40, 0].numpy(), data.labels[:40].numpy()
     learner = FewShotClassifier("glyphs", flow="pre").fit(x[:30], y[:30])

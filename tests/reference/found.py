@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 def found_in(package: ModuleType, base: type) -> list[type]:
-    """Every class of a package that is made of a base: a new file is tested without a word."""
+    """Every class of a package that is made of a base: new files are tested unlisted."""
     classes = set()
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)

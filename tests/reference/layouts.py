@@ -67,14 +67,14 @@ def nearest(pixels: NDArray[np.uint8], classes: int) -> int:
 def write_layout(
     name: str, folder: Path, classes: int = 8, images: int = 6, side: int = 20
 ) -> Expected:
-    """Write a data set and say what must be read from it.
+    """Write a data set and return what must be read from it.
 
     Args:
         name: of the layout, one of ``LAYOUTS`` (or "easyfsl", which is refused).
-        folder: to make; its name is that of the data set.
+        folder: to make; its name is the name of the data set.
         classes: 4 to 12; half are for training, the others for validation and test.
         images: per class; more in layouts in which it differs.
-        side: of the images in pixels; those in pickles have always 84.
+        side: of the images in pixels; images in pickles have always 84.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return LAYOUTS[name](folder, classes, images, side)
@@ -177,7 +177,7 @@ def _arrays(members: dict[str, int], images: int) -> NDArray[np.uint8]:
 
 
 def _metaoptnet(folder: Path, classes: int, images: int, side: int) -> Expected:
-    """Labels number all classes through, so that those of validation and test have gaps."""
+    """Labels number all classes through, so that labels of validation and test have gaps."""
     expected = _synsets(classes)
     files = {"train": "train_phase_train", "validation": "val", "test": "test"}
     for split, word in (*files.items(), ("train", "train_phase_val")):
@@ -245,7 +245,7 @@ def _cub(folder: Path, classes: int, images: int, side: int) -> Expected:
 
 
 def _cars(folder: Path, classes: int, images: int, side: int) -> Expected:
-    """Images are numbered through in an order that is not that of the classes."""
+    """Images are numbered through in another order than the classes."""
     order = [*reversed(range(classes))] * images
     write_cars(folder, [(number + 1, f"{i:05}.jpg") for i, number in enumerate(order, 1)])
     for i, number in enumerate(order, 1):
@@ -281,7 +281,7 @@ def _places(folder: Path, classes: int, images: int, side: int) -> Expected:
 
 
 def _plantae(folder: Path, classes: int, images: int, side: int) -> Expected:
-    """A later species has fewer images, so that their order by name is not that by size."""
+    """A later species has fewer images, so that sorting by name and by size differ."""
     sized = [(name, images + classes - 1 - i) for i, name in enumerate(PLANTS[:classes])]
     for number, (name, count) in enumerate(reversed(sized)):
         for image in range(count):

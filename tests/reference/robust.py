@@ -34,7 +34,7 @@ def loss(
 def distillation(
     student: Tensor, teachers: Sequence[Tensor], labels: Tensor, weight: float, temperature: float
 ) -> Tensor:
-    """Of the logits [B, N] of one network and of those that teach it."""
+    """Of the logits [B, N] of one network and of its teachers."""
     target = sum(torch.softmax(each / temperature, -1) for each in teachers) / len(teachers)
     own = torch.softmax(student / temperature, -1)
     divergence = (target * (target / own).log()).sum(-1).mean()

@@ -39,7 +39,7 @@ class Plain(nn.Sequential):
 
 
 class Failing(Sinusoids):
-    """Process 1 fails in its third step: it says why, computes NaN, breaks, or is killed."""
+    """Process 1 fails in step 3: an `InputError`, NaN, a `RuntimeError`, or it is killed."""
 
     def __init__(self, how: str) -> None:
         super().__init__(waves=20, test_shots=(5,), test_steps=2)

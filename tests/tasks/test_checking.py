@@ -1,4 +1,4 @@
-"""What is said about data sets with known faults."""
+"""What is reported of data sets with known faults."""
 
 import shutil
 from collections import Counter
@@ -52,7 +52,7 @@ def shown(report: Report) -> list[str]:
     return [line for line in capture.get().splitlines() if "│" in line]
 
 
-def test_of_a_sound_data_set_nothing_is_said(birds: DataSet) -> None:
+def test_a_sound_data_set_has_no_findings(birds: DataSet) -> None:
     report = check(birds)
     assert report.is_usable and report.problems == [] and report.warnings == []
     assert report.name == "birds" and list(report.splits) == ["train", "validation", "test"]

@@ -116,7 +116,7 @@ def accuracies(tasks: list[tuple[Tensor, Tensor]]) -> list[float]:
         ("joint-training", ["joint"]),
     ],
 )
-def test_every_flow_and_the_ensemble_are_judged_and_separable_classes_are_told_apart(
+def test_every_flow_and_the_ensemble_are_evaluated_and_separable_classes_are_separated(
     method: Method, heads: list[str], data: Classification
 ) -> None:
     network = model(data, method, backbone=pixels)
@@ -128,7 +128,7 @@ def test_every_flow_and_the_ensemble_are_judged_and_separable_classes_are_told_a
         assert all(scores == [100.0] * 10 for scores in cell.scores.values())
 
 
-def test_a_flow_whose_loss_is_off_is_not_judged(data: Classification) -> None:
+def test_a_flow_whose_loss_is_off_is_not_evaluated(data: Classification) -> None:
     off = model(data, loss=OmniLoss(l_meta=False))
     assert list(data.evaluate(off, Inference(), 2).cells[NAMES[0]].scores) == [
         *("pre", "joint", ENSEMBLE)
@@ -139,7 +139,7 @@ def test_a_flow_whose_loss_is_off_is_not_judged(data: Classification) -> None:
 @pytest.mark.parametrize(
     ("joint_head", "meta_head"), [("pre", "meta"), ("meta", "both"), ("both", "pre")]
 )
-def test_scores_are_those_of_a_slow_loop_over_raw_images(
+def test_scores_equal_a_slow_loop_over_raw_images(
     shots: int, joint_head: str, meta_head: str, hard: Classification
 ) -> None:
     network = model(hard)
@@ -168,7 +168,7 @@ def test_scores_are_those_of_a_slow_loop_over_raw_images(
     ]
     for head, tasks in flows.items():
         assert cell.scores[head] == pytest.approx(accuracies(tasks), abs=1e-4), head
-    assert cell.mean() < 95  # or all of this would say little
+    assert cell.mean() < 95  # or all of this would show little
 
 
 def test_algorithms_that_change_the_network_are_given_images(
@@ -200,7 +200,7 @@ def hashes(data: Classification, network: Model) -> list[str]:
     return [cell.tasks_hash for cell in data.evaluate(network, Inference(), 4).cells.values()]
 
 
-def test_every_method_is_judged_on_the_same_tasks(data: Classification) -> None:
+def test_every_method_is_evaluated_on_the_same_tasks(data: Classification) -> None:
     methods: list[Method] = ["omni-training", "pre-training", "meta-training"]
     found = {tuple(hashes(data, model(data, method))) for method in methods}
     assert len(found) == 1 and len({*found.pop()}) == 2  # shots differ
@@ -216,7 +216,7 @@ def test_other_images_are_other_tasks(data: Classification) -> None:
     assert not {*hashes(data, network)} & {*hashes(rival, network)}
 
 
-def test_fewer_shots_see_the_first_images_of_more_and_the_same_queries(
+def test_fewer_shots_have_the_first_images_of_more_and_the_same_queries(
     data: Classification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -286,7 +286,7 @@ def seen_as(data: Classification) -> dict[tuple[float, ...], int]:
     return table
 
 
-def test_gray_levels_are_those_of_the_training_images_alone() -> None:
+def test_inputs_are_normalized_by_the_training_images_alone() -> None:
     first, second = blobs(8, 12, "a"), blobs(6, 9, "c", 2)
     brighter = LabeledImages(second.images // 2, second.labels, second.classes, second.name)
     datas = [
@@ -361,7 +361,7 @@ def test_every_episode_is_of_one_domain_and_domains_take_turns(domains: Classifi
     assert found == [{0}, {1}, {2}] * 20
 
 
-def test_episodes_say_which_classes_of_training_theirs_are(domains: Classification) -> None:
+def test_episodes_name_their_training_classes(domains: Classification) -> None:
     table, random = seen_as(domains), torch.Generator().manual_seed(0)
     for step in range(6):
         episode = domains.episode(step, random)
@@ -408,7 +408,7 @@ def test_large_sets_give_the_batches_of_small_ones_and_stay_in_their_files(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("moved", [0, 2**31])
-def test_batches_on_a_gpu_are_those_on_the_cpu(
+def test_batches_on_a_gpu_equal_batches_on_the_cpu(
     moved: int, data: Classification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(domain_module, "MOVED", moved)
@@ -429,7 +429,7 @@ def test_domains_that_do_not_go_together_are_refused() -> None:
     rest = blobs(7, 9, "b"), {}, PROTOCOL
     color = blobs(8, 12, "d")
     color = replace(color, images=color.images.expand(-1, 3, -1, -1))
-    with pytest.raises(InputError, match="images of d are 3 x 16 x 16, those of a 1 x 16 x 16"):
+    with pytest.raises(InputError, match="images of d are 3 x 16 x 16, images of a 1 x 16 x 16"):
         Classification([blobs(8, 12, "a"), color], *rest)
     with pytest.raises(InputError, match="there is no training domain: give one or more"):
         Classification([], *rest)
@@ -477,7 +477,7 @@ def test_only_training_images_are_augmented(metatraining: MetaTraining) -> None:
 def test_statistics_of_many_images_come_from_a_sample_of_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second half is brighter: images from the start alone would not tell."""
+    """The second half is brighter: images from the start alone would be too dark."""
     first, second = blobs(8, 30, "a"), blobs(8, 30, "d", 1)
     second = replace(second, images=second.images // 2 + 120)
     rest = blobs(7, 9, "b"), {"x": blobs(6, 9, "c")}, PROTOCOL

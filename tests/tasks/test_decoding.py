@@ -314,7 +314,7 @@ def test_a_corrupt_file_is_an_image_or_named(kind: str, tmp_path: Path) -> None:
         (encoded("png")[:600], "cannot be decoded: "),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(content: bytes, words: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_file_is_reported(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -322,7 +322,7 @@ def test_what_is_wrong_with_a_file_is_said(content: bytes, words: str, tmp_path:
     assert str(caught.value).startswith(f"{path} {words}")
 
 
-def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none cannot be opened: No such file or directory"):
         decode(tmp_path / "none", SIDE)
     with pytest.raises(InputError, match="cannot be opened: Is a directory"):
@@ -501,7 +501,7 @@ def test_other_images_of_the_same_names_sizes_and_times_are_decoded(
 
 
 @pytest.mark.parametrize("settled", [-60.0, 60.0])
-def test_corrected_files_of_equal_size_with_kept_times_are_seen(
+def test_corrected_files_of_equal_size_with_kept_times_are_detected(
     settled: float, decoded: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in the middle of many, and whether the hashes of the old ones were kept or not."""

@@ -1,4 +1,4 @@
-"""Folders as people have them: what is left out is named, and of two readings none is silent."""
+"""Folders as people have them: what is left out is named, and ambiguity is reported."""
 
 import csv
 import json
@@ -79,7 +79,7 @@ def test_many_are_counted_and_three_are_named(birds: Path) -> None:
     )
 
 
-def test_of_the_litter_of_systems_nothing_is_said(birds: Path) -> None:
+def test_files_of_operating_systems_are_not_reported(birds: Path) -> None:
     files(birds, ".DS_Store", "ara/.DS_Store", "ara/._0.jpg", "ara/Thumbs.db", "emu/desktop.ini")
     files(birds, "__MACOSX/ara/._0.jpg", "__pycache__/a.pyc", ".git/HEAD", "README.md")
     files(birds, "jay/.thumbs/a.txt", "jay/.gitkeep")
@@ -209,7 +209,7 @@ def test_a_table_that_names_the_classes_of_all_folders_is_taken(birds: Path) -> 
     assert counts(found) == {"all": {"Ara ararauna": 4, "Dromaius": 4, "auk": 4, "jay": 4}}
 
 
-def test_a_table_with_a_split_is_taken_and_what_it_lacks_is_said(birds: Path) -> None:
+def test_a_table_with_a_split_is_taken_and_what_it_lacks_is_reported(birds: Path) -> None:
     splits = {"ara": "train", "auk": "val", "emu": "test"}
     lines = [f"{row},{splits[row[:3]]}" for row in rows(birds) if row[:3] in splits]
     file = table(birds / "list.csv", *lines, columns="file,class,split")
@@ -257,7 +257,7 @@ def test_several_tables_are_refused_by_name(birds: Path) -> None:
     assert counts(find(birds)) == ALL and "a.csv; b.csv" in find(birds).notes[0]
 
 
-def test_folders_that_cannot_be_read_are_said_with_their_table(birds: Path) -> None:
+def test_folders_that_cannot_be_read_are_reported_with_their_table(birds: Path) -> None:
     file = table(birds / "list.csv", *rows(birds))
     (birds / "kea").mkdir()
     assert refused(birds).startswith("class 'kea' is empty: ")

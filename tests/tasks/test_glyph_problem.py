@@ -27,7 +27,7 @@ PROTOCOL = EpisodeConfig(ways=3, shots=1, queries=1, batch=8, test_ways=3, test_
 
 
 def plain(character: str, size: int, instances: int, seed: int) -> Tensor:
-    """Stands in for a rendering, which takes its time: pixels that tell the character."""
+    """Replaces the rendering, which is slow: pixels that identify the character."""
     levels = torch.tensor([*divmod(ord(character), 256)], dtype=torch.uint8)
     return levels.repeat(instances, 1, size, size // 2)
 
@@ -157,7 +157,7 @@ def test_domains_that_share_classes_or_are_unknown_are_refused(
 # --- twins ---
 
 
-def test_stored_twins_are_those_that_the_rule_finds() -> None:
+def test_stored_twins_equal_the_twins_that_the_rule_finds() -> None:
     path = Path(glyphs.__file__).with_name("glyph_twins.json")
     assert json.loads(path.read_text("utf-8"))["twins"] == glyph_classes.twins()
 
@@ -174,7 +174,7 @@ def test_known_look_alikes_are_twins_and_only_classes_of_different_domains_are()
 # --- tasks ---
 
 
-def test_the_tasks_are_those_of_the_published_record() -> None:
+def test_the_tasks_equal_the_tasks_of_the_published_record() -> None:
     """Other test tasks would make all records void."""
     row = read_record(RECORD).rows["omni-training"]
     options = row.training.config["problem"]["init_args"]

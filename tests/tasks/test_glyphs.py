@@ -1,4 +1,4 @@
-"""The rendered characters: honest labels, disjoint splits, and one set of pictures per seed."""
+"""The rendered characters: correct labels, disjoint splits, and one set of pictures per seed."""
 
 import itertools
 import unicodedata
@@ -81,7 +81,7 @@ def test_no_test_class_looks_like_a_training_class() -> None:
 
 
 def test_distance_of_characters() -> None:
-    # Latin A and Cyrillic A are one drawing; E and X share none; the rest is a ruler between.
+    # Latin A and Cyrillic A are one drawing; E and X share none; the rest is in between.
     table = glyph_classes.distances([*"AАEXíi"])
     assert table[0, 1] < 0.01
     assert table[2, 3] > 0.6

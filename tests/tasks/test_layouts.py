@@ -77,7 +77,7 @@ def fails(path: Path) -> str:
 
 
 @pytest.mark.parametrize("layout", READABLE)
-def test_splits_classes_and_images_are_those_that_were_written(layout: str, tmp_path: Path) -> None:
+def test_splits_classes_and_images_are_read_as_written(layout: str, tmp_path: Path) -> None:
     expected = write_layout(layout, tmp_path / "some", classes=8, images=3)
     found = read(tmp_path / "some")
     assert found.name == "some" and found.path == tmp_path / "some"
@@ -134,7 +134,7 @@ def test_no_image_is_opened(tmp_path: Path) -> None:
 # mini-ImageNet
 
 
-def test_rank_is_that_of_the_number_of_the_file_not_of_its_name(tmp_path: Path) -> None:
+def test_rank_is_by_the_number_of_the_file_not_by_its_name(tmp_path: Path) -> None:
     for synset in SYNSETS["train"][:2]:
         numbers = [1000, 7, 20, 115, 9]
         for number in numbers:
@@ -203,7 +203,7 @@ def test_a_missing_file_is_reported_with_its_row_and_class(tmp_path: Path) -> No
     )
 
 
-def test_a_table_whose_first_file_is_missing_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_a_table_whose_first_file_is_missing_names_the_folders_searched(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     table(tmp_path / "birds.csv", ["file", "label"], [["a.jpg", "wren"]])
     assert "birds.csv, row 2: class 'wren': there is no file a.jpg in" in fails(tmp_path)
@@ -461,7 +461,7 @@ def test_cub_is_split_by_the_modulo_rule(tmp_path: Path, monkeypatch: pytest.Mon
     assert complaints("plantae", found) == [] and complaints("own", found) == []
 
 
-def test_cub_is_known_without_its_outer_folder(tmp_path: Path) -> None:
+def test_cub_is_recognized_without_its_outer_folder(tmp_path: Path) -> None:
     write_layout("cub", tmp_path / "cub", images=1)
     assert read(tmp_path / "cub" / "CUB_200_2011").splits.keys() == {"train", "validation", "test"}
 

@@ -235,7 +235,7 @@ def test_an_image_in_training_and_test_is_warned_of(changing: Path) -> None:
     ]
 
 
-def test_shared_images_are_those_of_the_same_pixels() -> None:
+def test_shared_images_have_the_same_pixels() -> None:
     random = np.random.default_rng(0)
     first = torch.from_numpy(random.integers(0, 256, (6, 3, 9, 9), dtype=np.uint8))
     second = first[[5, 2, 2, 0]].clone()
@@ -280,7 +280,7 @@ def few(*shape: int) -> LabeledImages:
     return LabeledImages(images, torch.arange(shape[0]) % 2, ("a", "b"), "few")
 
 
-def test_gray_levels_are_those_of_pillow() -> None:
+def test_gray_levels_equal_pillow_s() -> None:
     colored = few(5, 3, 7, 7)
     made = gray(colored)
     assert made.classes == colored.classes and torch.equal(made.labels, colored.labels)

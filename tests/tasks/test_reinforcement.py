@@ -199,7 +199,7 @@ def terms_by_hand(
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("clip_ratio", [None, 0.3])
-def test_losses_and_gradients_are_those_written_out_task_by_task(clip_ratio: float | None) -> None:
+def test_losses_and_gradients_equal_a_loop_over_tasks(clip_ratio: float | None) -> None:
     model, drawn = model_of(problem(), clip_ratio=clip_ratio), fixed_samples()
     terms = model(drawn.batch, drawn.episode, joint=drawn.joint)
     expected = terms_by_hand(model, drawn, 0.1, clip_ratio or math.inf)
@@ -521,7 +521,7 @@ def test_the_mean_of_equal_flows_acts_and_adapts_as_each_of_them() -> None:
         assert cell.scores[ENSEMBLE] == pytest.approx(cell.scores["pre"], rel=1e-4)
 
 
-def test_fixed_tasks_are_not_those_of_any_training_step() -> None:
+def test_fixed_tasks_are_in_no_training_step() -> None:
     data = problem(validation_tasks=200, test_tasks=200)
     fixed = [data.fixed_validation(), data.fixed_tests(200)]
     steps = [seed * 1_000_003 + step for seed in range(4) for step in range(50)]
@@ -530,7 +530,7 @@ def test_fixed_tasks_are_not_those_of_any_training_step() -> None:
 
 
 @pytest.mark.parametrize("name", ["figure8", "figure8-cheetah"])
-def test_test_tasks_are_those_of_the_records(name: str) -> None:
+def test_test_tasks_equal_the_tasks_of_the_records(name: str) -> None:
     row = read_record(RESULTS / f"{name}.json").rows["omni-training"]
     for setting, facts in row.trainings.items():
         values = facts.config["problem"]["init_args"]

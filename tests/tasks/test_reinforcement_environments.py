@@ -119,7 +119,7 @@ def gym_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return gym_cheetah.make(monkeypatch)
 
 
-def test_ten_steps_of_every_copy_are_those_of_gymnasium(gym_env: Any) -> None:
+def test_ten_steps_of_every_copy_equal_gymnasium_s(gym_env: Any) -> None:
     """From the same states and by the same actions, some of them beyond the bounds."""
     env, copies = HalfCheetahVelocity(control_cost=0.1), 3
     tasks = torch.zeros(copies)
@@ -152,7 +152,7 @@ def test_ten_steps_of_every_copy_are_those_of_gymnasium(gym_env: Any) -> None:
     )
 
 
-def test_starts_are_those_of_gymnasium_s_cheetah() -> None:
+def test_starts_equal_the_starts_of_gymnasium_s_cheetah() -> None:
     env = HalfCheetahDirection(horizon=1)
     states = env.reset(torch.ones(2000), generator())
     positions, velocities = env.physics.positions, env.physics.velocities
@@ -317,7 +317,7 @@ def test_the_number_of_copies_may_change() -> None:
 
 
 class Undeclared(Line):
-    """Reads its task with a default, and says nowhere that it has one."""
+    """Reads its task with a default, and declares no such attribute."""
 
     def __init__(self) -> None:
         self.goals: list[float] = []
@@ -513,7 +513,7 @@ def test_trajectories_hold_what_happened() -> None:
     torch.testing.assert_close(trajectories.returns(), trajectories.rewards.sum(2).mean(1))
 
 
-def test_log_probabilities_are_those_of_the_actions_under_any_deviation() -> None:
+def test_log_probabilities_are_of_the_actions_under_any_deviation() -> None:
     def narrow(states: Tensor) -> Tensor:
         log_stds = states.new_tensor([-3.0, 0.5]) + 0.3 * states
         return torch.cat([states.cos(), log_stds], -1)
@@ -536,7 +536,7 @@ class Stepwise(Navigation):
 
 
 @pytest.mark.parametrize("reward", ["squared", "distance"])
-def test_rewards_of_all_steps_at_once_are_those_of_each_step(reward: Any) -> None:
+def test_rewards_of_all_steps_at_once_equal_the_rewards_of_each_step(reward: Any) -> None:
     tasks = 0.4 * torch.rand(5, 2, generator=generator()) - 0.2  # near enough that some end
     later, stepwise = (
         rollout(kind(reward, 1.0, 60), tasks, steady, 40, generator(1))

@@ -21,7 +21,7 @@ TASKS = 3
 
 
 class Own(nn.Module):
-    """A backbone of a class that nothing is known of: its layers may mix states."""
+    """A backbone of an unknown class, whose layers may mix states."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_the_mean_of_networks_is_that_of_the_outputs_of_each(kind: str) -> None:
     backbones = [getattr(net, f) if kind == "flows" else BACKBONES[kind]() for f in FLOWS]
     networks = [Network(backbone, GaussianHead(4, 3)) for backbone in backbones]
     mean = MeanNetwork(networks)
-    weights = different(mean)  # of flows, too: those of one are not those of another
+    weights = different(mean)  # also between flows
     assert len(weights) == sum(len([*network.parameters()]) for network in networks)
     outputs = per_task_policy(mean, weights)(states)
     each = [
@@ -106,7 +106,7 @@ def test_the_mean_of_networks_is_that_of_the_outputs_of_each(kind: str) -> None:
 @each_backbone
 def test_expanded_weights_are_the_policy_of_the_network(kind: str) -> None:
     network, states = network_of(kind), torch.randn(TASKS, 5, 2)
-    if kind != "own class":  # which mixes the states that it sees at once
+    if kind != "own class":  # which mixes the states of a batch
         torch.testing.assert_close(
             per_task_policy(network, expand_weights(network, TASKS))(states),
             shared_policy(network)(states),

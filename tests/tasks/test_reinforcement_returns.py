@@ -23,7 +23,7 @@ def until(lengths: list[list[int]], horizon: int) -> Tensor:
 
 
 @pytest.mark.parametrize("discount", [0.0, 0.9, 0.99, 1.0])
-def test_discounted_sums_are_those_of_a_backward_loop(discount: float) -> None:
+def test_discounted_sums_equal_a_backward_loop(discount: float) -> None:
     values = torch.randn(3, 2, 7)
     expected, running = torch.empty_like(values), torch.zeros(3, 2)
     for t in reversed(range(7)):

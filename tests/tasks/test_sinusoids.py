@@ -263,7 +263,7 @@ def test_an_option_of_policies_is_refused_before_the_first_step(tmp_path: Path) 
     assert not run.checkpoint("last").exists()
 
 
-def test_ensemble_weights_and_validation_see_no_test_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensemble_weights_and_validation_use_no_test_waves(monkeypatch: pytest.MonkeyPatch) -> None:
     data, seeds = problem(), []
     tasks = data._tasks
 

@@ -58,7 +58,7 @@ def slow_box(tries: Tensor, place: Tensor, side: int) -> list[int]:
 
 
 @pytest.mark.parametrize("side", [9, 96, 257])
-def test_crops_are_those_of_torchvision(side: int) -> None:
+def test_crops_equal_torchvision_s(side: int) -> None:
     tries, place = torch.rand(300, 10, 2, generator=seeded()), torch.rand(300, 2)
     expected = [slow_box(*draws, side) for draws in zip(tries, place, strict=True)]
     assert crop_boxes(tries, place, side).tolist() == expected
@@ -114,7 +114,7 @@ def test_a_crop_of_the_size_of_the_view_is_that_part_of_the_image() -> None:
 
 
 def test_crops_are_resized_as_pillow_does_to_larger_sizes() -> None:
-    """Away from the border, where Pillow sees nothing beyond the crop."""
+    """Away from the border, where Pillow uses no pixel beyond the crop."""
     images, boxes = photos(3), torch.tensor([[2, 5, 10, 8], [0, 0, 12, 15], [8, 7, 12, 13]])
     seen = resized_crops(images, boxes, torch.zeros(3, dtype=torch.bool), 16)
     for image, (top, left, height, width), result in zip(images, boxes.tolist(), seen, strict=True):
@@ -183,7 +183,7 @@ def test_the_steps_of_the_jitter_come_in_the_order_of_pillow_image_by_image() ->
 # --- augmentation ---
 
 
-def test_sizes_are_those_of_the_protocol() -> None:
+def test_sizes_follow_the_protocol() -> None:
     assert [CloserLookAugmentation(size).stored for size in (84, 224)] == [96, 257]
 
 
@@ -221,7 +221,7 @@ def test_each_image_of_a_batch_is_augmented_by_itself() -> None:
 
 
 def test_half_of_the_training_images_are_mirrored_and_the_jitter_fills_its_range() -> None:
-    """A ramp from left to right tells by its slope; its brightness in the middle by the rest."""
+    """A ramp from left to right: its slope shows mirroring, its mean brightness the jitter."""
     ramp = torch.linspace(64, 128, 23).expand(2000, 1, 23, 23).to(torch.uint8)
     augmentation = CloserLookAugmentation(20)
     seen = augmentation.train(ramp, seeded()) * augmentation.std.mean() + augmentation.mean.mean()
@@ -318,7 +318,7 @@ def test_whole_images_are_mirrored_half_of_the_time() -> None:
     assert 0.38 < mirrored.float().mean() < 0.62
 
 
-def test_given_statistics_replace_those_of_imagenet() -> None:
+def test_given_statistics_replace_imagenet_s() -> None:
     normalization = torch.tensor([0.5]), torch.tensor([0.25])
     images = photos(2, 1, side=20)
     seen = UncroppedAugmentation(20, normalization=normalization).eval(images)

@@ -23,7 +23,7 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 @runtime_checkable
 class LinearModule(Protocol):
-    """A module that computes a linear layer, from weights of a form of its own."""
+    """A module that computes a linear layer from weights in a custom parametrization."""
 
     def as_linear(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weight [..., O, D] and bias [..., O] of the layer.
@@ -195,7 +195,7 @@ def _bind(module: nn.Module, weights: Mapping[str, Tensor], prefix: str) -> Forw
 
 
 def _tanh_of_a_result(x: Tensor) -> Tensor:
-    """Tanh, in place where there is no gradient: nobody else has the result of a layer."""
+    """Tanh, in place where there is no gradient: a layer's output is used only here."""
     return torch.tanh(x) if torch.is_grad_enabled() else x.tanh_()
 
 

@@ -51,7 +51,8 @@ def adapt_and_predict(
         steps: numbers of gradient steps to report, rising, 0 or more.
         lr: inner learning rate.
         second_order: let the outer gradient flow through the inner gradients.
-        chunk: tasks computed at a time; if None, as many as fit a CPU's cache, or all on a GPU.
+        chunk: tasks computed at a time; if None, the number that fits a CPU's cache, or all on a
+            GPU.
             Networks with norms are computed task by task where the outer gradient flows through
             inner gradients, and networks with convolutions on a CPU.
         adam: take steps of `AdamWithoutMomentum`, not of plain gradient descent.

@@ -32,7 +32,7 @@ Modulations = Mapping[str, Modulation]
 
 
 def modulated_norms(backbone: nn.Module) -> dict[str, int]:
-    """Channels C of the batch norms that can be modulated, by path: all but those of shortcuts.
+    """Channels C of the batch norms that can be modulated, by path: all except in shortcuts.
 
     Args:
         backbone: any module.

@@ -43,7 +43,7 @@ LEAST = 4
 """Positions on the shorter side of the default map, at least."""
 
 REGISTERS = 8
-"""Tokens before those of the patches, at most: of class and distillation, and registers."""
+"""Largest number of tokens before the patch tokens: class, distillation and register tokens."""
 
 Score = Callable[[Tensor], Tensor]
 """From features [B, D] to scores [B], where each score depends on its own row only."""

@@ -111,7 +111,7 @@ def measure(
         problem: of the training, with its images.
         model: the trained model.
         inference: how it predicts.
-        own: the user's images, in the format of those of the problem.
+        own: the user's images, in the format of the problem's images.
         tasks: number of tasks on each kind of images.
         tuned_tasks: number of the first of them, on which networks are fine-tuned.
         minutes: limit of fine-tuning: it is done on fewer tasks, or none, if it would take longer.
@@ -129,7 +129,7 @@ def measure(
         if known := len(shared_images(domain.images, own.images)):
             warnings.warn(
                 f"the model was trained on {known} of the {len(own.images)} images of {own.name}: "
-                "results on them say nothing about new images",
+                "results on them do not show the accuracy on new images",
                 stacklevel=2,
             )
     many = len(trained) > 1

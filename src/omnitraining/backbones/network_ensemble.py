@@ -13,19 +13,19 @@ from omnitraining.errors import InputError
 class NetworkEnsemble(nn.Module):
     """Features of all networks, one after the other: [B, K D] of K networks with D features each.
 
-    In training on mini-batches each network may see an augmentation of its own of every image, so
-    that they differ more: inputs are then [B, K, C, H, W], which a problem of classification draws
-    (see `views`). With `Robust` as pre-training it is the ensemble of Dvornik et al. (2019).
+    In training on mini-batches each network can get its own augmentation of every image, so that
+    the networks differ more: inputs are then [B, K, C, H, W], which a problem of classification
+    draws (see `views`). With `Robust` as pre-training it is the ensemble of Dvornik et al. (2019).
 
     Args:
         backbone: class or function that makes a network.
         networks: K.
-        own_views: whether each network sees its own augmentation in training on mini-batches.
+        own_views: whether each network gets its own augmentation in training on mini-batches.
 
     Raises:
         InputError: ``networks`` is below 1.
 
-    Shape: images [B, C, H, W], or [B, K, C, H, W] with those of network k at k, to [B, K D].
+    Shape: images [B, C, H, W], or [B, K, C, H, W] with network k's images at k, to [B, K D].
 
     Example:
         >>> import torch

@@ -21,8 +21,8 @@ class ScaleShift(nn.Module):
 
     A convolution computes ``(W * S) x + b + s``: S is one factor for each pair of an output and an
     input channel, which starts at 1, and s a shift for each output channel, which starts at 0
-    (Phi_S1 and Phi_S2 of [70]). Convolutions without a bias have no shift of their own: that of the
-    norm after them does the same. Norms and all other layers learn as usual.
+    (Phi_S1 and Phi_S2 of [70]). Convolutions without a bias have no shift: the shift of the norm
+    after them has the same effect. Norms and all other layers are trained as usual.
 
     With ``start_from``, which names a run of Baseline, and `HardTasks` over `ANIL` as
     meta-training, it is meta-transfer learning (MTL): the inner loop adapts the classifier, the

@@ -74,9 +74,10 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Patches and a class token through pre-norm blocks; the normalized token is the feature.
 
-    The defaults are ViT-S/16: 21,665,664 parameters. Weights have timm's names: those of its
-    ``vit_small_patch16_224`` fit, without the head. Positions are learned, so that the size of the
-    images is fixed. Weights start from N(0, 0.02), the patch embedding from torch's default.
+    The defaults are ViT-S/16: 21,665,664 parameters. Weights have timm's names: the weights
+    of timm's ``vit_small_patch16_224`` fit, without the head. Positions are learned, so that the
+    size of the images is fixed. Weights start from N(0, 0.02), the patch embedding from torch's
+    default.
 
     Args:
         image_size: height and width of the input images, in pixels.

@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--tuned-tasks",
         type=int,
-        help="of them, those on which whole flows are fine-tuned (default: 40, or as many as take "
-        "five minutes here)",
+        help="number of these tasks on which whole flows are fine-tuned too (default: 40, or the "
+        "number that takes five minutes here)",
     )
     add_trust(parser)
     options = parser.parse_args(arguments)

@@ -11,9 +11,9 @@ def main(arguments: list[str]) -> int:
     """Draw attention maps of the flows of some models."""
     parser = command_parser(
         "attention",
-        "Without --images, images of the first test task of the first run are looked at, and what\n"
-        "speaks for their class is shown. With --images, what the representation of each is made\n"
-        "of; with --support too, what speaks for the class that the model takes it for.",
+        "Without --images, the maps are of images of the first test task of the first run, and\n"
+        "show the evidence for their true class. With --images, they show what contributes to the\n"
+        "representation of each image; with --support too, the evidence for the predicted class.",
     )
     parser.add_argument(
         "models", metavar="MODEL", nargs="+", help="run folders, saved learners, shipped models"
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     add_trust(parser)
     options = parser.parse_args(arguments)
     if options.support is not None and options.images is None:
-        raise InputError("--support needs --images: the images to look at")
+        raise InputError("--support needs --images: the images to explain")
     if options.count < 1:
         raise InputError(f"--count is {options.count}: it must be 1 or more")
 

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         flow = flow_of(trained)
         module = export.plain_flow(trained, flow)
         if isinstance(module, PooledBackbone):
-            module = module.model  # whose names of weights are those of its library
+            module = module.model  # with the weight names of its library
         if options.format == "torch":
             export.save_torch(module, options.out)
         else:

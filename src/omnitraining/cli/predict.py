@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> int:
     """Print the label and the probabilities of each image."""
     parser = command_parser(
         "predict",
-        "Probabilities are calibrated on validation tasks of the run, those of a pretrained\n"
-        "backbone on the images that 'omni adapt' was given.\n"
+        "Probabilities are calibrated on validation tasks of the run; with a pretrained\n"
+        "backbone, on the images that 'omni adapt' was given.\n"
         "They hold if the image is of one of the classes.",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="file that 'omni adapt' wrote")

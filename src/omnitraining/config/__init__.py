@@ -1,1 +1,1 @@
-"""Configurations: typed, and read safely when they are from somebody else."""
+"""Configurations: typed, and read safely when they are from an untrusted source."""

@@ -1,9 +1,9 @@
-"""Bounds on what it takes to make and to fit a model that someone else describes.
+"""Bounds on the memory and time of building and fitting an untrusted model.
 
-A network is made before its weights are read, so that a few words could ask for more memory or
-time than there is. Whoever makes a model of someone else does so within `Bounds`: weights are
-refused that the file cannot hold, before they are made, and so are layers and fits that would take
-too long.
+A network is built before its weights are read, so that a short configuration could require more
+memory or time than there is. Untrusted models are therefore built within `Bounds`: weights that
+cannot be in the file are refused before they are allocated, and so are layers and fits that would
+take too long.
 """
 
 from math import prod
@@ -15,18 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from omnitraining.errors import InputError
 
 COPIES = 16
-"""How often the values of a file are made at most: an Omni-Net is made of copies of a network."""
+"""Most copies of a file's values that may be made: an Omni-Net is made of copies of a network."""
 SPARE = 1 << 24
 """Values that may be made in addition: 64 MiB."""
 MOST_VALUES = 1 << 28
-"""Of one tensor of a forward pass with two inputs: 1 GiB. That of WRN-28-10 has 1 / 100 of it."""
+"""Values of one tensor in a forward pass with two inputs, at most: 1 GiB. WRN-28-10 needs 1 / 100
+of this."""
 MOST_PRODUCTS = 4e12
-"""Multiplications and additions of that pass; WRN-28-10 as an Omni-Net takes a tenth of it."""
+"""Multiply-adds of that pass, at most; WRN-28-10 as an Omni-Net takes a tenth of this."""
 FIT_PRODUCTS = 2e11
-"""The same of a fit. Of 1,000 images of 10 classes it takes a tenth of that; it is a good deal
-slower than a forward pass, as its products are of long and narrow matrices."""
+"""Multiply-adds of a fit, at most; a fit of 1,000 images of 10 classes takes a tenth of this. It is
+slower than a forward pass of the same cost, as its products are of long and narrow matrices."""
 EACH_TIME = 250_000
-"""Products that would take as long as it takes to call any operation."""
+"""Multiply-adds that take as long as the overhead of calling any operation."""
 
 
 class BoundsError(InputError):

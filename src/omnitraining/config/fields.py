@@ -138,7 +138,7 @@ def readable(message: str, run_config: type) -> str:
         return f"{place}: there is no class {found[1]!r}: {naming}"
     if found := re.search(r"Expected '([\w.]+)' to be a function that returns", message):
         name = found[1].rpartition(".")[2]
-        return f"{place}: say what {found[1]} returns: def {name}() -> torch.nn.Module"
+        return f"{place}: annotate what {found[1]} returns: def {name}() -> torch.nn.Module"
     if found := re.search(r"unrecognized arguments: -*(?:(\w+)\.)?([^\s=]+)", message):
         return _unknown("", run_config, *found.groups())
     if found := re.search(r"(?:Group '(\w+)' does not accept option|Option) '(\S+)'", message):

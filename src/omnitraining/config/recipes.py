@@ -1,8 +1,8 @@
 """Recipes: choices that belong together, as the paper's, adopted by one word.
 
-``recipe: paper`` in a configuration file, or ``--recipe paper`` on the command line, puts the
-fields of `recipes.yaml` over those of the file. The resolved configuration of a run has
-these fields, and no recipe.
+``recipe: paper`` in a configuration file, or ``--recipe paper`` on the command line, replaces
+fields of the file by the fields of `recipes.yaml`. The resolved configuration of a run has these
+fields, and no recipe.
 """
 
 from collections.abc import Mapping

@@ -86,7 +86,7 @@ class RunConfig:
             `Frozen` or `ScaleShift` counts as one); or "timm/NAME", "torchvision/NAME" or
             "transformers/NAME", which is then the backbone.
         start_weights: file of the weights of such a backbone (of transformers: folder of the
-            model), in place of those that its library downloads.
+            model), in place of the weights that its library downloads.
     """
 
     problem: Problem
@@ -154,7 +154,7 @@ class RunConfig:
                 self.omninet,
                 teacher,
             )
-        except RuntimeError as error:  # of torch, as for want of memory
+        except RuntimeError as error:  # of torch, for example out of memory
             raise InputError(f"the model cannot be made: {str(error).splitlines()[0]}") from error
 
     def load(self, run: Run) -> Model:
@@ -301,7 +301,7 @@ def run_config_of(config: Any, source: str, trust: bool) -> RunConfig:
 
 
 def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] = ()) -> RunConfig:
-    """The experiment that someone else describes, made of this library's classes alone.
+    """The experiment that an untrusted source describes, made of this library's classes alone.
 
     Nothing is imported, opened or made before all of it has been checked, and no text is parsed.
 
@@ -337,7 +337,7 @@ def config_of(run: Run) -> Namespace:
 
 
 def plan_of(run: Run, foreign: frozenset[str] = frozenset()) -> Plan:
-    """The same of a run that is not trusted, which names no more than is given."""
+    """The configuration of a run that is not trusted; of other classes it may name ``foreign``."""
     path, data = run.path / "config.yaml", run_data.read(run)
     plan = Check(str(path), foreign=foreign).plan(read_yaml_strictly(path), RunConfig)
     return absolute_plan_paths(plan, run.path, data.places if data else None)
@@ -346,8 +346,7 @@ def plan_of(run: Run, foreign: frozenset[str] = frozenset()) -> Plan:
 def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
     """Check a nested dictionary of the caller's own against the fields of `RunConfig`.
 
-    The modules of the classes that it names are run. For values of someone else there is
-    `strictly_made`.
+    The modules of the classes that it names are run. For untrusted values use `strictly_made`.
 
     Args:
         values: the dictionary.

@@ -21,12 +21,12 @@ from omnitraining.config.former_names import with_new_names
 from omnitraining.errors import InputError
 
 MAX_BYTES = 1 << 18
-"""Of a configuration; that of a network with a thousand layers of its own has a tenth."""
+"""Bytes of a configuration; one that lists a thousand layers has a tenth of this."""
 MAX_JSON = 1 << 24
-"""Of a JSON text; a learner's has a label for each support image."""
+"""Bytes of a JSON text; the JSON of a learner has a label for each support image."""
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
-"""Of a configuration, in which each takes the YAML parser a tenth of a millisecond."""
+"""Values of a configuration, each of which takes the YAML parser a tenth of a millisecond."""
 MAX_JSON_VALUES = 200_000
 MAX_TEXT = 4_096
 """Characters of one text."""
@@ -59,7 +59,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
 
 def read_yaml_strictly(path: Path) -> dict[str, Any]:
-    """The fields of a YAML file of someone else.
+    """The fields of an untrusted YAML file.
 
     Keys are texts as they are spelled, so that ``8: full`` is of layer "8".
 
@@ -98,7 +98,7 @@ def fields_of(values: Any, path: Path) -> dict[str, Any]:
 
 
 def read_json_strictly(text: str | bytes, source: str) -> Any:
-    """The values of a JSON text of someone else.
+    """The values of an untrusted JSON text.
 
     Args:
         text: of a file.
@@ -114,7 +114,7 @@ def read_json_strictly(text: str | bytes, source: str) -> Any:
 
 
 def parsed_json(text: str | bytes, source: str) -> Any:
-    """The same without a look at the values."""
+    """As `read_json_strictly`, without a check of the values."""
     if len(text) > MAX_JSON:
         raise InputError(f"{source} is damaged: its description has more than {MAX_JSON:,} bytes")
     try:

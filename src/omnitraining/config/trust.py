@@ -1,9 +1,9 @@
-"""What a model of someone else may say: values for the classes of this library, and nothing else.
+"""What the configuration of an untrusted model may hold: arguments of this library's classes.
 
-The file that a user gives to ``omni train`` is his own, and may name any class: to find a class is
-to run the module that holds it. Run folders, saved learners and models on the hub may be anyone's.
-What they say is compared with the parameters of the classes below, and objects are made of it only
-when all of it fits. No name in them is imported, and no text in them is parsed again.
+The file that a user gives to ``omni train`` is trusted and may name any class; looking up a class
+runs the module that defines it. Run folders, saved learners and models on the hub may come from
+anyone. Their values are compared with the parameters of the classes below, and objects are made
+only when all values fit. No name in them is imported, and no text in them is parsed again.
 """
 
 import inspect
@@ -74,12 +74,12 @@ MOST = {
     "waves": 1_000_000,
     "width": 1 << 16,
 }
-"""Largest whole numbers, by field, with which a model of someone else is made: each is far above
-what is of use, and low enough that loops end and memory lasts. The weights themselves must be in
-the file, so that they are no larger than it."""
+"""Largest whole numbers, by field, with which an untrusted model is made: each is far above any
+useful value, and low enough that loops end and memory suffices. The weights themselves must be in
+the file, so that they are no larger than the file."""
 
 ANY_LENGTH = ("Training.steps",)
-"""Fields of a name above that take no time here, as models that are loaded are not trained."""
+"""Fields of these names without a limit, as loaded models are not trained."""
 
 TOGETHER = (
     (("instances", "size", "size"), 1 << 23),  # pixels of each class of glyphs
@@ -101,7 +101,7 @@ class Plan:
         kind: the class.
         name: its full path; "" of a group of fields.
         arguments: plain values and plans; arguments left out have their defaults.
-        each_time: what is wanted is something that makes an object at each call.
+        each_time: make a function that returns a new object at each call, not an object.
     """
 
     kind: type
@@ -153,11 +153,11 @@ class Check:
         self.named: set[str] = set()
 
     def plan(self, values: Any, kind: type) -> Plan:
-        """What the values say of a class.
+        """The plan of a class from its values.
 
         Raises:
-            InputError: they do not fit its parameters, are out of bounds, or name what is not this
-                library's; the message names it, and how to trust it.
+            InputError: the values do not fit the parameters, are out of bounds, or name a class
+                from outside this library; the message names the class, and how to trust it.
         """
         check_bounds(values, self.source)
         return self._plan(kind, values, "", "")

@@ -73,16 +73,16 @@ def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:
 
 
 def _check_plain(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
-    """Refuse what YAML takes for something else than it looks like.
+    """Refuse values that YAML 1.1 parses otherwise than a reader would expect.
 
     Args:
         node: of a document.
         path: of the file.
-        seen: identities of the nodes that were checked, as aliases lead to one again.
+        seen: identities of the nodes that were checked, as an alias leads to the same node again.
 
     Raises:
-        InputError: a key is there twice, of which the first would be lost; or a number is written
-            as YAML 1.1 writes octal (010 is 8) or sexagesimal ones (1:30 is 90).
+        InputError: a key is there twice, so that its first value would be lost; or a number has
+            the form of YAML 1.1's octal (010 is 8) or sexagesimal (1:30 is 90) numbers.
     """
     if node is None or id(node) in seen:
         return

@@ -143,7 +143,7 @@ class _Budget:
 
     @contextmanager
     def taken(self, wanted: int) -> Iterator[None]:
-        """Wait for so many pixels, and give them back at the end."""
+        """Wait for ``wanted`` pixels, and give them back at the end."""
         share = min(wanted, self._whole)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= share)

@@ -74,7 +74,7 @@ def is_image_name(name: str) -> bool:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is one of an operating system or archive, which nobody misses."""
+    """Whether a file or folder was made by an operating system or archiver and can be ignored."""
     return name.lower() in _LITTER or name.startswith("._")
 
 

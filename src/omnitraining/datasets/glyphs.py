@@ -206,7 +206,7 @@ def _centered(drawings: list[Image.Image]) -> tuple[Tensor, Tensor]:
 
 
 def _uniform(randoms: list[np.random.Generator], low: float, high: float, *shape: int) -> Tensor:
-    """Uniform draws [N, *shape], those of each image from its own generator."""
+    """Uniform draws [N, *shape], for each image from its own generator."""
     draws = np.stack([random.uniform(low, high, shape) for random in randoms])
     return torch.from_numpy(draws).float()
 

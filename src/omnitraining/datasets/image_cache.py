@@ -124,7 +124,7 @@ class _Contents:
     """Hashes of the files and arrays of a listing.
 
     Attributes:
-        seen: hash of sizes and times, which change with a file.
+        seen: hash of the files' sizes and times, to detect changes without reading them.
         whole: hash of names, labels and contents.
         classes: hashes of the names and contents of each class.
     """
@@ -137,7 +137,7 @@ class _Contents:
 def _contents(listing: Listing, cache: Path | None, anew: bool = False) -> _Contents:
     """Hashes of the contents; files are read only if they changed since the last time.
 
-    Both the time that programs may set (mtime) and the one that they may not (ctime) are compared:
+    Both the time that programs can set (mtime) and the time that they cannot (ctime) are compared:
     files that were replaced by others of the same size and mtime are read again.
     """
     states = [_state(item) for item in listing.items]

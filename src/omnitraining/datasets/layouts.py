@@ -60,7 +60,7 @@ def find(path: Path) -> DataSet:
 
     A folder that holds only another folder stands for that one. Of class folders and one CSV table
     of images, the table is read if it names all images of the folders, in the same classes;
-    otherwise the folders are read, and a note says so.
+    otherwise the folders are read, and a note states this.
 
     Args:
         path: a folder, or a CSV table, a JSON list or a pickle.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnitraining.errors import InputError
 
-CHANNELS = (1, 3, 4)  # gray; red, green, blue; and those with opacity
+CHANNELS = (1, 3, 4)  # gray; RGB; RGBA
 
 _ORIENTATION = 0x0112  # EXIF tag
 _ROWS = 256  # rows that are put on white at a time

@@ -33,7 +33,7 @@ STANDARDS = {
 }
 """The data sets by name.
 
-The counts are those of the file lists of CloserLook (Chen et al., 2019) and of Tseng et al. (2020).
+The counts are from the file lists of CloserLook (Chen et al., 2019) and of Tseng et al. (2020).
 """
 
 

@@ -1,4 +1,4 @@
-"""Predictions as HTML: a card for each picture, with those of every flow."""
+"""Predictions as HTML: a card for each picture, with the predictions of every flow."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,7 @@
 """Uploaded zip archives: their files, unpacked within limits.
 
-No name in an archive becomes a path on this machine: files are numbered. What is unpacked is
-counted as it is written, whatever the archive says of itself.
+No name in an archive becomes a path on this machine: files are numbered. Unpacked bytes are counted
+as they are written, whatever sizes the archive states.
 """
 
 import struct

@@ -208,7 +208,7 @@ def _add_pictures(
 
 
 def _add_folder(session: Session, paths: Sequence[str], names: Any) -> str:
-    """Names, with the folders, are what the browser says: they name classes and nothing else."""
+    """Add a folder; ``names`` are paths from the browser, used as class names only."""
     if not paths:
         raise InputError("Choose a folder first.")
     if not isinstance(names, list) or len(names) != len(paths):

@@ -35,7 +35,7 @@ def image(pixels: NDArray[np.uint8] | Image.Image, caption: str) -> str:
 
     Args:
         pixels: the image.
-        caption: what it is, for those who cannot see it.
+        caption: alternative text, for users who cannot see the image.
     """
     shown = pixels if isinstance(pixels, Image.Image) else Image.fromarray(colors(pixels))
     longest = max(shown.size)

@@ -53,7 +53,7 @@ class Question(NamedTuple):
 
 
 class Reader:
-    """Reads the files of one upload; those that are no pictures are named, and the rest is kept.
+    """Reads the pictures of one upload; files that are no pictures are listed as problems.
 
     Args:
         inputs: of the model.

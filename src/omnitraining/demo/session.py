@@ -131,7 +131,7 @@ class Session:
         return " ".join([*words, *found.left_out, sentences(problems)]).strip()
 
     def remove(self, name: str) -> None:
-        """Forget a class.
+        """Delete a class.
 
         Raises:
             InputError: there is no such class.
@@ -142,7 +142,7 @@ class Session:
         self._forget()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all classes."""
         self.pictures = {}
         self._forget()
 
@@ -182,7 +182,7 @@ class Session:
         if self._new:
             names = [name for name, _ in self._new]
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CalibrationWarning)  # the page says it
+                warnings.simplefilter("ignore", CalibrationWarning)  # shown on the page instead
                 learner.partial_fit([as_image(picture) for _, picture in self._new], names)
             self._learner, self._new = learner, []
         return learner

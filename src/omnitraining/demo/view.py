@@ -34,7 +34,7 @@ def classes(pictures: Mapping[str, Sequence[Picture]]) -> str:
 
 
 def fit(report: FitReport | None, pictures: Mapping[str, Sequence[Picture]], model: str) -> str:
-    """How well the classes are told apart, by their own pictures; nothing without a fit.
+    """How well the classes are distinguished, by their own pictures; empty without a fit.
 
     Args:
         report: of the fit.
@@ -46,10 +46,10 @@ def fit(report: FitReport | None, pictures: Mapping[str, Sequence[Picture]], mod
     if all(len(many) == 1 for many in pictures.values()):
         return note(
             "One picture of each class: with a second one, it is measured how well the classes are "
-            "told apart."
+            "distinguished."
         )
     if report.accuracy is None:
-        return note("How well the classes are told apart is not measured with this model.")
+        return note("How well the classes are distinguished is not measured with this model.")
     right = round(report.accuracy * report.images)
     words = (
         '<p class="omni-accuracy">Accuracy on these pictures: '

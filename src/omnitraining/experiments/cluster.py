@@ -1,8 +1,8 @@
 """Runs on a cluster: Slurm queues and starts them, by submitit, in place of processes here.
 
 A run that is preempted, or that reaches its time limit, is queued again and goes on from its last
-checkpoint. submitit hands jobs and their outcomes over in pickles of its own, below the folder of
-the runs; runs have none.
+checkpoint. submitit passes jobs and their outcomes in pickles, below the folder of the runs; the
+runs themselves contain no pickles.
 """
 
 import time
@@ -26,7 +26,7 @@ MINUTES = 240
 """Time limit of a run where none is requested; it is queued again three times."""
 
 POLL = 1.0
-"""Seconds between looks at what has ended."""
+"""Seconds between checks for jobs that have ended."""
 
 
 def launcher(name: str, processes: int | None, folder: Path, request: Sequence[str]) -> Launch:
@@ -67,7 +67,7 @@ def on_cluster(
 ) -> Iterator[tuple[Job, str | None]]:
     """Do the same work on all jobs, each as a job of a scheduler; as `jobs.in_processes`.
 
-    Running jobs are cancelled when the caller stops. Arguments are those of `launcher`.
+    Running jobs are cancelled when the caller stops. Arguments as in `launcher`.
     """
     executor = _executor(name, folder, request)
     waiting, running = deque(jobs), dict[Any, Job]()

@@ -64,8 +64,8 @@ class Experiment:
         claims: of the paper, about rows.
         show: benchmarks that go into the record; all if empty. Experiments that share a folder
             have the same configurations, and can show different benchmarks of the same runs.
-        fine_tuned_tasks: on so many of the first test tasks the whole backbone of every flow is
-            fine-tuned too, with results beside the others (Figure 10c); none if 0.
+        fine_tuned_tasks: number of the first test tasks on which the whole backbone of every flow
+            is fine-tuned too, with results beside the others (Figure 10c); none if 0.
         yardstick: rows are rivals, and ``paper`` what their own authors published: the record shows
             which numbers are reached.
     """

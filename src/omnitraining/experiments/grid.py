@@ -26,7 +26,7 @@ class Combination:
 
     Attributes:
         label: the values that differ between cells, as "weight=1, lr=0.01".
-        varied: these values by field, as the configuration understands them.
+        varied: these values by field, as parsed for the configuration.
         values: the whole configuration.
     """
 

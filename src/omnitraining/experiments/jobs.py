@@ -1,4 +1,4 @@
-"""Jobs: runs to be trained and evaluated, here or in processes of their own."""
+"""Jobs: runs to be trained and evaluated, in this process or in separate ones."""
 
 import multiprocessing
 import os
@@ -187,7 +187,7 @@ def default_processes(device: str) -> int:
 def in_processes(
     jobs: Sequence[Job], work: Work, processes: int
 ) -> Iterator[tuple[Job, str | None]]:
-    """Do the same work on all jobs, each in a process of its own that uses one thread.
+    """Do the same work on all jobs, each in a separate process that uses one thread.
 
     A job that fails, or whose process dies, leaves the others alone. Processes end with the one
     that started them, however that ends.
@@ -247,7 +247,7 @@ def attempted(work: Work, job: Job) -> str | None:
         work(job)
     except InputError as error:
         return str(error)
-    except Exception as error:  # of a backbone of one's own, say: it is this job's alone
+    except Exception as error:  # of a user's backbone, for example: only this job fails
         first = (str(error).splitlines() or [""])[0]
         return f"{type(error).__name__}: {first}"
     return None

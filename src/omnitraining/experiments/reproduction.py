@@ -102,7 +102,7 @@ def reproduce(
                 fine_tune(job, FINE_TUNED_IN_SMOKE if smoke else tasks)
     finally:  # an interrupted experiment shows what is there
         folder.mkdir(parents=True, exist_ok=True)
-        # Another process may train other rows; the last one to end sees all that is finished.
+        # Another process may train other rows; the last one to end finds all finished runs.
         with locked(folder / ".lock"):
             results = _finished(experiment, jobs)
             if results:
@@ -148,7 +148,7 @@ def plan(
         folder: of the runs.
         seeds: of weights and samples.
         smoke: the tiny variant.
-        data: fields of the configuration that say where photographs are.
+        data: fields of the configuration that specify where photographs are.
         budget: fraction of the training, as `within_budget` cuts it.
     """
     jobs = []

@@ -174,7 +174,8 @@ def _write_origin(run: Run, config: Namespace, problem: Problem, changes: tuple[
 def _calibrate(run: Run, run_config: RunConfig) -> None:
     """Measure on its validation tasks what learners of a run need, if its data are in files.
 
-    These may be gone when a learner is wanted. Whatever else a problem has, it can make again.
+    The files may be gone when a learner is loaded. Problems without files generate their data
+    again.
     """
     data = run_data.read(run)
     if not run.checkpoint("best").is_file():  # no validation had a score

@@ -196,14 +196,21 @@ def reached(ours: tuple[float, float], published: Number) -> str:
 
 
 def short_number(mean: Mean, small: int = 3) -> str:
-    """Mean and interval, with so many digits after the point where the mean is below 10."""
+    """Mean and interval, with ``small`` digits after the point where the mean is below 10."""
     digits = 1 if abs(mean.mean) >= 10 else small
     return f"{mean.mean:.{digits}f} ± {mean.interval:.{digits}f}"
 
 
 def seeds(record: Record) -> str:
-    """How many there are, in words."""
-    return "1 seed" if record.seeds == 1 else f"{record.seeds} seeds"
+    """How many there are, in words, and which rows have another number."""
+    others: dict[int, list[str]] = {}
+    for name, row in record.rows.items():
+        count = max((len(facts.seconds) for facts in row.trainings.values()), default=record.seeds)
+        if count != record.seeds:
+            others.setdefault(count, []).append(name)
+    words = "1 seed" if record.seeds == 1 else f"{record.seeds} seeds"
+    exceptions = "; ".join(f"{n} of {' / '.join(names)}" for n, names in others.items())
+    return f"{words} ({exceptions})" if exceptions else words
 
 
 def caption(record: Record) -> str:

@@ -43,8 +43,8 @@ def step_costs(
 ) -> list[StepCost]:
     """Costs of a training step of every job, in their order.
 
-    Nothing is trained for good: each job has a model, a teacher and an optimizer of its own, which
-    make a few steps by turns, so that whatever else the machine does meets all of them alike.
+    No training is kept: each job has its own model, teacher and optimizer. The jobs make a few
+    steps in turn, so that other load on the machine affects all of them equally.
 
     Args:
         jobs: whether they are trained makes no difference.

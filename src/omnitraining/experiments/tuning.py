@@ -1,8 +1,7 @@
 """Tuning: options that do best on the validation tasks, for any method, within a number of trials.
 
-A trial is a run that is trained and not tested. Its score is the best validation score, so
-nothing here looks at test tasks. Every method that is tuned with as many trials and steps has had
-the same care.
+A trial is a run that is trained and not tested. Its score is the best validation score, so that
+test tasks are not used. Methods tuned with equally many trials and steps are compared fairly.
 """
 
 import json
@@ -182,8 +181,8 @@ class Search:
             this library.
 
     Raises:
-        InputError: Optuna is not installed, a field or an end of a range is wrong, or the folder
-            holds another search.
+        InputError: Optuna is not installed, a field or an end of a range is wrong, the seed is to
+            be tuned, or the folder holds another search.
     """
 
     def __init__(
@@ -201,6 +200,11 @@ class Search:
                 f"nothing to tune: declare ranges in a tune section of {path}, or give them as "
                 "--training.lr log:0.001..0.1 --loss.distill_weight 0,1,3"
             )
+        if "seed" in ranges:
+            raise InputError(
+                "seed cannot be tuned: the best of several seeds is luck, which no other run "
+                "repeats; 'omni sweep' trains several and compares their mean"
+            )
         _check_optuna()
         self.distributions = {}
         for field, values in ranges.items():
@@ -212,7 +216,7 @@ class Search:
         self.study = _open_study(folder, base, json.loads(json.dumps(what)))
 
     def run(self, trials: int, processes: int, launch: Launch) -> None:
-        """Train until there are so many trials; earlier and failed ones count.
+        """Train until there are ``trials`` trials; earlier and failed ones count.
 
         Args:
             trials: in all.
@@ -236,7 +240,7 @@ class Search:
             self._finish(numbers, launch)
 
     def trials(self) -> list[Trial]:
-        """Those that have ended, the best first and failed ones last."""
+        """The trials that have ended, the best first and failed ones last."""
         found = [
             Trial(
                 trial.number,
@@ -277,7 +281,7 @@ class Search:
     def _ask(self) -> int:
         from optuna.samplers import TPESampler
 
-        # A sampler of its own for every trial, so that a search that was stopped goes on as if it
+        # Every trial has its own sampler, so that a search that was interrupted continues as if it
         # had not been.
         number = len(self.study.get_trials(deepcopy=False))
         state = np.random.SeedSequence([self.seed, number]).generate_state(1)

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, and locks that let one process write at a time."""
+"""Atomic writes of files, and locks that let one process write at a time."""
 
 import json
 import os
@@ -97,13 +97,13 @@ def sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text, in UTF-8, so that a reader sees the old file or the new one."""
+    """Write a text, in UTF-8, so that a reader finds the whole old file or the whole new one."""
     with atomic_path(path) as part:
         part.write_text(text, "utf-8")
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values as JSON, so that a reader sees the old file or the new one."""
+    """Write values as JSON, so that a reader finds the whole old file or the whole new one."""
     write_atomic(path, json.dumps(values, indent=1) + "\n")
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 from omnitraining.errors import InputError
 
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but line breaks, and those that change the direction of writing."""
+"""Control characters except line breaks, and characters that change the direction of writing."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of cells that spreadsheets take for formulas."""

@@ -50,7 +50,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     list of such images of any sizes, of Pillow images, or of paths of files that Pillow reads; or
     the path of one image, of a folder of images, or of a folder with one such folder per class.
     Files of folders are sorted by name as text: "10.png" comes before "2.png". Whole numbers
-    are pixel values from 0 to 255, those of uint16 from 0 to 65535, floating-point numbers from 0
+    are pixel values from 0 to 255 (of uint16, from 0 to 65535), floating-point numbers from 0
     to 1. Images become squares, in gray or color, and are normalized as in training. The shipped
     models resize them without keeping their aspect; ``load("photos", aspect="crop")`` makes another
     choice.
@@ -107,7 +107,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     @float32_on_cpu()
     def fit(self, X: Images, y: ArrayLike | None = None) -> "FewShotClassifier":  # noqa: N803
-        """Learn new classes, in place of those of an earlier fit.
+        """Learn new classes, in place of the classes of an earlier fit.
 
         Args:
             X: images; or a folder with a folder of images per class, without ``y``.
@@ -115,13 +115,13 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 of images.
 
         Warns:
-            CalibrationWarning: the images are so unlike those of validation that probabilities and
+            CalibrationWarning: the images are so unlike validation images that probabilities and
                 ``accept_rate`` are not reliable; or each class has one image, so that this cannot
                 be measured.
 
         Raises:
             InputError: images and labels do not fit together, there are fewer than two classes, an
-                image cannot be read, or the model cannot predict so many classes.
+                image cannot be read, or the model cannot predict this many classes.
         """
         trained = find(self.model)
         return self._learn(trained, *self._embedded(trained, X, y))
@@ -170,8 +170,8 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     def transform(self, X: Images) -> NDArray[np.float32]:  # noqa: N803
         """Features [B, D] of images, for other estimators.
 
-        They are those of the flows that predict, each scaled to length 1 and one beside the other;
-        the labels of the fit do not change them, except where an algorithm adapts the network.
+        The features of the flows that predict are each scaled to length 1 and concatenated; the
+        labels of the fit do not change them, except where an algorithm adapts the network.
 
         Args:
             X: images, as in `fit`.
@@ -231,7 +231,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             sample_weight: weight of each image.
 
         Raises:
-            InputError: as in `fit`; or labels are of another type than those of the fit.
+            InputError: as in `fit`; or labels are of another type than the labels of the fit.
         """
         fit = self._fitted()
         _, labels, probabilities, similarity = self._predict_labeled(fit, X, y)

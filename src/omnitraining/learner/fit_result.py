@@ -130,7 +130,7 @@ def fit_support(
 
     Raises:
         InputError: there are fewer than two classes, options are wrong, or the model cannot predict
-            so many classes.
+            this many classes.
     """
     accept_rate = options.accept_rate
     if accept_rate is not None and not (isinstance(accept_rate, Real) and 0 < accept_rate < 1):

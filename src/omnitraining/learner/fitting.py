@@ -65,7 +65,7 @@ def fit_predictor(ensemble: Ensemble, support: Support) -> Predictor:
     """The predictor of a support set.
 
     Raises:
-        InputError: an algorithm cannot predict so many classes, or cannot predict queries one by
+        InputError: an algorithm cannot predict this many classes, or cannot predict queries one by
             one.
     """
     trained, shots = ensemble.trained, support.shots

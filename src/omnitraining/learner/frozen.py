@@ -44,7 +44,7 @@ class BackboneOptions:
 
     Args:
         weights: file of the weights of a named backbone (of transformers: folder of the model), in
-            place of those that its library downloads.
+            place of the weights that its library downloads.
         image_size: side of the input in pixels: of a module; of timm in place of the model's own.
         mean: of each channel, for pixels from 0 to 1; of a module.
         std: standard deviation of each channel; of a module.

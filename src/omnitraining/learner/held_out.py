@@ -45,7 +45,7 @@ class FitReport:
         accuracy: share of them whose label was predicted.
         confidence: their mean calibrated probability, which should be near `accuracy`.
         rank: mean share of validation queries with a lower similarity, near 0.5 if the images are
-            like those of validation; None where similarities were not measured.
+            like validation images; None where similarities were not measured.
         deviation: by how many standard deviations accuracy is below confidence.
         rank_deviation: by how many `rank` is below 0.5.
     """
@@ -150,8 +150,8 @@ def predictions(ensemble: Ensemble, support: Support) -> Predictions | None:
         support: of the fit.
 
     Returns:
-        Those of each image that was held out; None if no class has two images, or an algorithm
-        adapts the network.
+        The predictions of all images that were held out; None if no class has two images, or an
+        algorithm adapts the network.
     """
     held, kept, first = folds(support.labels, support.ways)
     if not len(held):

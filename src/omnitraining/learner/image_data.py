@@ -247,7 +247,7 @@ def kind_of(labels: NDArray[Any]) -> str:
 
 
 def check_kind(labels: NDArray[Any], fitted: NDArray[Any]) -> None:
-    """Check that labels are of the kind of those of a fit.
+    """Check that labels are of the same kind as the labels of a fit.
 
     Args:
         labels: to check.
@@ -258,5 +258,5 @@ def check_kind(labels: NDArray[Any], fitted: NDArray[Any]) -> None:
     """
     if kind_of(labels) != kind_of(fitted):
         raise InputError(
-            f"labels are {labels.dtype}, those of the fit {fitted.dtype}: use one kind"
+            f"labels are {labels.dtype}, labels of the fit are {fitted.dtype}: use one kind"
         )

@@ -120,7 +120,7 @@ class ImageInputs:
         return f"{side} ({self.interpolation}, {ASPECTS[self.aspect]})"
 
     def as_json(self) -> dict[str, Any]:
-        """The values as they are kept in files; those that earlier versions lack only if set."""
+        """The values as they are kept in files, without values equal to their defaults."""
         usual = {f.name: f.default for f in fields(self)}
         return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
@@ -148,10 +148,10 @@ class ImageInputs:
         - a data set or loader of torch, or a list of pairs of an image and its label, or of rows
           with an "image" (of Hugging Face); labels are ignored.
 
-        Whole numbers are pixel values from 0 to 255, those of uint16 from 0 to 65535,
+        Whole numbers are pixel values from 0 to 255 (of uint16, from 0 to 65535),
         floating-point numbers from 0 to 1 (kept with 8 bits), true is white. Other sizes are
-        resized with antialiasing, as ``aspect`` and ``interpolation`` say. Color is converted to
-        gray, or gray to color, as the network needs it; transparent pixels become white.
+        resized with antialiasing, as ``aspect`` and ``interpolation`` specify. Color is converted
+        to gray, or gray to color, as the network needs it; transparent pixels become white.
 
         Args:
             images: in one of these forms.
@@ -275,7 +275,7 @@ class ImageInputs:
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels as a tensor; a copy of those that may not be written to, of which torch would warn."""
+    """Pixels as a tensor; a read-only array is copied, as torch would warn of it."""
     return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 

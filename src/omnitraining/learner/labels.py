@@ -38,7 +38,7 @@ def as_before(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
 
 
 def check_allowed(labels: NDArray[Any], classes: ArrayLike | None) -> None:
-    """Check that all labels are among those that are allowed; any is without ``classes``."""
+    """Check that all labels are among the allowed ``classes``; if None, any label is allowed."""
     if classes is None:
         return
     allowed = labels_of(classes)

@@ -44,7 +44,7 @@ def load(
     """A learner of a trained model, ready to be fitted, or a saved learner as it was.
 
     A backbone of another library is used as it is, frozen, with its own preprocessing:
-    ``load("timm/vit_small_patch14_dinov2.lvd142m")``. A module of your own needs to be told it:
+    ``load("timm/vit_small_patch14_dinov2.lvd142m")``. For your own module, specify it:
     ``load(module, image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))``.
 
     Args:

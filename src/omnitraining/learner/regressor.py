@@ -32,7 +32,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Hugging Face hub.
         flow: the flow that predicts, "pre", "joint" or "meta", or "ensemble", the mean of all.
             None is the ensemble that the run was evaluated with.
-        steps: gradient steps on the points; if None, as many as the run was evaluated with.
+        steps: gradient steps on the points; if None, the number that the run was evaluated with.
 
     Options that are changed after a fit have effect from the next fit on; until then the learner
     predicts, and is saved and copied, as it was fitted.

@@ -1,4 +1,4 @@
-"""What a learner's file says of a frozen backbone, and how it is made again."""
+"""The description of a frozen backbone in a learner's file, and how the backbone is rebuilt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,8 +79,8 @@ def restored_backbone(
         return None
     elif facts.from_file and weights is None:
         raise InputError(
-            f"{source} holds no weights, and those of its backbone {arguments['source']} were in a "
-            f"file: give that as weights (SHA-256 of the weights: {facts.sha256[:16]}...)"
+            f"{source} holds no weights, and the weights of its backbone {arguments['source']} "
+            f"were in a file: give that as weights (their SHA-256: {facts.sha256[:16]}...)"
         )
     else:
         features = arguments.pop("features", None)

@@ -26,14 +26,14 @@ SPREAD = 1.0
 
 # Chosen on validation classes of CIFAR-FS, Cars, MiniPlaces and Omniglot with the model photos.
 DOMAIN_SPREAD = 0.3
-"""The same of a factor of the temperature that was fitted on validation tasks."""
+"""As `SPREAD`, for a factor of the temperature that was fitted on validation tasks."""
 SHRINKAGE = 10
-"""Images as many as which the validation tasks count in the spread of similarities."""
+"""Number of images that the validation tasks count for in the spread of similarities."""
 MARGIN = 15
-"""Images at which the variance of similarities is doubled, for want of more to measure it on."""
+"""Number of images at which the variance of similarities is doubled, to allow for its error."""
 
 LARGEST = math.log(50)
-"""Of the logarithm of a temperature."""
+"""Largest logarithm of a temperature."""
 
 
 def support_calibration(ensemble: Ensemble, support: Support, found: Predictions) -> Calibration:
@@ -63,8 +63,8 @@ def domain_calibration(ensemble: Ensemble, support: Support, found: Predictions)
     """The calibration of a model, moved to the domain of a support set.
 
     The temperatures are multiplied by one factor, which is 1 a priori. The similarities of queries
-    are moved and stretched so that mean and spread become those of the support images: similarities
-    in another domain are higher or lower for all images.
+    are shifted and scaled to the mean and spread of the support images: similarities in another
+    domain are higher or lower for all images.
 
     Args:
         ensemble: the flows of the fit.

@@ -177,7 +177,7 @@ class TaskReport:
     def mistakes(self, most: int = 24) -> list[int]:
         """Numbers of the images that are predicted wrongly, the most confident first.
 
-        Rejected images and those of classes that the learner does not have are not among them.
+        Rejected images and images of classes that the learner does not have are left out.
 
         Args:
             most: how many.

@@ -203,7 +203,7 @@ class TrainedModel:
 
     @property
     def batch(self) -> int:
-        """Images that are embedded at a time: fewer if they are large, for want of memory."""
+        """Images that are embedded at a time: fewer if they are large, to limit memory."""
         size = self.image_inputs.size
         return max(1, min(EMBED_BATCH, BATCH_PIXELS // size**2)) if self.frozen else EMBED_BATCH
 
@@ -328,7 +328,7 @@ class TrainedModel:
                 and hash.
 
         Raises:
-            InputError: weights are to be left out, and are not those of a frozen backbone.
+            InputError: weights are to be left out, and the model has no frozen backbone.
         """
         left_out = set() if weights else {*map(id, unique_tensors(self.pooled_backbone).values())}
         parts = unique_tensors(self.model).items()
@@ -420,7 +420,7 @@ def _checked_parts(
 
 
 def _fill(own: Mapping[str, Tensor], tensors: dict[str, Tensor], source: str) -> None:
-    """Copy the weights of a file into those of a model, and take them out of the tensors."""
+    """Copy the weights of a file into a model, and remove them from ``tensors``."""
     for name, tensor in own.items():
         stored = tensors.pop(f"model.{name}", None)
         if stored is None or stored.shape != tensor.shape or stored.dtype != tensor.dtype:

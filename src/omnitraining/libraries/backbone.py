@@ -163,7 +163,7 @@ class LibraryBackbone(PooledBackbone):
         size: side of the input of a model of timm, if it is not the model's own.
         config: of a model of transformers, as a text of JSON.
         precision: ``"float32"``, or ``"bfloat16"`` by autocast.
-        features: D, if it is known; without it, it takes a forward pass to see it.
+        features: D, if it is known; otherwise a forward pass determines it.
 
     Raises:
         InputError: the library is missing, or has no such model.
@@ -269,7 +269,7 @@ class LibraryBackbone(PooledBackbone):
             output: a map or tokens.
 
         Raises:
-            InputError: the library does not say which dimension has the channels.
+            InputError: the library does not specify which dimension has the channels.
         """
         if output.dim() == 3:
             prefix = getattr(self.model, "num_prefix_tokens", 0)

@@ -96,7 +96,7 @@ def unreachable(source: str, error: BaseException) -> InputError:
     reason = described(error).partition(". ")[0].rstrip(".")
     return InputError(
         f"the weights of {source} are not in the cache of {source.partition('/')[0]}, and cannot "
-        f"be downloaded: {reason}; give those that you have as weights (--weights FILE)"
+        f"be downloaded: {reason}; if you have them, give them as weights (--weights FILE)"
     )
 
 

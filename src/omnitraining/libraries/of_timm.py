@@ -38,7 +38,7 @@ def pretrained(source: str, name: str, size: int | None, file: Path | None) -> n
         source: as it was given.
         name: of timm.
         size: side of the input, if it is not the model's own.
-        file: of weights, in place of those of the hub.
+        file: of weights, in place of the weights on the hub.
 
     Raises:
         InputError: as in `build`; or there are no weights, they cannot be downloaded, or do not
@@ -106,7 +106,7 @@ def preprocessing(model: Any, source: str, size: int | None) -> Preprocessing:
 
 
 def pooling(model: Any) -> str:
-    """How a model pools its features, in words; empty if it does not say so."""
+    """How a model pools its features, in words; empty if the model does not specify it."""
     kind: Any = getattr(model, "global_pool", None)
     if not isinstance(kind, str):  # a module, here or in the head
         holder = kind if kind is not None else getattr(model, "head", None)

@@ -37,7 +37,7 @@ def pretrained(source: str, name: str, file: Path | None) -> nn.Module:
     Args:
         source: as it was given.
         name: of torchvision.
-        file: of weights, in place of those of torchvision.
+        file: of weights, in place of torchvision's weights.
 
     Raises:
         InputError: as in `build`; or there are no weights, they cannot be downloaded, or do not
@@ -58,7 +58,7 @@ def preprocessing(source: str, name: str) -> Preprocessing:
         name: of torchvision.
 
     Raises:
-        InputError: the transforms are not those of classification.
+        InputError: the transforms are not transforms for classification.
     """
     made = _weights(source, name).transforms()
     try:

@@ -64,9 +64,9 @@ class MetaTraining(Algorithm):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether its loss has terms of the mini-batch; by default, if it is no loss of `predict`.
+        """Whether its loss uses the mini-batch; by default, if `outputs_and_loss` is overridden.
 
-        Where no loss has, the mini-batch of a step is empty.
+        If no loss uses it, the mini-batch of a step is empty.
         """
         return type(self).outputs_and_loss is not MetaTraining.outputs_and_loss
 
@@ -120,7 +120,7 @@ class MetaTraining(Algorithm):
     ) -> Tensor:
         """Outputs [T, Q, O] of the queries by the heads that `fit` makes, in float32 at least.
 
-        It is `predict` of algorithms that solve for a head which does not see to its precision.
+        It implements `predict` for algorithms that solve for a head without its own precision.
 
         Args:
             network: backbone and head.
@@ -136,10 +136,10 @@ class MetaTraining(Algorithm):
         return torch.cat(outputs) if tasks else outputs[0]
 
     def prepared(self, episode: Episode, random: torch.Generator) -> Episode:
-        """The tasks of a training step as it learns from them; by default as they were drawn.
+        """The tasks of a training step, prepared for training; by default as they were drawn.
 
-        Called before any layer, where `Supervised.samples` draws them; inputs are those of the
-        model, already augmented one by one.
+        Called before any layer, where `Supervised.samples` draws the tasks; inputs are the model's
+        inputs, already augmented one by one.
 
         Args:
             episode: T tasks.
@@ -152,8 +152,8 @@ class MetaTraining(Algorithm):
     ) -> tuple[Tensor, Tensor]:
         """Outputs of the queries in training, [T, Q, O], and l_meta, a scalar.
 
-        They are those of `predict` and `loss`, but for algorithms that do not train as they
-        predict, or have further terms in their loss.
+        By default they are computed by `predict` and `loss`. Algorithms that do not train as they
+        predict, or have further terms in their loss, override this.
 
         Args:
             network: backbone and head.
@@ -166,10 +166,10 @@ class MetaTraining(Algorithm):
 
 
 class WrappedMetaTraining(MetaTraining):
-    """Trains another algorithm in a way of its own, and predicts as that does.
+    """Trains another algorithm in a different way, and predicts with it.
 
     Attributes:
-        algorithm: the other one, an option of each subclass.
+        algorithm: the other algorithm, an option of each subclass.
     """
 
     algorithm: MetaTraining

@@ -226,7 +226,7 @@ class CAN(MetaTraining):
         """Logits [T, Q, N] as at test, and the loss of every position.
 
         Raises:
-            InputError: the episode does not say which classes of training it has.
+            InputError: the episode does not state its training classes.
         """
         embedded = episode.with_inputs(network.backbone(episode.inputs()))
         head, labels = cast(CrossAttention, network.head), episode.query_y
@@ -237,7 +237,7 @@ class CAN(MetaTraining):
             classes = class_means(support, episode.support_y, episode.ways)
             attended = head(head.maps(classes), queries)
             outputs = self.scale * cosines(attended, queries)
-            # Attention scales each position, and the cosine does not see that.
+            # Attention scales each position, to which the cosine is invariant.
             near = torch.einsum(
                 "tqcm,tqnc->tqmn",
                 F.normalize(queries, dim=2),

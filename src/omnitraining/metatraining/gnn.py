@@ -194,9 +194,9 @@ class GNN(MetaTraining):
         width: of the edge networks.
         form: ``"transductive"``: a graph holds the support set and one query of *each* class, and
             all norms use the statistics of the whole query set, as in [79] and so in the GNN rows
-            of the paper: predictions depend on the other queries, and use that those of a graph
-            are of different classes. ``"inductive"``: one query per graph and running statistics,
-            so that each query is classified by itself.
+            of the paper: predictions depend on the other queries, and use that the queries of a
+            graph are of different classes. ``"inductive"``: one query per graph and running
+            statistics, so that each query is classified by itself.
 
     Raises:
         InputError: a number is out of range.
@@ -255,7 +255,8 @@ class GNN(MetaTraining):
         """
         if self.form == "transductive":
             raise InputError(
-                "a transductive GNN judges queries together, one of each class, and cannot judge "
-                "queries of unknown classes: choose flow 'pre', or train it with form: inductive"
+                "a transductive GNN predicts queries together, one of each class, and cannot "
+                "predict queries of unknown classes: choose flow 'pre', or train it with form: "
+                "inductive"
             )
         return super().fit(head, support, labels, ways)

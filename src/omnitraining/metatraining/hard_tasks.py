@@ -49,7 +49,7 @@ class FailureClasses(Curriculum):
         """Collect the classes with the fewest right answers, by all processes of the training.
 
         Raises:
-            InputError: the episode does not say which classes of training it has.
+            InputError: the episode does not state its training classes.
         """
         place = self._place(step)
         if place >= self.steps:
@@ -73,11 +73,11 @@ class HardTasks(WrappedMetaTraining):
 
     In each task of ``steps`` steps, the class of the lowest accuracy is its failure class
     (section 4.3 of [70]). The tasks of the ``hard_steps`` that follow are drawn from these classes
-    alone, with new samples of them, which [70] found better than the same samples again; where they
-    are fewer than the ways of a task, or of another domain, other classes are drawn too. Of several
-    classes of the lowest accuracy, the first in the task is taken, whose classes are in random
-    order. With ``protocol.tasks`` of 1, every task has an update of its own, as in [70]. Accuracies
-    are those of the meta-flow, or of the joint-flow where there is none.
+    alone, with new samples of them, which [70] found better than the same samples again. Where the
+    failure classes are fewer than the ways of a task, or of another domain, other classes are drawn
+    too. If several classes have the lowest accuracy, the first in the task is taken, whose classes
+    are in random order. With ``protocol.tasks`` of 1, every task has its own update, as in [70].
+    Accuracies are of the meta-flow, or of the joint-flow where there is none.
 
     Meta-transfer learning (MTL) is this over `ANIL`, on the backbone `ScaleShift`. How many tasks a
     meta-batch has could not be found in [70], whose published code has no hard tasks; here there
@@ -89,7 +89,7 @@ class HardTasks(WrappedMetaTraining):
         hard_steps: on tasks of these classes, after them.
 
     Raises:
-        InputError: ``algorithm`` has tasks of its own or is not for classification, or a number is
+        InputError: ``algorithm`` makes its own tasks or is not for classification, or a number is
             below 1.
 
     Example:
@@ -128,7 +128,7 @@ class HardTasks(WrappedMetaTraining):
         return self.algorithm.needs_batch
 
     def curriculum(self, classes: int) -> Curriculum:
-        """The failure classes of a training on so many classes."""
+        """The failure classes of a training on ``classes`` classes."""
         return FailureClasses(classes, self.steps, self.hard_steps)
 
     def prepared(self, episode: Episode, random: torch.Generator) -> Episode:

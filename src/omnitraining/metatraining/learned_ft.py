@@ -1,4 +1,4 @@
-"""Learned feature-wise transformation, for domains that were never seen (Tseng et al. 2020 [79]).
+"""Learned feature-wise transformation, for unseen domains (Tseng et al. 2020 [79]).
 
 [79] H.-Y. Tseng, H.-Y. Lee, J.-B. Huang, M.-H. Yang: "Cross-Domain Few-Shot Classification via
 Learned Feature-Wise Transformation", ICLR 2020, https://arxiv.org/abs/2001.08735 and its code
@@ -46,8 +46,8 @@ class LearnedFT(WrappedMetaTraining):
     The backbone must be `FeatureWise` with ``learned``, and the problem have two domains of
     training or more. Self-distillation in Omni-Training, where it is on, acts on the strengths too.
 
-    The authors draw the two domains anew for each epoch, here for each step. In their code the
-    strengths have an optimizer of their own, with the same learning rate.
+    The authors draw the two domains anew for each epoch; here they are drawn for each step. In the
+    authors' code the strengths have a separate optimizer, with the same learning rate.
 
     Args:
         algorithm: what is trained; one that trains as it predicts, and leaves the features of a
@@ -83,7 +83,7 @@ class LearnedFT(WrappedMetaTraining):
 
     @property
     def domains(self) -> int:
-        """The pseudo-seen and the pseudo-unseen one."""
+        """The pseudo-seen and the pseudo-unseen domain."""
         return 2
 
     def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
@@ -102,9 +102,9 @@ class LearnedFT(WrappedMetaTraining):
     def outputs_and_loss(
         self, network: Network, episode: Episode, batch: MiniBatch
     ) -> tuple[Tensor, Tensor]:
-        """Outputs [T, Q, O] of the tasks of both domains, and the loss of the pseudo-seen one.
+        """Outputs [T, Q, O] of the tasks of both domains, and the loss of the pseudo-seen domain.
 
-        By the strengths the loss has the gradient of the pseudo-unseen domain.
+        The gradient of this loss by the strengths is that of the pseudo-unseen domain's loss.
 
         Raises:
             InputError: the tasks are not of two domains.

@@ -167,11 +167,11 @@ class LEO(MetaTraining):
     In [62] these are the initialization by a few examples and the inner loop. The outer loss is
     that of the queries, plus ``kl_weight`` times the divergence of codes from N(0, 1),
     ``encoder_penalty`` times their squared change by adaptation, and ``orthogonality`` times the
-    correlation of the decoder's rows. Defaults are those of the authors' code, whose L2 penalty is
-    the optimizer's weight decay here.
+    correlation of the decoder's rows. Defaults are from the authors' code, whose L2 penalty is the
+    optimizer's weight decay here.
 
-    [62] trains it on the features of a trained network, here one that ``start_from`` names and
-    `Frozen` keeps as it is; without these, the backbone learns along.
+    [62] trains it on the features of a trained network. Here ``start_from`` names such a network
+    and `Frozen` keeps it fixed; without these, the backbone is trained jointly.
 
     Args:
         latents: size of a code.

@@ -38,7 +38,7 @@ class FullContext(nn.Module):
 
     Args:
         features: size of the embeddings.
-        steps: of attention; as many as there are support samples if None, as in [13].
+        steps: of attention; if None, the number of support samples, as in [13].
         order: as in `MatchingNet`.
     """
 
@@ -128,7 +128,7 @@ class MatchingNet(MetaTraining):
 
     Args:
         scale: factor of the cosines.
-        steps: of the query's attention; as many as there are support samples if None.
+        steps: of the query's attention; if None, the number of support samples.
         order: in which the support set is read: ``"canonical"``, by its contents, so that
             predictions do not depend on the order of the examples; or ``"given"``, as in [13].
 

@@ -25,10 +25,10 @@ def _as_published() -> LogisticHead:
 
 @dataclass(frozen=True)
 class MultiTask(MetaTraining):
-    """Every training task has a linear head of its own over common features; none adapts.
+    """Every training task has its own linear head on shared features, without adaptation.
 
     The heads of tasks share the weights of the classes that they have in common: there is one
-    vector for each class of training, and a task compares those of its own classes. A task is not
+    vector for each class of training, and a task compares the vectors of its classes. A task is not
     split: the loss is the mean over its support and query sets (the objective of multi-task
     learning in [82], which is one-level where MAML's is two-level). So a step costs no inner loop,
     and `protocol.tasks` of them can be trained at once.
@@ -49,11 +49,11 @@ class MultiTask(MetaTraining):
     new_head: LinearHead = field(default_factory=_as_published)
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """Weights [outputs, features] of so many classes, without a bias."""
+        """Weights [outputs, features] of ``outputs`` classes, without a bias."""
         return nn.Linear(features, outputs, bias=False)
 
     def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
-        """Weights of all classes of training, initialized as those of one task would be."""
+        """Weights of all classes of training, initialized as the weights of one task would be."""
         head = nn.Linear(features, classes, bias=False)
         with torch.no_grad():  # as in the authors' code
             head.weight.mul_((classes / outputs) ** 0.5)
@@ -69,7 +69,7 @@ class MultiTask(MetaTraining):
         """Logits [T, Q, N] of the queries by the weights of their classes, and l_meta.
 
         Raises:
-            InputError: the episode does not say which classes of training it has.
+            InputError: the episode does not state its training classes.
         """
         embedded = episode.with_inputs(network.backbone(episode.inputs()))
         ways = torch.arange(episode.ways, device=episode.query_y.device)
@@ -85,5 +85,5 @@ class MultiTask(MetaTraining):
         return self.new_head.predict(network.backbone, episode)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """New linear heads; those of training are not used."""
+        """New linear heads; the heads of training are not used."""
         return self.new_head.fit(at_least_float32(support), labels, ways)

@@ -109,7 +109,7 @@ class RelationNet(MetaTraining):
         check_least("metatraining", self, 1, "channels", "hidden")
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """`Relation` of maps of so many channels; it can compare any number of classes.
+        """`Relation` of maps of ``features`` channels; it can compare any number of classes.
 
         Raises:
             InputError: features are not a flattened square map of 4x4 or more.

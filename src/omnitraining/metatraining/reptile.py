@@ -1,4 +1,4 @@
-"""Reptile: move the weights towards those that tasks adapt them to (Nichol et al. 2018).
+"""Reptile: move the weights towards the weights adapted to tasks (Nichol et al. 2018).
 
 A. Nichol, J. Achiam, J. Schulman: "On First-Order Meta-Learning Algorithms", 2018,
 https://arxiv.org/abs/1803.02999

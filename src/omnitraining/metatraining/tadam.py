@@ -61,7 +61,7 @@ class Predictor(nn.Module):
 class TaskEmbedding(nn.Module):
     """The task embedding network, the scale of the metric, and the auxiliary classifier of [55].
 
-    It is told the step of training (see `Scheduled`), on which the auxiliary weight depends.
+    The auxiliary weight depends on the training step, which `Scheduled` sets.
 
     Args:
         norms: channels of each norm to modulate, by path.
@@ -111,13 +111,14 @@ class TADAM(MetaTraining):
     """ProtoNet whose features depend on the task, with a learned scale of the metric.
 
     The support set passes the backbone twice: the mean of its prototypes is the embedding of the
-    task, from which a network predicts a scale and a shift after every batch norm but those of
-    shortcuts. With these, support and query set are embedded, and logits are those of `ProtoNet`
-    times alpha, which is learned (section 2.1 of [55]).
+    task, from which a network predicts a scale and a shift after every batch norm except in
+    shortcuts. With these, support and query set are embedded, and logits are the logits of
+    `ProtoNet` times alpha, which is learned (section 2.1 of [55]).
 
-    A linear classifier of all training classes is trained along, on the mini-batch of each step
-    (section 2.4). The authors draw at random whether a step is of that task, with a probability
-    that decays from 0.9; here every step has the mean of the two losses with that weight.
+    A linear classifier of all training classes is trained jointly, on the mini-batch of each step
+    (section 2.4). The authors draw at random whether a step trains this auxiliary task, with a
+    probability that decays from 0.9; here every step has the mean of the two losses weighted by
+    that probability.
 
     Args:
         metric: as in `ProtoNet`; [55] has Euclidean distances, without a square.

@@ -37,10 +37,10 @@ class References(nn.Module):
 
     @torch.no_grad()
     def match(self, prototypes: Tensor) -> Tensor:
-        """Indices [T, N] of a reference of its own for each class of new tasks, N up to R.
+        """Indices [T, N] of a different reference for each class of new tasks, N up to R.
 
-        The nearest pair of a prototype and a reference goes together, then the nearest of the
-        others. The authors' code goes through the classes in order and takes the nearest free
+        The nearest pair of a prototype and a reference is matched first, then the nearest pair of
+        the others. The authors' code goes through the classes in order and takes the nearest free
         reference, which depends on that order.
 
         Args:

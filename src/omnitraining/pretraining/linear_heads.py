@@ -176,7 +176,7 @@ class SGDHead(LinearHead):
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """Train the heads of all tasks side by side; each has an initialization of its own."""
+        """Train the heads of all tasks side by side, each from its own initialization."""
         tasks, _, dim = support.shape
         random = torch.Generator().manual_seed(self.seed)
         start = (torch.rand(tasks, dim + 1, ways, generator=random) * 2 - 1) * dim**-0.5
@@ -241,7 +241,7 @@ class CosineHead(LinearHead):
 def shuffled_batches(
     x: Tensor, target: Tensor, batch: int, passes: int, random: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Mini-batches of the support sets of all tasks, each in an order of its own in every pass.
+    """Mini-batches of the support sets of all tasks, each set in a new random order in every pass.
 
     Args:
         x: features [T, S, D].

@@ -141,7 +141,7 @@ class PMM(LinearPreTraining):
         return components, means
 
     def _assigned(self, components: Tensor, targets: Tensor) -> Tensor:
-        """The nearest component of each sample among those of its class [B]."""
+        """The nearest component of each sample among the components of its class [B]."""
         by_class = components.detach().unflatten(1, (-1, self.components))
         own = by_class[torch.arange(len(targets), device=targets.device), targets]
         assigned: Tensor = targets * self.components + own.argmax(1)
@@ -150,7 +150,7 @@ class PMM(LinearPreTraining):
     def _cross_entropy(
         self, cosines: Tensor, labels: Tensor, temperature: float, absent: Tensor | None = None
     ) -> Tensor:
-        """Of cosines [B, M], those of the labels [B] at an angle that the margin enlarges.
+        """Cross-entropy of cosines [B, M], with the margin added to the angle of the labels [B].
 
         The margin is left out where the angle is not below 90 degrees.
         """

@@ -46,7 +46,7 @@ class Classifiers(nn.Module):
         self.dropout, self.keep = nn.Dropout(dropout), keep
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K, N] of features [B, K D]; those of a network that is left out are 0."""
+        """Logits [B, K, N] of features [B, K D]; the logits of a network left out are 0."""
         parts = self.dropout(x).chunk(len(self.layers), -1)
         logits = [layer(part) for layer, part in zip(self.layers, parts, strict=True)]
         stacked = torch.stack(logits, -2)
@@ -84,14 +84,15 @@ class Robust(PreTraining):
 
     p_k are the probabilities of network k without the true class, normalized again. With
     ``"cooperation"``, psi is KL(p_j || p_k); with ``"diversity"`` it is their cosine. A robust
-    ensemble has cooperation, and lets networks differ by other means: each sees its own
+    ensemble has cooperation, and makes the networks differ by other means: each gets its own
     augmentation of an image, is left out of a step at random, and has dropout before its
     classifier. The authors' code does not normalize again, and has the cross-entropy in place of
     the divergence.
 
-    The networks are those of the backbone, a `NetworkEnsemble`. Any other backbone is one network:
-    with the run of an ensemble as ``teacher_run`` it is distilled from that. At test the nearest
-    class mean by the cosine, and the mean of the networks' probabilities.
+    The networks are the networks of the backbone, a `NetworkEnsemble`. Any other backbone is one
+    network: with the run of an ensemble as ``teacher_run`` it is distilled from that ensemble. At
+    test, each network predicts the nearest class mean by the cosine, and their probabilities are
+    averaged.
 
     Args:
         relation: ``"cooperation"``, ``"diversity"`` or ``"none"``.

@@ -58,7 +58,7 @@ class SGDCosineHead(LinearHead):
 
     @torch.no_grad()
     def fit(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """Train the heads of all tasks side by side; each has an initialization of its own."""
+        """Train the heads of all tasks side by side, each from its own initialization."""
         tasks, _, dim = support.shape
         random = torch.Generator().manual_seed(self.seed)
         start = (torch.rand(tasks, ways, dim, generator=random) * 2 - 1) * dim**-0.5

@@ -435,7 +435,7 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], pa
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; those that flows share, once."""
+    """Parameters and buffers by name; tensors that flows share, once."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 

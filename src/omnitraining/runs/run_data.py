@@ -50,8 +50,8 @@ class RunData:
 
     Attributes:
         splits: by their role, as "validation".
-        model: sizes that decide its architecture: arguments of a `Blueprint`; none where it takes
-            no data from elsewhere to know them.
+        model: sizes that decide its architecture: arguments of a `Blueprint`; none where they do
+            not depend on external data.
         inputs: fields of `ImageInputs`; none where a learner cannot take such images.
         places: absolute paths of the configuration, by field.
         changes: of the data between parts of the training, in words.
@@ -100,7 +100,7 @@ def describe(problem: Problem, places: Mapping[str, str]) -> RunData | None:
 
 
 def _split(images: LabeledImages) -> Split:
-    if images.digests is None:  # nothing is known of files, and test images are not looked at
+    if images.digests is None:  # there are no hashes, and test images are not read
         return Split(images.name, tuple(ClassRecord(str(name)) for name in images.classes))
     counts = images.labels.bincount(minlength=len(images.classes)).tolist()
     rows = zip(images.classes, counts, images.digests, strict=True)

@@ -174,7 +174,7 @@ def _plan(model: Model, problem: Problem, training: Training, device: torch.devi
 
 
 def _is_exhausted(training: Training, state: Mapping[str, Any]) -> bool:
-    """Whether the last validations brought no new best score, as many as patience allows."""
+    """Whether the last ``patience`` validations gave no new best score."""
     since = state["step"] - state["best_step"]
     return training.patience is not None and since >= training.patience * training.val_every
 

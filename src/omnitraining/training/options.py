@@ -26,8 +26,8 @@ class Training:
     """Length, optimizer, schedule, precision and device of a training.
 
     Args:
-        steps: optimizer steps; each sees one mini-batch and one episode. 0 evaluates the
-            untrained model.
+        steps: optimizer steps, on one mini-batch and one episode each. 0 evaluates the untrained
+            model.
         val_every: steps between validations and checkpoints.
         optimizer: ``"adam"`` or ``"sgd"``; or ``"trpo"``, for policies.
         lr: learning rate at the start; for ``"trpo"``, the largest KL divergence of a step.

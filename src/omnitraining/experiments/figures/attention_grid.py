@@ -1,4 +1,4 @@
-"""The picture of Figure 11: a row per flow, a column per image, warm what speaks for the class."""
+"""The picture of Figure 11: a row per flow, a column per image; warm colors are evidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Row:
     Attributes:
         name: of the model and its flow.
         pixels: the images as that model takes them, [B, C, H, W] in [0, 1].
-        heat: what speaks for the class, from 0 to 1, [B, H, W].
-        titles: above each image; empty if there is nothing to say.
+        heat: evidence for the class, from 0 to 1, [B, H, W].
+        titles: above each image; empty without titles.
     """
 
     name: str
@@ -47,10 +47,10 @@ def rows_of_task(
 
     Args:
         source: what `omnitraining.learner.load` takes.
-        support: images of the classes to tell apart.
+        support: images of the classes to distinguish.
         labels: the class of each.
-        images: images to look at.
-        answers: the class to explain in each; if there are none, the one that is predicted.
+        images: images to explain.
+        answers: the class to explain in each image; the predicted class if empty.
 
     Raises:
         InputError: an image cannot be read, or the model cannot learn these classes.
@@ -95,14 +95,14 @@ def rows_of_images(trained: TrainedModel, images: Images) -> list[Row]:
 
 
 def first_task(run: Run, images: int) -> tuple[Tensor, list[str], Tensor, list[str]]:
-    """A task of a run's first benchmark: support, its labels, images to look at, and theirs.
+    """A task of a run's first benchmark: support images, their labels, images to explain, theirs.
 
-    It is the first task that a fixed seed draws, not a chosen one: five images of each of five
-    classes to learn from, and one image of each class in turn to look at.
+    It is the first task drawn with a fixed seed, not a chosen one: five support images of each of
+    five classes, and images to explain, one of each class in turn.
 
     Args:
         run: on images.
-        images: how many to look at.
+        images: number of images to explain.
 
     Raises:
         InputError: the run is not on images.

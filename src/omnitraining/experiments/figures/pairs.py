@@ -67,9 +67,8 @@ def leads(record: Record, rival: str = "baseline") -> list[tuple[str, str, int, 
 def draw(record: Record, runs: Any, path: Path) -> Path:
     """A panel per cell: each algorithm alone, hollow, and inside Omni-Training, filled.
 
-    Rows without a partner are points of their own; a line marks the best of all that is not
-    Omni-Training. The number of a row below every rival stands at the edge, to leave room for the
-    others.
+    Rows without a partner are single points; a line marks the best row that is not Omni-Training.
+    A row below every rival is shown as a number at the edge, to leave room for the others.
 
     Args:
         record: with rows alone and inside Omni-Training.

@@ -27,7 +27,7 @@ of the cells, and against it in none, **and both rows were trained for equally m
 or was not counted, the verdict is "not at equal compute". Two rows are equivalent if the interval
 lies within the margin that the claim states in more than half of the cells, and beyond it in none;
 their columns "better" and "worse" count these. A cell is a column of a table: a benchmark and a
-number of shots or steps. Intervals are over test tasks and, where the table says so, over seeds.
+number of shots or steps. Intervals are over test tasks and, where the table states so, over seeds.
 Differences are paired task by task, except where a star stands: there the two rows count as
 independent.
 """

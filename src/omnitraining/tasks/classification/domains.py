@@ -41,7 +41,7 @@ class Domains:
         for part in parts:
             if part.images.shape[1:] != first.images.shape[1:]:
                 raise InputError(
-                    f"images of {part.name} are {_shape(part)}, those of {first.name} "
+                    f"images of {part.name} are {_shape(part)}, images of {first.name} "
                     f"{_shape(first)}: training domains must have images of one shape"
                 )
         self.labels = consecutive_labels(parts)
@@ -71,7 +71,7 @@ class Domains:
         return to_device(rows, self.device)
 
     def own_classes(self, domain: int, classes: Tensor | None) -> Tensor | None:
-        """Those of some classes that are of a domain, as it counts them itself.
+        """The classes of a domain among ``classes``, as indices within the domain.
 
         Args:
             domain: its index.

@@ -22,7 +22,7 @@ class TaskIndices:
     query: Tensor
 
     def with_shots(self, shots: int) -> "TaskIndices":
-        """The same tasks with only the first so many support images of each class."""
+        """The same tasks with only the first ``shots`` support images of each class."""
         return TaskIndices(self.support[:, :, :shots], self.query)
 
     def with_copies(self, copies: int, images: int) -> "TaskIndices":
@@ -89,8 +89,8 @@ class EpisodeSampler:
         Args:
             tasks: number of tasks.
             random: source of all randomness, on the CPU, so that tasks do not depend on the device.
-            classes: indices [M] of those that all tasks are drawn from, and beside which others
-                are drawn only if they are fewer than ways; all if None.
+            classes: indices [M] of the classes that tasks are drawn from; all if None. Other
+                classes are drawn too only if these are fewer than ways.
         """
         order = torch.rand(tasks, len(self.counts), generator=random)
         if classes is not None:

@@ -37,7 +37,7 @@ class Glyphs(Classification):
         training_classes: number of classes of each training domain; all if not given.
         seed: seed of the rendering.
         training: training domains, with the names of benchmarks but ``"digits"``. The validation
-            classes are those of ``"scripts"`` if it is the only one, and Latin otherwise.
+            classes are from ``"scripts"`` if it is the only one, and Latin otherwise.
 
     Raises:
         InputError: a domain is unknown, domains share classes, or there are too few images for the
@@ -134,7 +134,7 @@ def _load(domain: str, split: str, *, size: int, instances: int, seed: int) -> L
 def _split(parts: list[LabeledImages], split: str) -> LabeledImages:
     """A split of several scripts as one domain; of classes that look alike only the first is kept.
 
-    The split is that of CUB in CloserLook: classes 0, 2, 4, ... are for training, 1, 5, 9, ... for
+    The split follows CUB in CloserLook: classes 0, 2, 4, ... are for training, 1, 5, 9, ... for
     validation, 3, 7, 11, ... for test (Chen et al., "A Closer Look at Few-shot Classification",
     2019). So letters that differ only by a mark can be in different splits, as related birds in
     CUB.

@@ -236,8 +236,8 @@ def with_split(data_set: DataSet, held_out: tuple[float, float] = HELD_OUT) -> D
 def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part, Listing]) -> None:
     """Check that a class is used only in training, in validation, or in test.
 
-    Searches are judged on validation classes, so that a part of validation may be a benchmark too,
-    if it is named by its split.
+    Searches are evaluated on validation classes, so that a part of validation may be a benchmark
+    too, if it is named by its split.
 
     Raises:
         InputError: a class is used in two of these, or twice in training.
@@ -267,7 +267,7 @@ def _warn_of_shared(
 
     def name_of(part: _Part, position: int) -> str:
         items = listings[part].items
-        # If damaged images were left out, positions are not those of the listing.
+        # If damaged images were left out, positions differ from the listing.
         named = len(items) == len(images[part].images) and isinstance(items[position], Path)
         return str(items[position]) if named else f"image {position}"
 

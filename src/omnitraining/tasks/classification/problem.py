@@ -273,7 +273,7 @@ class Classification(Supervised):
         return self._tasks_of([step % len(self.samplers)], random, classes)
 
     def episode_of_domains(self, step: int, random: torch.Generator, count: int) -> Episode:
-        """Tasks of so many domains, drawn in each step, with as many tasks of each as `episode`.
+        """Tasks of ``count`` random domains, with the same number of each as in `episode`.
 
         Raises:
             InputError: there are fewer domains.
@@ -372,7 +372,7 @@ class Classification(Supervised):
         return self._ways(images, self.protocol.test_ways)
 
     def _ways(self, images: LabeledImages, wanted: int) -> int:
-        """The wanted number of ways, or all classes if there are fewer; two at least."""
+        """The requested number of ways, or all classes if there are fewer; two at least."""
         return max(2, min(wanted, len(images.classes)))
 
     def _sampler(self, images: LabeledImages, ways: int) -> EpisodeSampler:
@@ -516,7 +516,8 @@ def channel_statistics(parts: Sequence[LabeledImages]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, [C] each, for pixels from 0 to 1.
 
     Args:
-        parts: the images; of more than ``STATISTICS_IMAGES``, so many evenly spaced ones are taken.
+        parts: the images; if there are more than ``STATISTICS_IMAGES``, that many are taken, evenly
+            spaced.
     """
     domains = Domains(parts)
     count = min(len(domains.labels), STATISTICS_IMAGES)

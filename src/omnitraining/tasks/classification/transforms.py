@@ -200,9 +200,9 @@ class CloserLookAugmentation(PhotoAugmentation):
 class PadCropAugmentation(PhotoAugmentation):
     """Crops of the padded image, as in CIFAR-FS, MetaOptNet and RFS.
 
-    The image is padded with black on all sides, and a square of its own size is cut out at a random
-    place. The padding is 4 pixels at size 32 and 8 at size 84, as in those works, and in proportion
-    at other sizes.
+    The image is padded with black on all sides, and a square of the original size is cut out at a
+    random place. The padding is 4 pixels at size 32 and 8 at size 84, as in those works, and in
+    proportion at other sizes.
     """
 
     def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class PadCropAugmentation(PhotoAugmentation):
 
 
 class UncroppedAugmentation(PhotoAugmentation):
-    """Whole images, flipped and jittered if the options say so."""
+    """Whole images, flipped and jittered if the options specify it."""
 
     def _cropped(self, images: Tensor, tries: Tensor, place: Tensor, mirrored: Tensor) -> Tensor:
         return _mirrored(images, mirrored) / 255

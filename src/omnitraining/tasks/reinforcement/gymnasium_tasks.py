@@ -19,7 +19,7 @@ class GymnasiumTasks(Environment):
     Before a reset, the attribute ``task`` of every copy is set to a row of the tensor that
     ``sample`` returned, as a numpy array; the environment reads it in ``reset`` and ``step``. It
     is set on the environment inside all wrappers, and on every wrapper that has such an attribute
-    too; ``reset`` must not change it. Where copies run in processes of their own, as in
+    too; ``reset`` must not change it. Where copies run in separate processes, as in
     ``AsyncVectorEnv``, the environment's class must have the attribute ``task``, and its wrappers
     none. Actions are clipped to the bounds of the action space. A trajectory ends where the
     environment terminates or truncates it.

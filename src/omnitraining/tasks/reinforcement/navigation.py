@@ -15,7 +15,7 @@ class Navigation(StateRewards):
     A trajectory ends when both coordinates are within 0.01 of the goal.
 
     Args:
-        reward: ``"squared"``, minus the squared distance to the goal, as the paper says, or
+        reward: ``"squared"``, minus the squared distance to the goal, as in the paper, or
             ``"distance"``, minus the distance, as in MAML's published returns.
         scale: distance of an action of 1. At 1 an untrained policy, of deviation 1, nearly always
             moves by the maximum, so that learning is slow.

@@ -22,7 +22,7 @@ def shared_policy(network: nn.Module) -> Policy:
 
 
 def per_task_policy(network: nn.Module, weights: Weights) -> Policy:
-    """A policy with weights of its own in each task.
+    """A policy with its own weights in each task.
 
     Args:
         network: the architecture.

@@ -67,7 +67,7 @@ class Reinforcement(Problem):
         gae_lambda: lambda of generalized advantage estimation.
         test_steps: gradient steps at test; results are reported after each.
         halve_rate: halve the learning rate at test after the first step, as MAML's own
-            protocol does; the paper says 0.1 throughout.
+            protocol does; the paper states 0.1 throughout.
         rates: learning rates of the results: ``"stated"``, as in the algorithms; or
             ``"validation"``: in each step, for each flow, the one of an eighth to twice the stated
             rate with the highest return on the validation tasks. A policy whose deviation has
@@ -280,9 +280,9 @@ class Reinforcement(Problem):
     def stated_rates(self, model: Model, flow: Flow, steps: int) -> list[float]:
         """Learning rates of a flow as its algorithm and ``halve_rate`` state them.
 
-        Those of the mean of F flows are F times those of meta-training: a flow is a part 1 / F of
-        the mean, so that its gradient is as small a part, and the mean of F equal flows adapts as
-        each of them does.
+        The rates of the mean of F flows are F times the rates of meta-training: a flow is a part
+        1 / F of the mean, and so is its gradient; with these rates the mean of F equal flows adapts
+        as each of them does.
         """
         pre, meta = _algorithms(model)
         lr = pre.lr if flow == "pre" else meta.lr
@@ -343,7 +343,7 @@ class Reinforcement(Problem):
     def _rollout(
         self, tasks: Tensor, network: nn.Module, weights: Weights | None, random: torch.Generator
     ) -> Trajectories:
-        """Trajectories of one network in all tasks, or of weights [T, ...] of their own."""
+        """Trajectories of one network in all tasks, or with ``weights`` [T, ...] per task."""
         policy = shared_policy(network) if weights is None else per_task_policy(network, weights)
         products = len(tasks) * self.trajectories * sum(p.numel() for p in network.parameters())
         threads = 1 if products < PRODUCTS_ALONE else torch.get_num_threads()
