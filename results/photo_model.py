@@ -5,8 +5,10 @@ from typing import Any
 
 from bars import bars
 
+from omnitraining.config.values import read_values
 from omnitraining.evaluation import ENSEMBLE
 from omnitraining.experiments.tables import markdown
+from omnitraining.learner.sources import MODELS
 
 Values = Mapping[str, Any]
 """A file of a benchmark, which is no record of an experiment."""
@@ -45,9 +47,15 @@ def table(described: Values, model: Values) -> str:
         markdown(header, lines)
         + f"\n5-way accuracy in %, {model['tasks']} tasks of each kind; histograms and HOG with "
         f"logistic regression at 64 pixels (95 % intervals of at most ± {widest:.1f}), `photos` at "
-        "48. The tasks of both are drawn alike, but are not the same. `photos` was trained on "
+        f"{_size()}. The tasks of both are drawn alike, but are not the same. `photos` was trained on "
         "other classes of these data sets, but not on CIFAR-FS.\n"
     )
+
+
+def _size() -> int:
+    """Pixels of a side of the images of the shipped model."""
+    size: int = read_values(MODELS / "photos" / "config.yaml")["problem"]["init_args"]["size"]
+    return size
 
 
 def _accuracies(described: Values, model: Values) -> dict[str, list[list[float]]]:

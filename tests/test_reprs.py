@@ -25,7 +25,7 @@ def test_a_learner_shows_what_it_was_fitted_to(learner: FewShotClassifier) -> No
     assert repr(learner) == (
         "<FewShotClassifier(model='glyphs'), fitted to 4 images of 2 classes: down; up>"
     )
-    assert repr(load("photos").model) == "<trained model photos: 48 px (bilinear, aspect not kept)>"
+    assert repr(load("photos").model) == "<trained model photos: 42 px (bilinear, aspect not kept)>"
     calibration = Calibration((1, 5), {}, {"pre": [1.0, 2.0], "ensemble": [1.0, 2.0]}, {})
     assert repr(calibration) == "<calibration of pre, ensemble at 1, 5 images per class>"
     assert str(learner.fit_report_).startswith("of 4 images, each held out once, 100% are")

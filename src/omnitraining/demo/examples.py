@@ -60,5 +60,7 @@ def _letters(size: int) -> dict[str, list[Image.Image]]:
 
 def _task(words: str, drawn: dict[str, list[Image.Image]]) -> Examples:
     support = {title: images[:SHOTS] for title, images in drawn.items()}
-    queries = [[images[SHOTS + turn] for images in drawn.values()] for turn in range(QUERIES)]
+    # From the last on: a desert of the first group is rejected, as one in twenty known images is.
+    turns = reversed(range(QUERIES))
+    queries = [[images[SHOTS + turn] for images in drawn.values()] for turn in turns]
     return Examples(words, support, queries)
