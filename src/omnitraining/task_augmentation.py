@@ -22,9 +22,9 @@ TURNS = (0, 0, 0, 1, 2, 3)  # by 90 degrees, of the images of a class
 def query_cutmix(episode: Episode, random: torch.Generator) -> Episode:
     """Paste into each query a box of another query of its task (CutMix, Yun et al. 2019).
 
-    The box of a task is the same in all its queries. Its area is that of a share drawn from
-    Beta(2, 2); what sticks out of the image is cut off. `Episode.mixture` holds the classes of the
-    other queries, and the share that is left of each image.
+    The box of a task is the same in all its queries. Its share of the area is drawn from
+    Beta(2, 2); the part of the box outside the image is cut off. `Episode.mixture` holds the
+    classes of the other queries, and the share that is left of each image.
 
     Args:
         episode: T tasks of images.

@@ -75,7 +75,7 @@ def adaptations(
     adam: bool = False,
     batch: int = 0,
 ) -> Iterator[tuple[Tensor, Weights]]:
-    """What `adapt_and_predict` returns, and the adapted weights, for some tasks at a time.
+    """As `adapt_and_predict`, with the adapted weights too, for some tasks at a time.
 
     Args:
         network: backbone and head.

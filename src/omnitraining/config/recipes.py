@@ -74,7 +74,7 @@ def _environment(values: Values, options: Mapping[str, Values]) -> Values:
 
 
 def merge(*parts: Mapping[str, Any]) -> Values:
-    """Nested dictionaries over one another; later ones win. A changed class drops its options."""
+    """Merge nested dictionaries; later ones override. A changed class drops its options."""
     merged: Values = {}
     for part in parts:
         for key, value in part.items():

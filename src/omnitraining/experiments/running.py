@@ -219,9 +219,9 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
 
 
 def changed_fields(run: Run, config: Namespace) -> list[str]:
-    """Fields in which a configuration differs from that of a run.
+    """Fields in which a configuration differs from the configuration of a run.
 
-    Nothing that the run names is made for that, nor imported.
+    Nothing that the run's configuration names is imported or made.
 
     Raises:
         InputError: the run names a class from outside this library that the configuration does

@@ -204,7 +204,7 @@ def _own(module: nn.Module, options: BackboneOptions) -> tuple[PooledBackbone, I
 
 
 def _refuse_classifier(module: nn.Module) -> None:
-    """Refuse a classifier of a library: its outputs could be meant, or the features below them."""
+    """Refuse a library's classifier: features could be its outputs or the input of its head."""
     library, kind = type(module).__module__.partition(".")[0], type(module).__name__
     classes = getattr(module, "num_classes", 0) if library == "timm" else 0
     if library == "torchvision":
