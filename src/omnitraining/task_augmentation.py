@@ -156,7 +156,7 @@ def _boxes(sides: Tensor, place: Tensor, height: int, width: int) -> Tensor:
 
 
 def _erased(x: Tensor, random: torch.Generator) -> Tensor:
-    """Images [T, M, C, H, W], of some of which a box is 0, the mean after normalization."""
+    """Images [T, M, C, H, W]; in some, a box is set to 0, the mean after normalization."""
     (tasks, images), (height, width) = x.shape[:2], x.shape[-2:]
     draws = torch.rand(tasks * images, 5, generator=random)
     smallest, largest = ERASED_AREA

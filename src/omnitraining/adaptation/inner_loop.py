@@ -104,7 +104,7 @@ def adaptations(
     def descend(
         run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor, samples: int
     ) -> tuple[Tensor, Weights]:
-        """One descent of a task, or of several; ``samples`` is the dimension of theirs."""
+        """Adapt to one task or several; ``samples`` is the dimension of the samples."""
         update = AdamWithoutMomentum(lr) if adam else partial(sgd_update, lr=lr)
         outputs, part = [], (x, y)
         for step in range(steps[-1] + 1):

@@ -34,7 +34,7 @@ def recipes() -> dict[str, Values]:
 
 
 def with_recipe(values: Mapping[str, Any]) -> Values:
-    """A configuration with the fields of the recipe that it names over its own.
+    """A configuration in which the fields of the recipe that it names replace its own.
 
     Args:
         values: nested fields, not checked yet.

@@ -115,8 +115,8 @@ def _check_plain(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
 def with_own_defaults(values: Any) -> Any:
     """Values in which every algorithm that is named by class has all its options.
 
-    For what is left out jsonargparse would keep the options of the default class, as far as the
-    named one has them too: MatchingNet would get ProtoNet's scale.
+    Otherwise jsonargparse would fill missing options with the values of the default class where the
+    named class has options of the same names: MatchingNet would get ProtoNet's scale.
     """
     if not isinstance(values, Mapping):
         return values

@@ -94,7 +94,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """A folder; what was made of it is removed again if it stays empty."""
+    """Make a folder and its parents; those made here are removed again if they stay empty."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -113,12 +113,12 @@ class TaskReport:
 
     @property
     def correct(self) -> int:
-        """How many of them are predicted correctly; a rejected one is not."""
+        """Number of these images that are predicted correctly; a rejected image is not."""
         return int(np.trace(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """Share of them that are predicted correctly."""
+        """Share of these images that are predicted correctly."""
         return self.correct / self.count
 
     @property

@@ -17,7 +17,7 @@ NOT_KEPT = ("implementation", "quantization", "auto_map", "backbone", "kernel")
 
 
 OUTPUTS = ("logits", "pooler_output")
-"""Outputs of a model, of which the first is used; logits are features, as no classifier is left."""
+"""Outputs of a model; the first it has is used. Logits are features: the classifier is removed."""
 
 
 class Features(nn.Module):

@@ -59,7 +59,7 @@ class MetaTraining(Algorithm):
 
     @property
     def domains(self) -> int:
-        """Domains of training, of each of which there are tasks in every step."""
+        """Number of training domains that every step has tasks of."""
         return 1
 
     @property

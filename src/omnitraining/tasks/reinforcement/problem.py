@@ -371,7 +371,7 @@ def _policy(model: Model, flow: Flow) -> nn.Module:
 
 
 def _candidates(model: Model, inference: Inference) -> tuple[tuple[str, ...], tuple[Flow, ...]]:
-    """The flows of the ensemble, and the policies the best of which on validation tasks is it."""
+    """The flows of the ensemble, and its candidate policies; validation tasks select the best."""
     members = inference.members(model.trained_flows)
     return members, (members,) if inference.policy == "mean" else members
 
