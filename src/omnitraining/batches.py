@@ -254,9 +254,9 @@ class StepData:
 
     Attributes:
         batch: of the pre-flow, and of the joint-flow if ``joint`` is not given; without samples
-            where no loss is of it.
+            where no loss uses the mini-batch.
         episode: of the meta-flow, and of the joint-flow if ``joint`` is not given; without tasks
-            where no loss is of tasks.
+            where no loss uses tasks.
         joint: mini-batch and episode of the joint-flow, in reinforcement learning, where each flow
             collects its own trajectories.
         report: scalars to log beside the losses, by name.

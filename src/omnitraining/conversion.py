@@ -325,7 +325,7 @@ def _leaves(outputs: list[Tensor]) -> Iterator[Tensor]:
 def _culprit(
     backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor, saved: Saved
 ) -> str:
-    """The first layer of which changed weights do not change the outputs as they should."""
+    """The first layer whose changed weights do not change the outputs as they should."""
     for path, layer in backbone.named_modules():
         if own_tensors(layer):
             _move(backbone, copies, path)

@@ -27,10 +27,10 @@ class Curriculum(nn.Module):
 
     @abstractmethod
     def observe(self, step: int, outputs: Tensor, episode: Episode) -> None:
-        """Take note of the answers of a training step, before the update.
+        """Record the outputs of a training step, before the update.
 
         Args:
             step: counted from 0.
-            outputs: of the queries [T, Q, N], of which this process has its shard.
-            episode: their tasks.
+            outputs: of the queries in this process's shard [T, Q, N].
+            episode: the tasks of the queries.
         """

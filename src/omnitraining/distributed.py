@@ -99,7 +99,7 @@ class DistributedContext:
 
 
 def current_context() -> DistributedContext:
-    """The context of the process group that this process has joined, or of it alone."""
+    """The context of the process group that this process has joined, or of a single process."""
     from torch import distributed
 
     if not distributed.is_available() or not distributed.is_initialized():
@@ -112,8 +112,8 @@ def process_group() -> Iterator[DistributedContext]:
     """Join the other processes, if torchrun or srun has started this one as one of several.
 
     Raises:
-        InputError: srun has, and MASTER_ADDR is not set; or the connection to another process is
-            lost, mostly because that one has failed.
+        InputError: srun has started it and MASTER_ADDR is not set; or the connection to another
+            process is lost, mostly because the other process has failed.
     """
     _translate_slurm()
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -132,7 +132,7 @@ def process_group() -> Iterator[DistributedContext]:
     except Exception as error:
         traceback.clear_frames(error.__traceback__)  # they refer to the wrapped model
         lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
-        # torchrun ends the other processes once one has failed: let that one report alone.
+        # torchrun ends the other processes once one has failed: only the failed one reports.
         if lost or not context.is_main_process:
             time.sleep(10)
         if not lost:

@@ -29,8 +29,8 @@ class Inference:
             best on the validation tasks, chosen per number of shots and steps.
         joint_head: the new head of the joint-flow: ``"pre"`` or ``"meta"``, as the algorithm of
             that training fits it, or ``"both"``, the mean of the two (the paper is silent).
-        meta_head: the new head of the meta-flow beside other flows, likewise. The paper's is
-            ``"meta"``.
+        meta_head: the new head of the meta-flow beside other flows, with the same choices. The
+            paper's is ``"meta"``.
         weights: predict with the EMA ``"teacher"``, with the ``"student"`` itself, or with the
             ``"best"`` of the two, checkpoint by checkpoint, by validation score.
         policy: what the ensemble is in reinforcement learning: ``"best"``, the one flow that does
@@ -139,7 +139,7 @@ def ensemble_mean(
 
 @dataclass(frozen=True)
 class CellKey:
-    """What one column of results was measured on.
+    """The benchmark and task sizes that one column of results was measured on.
 
     Args:
         benchmark: data set or environment; empty where a problem has only one.
@@ -206,7 +206,7 @@ class CellKey:
 
     @property
     def without_ways(self) -> "CellKey":
-        """The same with any number of ways, as tables of papers leave it out."""
+        """The key without the number of ways, which tables of papers leave out."""
         return replace(self, ways=None)
 
     def covers(self, other: "CellKey") -> bool:
@@ -439,11 +439,11 @@ class Difference:
 
 
 Scores = Sequence[float] | Sequence[Sequence[float]]
-"""Of each task, or of each seed and task."""
+"""Scores by task, or by seed and task."""
 
 
 def paired_difference(first: Scores, second: Scores) -> Difference:
-    """First - second, task by task, and seed by seed where both have as many.
+    """First - second, task by task, and seed by seed where both have equally many seeds.
 
     Args:
         first: scores of one method, by task, or by seed and task.
@@ -455,7 +455,7 @@ def paired_difference(first: Scores, second: Scores) -> Difference:
     one, other = (torch.tensor(scores, dtype=torch.float64) for scores in (first, second))
     if one.shape[-1] != other.shape[-1]:
         raise InputError(f"cannot pair {one.shape[-1]} with {other.shape[-1]} tasks")
-    if one.shape != other.shape:  # of other numbers of seeds only the tasks can be paired
+    if one.shape != other.shape:  # with different numbers of seeds only tasks can be paired
         one, other = (x.reshape(-1, x.shape[-1]).mean(0) for x in (one, other))
     difference = one - other
     return Difference(difference.mean().item(), half_width(difference))

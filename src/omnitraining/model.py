@@ -93,7 +93,7 @@ class OmniLoss:
         branch_at: step at which L_pre and L_meta enter, or below 1 the fraction of all steps. Until
             then the joint-flow alone is trained, at the cost of Joint-Training, and the outer flows
             are copies of it. The paper trains all flows from step 0.
-        meta_at: step, or fraction likewise, at which meta-training enters, that of the joint-flow
+        meta_at: step, or fraction of all steps, at which meta-training enters, in the joint-flow
             too. Until then the joint-flow is pre-trained alone, at the cost of pre-training. The
             paper has 0, and no start from a pre-trained network either, which Meta-Baseline
             (Y. Chen et al., ICCV 2021, https://arxiv.org/abs/2003.04390) trains in a separate run.
@@ -307,8 +307,8 @@ class Model(nn.Module):
             batch: mini-batch for pre-training.
             episode: tasks for meta-training.
             teacher: the EMA teacher; without it there is no self-distillation.
-            step: training step, which decides lambda and the losses that have entered, and which
-                the curriculum observes; by default all have, and lambda is full.
+            step: training step, which determines lambda and the losses that have entered, and is
+                given to the curriculum; by default all have entered, and lambda is full.
             joint: mini-batch and episode of the joint-flow, if it has its own.
         """
         terms: dict[str, Tensor] = {}
@@ -482,7 +482,7 @@ class Model(nn.Module):
         Args:
             flow: one of `trained_flows`.
             joint_head: of the joint-flow: the head of pre-training, of meta-training, or both.
-            meta_head: of the meta-flow, likewise; its own in a model without pre-training.
+            meta_head: the same of the meta-flow; its own head in a model without pre-training.
         """
         algorithms: dict[str, PreTraining | MetaTraining]
         algorithms = {"pre": self.pretraining, "meta": self.metatraining}

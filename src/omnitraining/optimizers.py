@@ -1,8 +1,8 @@
 """SGD and Adam of torch without the import of its compiler, which takes seconds.
 
 Torch decorates methods of its optimizers so that its compiler leaves them alone, and imports the
-compiler for that when one of them is first called, whether or not anything is compiled. Here they
-are called as they were written.
+compiler for that when one of them is first called, whether or not anything is compiled. Here the
+undecorated methods are called.
 """
 
 from inspect import unwrap

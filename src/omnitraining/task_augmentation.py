@@ -22,9 +22,9 @@ TURNS = (0, 0, 0, 1, 2, 3)  # by 90 degrees, of the images of a class
 def query_cutmix(episode: Episode, random: torch.Generator) -> Episode:
     """Paste into each query a box of another query of its task (CutMix, Yun et al. 2019).
 
-    The box of a task is the same in all its queries. Its area is that of a share drawn from
-    Beta(2, 2); what sticks out of the image is cut off. `Episode.mixture` holds the classes of the
-    other queries, and the share that is left of each image.
+    The box of a task is the same in all its queries. Its share of the area is drawn from
+    Beta(2, 2); the part of the box outside the image is cut off. `Episode.mixture` holds the
+    classes of the other queries, and the share that is left of each image.
 
     Args:
         episode: T tasks of images.
@@ -156,7 +156,7 @@ def _boxes(sides: Tensor, place: Tensor, height: int, width: int) -> Tensor:
 
 
 def _erased(x: Tensor, random: torch.Generator) -> Tensor:
-    """Images [T, M, C, H, W], of some of which a box is 0, the mean after normalization."""
+    """Images [T, M, C, H, W]; in some, a box is set to 0, the mean after normalization."""
     (tasks, images), (height, width) = x.shape[:2], x.shape[-2:]
     draws = torch.rand(tasks * images, 5, generator=random)
     smallest, largest = ERASED_AREA

@@ -124,7 +124,7 @@ class BatchedModules:
         return outputs
 
     def _buffers(self, weights: Weights) -> Weights:
-        """The buffers that are not among the weights, where a fitted head has its own."""
+        """The buffers that are not in ``weights``, which may hold buffers of fitted heads."""
         return {name: b for name, b in self._network.named_buffers() if name not in weights}
 
 

@@ -75,7 +75,7 @@ def adaptations(
     adam: bool = False,
     batch: int = 0,
 ) -> Iterator[tuple[Tensor, Weights]]:
-    """What `adapt_and_predict` returns, and the adapted weights, for some tasks at a time.
+    """As `adapt_and_predict`, with the adapted weights too, for some tasks at a time.
 
     Args:
         network: backbone and head.
@@ -104,7 +104,7 @@ def adaptations(
     def descend(
         run: Run, loss: Loss, fast: Weights, x: Tensor, y: Tensor, query: Tensor, samples: int
     ) -> tuple[Tensor, Weights]:
-        """One descent of a task, or of several; ``samples`` is the dimension of theirs."""
+        """Adapt to one task or several; ``samples`` is the dimension of the samples."""
         update = AdamWithoutMomentum(lr) if adam else partial(sgd_update, lr=lr)
         outputs, part = [], (x, y)
         for step in range(steps[-1] + 1):

@@ -16,7 +16,7 @@ from omnitraining.backbones.feature_wise import SHORTCUTS
 
 
 class Modulation(NamedTuple):
-    """What follows a norm: ``scale * x + shift`` of each channel.
+    """The modulation after a norm: ``scale * x + shift`` of each channel.
 
     Attributes:
         scale: [T, C].

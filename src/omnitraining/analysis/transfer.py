@@ -330,7 +330,7 @@ def tuned_probabilities(
     statistics of training.
 
     Args:
-        problem: its images have the format of these.
+        problem: the problem whose images have the same format.
         model: its pre-training algorithm fits the heads.
         backbone: a flow, with plain layers.
         images: the images of the tasks.

@@ -15,8 +15,8 @@ class DropBlock(nn.Module):
     """Drops square blocks of a map in training, and scales the rest to keep the mean.
 
     Blocks are drawn for each sample and channel. The scale is the number of positions divided by
-    that of the kept ones, over the whole tensor. In a map smaller than a block, the block is the
-    whole map (the authors' code raises an error).
+    the number of kept positions, over the whole tensor. In a map smaller than a block, the block is
+    the whole map (the authors' code raises an error).
 
     Args:
         rate: fraction of positions to drop, in [0, 1).

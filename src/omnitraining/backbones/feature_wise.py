@@ -26,8 +26,8 @@ class FeatureWise(nn.Module):
     `LearnedFT` trains on several domains as [79] does. (Another algorithm trains them by its own
     loss, which is lowest without noise.)
 
-    Noise is added to the last batch norm of each residual block and to that of its shortcut, as
-    in [79]. A residual block is a module with a child named ``shortcut`` or, as in torchvision,
+    Noise is added to the last batch norm of each residual block and to its shortcut's norm, as in
+    [79]. A residual block is a module with a child named ``shortcut`` or, as in torchvision,
     ``downsample``. In a backbone without such blocks it is added to every `BatchNorm2d`, as [79]
     does in Conv4.
 

@@ -10,8 +10,8 @@ from omnitraining.errors import InputError
 class Frozen(nn.Module):
     """A backbone whose weights and statistics do not change in training.
 
-    It is of use with ``start_from``, which names the run that trained it. The head alone learns, as
-    that of `LEO` does on the features of a trained network.
+    It is of use with ``start_from``, which names the run that trained it. Only the head is trained,
+    as in `LEO` on the features of a trained network.
 
     Args:
         backbone: class or function that makes the backbone.

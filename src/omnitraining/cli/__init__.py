@@ -163,7 +163,7 @@ def add_backbone(parser: argparse.ArgumentParser, whole: bool = True) -> None:
     group.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights of the backbone, in place of those that its library downloads (of "
+        help="weights of the backbone, in place of the weights that its library downloads (of "
         "transformers: the folder of the model)",
     )
     if not whole:

@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
 
 
 def shots_in_words(counts: Mapping[Any, int]) -> str:
-    """One number, or that of each class where they differ.
+    """One number, or the number of each class where they differ.
 
     Args:
         counts: images by class.

@@ -83,7 +83,7 @@ class Bounds(TorchDispatchMode):
             raise BoundsError("it needs more weights than are stored")
 
     def _compute(self, outputs: int, each: int) -> None:
-        """Outputs of an operation, and the products of each; of no outputs, of all of them."""
+        """Count an operation's products: ``each`` per output, or in all if ``outputs`` is 0."""
         self.products += 2.0 * (outputs or 1) * each
         if outputs > MOST_VALUES or self.products > self.most_products:
             raise BoundsError("it would take too much memory or time")

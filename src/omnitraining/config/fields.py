@@ -84,7 +84,7 @@ def find_class(name: str) -> type | None:
 
 
 def check_filled(values: Mapping[str, Any], owner: Any, place: str = "") -> None:
-    """Refuse null where a class takes no None: of classes that fields name, the parser lets it by.
+    """Refuse null where a class takes no None, which the parser accepts in nested classes.
 
     Args:
         values: resolved, as jsonargparse has them.
@@ -174,7 +174,7 @@ def _unknown(place: str, owner: Any, group: str | None, option: str) -> str:
 
 
 def _kinds(types: str) -> str:
-    """What a field takes, from the representation of its type."""
+    """The values that a field accepts, from the representation of its type."""
     if choices := re.search(r"Literal\[(.*?)\]", types):
         return f"one of {choices[1]}"
     names = re.findall(r"(?:<class '(?:\w+\.)*|collections\.abc\.)(\w+)", types)

@@ -34,7 +34,7 @@ def recipes() -> dict[str, Values]:
 
 
 def with_recipe(values: Mapping[str, Any]) -> Values:
-    """A configuration with the fields of the recipe that it names over its own.
+    """A configuration in which the fields of the recipe that it names replace its own.
 
     Args:
         values: nested fields, not checked yet.
@@ -74,7 +74,7 @@ def _environment(values: Values, options: Mapping[str, Values]) -> Values:
 
 
 def merge(*parts: Mapping[str, Any]) -> Values:
-    """Nested dictionaries over one another; later ones win. A changed class drops its options."""
+    """Merge nested dictionaries; later ones override. A changed class drops its options."""
     merged: Values = {}
     for part in parts:
         for key, value in part.items():

@@ -173,11 +173,11 @@ class RunConfig:
         return model.to(find_device(self.training.device)).eval()
 
     def bounded(self, stored: Path | int, source: str = "") -> Model:
-        """The model before training, if making it takes no more than its weights suggest.
+        """The model before training, if building it takes no more memory than its weights suggest.
 
         Args:
-            stored: the file that has them, or its bytes.
-            source: where they are from, if no file is given.
+            stored: the file of the weights, or its size in bytes.
+            source: where the weights are from, if no file is given.
 
         Raises:
             InputError: it takes more, or the parts do not fit together.
@@ -220,12 +220,12 @@ def _started(backbone: Callable[[], nn.Module], start: nn.Module) -> nn.Module:
 
 
 class _Parser(ArgumentParser):
-    """Computes its defaults once; parsing asks for them again and again, of every class in it."""
+    """Computes its defaults once, as parsing requests them again for every class."""
 
     _known_defaults: Namespace | None = None
 
     def get_defaults(self, *args: Any, **options: Any) -> Namespace:
-        """A copy of them."""
+        """A copy of the defaults."""
         if self._known_defaults is None:
             self._known_defaults = super().get_defaults(*args, **options)
         return self._known_defaults.clone()
@@ -358,7 +358,7 @@ def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace
     values = with_new_names(values)
     made = parser()
     defaults = [*made.get_defaults().items(branches=True)]
-    # The parser takes null as if it were not there, and a text for a group of fields as a path.
+    # The parser ignores null, and takes a text in place of a group of fields as a path.
     for name, default in defaults:
         given = _given(values, name, default)
         is_class = isinstance(given, str) and isinstance(default, Namespace)

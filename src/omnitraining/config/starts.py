@@ -21,7 +21,7 @@ from omnitraining.libraries import LibraryBackbone, of_transformers
 from omnitraining.libraries.names import split
 
 RANK = 8
-"""Of the branches of a pretrained backbone, if none is given: full ones would triple its size."""
+"""Default rank of the branches of a pretrained backbone: full branches would triple its size."""
 
 CLASS = class_path(LibraryBackbone)
 HYPHENS = {"--start-from": "--start_from", "--start-weights": "--start_weights"}
@@ -139,7 +139,7 @@ def pretrained_start(
 
 
 def _given(options: list[str]) -> dict[str, str]:
-    """Options of the command line by field, those without dots."""
+    """Options of the command line without dots in their names, by field."""
     found = {}
     for option, following in pairwise([*options, ""]):
         name, equals, value = option.removeprefix("--").partition("=")

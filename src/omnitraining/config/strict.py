@@ -1,7 +1,7 @@
 """Files that anyone may have written, read as plain values: bounded, and without any expansion.
 
-YAML has anchors, aliases, merge keys and tags, with which a few lines stand for more values than
-there is memory, or for objects. None of them is needed in a file that this library writes, and all
+YAML has anchors, aliases, merge keys and tags, with which a few lines expand to more values than
+there is memory, or to objects. None of them is needed in a file that this library writes, and all
 of them are refused here. Nothing is expanded, so that time and memory are in proportion to the
 file, which has a largest size.
 """
@@ -86,10 +86,10 @@ def reading_yaml(path: Path) -> Iterator[None]:
 
 
 def fields_of(values: Any, path: Path) -> dict[str, Any]:
-    """What a YAML file holds, if that is a mapping, with today's names of fields.
+    """The fields of a YAML file, with the current names of fields.
 
     Raises:
-        InputError: it is something else.
+        InputError: the values are not a mapping.
     """
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold fields and values, as in 'seed: 0'")

@@ -134,11 +134,11 @@ class Check:
     Args:
         source: where the values are from, for messages.
         problems: classes that a problem may have; this library's if not given.
-        foreign: names from outside this library that are let pass; all of them if None. What is
-            let pass is not made, and has no limits.
+        foreign: names from outside this library that are accepted; all if None. Objects of
+            accepted names are not made, and their arguments have no limits.
 
     Attributes:
-        named: the foreign names that were let pass.
+        named: the foreign names that were accepted.
     """
 
     def __init__(
@@ -309,8 +309,8 @@ class Check:
 def own_classes() -> Mapping[str, type]:
     """The classes of this library that a configuration may name, by all their names.
 
-    Names are short, as ``Conv4``, or full: ``omnitraining.Conv4``, or that of the module or of a
-    package that has it. Algorithms that only their own module has are among them.
+    Names are short, as ``Conv4``, or full: ``omnitraining.Conv4``, or the path by the module or by
+    a package that has the class. Algorithms that only their own module exports are included.
     """
     found: dict[str, type] = {}
     for classes in known_classes().values():

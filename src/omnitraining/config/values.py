@@ -20,7 +20,7 @@ _INTEGER, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("int", "flo
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """What a configuration file holds, not checked yet.
+    """The values of a configuration file, not checked yet.
 
     Args:
         path: the file; the name of a shipped one will do.
@@ -37,11 +37,11 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What a YAML file holds, of which nothing is run.
+    """The values of a YAML file, of which nothing is run.
 
     Raises:
-        InputError: it is not YAML, holds no fields, has a field twice or a number that YAML takes
-            for another, or stands for too many values.
+        InputError: it is not YAML, holds no fields, has a field twice or a number that YAML 1.1
+            parses as another, or expands to too many values.
     """
     with reading_yaml(path):
         node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
@@ -53,13 +53,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Values that a node stands for, aliases and merge keys counted as often as they occur.
+    """Number of values that a node expands to, with aliases and merge keys counted at every use.
 
-    A few lines of aliases of aliases can stand for more values than there is memory.
+    A few lines of aliases of aliases can expand to more values than there is memory.
 
     Args:
         node: of a document that has not been expanded.
-        known: counts of nodes, by identity; that of one that holds itself is beyond all bounds.
+        known: counts of nodes, by identity; the count of a node that contains itself is above the
+            limit.
     """
     if node is None or isinstance(node, yaml.ScalarNode):
         return 1
@@ -114,8 +115,8 @@ def _check_plain(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
 def with_own_defaults(values: Any) -> Any:
     """Values in which every algorithm that is named by class has all its options.
 
-    For what is left out jsonargparse would keep the options of the default class, as far as the
-    named one has them too: MatchingNet would get ProtoNet's scale.
+    Otherwise jsonargparse would fill missing options with the values of the default class where the
+    named class has options of the same names: MatchingNet would get ProtoNet's scale.
     """
     if not isinstance(values, Mapping):
         return values

@@ -1,8 +1,8 @@
 """A reader of pickles that hold arrays and plain containers, and nothing that could run.
 
 It interprets the opcodes that such pickles need, as `pickletools` takes them apart, and imports
-nothing: a name in the pickle stands for one of the functions below, or is refused. Memory stays in
-proportion to the file: lengths are compared with it, and no container is in two places.
+nothing: a name in the pickle maps to one of the functions below, or is refused. Memory stays in
+proportion to the file: lengths are compared with its size, and no container is in two places.
 """
 
 import mmap
@@ -187,7 +187,7 @@ class _Machine:
                 raise InputError(f"makes objects by {name}, which no data set needs")
 
     def taken(self, count: int | None = None) -> list[Any]:
-        """The last values of the stack, removed; those since the last mark if none are counted."""
+        """Remove and return the last ``count`` values of the stack; all since the mark if None."""
         start = self.marks.pop() if count is None else len(self.stack) - count
         if start < 0:
             raise IndexError("too few values")

@@ -36,7 +36,7 @@ FORMATS = (
 """Formats that are opened, if Pillow supports them: pixels only, nothing that is run."""
 
 LONGEST = 32
-"""Of an image that is longer, as a multiple of its width, only the center is resized."""
+"""Ratio of the longer to the shorter side above which only the center of an image is resized."""
 
 GRAY = 128
 """Level of what a letterbox adds to an image."""
@@ -64,9 +64,9 @@ class Resize:
             side to the side, and the center of the longer one; ``"letterbox"``: the whole image,
             on a gray square.
         interpolation: of Pillow, with antialiasing.
-        center: side of the central square that is cut out afterwards, if it is not the whole one.
-            It decides the rounding of a crop, so that both together are the center of the image; a
-            letterbox puts the whole image into it.
+        center: side of the central square that is cut out afterwards; None if there is no such
+            crop. It determines the rounding of a crop, so that both together are the center of the
+            image; a letterbox puts the whole image into it.
 
     Example:
         >>> from PIL import Image
@@ -103,7 +103,7 @@ class Resize:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What the pixels depend on; nothing for what training did before there was a choice."""
+        """The options that the pixels depend on; empty for the defaults of early versions."""
         if self.aspect == "stretch":
             return () if self.interpolation == "bilinear" else (self.aspect, self.interpolation)
         return self.aspect, self.interpolation, self.center

@@ -164,7 +164,7 @@ def class_paths(folder: Path) -> tuple[dict[str, list[Path]], LeftOut]:
 
 
 def in_class(folder: Path, names: Contents) -> LeftOut:
-    """What a class folder holds besides images."""
+    """The contents of a class folder besides images."""
     return {
         "unknown": [folder / name for name in names.unknown],
         "hidden": _hidden_images(folder, names),

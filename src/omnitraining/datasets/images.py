@@ -80,7 +80,7 @@ class LabeledImages:
 
 
 def consecutive_labels(parts: Sequence[LabeledImages]) -> Tensor:
-    """Labels [M] of several sets as one: the classes of each set follow those before it."""
+    """Labels [M] of several sets as one: each set's classes follow the classes before it."""
     starts = accumulate((len(part.classes) for part in parts), initial=0)
     return torch.cat([part.labels + start for part, start in zip(parts, starts, strict=False)])
 

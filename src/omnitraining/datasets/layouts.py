@@ -138,7 +138,7 @@ def _chosen(folders: LayoutMatch, listed: LayoutMatch, source: Path) -> LayoutMa
     """The list if it agrees with the class folders and names all their images; else the folders.
 
     Raises:
-        InputError: the classes differ throughout, so that either may be meant.
+        InputError: the classes differ throughout, so that either could be the right one.
     """
     in_folders, in_list = _classes(folders), _classes(listed)
     common = in_folders.keys() & in_list.keys()

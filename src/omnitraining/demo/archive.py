@@ -34,7 +34,7 @@ def unpacked(path: Path, name: str, folder: Path) -> Iterator[tuple[list[File], 
 
     Args:
         path: of the archive.
-        name: of it, as the visitor has it, for messages.
+        name: of the archive on the visitor's machine, for messages.
         folder: for temporary files.
 
     Raises:

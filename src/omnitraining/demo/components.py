@@ -61,7 +61,7 @@ class Components:
         )
 
     def _who(self) -> str:
-        """What predicts, in a sentence."""
+        """The model and flows that predict, in a sentence."""
         flows = len(self.trained.model.trained_flows)
         if flows == 1:
             return f"{escape(self.trained.name)} then predicts the classes of new pictures."

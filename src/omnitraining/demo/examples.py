@@ -37,7 +37,7 @@ def example(channels: int, size: int) -> Examples:
 
     Args:
         channels: of the model's images: 1 (gray) or 3 (red, green, blue).
-        size: side of letters, in pixels; that of the model's images.
+        size: side of letters in pixels, as of the model's images.
     """
     if channels == 1:
         return _task("Five Armenian letters, five pictures of each.", _letters(size))

@@ -40,7 +40,7 @@ class FlowPrediction:
 
     @property
     def probability(self) -> float:
-        """That of the most likely class."""
+        """The probability of the most likely class."""
         return self.probabilities[self.label]
 
 
@@ -50,7 +50,7 @@ class Prediction:
 
     Attributes:
         pixels: the picture as the network takes it, uint8 [C, H, W].
-        flows: the prediction of each flow, and last that of the ensemble.
+        flows: the prediction of each flow, and last the ensemble's.
         unknown: whether the picture is unlike all classes; None if the model has no threshold.
     """
 
@@ -65,7 +65,7 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """That of the label, by the ensemble."""
+        """The ensemble's probability of the label."""
         return self.flows[-1].probability
 
 

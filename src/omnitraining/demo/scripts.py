@@ -58,7 +58,7 @@ WITH_PATHS = """(...values) => {
     const folder = values[values.length - 2] || [];
     return [...values.slice(0, -1), folder.map((file) => file.orig_name)];
 }"""
-"""Of the last two inputs, a folder and its names, sets the names."""
+"""Sets the last input to the file names of the folder in the input before it."""
 
 DOWNLOAD = """(file) => {
     if (!file) return;

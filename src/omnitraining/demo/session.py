@@ -65,7 +65,7 @@ class Session:
 
         Args:
             name: of the class.
-            pictures: of it.
+            pictures: of the class.
 
         Raises:
             InputError: the name is missing or too long, there are no pictures, or too many pictures

@@ -76,7 +76,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the measurements show about a claim.
+    """The result of the measurements on a claim.
 
     Attributes:
         word: a claim that a row is better holds if the interval of the difference excludes zero in
@@ -91,7 +91,7 @@ class Verdict:
             margin.
         cells: all that were measured.
         is_paired: whether intervals are of differences task by task. If not, both rows count as
-            independent, and since they met the same tasks, the interval is mostly too wide.
+            independent, and since their tasks are the same, the interval is mostly too wide.
         compute: multiply-adds of the row's training over the rival's, the largest ratio of all
             settings; None where they were not counted.
     """
@@ -146,7 +146,7 @@ def shortfall(ours: tuple[float, float], published: Number) -> float:
 
     Args:
         ours: mean and half-width of its interval.
-        published: the same of its authors; no interval counts as 0.
+        published: the mean and half-width that its authors published; None counts as 0.
     """
     (mean, half), (wanted, its_half) = ours, published
     return max(0.0, wanted - (its_half or 0.0) - mean - half)
@@ -220,7 +220,7 @@ def _paired(claim: Claim, record: Record) -> dict[CellKey, Difference]:
 def comparisons(
     claims: Sequence[Claim], by_seed: Mapping[str, Sequence[Evaluation]]
 ) -> list[Comparison]:
-    """What a record keeps for claims: row minus rival by cell, seed by seed and task by task.
+    """The differences that a record keeps for claims: row minus rival, by cell, seed and task.
 
     Args:
         claims: of the experiment; claims about missing rows are left out.

@@ -89,7 +89,7 @@ def on_cluster(
 
 @dataclass(frozen=True)
 class _Task:
-    """What the scheduler runs."""
+    """The function that the scheduler runs."""
 
     work: Work
 

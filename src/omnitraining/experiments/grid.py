@@ -117,7 +117,7 @@ def combinations(path: Path, fields: dict[str, list[str]]) -> list[Combination]:
 
 
 def checked(path: Path, fields: Fields) -> Namespace:
-    """A configuration with some fields replaced, in which everything has been tried.
+    """A configuration with some fields replaced, checked by instantiating it.
 
     One thread is used, unless the configuration sets a number: it changes how sums are rounded, and
     results must not depend on how many runs there are at a time.

@@ -90,11 +90,11 @@ def check_unchanged(job: Job) -> None:
 
 
 def train(job: Job, progress: Progress) -> None:
-    """Train a job, or go on with it, if that has not been done.
+    """Train a job, or resume its training, unless it is finished.
 
     Raises:
         InputError: something in the configuration does not fit, training diverges, or a run that
-            it goes on from is not trained.
+            it continues is not trained.
     """
     if job.is_trained:
         return

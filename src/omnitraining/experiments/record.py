@@ -116,7 +116,7 @@ class TrainingFacts:
 
     @property
     def multiply_adds(self) -> float | None:
-        """Of a whole training, averaged over seeds; None where they were not counted."""
+        """Multiply-adds of a whole training, averaged over seeds; None where not counted."""
         if not self.multiply_adds_per_step or not self.steps:
             return None
         return self.multiply_adds_per_step * sum(self.steps) / len(self.steps)
@@ -148,7 +148,7 @@ class Row:
 
     @property
     def training(self) -> TrainingFacts:
-        """Of the first setting."""
+        """Facts on the training of the first setting."""
         return next(iter(self.trainings.values()))
 
 
@@ -310,7 +310,7 @@ def _packed(scores: Sequence[Sequence[float]]) -> list[str]:
 
 
 def _unpacked(texts: Sequence[str]) -> list[list[float]]:
-    """What `_packed` made these texts of.
+    """The scores that `_packed` encoded in these texts.
 
     Raises:
         ValueError: they are damaged.
@@ -386,7 +386,7 @@ def _training(values: Values) -> TrainingFacts:
 
 
 def _published(values: Any) -> Iterator[tuple[CellKey, Number]]:
-    """What was printed; experiments and version 0.1 have it by texts."""
+    """The published numbers by cell; experiments and version 0.1 have the cells as texts."""
     if isinstance(values, dict):
         values = [{**CellKey.parse(name).as_json(), "printed": v} for name, v in values.items()]
     for own in values:

@@ -41,10 +41,10 @@ def reproduce(
     budget: float = 1.0,
     cost: bool = False,
 ) -> Path:
-    """Run an experiment; runs that are there are kept, unfinished ones resumed.
+    """Run an experiment; finished runs are kept, unfinished ones resumed.
 
-    The record and the table have what is finished, also when training is interrupted and when it
-    was finished by another call: a row has results in a setting once all its seeds are there.
+    The record and the table have all finished rows, also when training is interrupted and when
+    another call finished them: a row has results in a setting once all its seeds are finished.
 
     Args:
         name: of the experiment.
@@ -181,7 +181,7 @@ def plan(
                 before = own.get("continues")
                 continues = place / _run(experiment, before, seed) if before else None
                 target = place / _run(experiment, row, seed)
-                # Whatever a row goes on from is another row of the same experiment.
+                # A row can only continue another row of the same experiment.
                 jobs.append(Job(row, setting, target, values, continues, trust=True))
     return jobs
 
@@ -191,7 +191,7 @@ _MOMENTS = {"training": ("warmup", "decay_from"), "loss": ("warmup", "branch_at"
 
 
 def within_budget(values: Values, budget: float) -> Values:
-    """A configuration that trains for a fraction of what it would.
+    """A configuration that trains for a fraction of the full training.
 
     In reinforcement learning half of the cut is in tasks per step and half in steps, so that the
     simulated steps are that fraction, and test tasks are cut by the fraction; elsewhere the cut
@@ -241,7 +241,7 @@ def _origin(experiment: Experiment, row: str) -> str | None:
 
 
 def _fields(experiment: Experiment, row: str, setting: str) -> Values:
-    """What differs in a row in a setting, with what differs in the row that it goes on from."""
+    """The fields that a row changes in a setting, with the fields of the row that it continues."""
     fields = {key: value for key, value in experiment.rows[row].items() if key not in OF_A_ROW}
     there = experiment.settings.get(setting, {}).get("rows", {}).get(row, {})
     before = _origin(experiment, row)

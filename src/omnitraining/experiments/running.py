@@ -94,7 +94,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """A folder; what was made of it is removed again if it stays empty."""
+    """Make a folder and its parents; those made here are removed again if they stay empty."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -219,9 +219,9 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
 
 
 def changed_fields(run: Run, config: Namespace) -> list[str]:
-    """Fields in which a configuration differs from that of a run.
+    """Fields in which a configuration differs from the configuration of a run.
 
-    Nothing that the run names is made for that, nor imported.
+    Nothing that the run's configuration names is imported or made.
 
     Raises:
         InputError: the run names a class from outside this library that the configuration does

@@ -223,8 +223,8 @@ def caption(record: Record) -> str:
 def costs(record: Record) -> dict[str, list[str]]:
     """Multiply-adds and seconds of the trainings of every row, in each of its settings.
 
-    Milliseconds of a step stand beside them where ``omni reproduce --cost`` has timed all rows in
-    turn: seconds of a whole training include whatever else the machine did.
+    Milliseconds of a step are added where ``omni reproduce --cost`` has timed all rows in turn:
+    seconds of a whole training depend on other load on the machine.
 
     Returns:
         Texts by row; none where nothing was counted, as in records of early versions.

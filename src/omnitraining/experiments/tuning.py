@@ -56,7 +56,7 @@ class Range:
         return self.choices or (f"{self.low:.15g}", f"{self.high:.15g}")
 
     def distribution(self, whole: bool) -> "BaseDistribution":
-        """As Optuna has it.
+        """The range as a distribution of Optuna.
 
         Args:
             whole: the field takes integers only.
@@ -167,9 +167,9 @@ def _rounded(text: str) -> str:
 
 
 class Search:
-    """Trials of a configuration, in a folder; what is there is kept, and what broke off resumed.
+    """Trials of a configuration, in a folder; finished trials are kept, interrupted ones resumed.
 
-    What a trial tries depends only on the seed of the configuration, the trial's number, and the
+    The values of a trial depend only on the seed of the configuration, the trial's number, and the
     trials before it.
 
     Args:
@@ -323,7 +323,7 @@ def _check_optuna() -> None:
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
-    """Be the one program that searches in a folder."""
+    """A lock that lets only one program search in a folder."""
     return locked(
         folder / ".lock",
         f"{folder} holds a search that another program goes on with: wait until it ends, or choose "

@@ -62,7 +62,7 @@ class Calibration:
         return f"<calibration of {', '.join(self.temperatures)} at {shots} images per class>"
 
     def weights(self, shots: float) -> dict[str, float]:
-        """Weights by flow of the weighted ensemble, those above 0; they sum to 1."""
+        """Weights above 0 of the weighted ensemble, by flow; they sum to 1."""
         weights = {f: self._at(shots, values) for f, values in self.ensemble_weights.items()}
         return {flow: weight for flow, weight in weights.items() if weight > 0}
 

@@ -22,11 +22,11 @@ from omnitraining.learner.stored_backbone import StoredBackbone
 MAX_SIDE = 4_096
 """Side of an image."""
 MAX_SUPPORT = 20_000
-"""Support images or points; heads make a square of as many rows."""
+"""Support images or points; the memory of heads grows with the square of their number."""
 MAX_STEPS = 1_000
 """Gradient steps on a support set."""
 MAX_CHARACTERS = 1 << 26
-"""Of an array of labels, in which each is as long as the longest."""
+"""Characters of an array of labels, in which every label takes as many as the longest."""
 
 MAX_LABEL = 1_000
 """Characters of the label of rejected images."""
@@ -73,7 +73,7 @@ def image_inputs(values: Any, shape: Sequence[int]) -> ImageInputs:
 
 
 def frozen(values: Any) -> StoredBackbone:
-    """What is stored of a frozen backbone.
+    """The stored description of a frozen backbone.
 
     Args:
         values: by name.
@@ -109,7 +109,7 @@ def calibration(values: Any, flows: Sequence[str]) -> Calibration:
         raise DamagedError("votes.votes has a weight below 0, or none above")
     temperatures = _rows(fields["temperatures"], "votes.temperatures", heads, len(shots))
     if any(not 1e-3 <= t <= 1e3 for row in temperatures.values() for t in row):
-        raise DamagedError("votes.temperatures holds one that is not from 0.001 to 1,000")
+        raise DamagedError("votes.temperatures has a value that is not from 0.001 to 1,000")
     if missing := {*heads} - {*temperatures}:
         raise DamagedError(f"votes.temperatures has none of {min(missing)}")
     similarity = _mapping(fields["familiarity"], "votes.familiarity", heads)
@@ -198,7 +198,7 @@ def labels(values: Any, dtype: Any) -> NDArray[Any]:
     except (OverflowError, ValueError) as error:
         raise DamagedError(f"fit.labels does not fit {kind}: {error}") from error
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DamagedError("fit.labels holds one that is not finite")
+        raise DamagedError("fit.labels has a value that is not finite")
     return array
 
 

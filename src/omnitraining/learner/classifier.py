@@ -411,7 +411,7 @@ class FewShotClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         known: FitResult | None = None,
         classes: ArrayLike | None = None,
     ) -> tuple[dict[str, Tensor], NDArray[Any]]:
-        """What is kept of images (see `Support`), and their labels."""
+        """The kept tensors of images (see `Support`), and their labels."""
         inputs = trained.image_inputs
         images, labels = labeled(images, y)
 

@@ -32,7 +32,7 @@ class FeatureCache:
     def embed(
         self, ensemble: Ensemble, batches: Iterable[Tensor], keep: bool = False
     ) -> dict[str, Tensor]:
-        """What `omnitraining.learner.fitting.embed` returns; only new images are embedded.
+        """As `omnitraining.learner.fitting.embed`; only new images are embedded.
 
         Args:
             ensemble: the flows.

@@ -63,7 +63,7 @@ def current_accept_rate(accept_rate: float | None, reject: float | None) -> floa
 class FitResult:
     """Classes, their predictor, and the support set that both were made of.
 
-    A learner replaces it as a whole, so that a thread that holds it sees one fit.
+    A learner replaces it as a whole, so that another thread never reads parts of two fits.
 
     Attributes:
         ensemble: the flows that predict.
@@ -144,7 +144,7 @@ def fit_support(
     ensemble = resolve_flow(trained, options.flow)
     found = predictions(ensemble, support)
     calibrated = _calibrated(ensemble, support, found)
-    if trained.frozen:  # nothing else is measured, so that the report is by the same
+    if trained.frozen:  # it has no other calibration, so the report uses this one
         ensemble = calibrated
     trained = calibrated.trained
     threshold = None

@@ -20,7 +20,7 @@ PIXELS = "levels"
 
 @dataclass(frozen=True)
 class Support:
-    """What a fit keeps of the support set.
+    """The support set of a fit, as it is kept.
 
     Attributes:
         kept: features [S, D] by flow; and the images, uint8 [S, C, H, W], by `PIXELS`, if an
@@ -41,7 +41,7 @@ class Support:
 
 @torch.no_grad()
 def embed(ensemble: Ensemble, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """What is kept of images (see `Support`); one forward pass per member.
+    """The kept tensors of images (see `Support`), by one forward pass per member.
 
     Args:
         ensemble: the flows.

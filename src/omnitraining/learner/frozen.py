@@ -50,7 +50,7 @@ class BackboneOptions:
         std: standard deviation of each channel; of a module.
         interpolation: of the resizing, ``"bilinear"`` if it is not given; of a module.
         aspect: ``"crop"``, ``"letterbox"`` or ``"stretch"``, as in `Resize`: of a module, where
-            ``"crop"`` is the default; of a trained model, in place of that of its training images.
+            ``"crop"`` is the default; of a trained model, in place of the aspect in its training.
         pooling: of a module that returns a map or tokens; see `PooledBackbone`.
         precision: ``"float32"`` (if it is not given), or ``"bfloat16"`` by autocast.
         head: ``"logistic"`` (if it is not given): logistic regression on features of length 1, as
@@ -186,8 +186,8 @@ def _own(module: nn.Module, options: BackboneOptions) -> tuple[PooledBackbone, I
         if missing := [name for name in needed if name not in given]:
             raise InputError(
                 f"{', '.join(missing)} of backbone {kind} {'is' if len(missing) == 1 else 'are'} "
-                "missing: give image_size in pixels, mean and std for pixels from 0 to 1, those "
-                "of its training (of ImageNet: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225))"
+                "missing: give image_size in pixels, mean and std for pixels from 0 to 1, as in "
+                "its training (of ImageNet: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225))"
             )
         size, interpolation = _size(options.image_size), options.interpolation or "bilinear"
         mean, std = (_channels(getattr(options, name), name) for name in ("mean", "std"))
@@ -204,7 +204,7 @@ def _own(module: nn.Module, options: BackboneOptions) -> tuple[PooledBackbone, I
 
 
 def _refuse_classifier(module: nn.Module) -> None:
-    """Refuse a classifier of a library: its outputs could be meant, or the features below them."""
+    """Refuse a library's classifier: features could be its outputs or the input of its head."""
     library, kind = type(module).__module__.partition(".")[0], type(module).__name__
     classes = getattr(module, "num_classes", 0) if library == "timm" else 0
     if library == "torchvision":

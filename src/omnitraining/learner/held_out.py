@@ -2,7 +2,7 @@
 
 A fifth of the images of each class (one, of five or fewer) is held out at a time, and predicted by
 heads that are fitted on the others. Their accuracy is compared with the calibrated confidence, and
-their similarity with that of the queries of validation episodes.
+their similarity with the similarity of the queries of validation episodes.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ DOMAIN_RANK, DOMAIN_GAP = 0.06, 0.03  # what differs between sets of images that
 BOTH, SINGLE = 2.1, 3.0  # deviations at which both measures together, or one of them, are odd
 
 Predictions = tuple[Tensor, Tensor, Tensor]
-"""Of images held out: probabilities [B, N] before calibration, similarity [B], class index [B]."""
+"""Uncalibrated probabilities [B, N], similarity [B], and class index [B] of held-out images."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class FitReport:
         """Whether calibration holds for these images; None if it is not known."""
         if not self.images:
             return None
-        # One that is better than expected does not make up for the other.
+        # A measure that is better than expected does not compensate for the other.
         both = max(self.deviation, 0.0), max(self.rank_deviation, 0.0)
         return sum(both) / 2**0.5 < BOTH and max(both) < SINGLE
 
@@ -79,7 +79,7 @@ class FitReport:
         )
 
     def warning(self, name: str) -> str:
-        """What is wrong, in one line.
+        """The warning, in one line.
 
         Args:
             name: of the model.

@@ -30,7 +30,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class StoredBackbone(Frozen):
-    """The same as a file has it.
+    """`Frozen` as stored in a file.
 
     Attributes:
         sha256: of the weights; see `omnitraining.libraries.backbone.sha256`.
@@ -61,8 +61,8 @@ def restored_backbone(
         None if the file has all that it takes.
 
     Raises:
-        InputError: weights or module are missing, are given without need, or differ from those
-            that the learner was made with.
+        InputError: weights or module are missing, are given without need, or are not the ones that
+            the learner was made with.
     """
     arguments = dict(config["init_args"])
     if facts.from_library and backbone is not None:

@@ -113,12 +113,12 @@ class TaskReport:
 
     @property
     def correct(self) -> int:
-        """How many of them are predicted correctly; a rejected one is not."""
+        """Number of these images that are predicted correctly; a rejected image is not."""
         return int(np.trace(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """Share of them that are predicted correctly."""
+        """Share of these images that are predicted correctly."""
         return self.correct / self.count
 
     @property
@@ -128,7 +128,7 @@ class TaskReport:
 
     @property
     def confidence(self) -> float:
-        """Their mean calibrated probability of the predicted class, near the accuracy at best."""
+        """Mean calibrated probability of the predicted class; ideally near the accuracy."""
         return float(self.probabilities[self.known].max(1).mean())
 
     @property
@@ -153,10 +153,11 @@ class TaskReport:
         return float((first == true[:, None]).any(1).mean())
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Of each class with images or predictions: images, recall and its interval, precision.
+        """Images, recall and its interval, and precision of each class with images or predictions.
 
-        Recall is the share of its images that are predicted as it (None without images); precision
-        the share of the images predicted as it that are of it (None without such predictions).
+        Recall is the share of the class's images that are predicted as the class (None without
+        images); precision is the share of the images predicted as the class that are of it (None
+        without such predictions).
         """
         table, rows = self.confusion, []
         for number, name in enumerate(self.classes.tolist()):

@@ -56,11 +56,11 @@ from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import find_device
 
 VERSION = 2
-"""Of the files below; raise it with any change that older versions cannot read. Models that the
-first version can read are still written as its."""
+"""Version of the file format; raise it with any change that older versions cannot read. Models that
+the first version can read are still written in it."""
 
 BATCH_PIXELS = 32 * 224**2
-"""Of the images that a frozen backbone embeds at a time."""
+"""Number of pixels that a frozen backbone embeds at a time."""
 
 _NOT_KEPT = ("problem", "training", "seed", "teacher_run", "start_from", "start_weights")
 _FIT_KEYS = {"accept_rate": "reject"}
@@ -177,7 +177,7 @@ class TrainedModel:
         return self.measured
 
     def with_calibration(self, calibration: Calibration) -> "TrainedModel":
-        """The same model, which it shares, with another calibration.
+        """A copy with another calibration, which shares the model.
 
         Args:
             calibration: of a fit.
@@ -187,7 +187,7 @@ class TrainedModel:
         return made
 
     def with_aspect(self, aspect: Aspect | None) -> "TrainedModel":
-        """The same model, which it shares, with another way to make squares of images.
+        """A copy with another way to make squares of images, which shares the model.
 
         Args:
             aspect: as in `Resize`; None changes nothing.

@@ -201,8 +201,8 @@ class LibraryBackbone(PooledBackbone):
 
         Args:
             source: as above.
-            weights: file of the weights (of transformers: folder of the model), in place of those
-                that the library downloads.
+            weights: file of the weights (of transformers: folder of the model), in place of the
+                weights that the library downloads.
             size: as above.
             precision: as above.
 
@@ -224,7 +224,7 @@ class LibraryBackbone(PooledBackbone):
         return made
 
     def preprocessing(self, weights: Path | None = None, size: int | None = None) -> Preprocessing:
-        """What its weights were trained with.
+        """The preprocessing that the weights were trained with.
 
         Args:
             weights: as in `pretrained`.

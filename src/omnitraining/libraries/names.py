@@ -19,7 +19,7 @@ LIBRARIES = ("timm", "torchvision", "transformers")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a backbone was trained with.
+    """The preprocessing that a backbone was trained with.
 
     Args:
         size: side of its input in pixels.

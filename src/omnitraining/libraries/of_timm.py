@@ -32,7 +32,7 @@ def build(source: str, name: str, size: int | None = None) -> nn.Module:
 
 
 def pretrained(source: str, name: str, size: int | None, file: Path | None) -> nn.Module:
-    """The same with pretrained weights.
+    """As `build`, with pretrained weights.
 
     Args:
         source: as it was given.
@@ -73,7 +73,7 @@ def pretrained(source: str, name: str, size: int | None, file: Path | None) -> n
 
 
 def preprocessing(model: Any, source: str, size: int | None) -> Preprocessing:
-    """What a model was trained with, by `timm.data.resolve_data_config`.
+    """The preprocessing of a model's training, by `timm.data.resolve_data_config`.
 
     Args:
         model: of timm.
@@ -144,6 +144,6 @@ def _made(source: str, name: str, size: int | None, pretrained: bool) -> nn.Modu
 
 
 def _check_name(timm: Any, source: str, name: str) -> None:
-    # Names of other places, as "hf-hub:owner/name", would let a learner's file fetch anything.
+    # Names of other sources, as "hf-hub:owner/name", would let a learner's file download anything.
     if ":" in name or "/" in name or not timm.is_model(name):
         raise unknown(source, "timm", name, timm.list_models(), "timm.list_models()")

@@ -32,7 +32,7 @@ def build(source: str, name: str) -> nn.Module:
 
 
 def pretrained(source: str, name: str, file: Path | None) -> nn.Module:
-    """The same with pretrained weights.
+    """As `build`, with pretrained weights.
 
     Args:
         source: as it was given.
@@ -51,7 +51,7 @@ def pretrained(source: str, name: str, file: Path | None) -> nn.Module:
 
 
 def preprocessing(source: str, name: str) -> Preprocessing:
-    """What the weights were trained with, by the transforms that belong to them.
+    """The preprocessing of the weights' training, by the transforms that belong to them.
 
     Args:
         source: as it was given.

@@ -17,14 +17,14 @@ NOT_KEPT = ("implementation", "quantization", "auto_map", "backbone", "kernel")
 
 
 OUTPUTS = ("logits", "pooler_output")
-"""Of models, the first that they have; logits are inputs of the classifier, which is left out."""
+"""Outputs of a model; the first it has is used. Logits are features: the classifier is removed."""
 
 
 class Features(nn.Module):
-    """The output of a model of transformers that is a feature.
+    """The features of a model of transformers.
 
-    Of a model of images and texts it is the embedding of the image; of any other what its own
-    classifier takes.
+    The features of a model of images and texts are the embedding of the image; the features of any
+    other model are the inputs of its own classifier.
 
     Args:
         model: of transformers.
@@ -128,7 +128,7 @@ def pretrained(source: str, name: str, folder: Path | None) -> tuple[nn.Module, 
 
 
 def preprocessing(source: str, name: str, folder: Path | None) -> Preprocessing:
-    """What a model was trained with, by its image processor.
+    """The preprocessing of a model's training, by its image processor.
 
     Args:
         source: as it was given.

@@ -22,7 +22,7 @@ from omnitraining.precision import at_least_float32
 
 @dataclass(frozen=True)
 class ANIL(MetaTraining):
-    """Learns features and an initial linear head, of which a few gradient steps adapt the head.
+    """Learns features and an initial linear head; a few gradient steps adapt only the head.
 
     The gradient of a linear layer is written out, so that the heads of all tasks adapt in one
     batch of matrix products. Batch norm uses running statistics at test, as the features of a task

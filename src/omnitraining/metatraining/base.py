@@ -59,7 +59,7 @@ class MetaTraining(Algorithm):
 
     @property
     def domains(self) -> int:
-        """Domains of training, of each of which there are tasks in every step."""
+        """Number of training domains that every step has tasks of."""
         return 1
 
     @property
@@ -71,7 +71,7 @@ class MetaTraining(Algorithm):
         return type(self).outputs_and_loss is not MetaTraining.outputs_and_loss
 
     def curriculum(self, classes: int) -> Curriculum | None:
-        """What chooses the classes of training tasks by earlier ones; None if all are drawn.
+        """Chooses the classes of training tasks by earlier tasks; None if tasks are of all classes.
 
         Args:
             classes: outputs of pre-training: in classification, the classes of training.
@@ -184,22 +184,22 @@ class WrappedMetaTraining(MetaTraining):
 
     @property
     def needs_only_features(self) -> bool:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.needs_only_features
 
     @property
     def fixed_ways(self) -> bool:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.fixed_ways
 
     @property
     def limited_ways(self) -> bool:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.limited_ways
 
     @property
     def task(self) -> str | None:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.task
 
     @abstractmethod
@@ -209,25 +209,25 @@ class WrappedMetaTraining(MetaTraining):
         """Outputs of the queries in training, [T, Q, O], and l_meta, a scalar."""
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.head(features, outputs)
 
     def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.head_for(backbone, features, outputs, classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.loss(outputs, targets)
 
     def predict(self, network: Network, episode: Episode) -> Tensor:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.predict(network, episode)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.fit(head, support, labels, ways)
 
     def adapt(self, network: Network, x: Tensor, y: Tensor) -> nn.Module:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.adapt(network, x, y)

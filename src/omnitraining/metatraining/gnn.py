@@ -48,7 +48,7 @@ class TaskNorm(nn.Module):
 
         Args:
             x: nodes or edges [T, G, M, C].
-            counts: how many equal ones an entry stands for [M]; one if not given.
+            counts: how many equal nodes or edges an entry represents [M]; one if not given.
         """
         weights = x.new_ones(x.shape[2]) if counts is None else counts.to(x.dtype)
         weights = weights / weights.sum() / x.shape[1]
@@ -70,7 +70,7 @@ class RunningNorm(nn.BatchNorm1d):
 
         Args:
             x: nodes or edges [T, G, M, C].
-            counts: how many equal ones an entry stands for [M]; one if not given.
+            counts: how many equal nodes or edges an entry represents [M]; one if not given.
         """
         if counts is None or not self.training:
             return super().forward(x.flatten(0, -2)).view_as(x)

@@ -124,7 +124,7 @@ class HardTasks(WrappedMetaTraining):
 
     @property
     def needs_batch(self) -> bool:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.needs_batch
 
     def curriculum(self, classes: int) -> Curriculum:
@@ -132,11 +132,11 @@ class HardTasks(WrappedMetaTraining):
         return FailureClasses(classes, self.steps, self.hard_steps)
 
     def prepared(self, episode: Episode, random: torch.Generator) -> Episode:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.prepared(episode, random)
 
     def outputs_and_loss(
         self, network: Network, episode: Episode, batch: MiniBatch
     ) -> tuple[Tensor, Tensor]:
-        """As the other."""
+        """As in `algorithm`."""
         return self.algorithm.outputs_and_loss(network, episode, batch)

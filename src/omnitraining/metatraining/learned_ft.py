@@ -87,7 +87,7 @@ class LearnedFT(WrappedMetaTraining):
         return 2
 
     def head_for(self, backbone: nn.Module, features: int, outputs: int, classes: int) -> nn.Module:
-        """As the other.
+        """As in `algorithm`.
 
         Raises:
             InputError: the backbone has no noise of learned strength.

@@ -158,14 +158,15 @@ class LEO(MetaTraining):
     """Encodes a support set, adapts the codes by gradient steps, and decodes them to classifiers.
 
     A class has a code z_n, drawn from a normal distribution that a relation network of all pairs
-    of support samples predicts; its weights w_n are drawn from one that a linear decoder predicts
-    from z_n. Gradient steps on the support loss change the codes, then the weights:
+    of support samples predicts; its weights w_n are drawn from a normal distribution that a linear
+    decoder predicts from z_n. Gradient steps on the support loss change the codes, then the
+    weights:
 
     z_n ~ N(mu, sigma^2) with (mu, sigma) = mean_ij relate(encode(x_i), encode(x_j)), y_i = n
     w_n ~ N(mu, sigma^2) with (mu, sigma) = decode(z_n)
 
-    In [62] these are the initialization by a few examples and the inner loop. The outer loss is
-    that of the queries, plus ``kl_weight`` times the divergence of codes from N(0, 1),
+    In [62] these are the initialization by a few examples and the inner loop. The outer loss is the
+    loss of the queries, plus ``kl_weight`` times the divergence of codes from N(0, 1),
     ``encoder_penalty`` times their squared change by adaptation, and ``orthogonality`` times the
     correlation of the decoder's rows. Defaults are from the authors' code, whose L2 penalty is the
     optimizer's weight decay here.

@@ -27,14 +27,14 @@ TASKS_AT_ONCE = 50  # at test; more would not fit CPU caches
 
 
 class FullContext(nn.Module):
-    """Full-context embeddings: support samples in the context of their set, queries in that of it.
+    """Full-context embeddings of support samples and of queries, both in the support set's context.
 
     g(x_i) = f(x_i) + both directions of an LSTM over the support set; a query goes through an LSTM
     that attends to all g(x_i) at every step ([80], appendix A). The LSTM over the support set needs
-    an order, which a set does not have. In the canonical one, classes are sorted by the inner
-    product of their prototype and the mean of the support set, and the samples of a class by
-    theirs: predictions do not depend on the order of samples and classes in a task. In the given
-    order, that of [13], they do.
+    an order, which a set does not have. In the canonical order, classes are sorted by the inner
+    product of their prototype and the mean of the support set, and the samples of a class by their
+    inner product with it: predictions do not depend on the order of samples and classes in a task.
+    In the given order, as in [13], they do.
 
     Args:
         features: size of the embeddings.

@@ -48,8 +48,9 @@ def support_vectors(gram: Tensor, targets: Tensor, cost: float, iterations: int 
 
     Minimizes ||W||^2 / 2 + cost * sum of hinge losses: in the dual, A = cost * targets - B where
     every row of B is on a simplex of size ``cost``. Accelerated projected gradients find which
-    entries of B are zero; a linear system then gives the others exactly. Its gradient is that of
-    the solution, since small changes of the features do not change which entries are zero.
+    entries of B are zero; a linear system then gives the others exactly. The gradient of that
+    system is the gradient of the solution, since small changes of the features do not change which
+    entries are zero.
 
     Args:
         gram: X X^T of the support sets [T, S, S].

@@ -23,14 +23,13 @@ from omnitraining.network import Network
 class Reptile(MetaTraining):
     """Learns initial weights as `MAML` does, without a gradient of the adapted network.
 
-    The gradient of the outer loop is the way from the adapted weights back to the initial ones,
-    (theta - theta') / lr, the mean over the tasks of a step. It is that of half the squared
-    distance, which is the loss here, with theta' held constant:
+    The gradient of the outer loop is the difference of the initial and the adapted weights,
+    (theta - theta') / lr, the mean over the tasks of a step. It is the gradient of the loss
 
     ||theta - theta'||^2 / (2 lr)
 
-    So any optimizer takes the outer step. Queries are not used in training, and cost one forward
-    pass.
+    with theta' held constant. So any optimizer can take the outer step. Queries are not used in
+    training, and cost one forward pass.
 
     By default every inner step is plain gradient descent on the whole support set, as in `MAML`.
     The authors take ``Reptile(steps=8, lr=0.001, optimizer="adam", batch=10, test_steps=50)`` for
@@ -44,7 +43,7 @@ class Reptile(MetaTraining):
             tasks.
         lr: inner learning rate.
         task: the kind of problem, which decides the head and the loss.
-        optimizer: of the inner steps: ``"sgd"``, without momentum, or ``"adam"``, without it too.
+        optimizer: of the inner steps: ``"sgd"`` or ``"adam"``, both without momentum.
         batch: support samples of an inner step in training, drawn without replacement until all
             have been drawn, and then anew; the whole support set if 0, as always at test.
         test_steps: inner steps at test; ``steps`` if None.

@@ -215,7 +215,7 @@ class TADAM(MetaTraining):
     def _modulations(
         self, network: Network, support: Tensor, labels: Tensor, ways: int
     ) -> Modulations:
-        """Of T tasks: support inputs [T, S, ...] with labels [T, S]."""
+        """The modulations of T tasks from support inputs [T, S, ...] with labels [T, S]."""
         features = network.backbone(channels_last(support.flatten(0, 1)))
         features = features.unflatten(0, support.shape[:2])
         task = class_means(features, labels, ways).mean(1)

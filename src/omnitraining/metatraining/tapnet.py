@@ -89,8 +89,8 @@ class TapNet(MetaTraining):
     projection. M takes no gradient, as in the authors' code, which computes it by a singular value
     decomposition.
 
-    In training, reference n is that of class n of the episode. A new task may have fewer classes,
-    each of which is given the nearest reference.
+    In training, reference n belongs to class n of the episode. A new task may have fewer classes,
+    each of which gets the nearest reference, as in `References.match`.
 
     Args:
         scale: factor of the logits; 1 in [93].

@@ -106,7 +106,7 @@ class PolicyTargets(NamedTuple):
 
 # Eq. 18: grad l_pre = E sum_t grad log pi(a_t | s_t) A(s_t, a_t)
 def policy_gradient(outputs: Tensor, targets: PolicyTargets) -> Tensor:
-    """The loss -E log pi(a | s) A, whose gradient is that of eq. 18 (REINFORCE).
+    """The loss -E log pi(a | s) A, whose gradient is the gradient of eq. 18 (REINFORCE).
 
     Args:
         outputs: of the policy in the visited states [..., 2 A].
@@ -118,9 +118,9 @@ def policy_gradient(outputs: Tensor, targets: PolicyTargets) -> Tensor:
 def surrogate(outputs: Tensor, targets: PolicyTargets) -> Tensor:
     """-E [pi(a | s) / pi_old(a | s)] A: eq. 18 with actions of an older policy pi_old.
 
-    At pi = pi_old its gradient is that of `policy_gradient`. Elsewhere its value still estimates
-    the return of the policy, which a line search needs
-    (Schulman et al. 2015, "Trust region policy optimization", eq. 14).
+    At pi = pi_old its gradient equals the gradient of `policy_gradient`. Elsewhere its value still
+    estimates the return of the policy, which a line search needs (Schulman et al. 2015, "Trust
+    region policy optimization", eq. 14).
 
     Args:
         outputs: of the policy in the visited states [..., 2 A].
@@ -148,7 +148,7 @@ def clipped_surrogate(outputs: Tensor, targets: PolicyTargets, epsilon: float) -
 
 
 def probability_ratio(outputs: Tensor, targets: PolicyTargets) -> Tensor:
-    """Probabilities of the actions that were taken, over those under the policy that took them.
+    """Probabilities of the actions that were taken, divided by the sampling policy's.
 
     Args:
         outputs: of a policy in the visited states [..., 2 A].

@@ -12,7 +12,7 @@ from omnitraining.optimizers import Uncompiled
 from omnitraining.policies.gaussian import kl_divergence
 
 Outputs = dict[str, Tensor]
-"""Of every policy, by name [..., 2 A]."""
+"""Outputs of every policy, by name [..., 2 A]."""
 
 
 class TRPO(Uncompiled):

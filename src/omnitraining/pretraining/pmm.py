@@ -58,8 +58,8 @@ class PMM(LinearPreTraining):
 
     In the first stage a sample is assigned to the nearest component of its class. Its loss is the
     sum of two cross-entropies of cosines, divided by a temperature: among the means of all classes,
-    which move the features alone; and among those components to which a sample of the mini-batch is
-    assigned. The angle to the true one is enlarged by a margin.
+    which train only the features; and among the components to which a sample of the mini-batch is
+    assigned. A margin is added to the angle to the true mean or component.
 
     The second stage follows the first (progressive following): with the run of the first stage as
     ``teacher_run``, samples are assigned in the frozen features and to the components of that run,

@@ -18,8 +18,9 @@ from omnitraining.pretraining.linear_heads import LinearHead, LogisticHead
 class RFS(LinearPreTraining):
     """A classifier that is also distilled from the generation before it (born-again networks).
 
-    The first generation is a plain classifier. Each later one starts afresh and names the run of
-    the one before it as ``teacher_run`` of its configuration; its frozen pre-flow is the teacher.
+    The first generation is a plain classifier. Each later generation starts from new weights and
+    names the run of the generation before it as ``teacher_run`` of its configuration; the frozen
+    pre-flow of that run is the teacher.
     At test, logistic regression on features of length 1.
 
     Args:

@@ -45,7 +45,7 @@ def multiply_adds(
     tried = copy.deepcopy(model).to(device).train()
     tried.loss = tried.loss.in_steps(steps)
     teacher = Teacher(tried, tried.loss.ema_decay)
-    tried.curriculum = None  # it sums over all processes, of which the main one alone counts
+    tried.curriculum = None  # it sums over all processes, but only the main one runs this
     late = tried.loss.warmup  # the first step at which lambda has its full weight
 
     def count(samples: StepData, step: int) -> int:

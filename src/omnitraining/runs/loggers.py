@@ -137,7 +137,7 @@ class MLflowLogger:
 
 
 def _earlier_run(identity: Path, resume_at: int) -> str | None:
-    """What a file keeps of the tracker's run that a resumed training continues, if any."""
+    """The identity, from a file, of the tracker's run that a resumed training continues, if any."""
     return identity.read_text("utf-8").strip() if resume_at and identity.is_file() else None
 
 

@@ -333,7 +333,7 @@ STORED_STATE = "facts"
 """Key of the state in the metadata of a checkpoint."""
 
 OF_OPTIMIZERS = ("optimizer", "optimiser")
-"""Prefix of an optimizer's tensors, and the one that version 0.1 gave them."""
+"""Prefix of an optimizer's tensors, and the prefix in version 0.1."""
 
 
 def save_checkpoint(

@@ -38,7 +38,7 @@ class ClassRecord:
 
 @dataclass(frozen=True)
 class Split:
-    """The classes of a part of the data; its name is that of `LabeledImages`."""
+    """The classes of a part of the data; its name is the name of its `LabeledImages`."""
 
     name: str
     classes: tuple[ClassRecord, ...]

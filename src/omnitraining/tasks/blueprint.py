@@ -57,4 +57,4 @@ class Blueprint(Problem):
 
 BLUEPRINT = f"{Blueprint.__module__}.{Blueprint.__qualname__}"
 FORMERLY = "omnitraining.learner.trained.Blueprint"
-"""Its path in files of version 0.1."""
+"""Path of `Blueprint` in files of version 0.1."""

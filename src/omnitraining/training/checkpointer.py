@@ -83,7 +83,7 @@ class Checkpointer:
         self.progress.validated(step, score, self.state["best"])
 
     def _validate(self, step: int, metrics: Metrics) -> tuple[float, str]:
-        """The score of the student or the teacher, whichever `inference` takes, and its name."""
+        """The score of the student or the teacher, as `inference` selects, and its name."""
         scores, logged = {}, {}
         for name, model in self.modules.items():
             if self.inference.weights in (name, "best"):

@@ -27,7 +27,7 @@ def section(record: Record, picture: str) -> str:
 def draw(record: Record, runs: Any, path: Path) -> Path:
     """One panel per number of shots; a point per method and benchmark with its 95 % interval.
 
-    The number of a method far below all others stands at the edge, to leave room for the others.
+    A method far below all others is shown as a number at the edge, to leave room for the others.
 
     Args:
         record: of classification.

@@ -23,7 +23,7 @@ def subplots(
 
 
 def save(figure: Figure, path: Path, dpi: int = 130, tight: bool = False) -> Path:
-    """Write a figure; its kind is that of the ending of the name.
+    """Write a figure; the suffix of the path determines the format.
 
     Args:
         figure: what was drawn.

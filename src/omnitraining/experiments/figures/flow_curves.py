@@ -20,7 +20,7 @@ Curve = list[tuple[int, float]]
 ALONE = {"pre": "pre-training", "meta": "meta-training"}
 """The method of the counterpart of each flow."""
 COLORS = {"pre": (0, 1), "meta": (3, 5)}
-"""Of a flow and of its counterpart, as numbers of `lines.COLORS`."""
+"""Colors of a flow and of its counterpart, as numbers of `lines.COLORS`."""
 ACROSS = 4
 
 

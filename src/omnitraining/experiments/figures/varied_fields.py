@@ -28,7 +28,7 @@ def can_draw(record: Record) -> bool:
 def draw(record: Record, runs: Any, path: Path) -> Path:
     """Curves over the values of one field; or maps, with the values of two fields at their sides.
 
-    Values stand at equal distances, as they were listed, whatever they are.
+    Values are placed at equal distances, in the order in which they were listed.
 
     Args:
         record: of a sweep, as `can_draw` accepts it.
@@ -100,7 +100,7 @@ def _curves(record: Record) -> Any:
 def _maps(record: Record) -> Any:
     """A panel per cell: means in color and in print, bright is better.
 
-    Of many cells it is the last of every benchmark, that of most shots or steps.
+    If there are many cells, only the last of every benchmark is shown, with most shots or steps.
     """
     rows = [*record.rows.values()]
     first, second = rows[0].varied
@@ -113,7 +113,7 @@ def _maps(record: Record) -> Any:
     for axis, key in zip(axes, keys, strict=True):
         columns = {_values(row): row.cells[key].ensemble for row in rows}
         means = {values: mean.mean for values, mean in columns.items()}
-        # Colors span the intervals at least, so that undecided differences look alike.
+        # Colors span the intervals at least, so that insignificant differences have similar colors.
         middle = (max(means.values()) + min(means.values())) / 2
         widest = max(mean.interval for mean in columns.values())
         half = max((max(means.values()) - min(means.values())) / 2, widest, 1e-9)

@@ -38,7 +38,7 @@ def provenance(record: Record) -> str:
 
 
 def full_size(counts: dict[str, Any], experiment: str) -> str:
-    """What the rows of an experiment take at full size, as far as that was counted.
+    """The cost of an experiment's rows at full size, as far as it was counted.
 
     Args:
         counts: as ``benchmarks.full_size`` writes them; empty where nothing was counted.

@@ -14,7 +14,7 @@ MOVED = 2 * 1024**3  # bytes; larger sets stay in memory or in their file
 
 
 class Domains:
-    """The union of training domains; the labels of each domain follow those before it.
+    """The union of training domains; the labels of each domain follow the labels before it.
 
     A set below 2 GiB moves to the device as a whole. Of a larger one, which may be mapped from
     files larger than memory, only the images of a batch are moved.

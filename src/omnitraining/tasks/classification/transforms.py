@@ -122,7 +122,7 @@ class PhotoAugmentation(Augmentation):
             InputError: the images are not of the stored size, or of neither 1 nor 3 channels.
         """
         self._check(images)
-        # As many draws with every choice of options, so that one option changes nothing else.
+        # The number of draws does not depend on options, so that one option changes nothing else.
         draws = torch.rand(len(images), 2 * TRIES + 6, generator=random)
         tries, place, flip, strength = draws.split([2 * TRIES, 2, 1, 3], 1)
         mirrored = (flip[:, 0] < 0.5) & self.flip
@@ -292,7 +292,7 @@ class CustomAugmentation(UncroppedAugmentation):
 
 
 def _mirrored(images: Tensor, which: Tensor) -> Tensor:
-    """Images [B, C, H, W], those marked in ``which`` [B] mirrored left to right."""
+    """Images [B, C, H, W], mirrored left to right where ``which`` [B] is true."""
     return torch.where(to_device(which, images.device)[:, None, None, None], images.flip(3), images)
 
 

@@ -131,7 +131,7 @@ class GymnasiumTasks(Environment):
         """Set the task of every copy.
 
         Raises:
-            InputError: the vector environment has no way to do so, or it fails.
+            InputError: the vector environment has no method for it, or the method fails.
         """
         base = getattr(self.vector, "unwrapped", self.vector)  # wrappers have no set_attr
         try:

@@ -62,10 +62,10 @@ class Navigation(StateRewards):
         return torch.rand(count, 2, generator=random) - 0.5
 
     def spread_tasks(self, count: int, random: torch.Generator) -> Tensor:
-        """Goals [count, 2] at the centers of as many cells of equal area, which fill the square.
+        """Goals [count, 2] at the centers of ``count`` cells of equal area, which fill the square.
 
-        The cells are in about as many rows as columns; rows have an equal number of cells or one
-        more, and are as high in proportion.
+        The cells are in about as many rows as columns; some rows have one cell more than others,
+        and the height of a row is in proportion to its number of cells.
         """
         rows = max(1, round(count**0.5))
         columns = torch.tensor([count // rows + (row < count % rows) for row in range(rows)])

@@ -54,10 +54,10 @@ class Reinforcement(Problem):
 
     At test every flow alternates between sampling trajectories and a gradient step on them. The
     result after k steps is the mean return of the trajectories sampled after the k-th step.
-    Under the name "ensemble" stands one policy, for all numbers of steps. By default it is one
-    flow: that of ``inference.flows`` with the highest mean return on the validation tasks after 1,
-    2, ... steps. With ``inference.policy="mean"`` it acts by the mean of the outputs of these
-    flows, and adapts to its own trajectories as each flow does to its own: by its policy gradient.
+    "ensemble" is one policy, for all numbers of steps. By default it is one flow: the flow of
+    ``inference.flows`` with the highest mean return on the validation tasks after 1, 2, ... steps.
+    With ``inference.policy="mean"`` it acts by the mean of the outputs of these flows, and adapts
+    to its own trajectories by its policy gradient, as each flow does.
 
     Args:
         environment: the simulator and its distribution of tasks.
@@ -351,7 +351,7 @@ class Reinforcement(Problem):
 
 
 def _after_steps(returns: Sequence[float]) -> float:
-    """The mean of returns after 1, 2, ... steps, of those after 0, 1, ..."""
+    """The mean of the returns after 1, 2, ... steps, given the returns after 0, 1, ..."""
     return fmean(returns[1:])
 
 
@@ -363,15 +363,15 @@ def _policies(model: Model) -> dict[str, Network]:
 def _policy(model: Model, flow: Flow) -> nn.Module:
     """The network of a flow, or one that computes the mean of several.
 
-    Log standard deviations are averaged too, not deviations or variances: they are what networks
-    return and adapt, and a flow that is sure of itself counts as much as one that is not.
+    Log standard deviations are averaged too, not deviations or variances: networks return and adapt
+    them, and flows with small and large deviations count equally.
     """
     networks = _policies(model)
     return networks[flow] if isinstance(flow, str) else MeanNetwork(networks[f] for f in flow)
 
 
 def _candidates(model: Model, inference: Inference) -> tuple[tuple[str, ...], tuple[Flow, ...]]:
-    """The flows of the ensemble, and the policies the best of which on validation tasks is it."""
+    """The flows of the ensemble, and its candidate policies; validation tasks select the best."""
     members = inference.members(model.trained_flows)
     return members, (members,) if inference.policy == "mean" else members
 

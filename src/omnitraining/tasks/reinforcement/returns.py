@@ -3,7 +3,7 @@
 Tensors are [T tasks, M trajectories, H steps]; steps after the end of a trajectory are not
 ``valid`` and have reward 0.
 
-The linear baseline is that of
+The linear baseline is from
 [17] Duan et al. 2016, "Benchmarking deep reinforcement learning for continuous control",
 https://arxiv.org/abs/1604.06778; GAE is from Schulman et al. 2016, "High-dimensional continuous
 control using generalized advantage estimation", https://arxiv.org/abs/1506.02438.
