@@ -176,7 +176,7 @@ def test_fields_that_are_listed_can_be_given_as_they_are(name: str) -> None:
 def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> None:
     lines = says("train", waves, "--fields").splitlines()
     text = " ".join(" ".join(lines).split())
-    assert "optimizer steps; each sees one mini-batch and one episode" in text
+    assert "optimizer steps, on one mini-batch and one episode each" in text
     assert "(Glyphs, Photos, Sinusoids, Reinforcement, or package.module.Class)" in text
     assert re.search(r"problem.waves +20 ", text) and re.search(r"backbone.hidden +\[8, 8\]", text)
     assert max(map(len, lines)) <= 200
