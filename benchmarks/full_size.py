@@ -110,7 +110,7 @@ def without_data(values: dict[str, Any]) -> tuple[RunConfig, bool]:
     return instantiate(parse({**own, "problem": problem})), "teacher_run" in values
 
 
-def step(experiment: RunConfig, is_taught: bool) -> tuple[float, float]:
+def step(experiment: RunConfig, has_teacher: bool) -> tuple[float, float]:
     """Floating-point operations of one training step, and bytes that it needs at least."""
     kept: dict[int, int] = {}
 
@@ -119,7 +119,7 @@ def step(experiment: RunConfig, is_taught: bool) -> tuple[float, float]:
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    model = experiment.assembled(experiment.assembled() if is_taught else None)
+    model = experiment.assembled(experiment.assembled() if has_teacher else None)
     teacher = Teacher(model, model.loss.ema_decay).model
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     sizes = sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
@@ -145,8 +145,8 @@ def counted() -> Iterator[tuple[str, str, dict[str, Any]]]:
             experiment, Path(experiment.folder or experiment.name), experiment.seeds[:1]
         ):
             if job.folder not in known:
-                run_config, is_taught = without_data(job.values)
-                operations, size = step(run_config, is_taught)
+                run_config, has_teacher = without_data(job.values)
+                operations, size = step(run_config, has_teacher)
                 steps = run_config.training.steps
                 known[job.folder] = {
                     "run": str(job.folder),

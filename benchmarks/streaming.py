@@ -64,7 +64,7 @@ def rows(mapped: Photos, file: Path, backbone: nn.Module, rounds: int) -> list[R
         copies, mapped.validation, mapped.benchmarks, mapped.protocol, mapped.augmentation
     )
     network = Network(backbone, nn.Identity()).to(memory_format=torch.channels_last)
-    share = forget(mapped.training[0].images, file)
+    share = evict_pages(mapped.training[0].images, file)
     state = "pages dropped" if share < 0.01 else f"{share:.0%} of the pages stayed in memory"
     numbers = iter(range(10**9))
 
@@ -96,7 +96,7 @@ def rows(mapped: Photos, file: Path, backbone: nn.Module, rounds: int) -> list[R
 
 
 def _drop(mapped: Photos, file: Path) -> None:
-    forget(mapped.training[0].images, file)
+    evict_pages(mapped.training[0].images, file)
 
 
 def _timed(
@@ -122,7 +122,7 @@ def _timed(
     return pairs
 
 
-def forget(images: Tensor, file: Path) -> float:
+def evict_pages(images: Tensor, file: Path) -> float:
     """Drop the pages of a mapped file from this process and from the system's cache.
 
     Args:

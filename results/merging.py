@@ -51,15 +51,15 @@ def merged(before: Record, after: Record) -> Record:
                 row.cells[key] = column.compared(first.scores[ENSEMBLE])
             elif parted or ((name, key) in newer and after.reference != reference):
                 row.cells[key] = replace(column, reference_minus_this=None)
-    claims = {claim.about: claim for claim in after.claims}
+    claims = {claim.rows_and_head: claim for claim in after.claims}
     for claim in before.claims:
         kept = {
             key: gap
             for key, gap in claim.cells.items()
             if not {(claim.row, key), (claim.rival, key)} & newer
         }
-        later = claims[claim.about].cells if claim.about in claims else {}
-        claims[claim.about] = Comparison(*claim.about, kept | later)
+        later = claims[claim.rows_and_head].cells if claim.rows_and_head in claims else {}
+        claims[claim.rows_and_head] = Comparison(*claim.rows_and_head, kept | later)
     trainings = rows[reference].trainings.values()
     seeds = max(len(facts.seconds) for facts in trainings)
     numbers = " ".join(str(n) for n in sorted({n for facts in trainings for n in facts.seeds}))

@@ -32,7 +32,7 @@ def front(near: Record, far: Record) -> str:
     others = list(dict.fromkeys(key.benchmark for key in far.keys))
     lines = []
     for label, row in near.rows.items():
-        abroad = [
+        other_domains = [
             [
                 column.ensemble.mean
                 for key, column in far.rows[label].cells.items()
@@ -48,7 +48,7 @@ def front(near: Record, far: Record) -> str:
         ]
         cost = row.training.multiply_adds
         spent = f"{cost / 1e12:.1f}" if cost else ""
-        means = [f"{sum(each) / len(each):.1f}" for each in abroad]
+        means = [f"{sum(each) / len(each):.1f}" for each in other_domains]
         steps, (step,) = row.training.steps[0], row.seconds_per_step.values() or (0,)
         minutes = f"{step * steps / 60:.0f}" if step else ""
         lines.append([label, *home, *means, str(steps), spent, minutes])

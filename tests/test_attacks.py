@@ -381,8 +381,8 @@ def test_names_cannot_write_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(tmp_path / "a\n\x1b[31mred")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "\x1b" not in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "\x1b" not in printed
 
 
 def test_python_does_not_cache_what_was_refused() -> None:

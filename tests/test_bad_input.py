@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests import wrong_inputs
-from tests.wrong_inputs import CASES, PAGE, Case, Room, facts, lines_of
+from tests.wrong_inputs import CASES, PAGE, Case, Workspace, facts, lines_of
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
-    return Room(tmp_path_factory.mktemp("room"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def lines() -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.what}")
 def test_a_wrong_input_gets_its_line(
     case: Case,
-    room: Room,
+    workspace: Workspace,
     lines: dict[tuple[str, str], str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The words may change, and some are Python's own; fields, options and values may not."""
     monkeypatch.chdir(tmp_path)
-    line = room.line_for(case)
+    line = workspace.line_for(case)
     assert line and "\n" not in line and not [*tmp_path.iterdir()]
     if sys.version_info[:2] == (3, 11):
         missing = {fact for fact in facts(lines[case.group, case.what]) if fact not in line}

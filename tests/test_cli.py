@@ -81,11 +81,11 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-Says = Callable[..., str]
+Command = Callable[..., str]
 
 
 @pytest.fixture
-def says(capsys: pytest.CaptureFixture[str]) -> Says:
+def run_command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command that succeeds and returns what it prints."""
 
     def call(*arguments: object) -> str:
@@ -97,7 +97,7 @@ def says(capsys: pytest.CaptureFixture[str]) -> Says:
 
 
 @pytest.fixture
-def refuses(capsys: pytest.CaptureFixture[str]) -> Says:
+def refuses(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command that ends in one line and code 2, and returns the line."""
 
     def call(*arguments: object) -> str:
@@ -157,8 +157,8 @@ def test_every_command_has_help(
     assert f"omni {command}" in out and all(word in out for word in words.split())
 
 
-def test_version(says: Says) -> None:
-    assert says("--version").strip() == "0.1.0"
+def test_version(run_command: Command) -> None:
+    assert run_command("--version").strip() == "0.1.0"
 
 
 @pytest.mark.parametrize("name", ["glyphs", "navigation", "photos", "sinusoids"])
@@ -173,14 +173,14 @@ def test_fields_that_are_listed_can_be_given_as_they_are(name: str) -> None:
     assert [*described(RunConfig, read_config(path, given + options).as_dict())] == before
 
 
-def test_fields_of_a_configuration_are_explained(waves: Path, says: Says) -> None:
-    lines = says("train", waves, "--fields").splitlines()
+def test_fields_of_a_configuration_are_explained(waves: Path, run_command: Command) -> None:
+    lines = run_command("train", waves, "--fields").splitlines()
     text = " ".join(" ".join(lines).split())
     assert "optimizer steps, on one mini-batch and one episode each" in text
     assert "(Glyphs, Photos, Sinusoids, Reinforcement, or package.module.Class)" in text
     assert re.search(r"problem.waves +20 ", text) and re.search(r"backbone.hidden +\[8, 8\]", text)
     assert max(map(len, lines)) <= 200
-    changed = says("train", waves, "--metatraining", "ProtoNet", "--fields")
+    changed = run_command("train", waves, "--metatraining", "ProtoNet", "--fields")
     assert re.search(r"metatraining +ProtoNet ", changed) and "metatraining.metric" in changed
 
 
@@ -195,22 +195,26 @@ def test_train_leaves_a_run_that_is_trained_and_evaluated(finished: Path) -> Non
     assert resolved["loss"]["distill_weight"] == 0.0 and resolved["training"]["steps"] == 4
 
 
-def test_train_on_images_with_fields_from_the_command_line(tmp_path: Path, says: Says) -> None:
+def test_train_on_images_with_fields_from_the_command_line(
+    tmp_path: Path, run_command: Command
+) -> None:
     config, folder = write(tmp_path / "glyphs.yaml", GLYPHS), tmp_path / "deep" / "run"
-    out = says("train", config, "--out", folder, "--loss.distill_weight", "1.5", "--seed", "4")
+    out = run_command(
+        "train", config, "--out", folder, "--loss.distill_weight", "1.5", "--seed", "4"
+    )
     assert "latin 5-way 1-shot" in out and f"omni evaluate {folder}" in out
     assert all(head in out for head in ("pre", "joint", "meta", "ensemble"))
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == sorted([*FILES, "data.json"])
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
     assert resolved["loss"]["distill_weight"] == 1.5 and resolved["seed"] == 4
     # The resolved configuration trains the same run.
-    says("train", folder / "config.yaml", "--out", tmp_path / "again")
+    run_command("train", folder / "config.yaml", "--out", tmp_path / "again")
     first, again = (Run(path).load_evaluation() for path in (folder, tmp_path / "again"))
     assert first == again
 
 
-def test_train_goes_on_with_resume(run: Path, waves: Path, says: Says) -> None:
-    says("train", waves, "--out", run, "--resume", "--training.steps", "6")
+def test_train_goes_on_with_resume(run: Path, waves: Path, run_command: Command) -> None:
+    run_command("train", waves, "--out", run, "--resume", "--training.steps", "6")
     assert json.loads((run / "provenance.json").read_text())["step"] == 6
 
 
@@ -229,17 +233,19 @@ def test_an_interrupted_command_ends_in_code_130(
     assert lines[-1] == "omni: interrupted; continue a run with --resume"
 
 
-def test_evaluate_takes_shots_tasks_and_a_file(run: Path, tmp_path: Path, says: Says) -> None:
+def test_evaluate_takes_shots_tasks_and_a_file(
+    run: Path, tmp_path: Path, run_command: Command
+) -> None:
     test = (run / "evaluations" / "test.json").read_text()
     file = tmp_path / "new" / "result.json"
-    out = says("evaluate", run, "--shots", 3, 7, "--tasks", 5, "--json", file)
+    out = run_command("evaluate", run, "--shots", 3, 7, "--tasks", 5, "--json", file)
     cells = json.loads(file.read_text())["cells"]
     wanted = [CellKey(shots=k, steps=s) for k in (3, 7) for s in (1, 2)]
     assert [CellKey.from_json(cell) for cell in cells] == wanted
     assert all(str(key) in out for key in wanted)
     assert all(len(scores) == 5 for cell in cells for scores in cell["scores"].values())
     assert (run / "evaluations" / "test.json").read_text() == test
-    says("evaluate", run)
+    run_command("evaluate", run)
     assert json.loads((run / "evaluations" / "test.json").read_text()) == json.loads(test)
 
 
@@ -254,22 +260,22 @@ def rewrite(run: Path, change: Callable[[Any], None]) -> None:
 
 
 def test_compare_shows_paired_differences_from_the_first(
-    run: Path, finished: Path, says: Says
+    run: Path, finished: Path, run_command: Command
 ) -> None:
     def worse(record: Any) -> None:
         first = record["cells"][0]["scores"]["ensemble"]
         record["cells"][0]["scores"]["ensemble"] = [score + 0.5 for score in first]
 
     rewrite(run, worse)
-    one, other = (says("compare", *pair) for pair in ((finished, run), (run, finished)))
+    one, other = (run_command("compare", *pair) for pair in ((finished, run), (run, finished)))
     assert "-0.5 ± " in one and "+0.5 ± " not in one
     assert "+0.5 ± " in other
     assert "n.s." in one  # the other cell is the same: no difference
-    assert "-0.5 ± " not in says("compare", finished, run, "--head", "pre")
+    assert "-0.5 ± " not in run_command("compare", finished, run, "--head", "pre")
 
 
 def test_compare_refuses_different_tasks_heads_and_benchmarks(
-    run: Path, finished: Path, refuses: Says
+    run: Path, finished: Path, refuses: Command
 ) -> None:
     line = refuses("compare", finished, "--head", "chin")
     assert line == f"{finished} has no head 'chin', only pre, joint, meta, ensemble"
@@ -293,8 +299,8 @@ def test_compare_refuses_different_tasks_heads_and_benchmarks(
     assert "test.json is damaged" in refuses("compare", finished, run)
 
 
-def test_list_names_everything_a_configuration_may_name(says: Says) -> None:
-    out = says("list")
+def test_list_names_everything_a_configuration_may_name(run_command: Command) -> None:
+    out = run_command("list")
     for name in ("demo", "figure5", "glyphs.yaml", "Glyphs", "Sinusoids", "Baseline", "MAML"):
         assert name in out
     for name in ("ProtoNet", "L2Regression", "Conv4", "MLP", "ResNet18", "LogisticHead"):
@@ -302,12 +308,14 @@ def test_list_names_everything_a_configuration_may_name(says: Says) -> None:
     assert "  MetaTraining" not in out and "  LinearHead" not in out  # abstract
 
 
-def test_doctor_finds_this_installation_sound(says: Says) -> None:
-    out = says("doctor")
+def test_doctor_finds_this_installation_sound(run_command: Command) -> None:
+    out = run_command("doctor")
     assert "yes, to" in out and torch.__version__ in out and "cpus" in out
 
 
-def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reproduce_smoke(
+    tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment = find_experiment("figure5")
     rows = {row: experiment.rows[row] for row in ("omni-training", "maml")}
     tiny = {
@@ -317,7 +325,7 @@ def test_reproduce_smoke(tmp_path: Path, says: Says, monkeypatch: pytest.MonkeyP
     }
     small = dataclasses.replace(experiment, rows=rows, smoke=merge(experiment.smoke, tiny))
     monkeypatch.setattr(reproduction, "find_experiment", lambda name: small)
-    out = says("reproduce", "figure5", "--smoke", "--out", tmp_path)
+    out = run_command("reproduce", "figure5", "--smoke", "--out", tmp_path)
     assert "Sinusoid regression" in out and "paper: Figure 5" in out
     assert f"record: {tmp_path / 'figure5.json'}" in out
     assert (tmp_path / "figure5.png").is_file()
@@ -384,7 +392,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ("fields", "words"), MISTAKES, ids=lambda v: v[:40] if isinstance(v, str) else " ".join(v)
 )
 def test_a_wrong_field_is_one_line_and_leaves_no_trace(
-    fields: list[str], words: str, waves: Path, tmp_path: Path, refuses: Says
+    fields: list[str], words: str, waves: Path, tmp_path: Path, refuses: Command
 ) -> None:
     assert words in refuses("train", waves, "--out", tmp_path / "run", *fields)
     assert not (tmp_path / "run").exists()
@@ -412,7 +420,7 @@ IN_FILES: list[tuple[Values, str]] = [
 
 @pytest.mark.parametrize(("changes", "words"), IN_FILES, ids=lambda v: str(v)[:40])
 def test_a_wrong_field_in_a_file_is_one_line_that_names_the_file(
-    changes: Values, words: str, tmp_path: Path, refuses: Says
+    changes: Values, words: str, tmp_path: Path, refuses: Command
 ) -> None:
     config = write(tmp_path / "wrong.yaml", {**SINUSOIDS, **changes})
     line = refuses("train", config, "--out", tmp_path / "run")
@@ -430,7 +438,7 @@ def test_a_wrong_field_in_a_file_is_one_line_that_names_the_file(
     ],
 )
 def test_a_wrong_file_is_one_line(
-    content: bytes, words: str, tmp_path: Path, refuses: Says
+    content: bytes, words: str, tmp_path: Path, refuses: Command
 ) -> None:
     config = tmp_path / "wrong.yaml"
     config.write_bytes(content)
@@ -449,14 +457,14 @@ def test_a_wrong_file_is_one_line(
     ],
 )
 def test_impossible_image_tasks_are_one_line(
-    options: Values, words: str, tmp_path: Path, refuses: Says
+    options: Values, words: str, tmp_path: Path, refuses: Command
 ) -> None:
     values = merge(GLYPHS, {"problem": {"init_args": options}})
     config = write(tmp_path / "glyphs.yaml", values)
     assert words in refuses("train", config, "--out", tmp_path / "run")
 
 
-def test_a_class_with_fewer_images_than_shots_and_queries(tmp_path: Path, refuses: Says) -> None:
+def test_a_class_with_fewer_images_than_shots_and_queries(tmp_path: Path, refuses: Command) -> None:
     config, run = write(tmp_path / "glyphs.yaml", GLYPHS), tmp_path / "run"
     assert main(["train", str(config), "--out", str(run)]) == 0
     line = refuses("evaluate", run, "--shots", 3, "--tasks", 2)
@@ -468,7 +476,11 @@ def test_a_class_with_fewer_images_than_shots_and_queries(tmp_path: Path, refuse
 
 
 def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
-    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Says, says: Says
+    waves: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: Command,
+    run_command: Command,
 ) -> None:
     original = Sinusoids.minibatch
 
@@ -480,7 +492,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
     line = refuses("train", waves, "--out", tmp_path / "run")
     assert "loss term l_pre became nan on the mini-batch of training step 3" in line
     assert "lower training.lr or the weight of that term" in line
-    assert "5-shot, 2 steps" in says("evaluate", tmp_path / "run", "--tasks", 2)
+    assert "5-shot, 2 steps" in run_command("evaluate", tmp_path / "run", "--tasks", 2)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +513,7 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_good_checkpoint(
         (["doctor", "x"], "unrecognized arguments: x"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments: list[str], words: str, refuses: Says) -> None:
+def test_wrong_arguments_are_one_line(arguments: list[str], words: str, refuses: Command) -> None:
     assert words in refuses(*arguments)
 
 
@@ -516,13 +528,13 @@ def test_wrong_arguments_are_one_line(arguments: list[str], words: str, refuses:
     ],
 )
 def test_wrong_options_of_evaluate(
-    options: list[str], words: str, run: Path, refuses_or_prints: Says
+    options: list[str], words: str, run: Path, refuses_or_prints: Command
 ) -> None:
     assert words in refuses_or_prints("evaluate", run, *options)
 
 
 @pytest.fixture
-def refuses_or_prints(capsys: pytest.CaptureFixture[str]) -> Says:
+def refuses_or_prints(capsys: pytest.CaptureFixture[str]) -> Command:
     """As `refuses`, for a command that may have printed its table before."""
 
     def call(*arguments: object) -> str:
@@ -554,7 +566,7 @@ def damage(run: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     ],
 )
 def test_a_damaged_run_is_one_line(
-    name: str, change: Callable[[bytes], bytes], words: str, run: Path, refuses: Says
+    name: str, change: Callable[[bytes], bytes], words: str, run: Path, refuses: Command
 ) -> None:
     damage(run, name, change)
     line = refuses("evaluate", run, "--tasks", 2)
@@ -572,7 +584,7 @@ SCORES = '{"unit": "u", "higher_is_better": true, "cells": {"a": %s}}'
     SCORES % '{"tasks_hash": "h", "scores": {"pre": [1, 2]}}',
     SCORES % '{"tasks_hash": "h", "scores": {"ensemble": [1, 2], "pre": [1]}}',
 ])  # fmt: skip
-def test_a_damaged_evaluation_is_one_line(text: str, run: Path, refuses: Says) -> None:
+def test_a_damaged_evaluation_is_one_line(text: str, run: Path, refuses: Command) -> None:
     (run / "evaluations" / "test.json").write_text(text)
     assert "test.json is damaged (" in refuses("compare", run, run)
 
@@ -621,13 +633,13 @@ def test_the_format_of_warnings_is_restored() -> None:
     assert warnings.formatwarning is before
 
 
-def test_a_run_without_checkpoint_is_one_line(run: Path, refuses: Says) -> None:
+def test_a_run_without_checkpoint_is_one_line(run: Path, refuses: Command) -> None:
     (run / "best.safetensors").unlink()
     assert refuses("evaluate", run) == f"no checkpoint at {run / 'best.safetensors'}"
 
 
 def test_existing_runs_are_neither_overwritten_nor_mixed(
-    run: Path, waves: Path, tmp_path: Path, refuses: Says
+    run: Path, waves: Path, tmp_path: Path, refuses: Command
 ) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     line = refuses("train", waves, "--out", run)
@@ -645,7 +657,7 @@ def test_existing_runs_are_neither_overwritten_nor_mixed(
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(
-    waves: Path, tmp_path: Path, refuses: Says
+    waves: Path, tmp_path: Path, refuses: Command
 ) -> None:
     (tmp_path / "file").write_text("")
     assert refuses("train", waves, "--out", tmp_path / "file").endswith(

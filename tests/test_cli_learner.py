@@ -40,7 +40,7 @@ def learned(photos: Path) -> Path:
     return out
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     assert main([str(word) for word in words]) == 0
     return capsys.readouterr().out
 
@@ -55,14 +55,14 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_adapt_prints_what_was_learned_and_what_comes_next(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = said(capsys, "adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
+    out = printed(capsys, "adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
     assert "20 images of 4 classes: " in out and f"omni predict {tmp_path / 'a'} IMAGE" in out
 
 
 def test_class_folders_are_predicted_as_they_are_learned(
     photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = json.loads(said(capsys, "predict", learned, photos / "support", "--json"))
+    found = json.loads(printed(capsys, "predict", learned, photos / "support", "--json"))
     assert [Path(row["image"]).parent.name for row in found] == [n for n in sorted(NAMES)
                                                                 for _ in range(5)]  # fmt: skip
     assert sum(Path(row["image"]).parent.name == row["label"] for row in found) >= 16
@@ -71,12 +71,12 @@ def test_class_folders_are_predicted_as_they_are_learned(
 def test_a_folder_of_images_is_labeled(
     photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = said(capsys, "predict", learned, photos / "query")
+    table = printed(capsys, "predict", learned, photos / "query")
     lines = [line for line in table.splitlines() if "(" in line]
     assert len(lines) == 12
     for name in NAMES:  # brackets are kept, not read as markup
         assert sum(f"{name} (" in line for line in lines) == 3
-    records = json.loads(said(capsys, "predict", learned, photos / "query", "--json"))
+    records = json.loads(printed(capsys, "predict", learned, photos / "query", "--json"))
     right = [Path(record["image"]).name.startswith(record["label"]) for record in records]
     assert sum(right) >= 11
     for record in records:
@@ -89,7 +89,7 @@ def test_a_folder_of_images_is_labeled(
 def test_csv_can_be_read_back(
     photos: Path, learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = said(capsys, "predict", learned, photos / "query", "--csv")
+    out = printed(capsys, "predict", learned, photos / "query", "--csv")
     rows = [*csv.DictReader(io.StringIO(out))]
     assert [*rows[0]] == ["image", "label", *sorted(NAMES)] and len(rows) == 12
 
@@ -99,9 +99,9 @@ def test_images_are_named_one_by_one_or_by_a_pattern(
 ) -> None:
     monkeypatch.chdir(photos)
     one = Path("query") / f"{NAMES[0]} (5) [x].tif"
-    out = said(capsys, "predict", learned, one, "query/two*", "--json")
+    out = printed(capsys, "predict", learned, one, "query/two*", "--json")
     assert [Path(r["image"]).name[:4] for r in json.loads(out)] == ["naïv", "two ", "two ", "two "]
-    found = said(capsys, "predict", learned, "support/*/*(0)*", "--csv")
+    found = printed(capsys, "predict", learned, "support/*/*(0)*", "--csv")
     assert found.count("\n") == 5
     assert "no file matches query/x*" in refused(capsys, "predict", learned, "query/x*")
 
@@ -110,15 +110,15 @@ def test_unknown_images_are_none_of_these(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapt = ("adapt", "glyphs", photos / "support", "--out", tmp_path / "a")
-    said(capsys, *adapt, "--accept-rate", "0.9", "--flow", "pre")
+    printed(capsys, *adapt, "--accept-rate", "0.9", "--flow", "pre")
     noise = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    assert "none of these" in said(capsys, "predict", tmp_path / "a", tmp_path / "noise.png")
+    assert "none of these" in printed(capsys, "predict", tmp_path / "a", tmp_path / "noise.png")
     words = ("predict", tmp_path / "a", tmp_path / "noise.png", "--json")
-    assert json.loads(said(capsys, *words))[0]["label"] is None
-    assert "noise.png,," in said(capsys, *words[:-1], "--csv")
+    assert json.loads(printed(capsys, *words))[0]["label"] is None
+    assert "noise.png,," in printed(capsys, *words[:-1], "--csv")
     with pytest.warns(FutureWarning, match="reject is called accept_rate now"):
-        said(capsys, *adapt[:-1], tmp_path / "b", "--reject", "0.9", "--flow", "pre")
+        printed(capsys, *adapt[:-1], tmp_path / "b", "--reject", "0.9", "--flow", "pre")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     both = refused(capsys, *adapt, "--reject", "0.9", "--accept-rate", "0.9")
     assert "reject is the former name of accept_rate" in both
@@ -161,12 +161,14 @@ def test_a_learner_is_evaluated_on_class_folders(
     photos: Path, learned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     support, record = photos / "support", tmp_path / "a.json"
-    out = said(capsys, "evaluate", learned, support, "--json", record, "--figures", tmp_path / "b")
+    out = printed(
+        capsys, "evaluate", learned, support, "--json", record, "--figures", tmp_path / "b"
+    )
     found = json.loads(record.read_text())
     assert f"accuracy {found['accuracy']:.1%} (95 % interval " in out
     assert found["images"] == 20 and sum(map(sum, found["confusion"])) == 20
     assert all(name in out for name in NAMES) and "confusion.png" in out
-    rows = [*csv.reader(io.StringIO(said(capsys, "evaluate", learned, support, "--csv")))]
+    rows = [*csv.reader(io.StringIO(printed(capsys, "evaluate", learned, support, "--csv")))]
     assert rows[0] == ["image", "class", "predicted", "probability"]
     assert sum(row[1] == row[2] for row in rows[1:]) == found["correct"]
 

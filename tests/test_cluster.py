@@ -182,8 +182,8 @@ def test_what_a_scheduler_cannot_do_is_one_line(
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # where there is no srun
     out = waves.parent / "out"
     assert omni(command, waves, "--loss.distill_weight", "0,1", *arguments, "--out", out) == 2
-    said = capsys.readouterr().err
-    assert line in said and said.count("\n") == 1 and not out.exists()
+    printed = capsys.readouterr().err
+    assert line in printed and printed.count("\n") == 1 and not out.exists()
 
 
 def test_without_submitit_there_is_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

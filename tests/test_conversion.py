@@ -159,7 +159,7 @@ def test_flows_that_do_not_compute_with_their_own_weights_are_refused(
     make: Callable[[], nn.Module], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By what they compute, however a backbone hides its weights."""
-    monkeypatch.setattr("omnitraining.omninet.refuse_held", lambda *_: None)
+    monkeypatch.setattr("omnitraining.omninet.check_held", lambda *_: None)
     with pytest.raises(InputError, match=words):
         build_model("omni-training", make, Toy(regression=False))
 

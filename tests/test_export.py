@@ -44,11 +44,11 @@ def fitted(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-Says = Callable[..., str]
+Command = Callable[..., str]
 
 
 @pytest.fixture
-def refuses(capsys: pytest.CaptureFixture[str]) -> Says:
+def refuses(capsys: pytest.CaptureFixture[str]) -> Command:
     def call(*words: object) -> str:
         capsys.readouterr()
         assert main(["export", *map(str, words), "--trust"]) == 2
@@ -152,7 +152,7 @@ def test_a_regression_has_flows_to_export(tmp_path: Path) -> None:
 # --- mistakes ---
 
 
-def test_wrong_words_are_one_line(run: Run, fitted: Path, tmp_path: Path, refuses: Says) -> None:
+def test_wrong_words_are_one_line(run: Run, fitted: Path, tmp_path: Path, refuses: Command) -> None:
     out = ("--out", tmp_path / "x")
     assert "add --flow pre or joint or meta" in refuses(run.path, "--format", "torch", *out)
     assert "has pre, joint, meta" in refuses(run.path, "--format", "torch", "--flow", "no", *out)
@@ -167,7 +167,7 @@ def test_wrong_words_are_one_line(run: Run, fitted: Path, tmp_path: Path, refuse
 
 @pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
 def test_without_a_package_the_error_names_the_command_that_installs_it(
-    run: Run, tmp_path: Path, refuses: Says, monkeypatch: pytest.MonkeyPatch, package: str
+    run: Run, tmp_path: Path, refuses: Command, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     words = ("--format", "onnx", "--flow", "pre", "--out", tmp_path / "x")

@@ -87,6 +87,6 @@ def test_a_folder_that_may_only_be_read_is_one_line(
     monkeypatch.setattr(Path, "mkdir", read_only)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "sinusoids.yaml", "--training.steps", "1", "--out", "other"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "Read-only file system" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "Read-only file system" in printed
     assert {path: path.read_bytes() for path in run.path.glob("*.*")} == before

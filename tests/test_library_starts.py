@@ -30,9 +30,9 @@ PROTOCOL = {"ways": 2, "shots": 1, "queries": 2, "batch": 4, "test_ways": 2, "te
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small images, a configuration, and weights of a ViT."""
-    timm, folder = library("timm"), tmp_path_factory.mktemp("room")
+    timm, folder = library("timm"), tmp_path_factory.mktemp("data")
     placeholders.write(folder, ["birds"])
     values = {
         "problem": {
@@ -72,15 +72,17 @@ def test_flows_of_models_of_timm(name: str) -> None:
     assert all(p.grad is None for n, p in net.meta.named_parameters() if n in branches)
 
 
-def test_a_start_is_the_backbone_with_low_rank_branches(room: Path) -> None:
-    options = ["--start-from", VIT, "--start-weights", str(room / "vit.safetensors")]
-    config = read_config(room / "small.yaml", options)
+def test_a_start_is_the_backbone_with_low_rank_branches(workspace: Path) -> None:
+    options = ["--start-from", VIT, "--start-weights", str(workspace / "vit.safetensors")]
+    config = read_config(workspace / "small.yaml", options)
     assert config.backbone.init_args.source == VIT and config.backbone.init_args.size == 32
     assert config.omninet.rank == RANK
-    assert read_config(room / "small.yaml", [*options, "--omninet.rank", "3"]).omninet.rank == 3
+    assert (
+        read_config(workspace / "small.yaml", [*options, "--omninet.rank", "3"]).omninet.rank == 3
+    )
     with pytest.warns(UserWarning, match="trained with images of 224 pixels, and .* is 32"):
         model = instantiate(config).build().eval()
-    start = LibraryBackbone.pretrained(VIT, room / "vit.safetensors", size=32).eval()
+    start = LibraryBackbone.pretrained(VIT, workspace / "vit.safetensors", size=32).eval()
     x = torch.randn(2, 3, 32, 32)
     for flow in ("pre", "meta", "joint_pre"):
         torch.testing.assert_close(model.network(flow).backbone(x), start(x))
@@ -88,18 +90,20 @@ def test_a_start_is_the_backbone_with_low_rank_branches(room: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_run_lasts_without_the_weights_of_its_start(
-    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", str(room / "small.yaml"), "--out", str(tmp_path / "run")]
+    words = ["train", str(workspace / "small.yaml"), "--out", str(tmp_path / "run")]
     weights = tmp_path / "once.safetensors"
-    weights.write_bytes((room / "vit.safetensors").read_bytes())
+    weights.write_bytes((workspace / "vit.safetensors").read_bytes())
     assert main([*words, "--start-from", VIT, "--start-weights", str(weights)]) == 0
     weights.unlink()
-    learner = load(tmp_path / "run").fit(room / "birds" / "test")  # nothing has to be trusted
+    learner = load(tmp_path / "run").fit(workspace / "birds" / "test")  # nothing has to be trusted
     assert learner.model.model.trained_flows == ("pre", "joint", "meta")
     learner.save(tmp_path / "mine.learner")
-    found = load(tmp_path / "mine.learner").predict_proba(room / "birds" / "test")
-    assert torch.equal(*map(torch.tensor, (found, learner.predict_proba(room / "birds" / "test"))))
+    found = load(tmp_path / "mine.learner").predict_proba(workspace / "birds" / "test")
+    assert torch.equal(
+        *map(torch.tensor, (found, learner.predict_proba(workspace / "birds" / "test")))
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,19 +115,19 @@ def test_a_run_lasts_without_the_weights_of_its_start(
     ],
 )
 def test_a_start_that_does_not_fit_is_one_line(
-    room: Path, tmp_path: Path, options: list[str], message: str, capsys: Any
+    workspace: Path, tmp_path: Path, options: list[str], message: str, capsys: Any
 ) -> None:
-    words = ["train", str(room / "small.yaml"), "--out", str(tmp_path / "run")]
+    words = ["train", str(workspace / "small.yaml"), "--out", str(tmp_path / "run")]
     assert main([*words, *options]) == 2
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1] and not (tmp_path / "run").exists()
 
 
-def test_a_file_with_another_backbone_is_refused(room: Path) -> None:
-    values = yaml.safe_load((room / "small.yaml").read_text())
-    (room / "both.yaml").write_text(yaml.safe_dump({**values, "start_from": VIT}))
+def test_a_file_with_another_backbone_is_refused(workspace: Path) -> None:
+    values = yaml.safe_load((workspace / "small.yaml").read_text())
+    (workspace / "both.yaml").write_text(yaml.safe_dump({**values, "start_from": VIT}))
     with pytest.raises(InputError, match="which is the backbone: leave backbone out"):
-        read_config(room / "both.yaml", [])
+        read_config(workspace / "both.yaml", [])
     del values["backbone"]
-    (room / "one.yaml").write_text(yaml.safe_dump({**values, "start_from": VIT}))
-    assert read_config(room / "one.yaml", []).backbone.init_args.source == VIT
+    (workspace / "one.yaml").write_text(yaml.safe_dump({**values, "start_from": VIT}))
+    assert read_config(workspace / "one.yaml", []).backbone.init_args.source == VIT

@@ -208,7 +208,7 @@ def test_records_keep_differences_of_claims_task_by_task() -> None:
     assert kept.cells[a].mean == pytest.approx(gap.mean, rel=1e-3)
     assert kept.cells[a].interval == pytest.approx(gap.interval, rel=1e-3)
     made = from_json(record(omni={"a": (5.0, 9.0)}, maml={"a": (0.0, 9.0)}))
-    made.claims = [Comparison(*kept.about, {a: Difference(1.0, 0.5)})]
+    made.claims = [Comparison(*kept.rows_and_head, {a: Difference(1.0, 0.5)})]
     assert from_json(as_json(made)).claims == made.claims
     paired = verdict(claims[0], [made])
     assert (paired.better, paired.is_paired) == (1, True), "by the ends of 9 it would be undecided"
@@ -377,8 +377,8 @@ def test_folders_without_records_are_one_line(
     folder.mkdir()
     make(folder)
     assert main(["report", str(folder), "--out", str(tmp_path / "new")]) == 2
-    said = capsys.readouterr().err
-    assert line in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert line in printed and printed.count("\n") == 1
 
 
 def test_out_must_be_a_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

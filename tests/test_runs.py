@@ -401,8 +401,8 @@ def test_a_path_that_leads_to_two_places_is_refused(
     (project.parent / "data").mkdir()
     monkeypatch.chdir(project.parent)
     assert train(project, "--resume") == 2
-    said = capsys.readouterr().err
-    assert "problem.init_args.data is data, of which there are two: " in said
+    printed = capsys.readouterr().err
+    assert "problem.init_args.data is data, of which there are two: " in printed
     # What is not beside the configuration is taken from the current folder, as it was before.
     (project / "data").rename(project.parent / "data" / "data")
     monkeypatch.chdir(project.parent / "data")

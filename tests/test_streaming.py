@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.streaming import forget
+from benchmarks.streaming import evict_pages
 from omnitraining.datasets.image_cache import _mapped
 
 
@@ -17,5 +17,5 @@ def test_dropped_pages_are_read_again(tmp_path: Path) -> None:
     path.write_bytes(wanted.numpy().tobytes())
     images = _mapped(path, (50, 3, 32, 32))
     assert (images == wanted).all()
-    assert 0 <= forget(images, path) <= 1  # a disk in memory keeps its pages
+    assert 0 <= evict_pages(images, path) <= 1  # a disk in memory keeps its pages
     assert (images == wanted).all()

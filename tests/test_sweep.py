@@ -153,9 +153,9 @@ def test_wrong_input_is_one_line_before_anything_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert sweep(waves, *arguments, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr()
-    assert line in said.err and said.err.startswith("omni: ") and said.err.count("\n") == 1
-    assert said.out == "" and not (tmp_path / "out").exists()
+    printed = capsys.readouterr()
+    assert line in printed.err and printed.err.startswith("omni: ") and printed.err.count("\n") == 1
+    assert printed.out == "" and not (tmp_path / "out").exists()
 
 
 # --- what comes out ---
@@ -200,10 +200,10 @@ def test_one_run_at_a_time_gives_the_same_and_finished_ones_are_kept(
     before = {file: file.stat().st_mtime_ns for file in out.glob("*/*.safetensors")}
     capsys.readouterr()
     assert sweep(waves, "--loss.distill_weight", "0,1,3", "--jobs", 1, "--out", out) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert (
-        "3 runs, of which 2 are finished" in said.out
-        and "1/1 distill_weight=3-0: finished" in said.out
+        "3 runs, of which 2 are finished" in printed.out
+        and "1/1 distill_weight=3-0: finished" in printed.out
     )
     assert before == {file: file.stat().st_mtime_ns for file in before}
     assert [*record_of(out).rows] == ["distill_weight=0", "distill_weight=1", "distill_weight=3"]

@@ -512,7 +512,7 @@ def test_given_data_are_used_in_the_tiny_variant_too(
         reproduce("table3", tmp_path / "out", smoke=True, data=data)
     assert not (tmp_path / "out").exists()
     for module in (reproduction, photos):  # as if they were complete
-        monkeypatch.setattr(module, "complaints", lambda name, data_set: [])
+        monkeypatch.setattr(module, "standard_differences", lambda name, data_set: [])
     monkeypatch.chdir(tmp_path)
     reproduce("table3", tmp_path / "out", smoke=True, data=Path("data"))
     assert runs_in(tmp_path / "out") == ["mini-imagenet-cub/protonet-0"]

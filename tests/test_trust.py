@@ -330,6 +330,6 @@ def test_commands_report_it_in_one_line(
         touched.unlink()
     words = [str(tmp_path / w) if w.isupper() or "OUT" in w else w for w in command]
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "names stranger." in said and "add --trust" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "names stranger." in printed and "add --trust" in printed
     assert not touched.exists()

@@ -136,8 +136,8 @@ def test_wrong_input_is_one_line_before_anything_runs(
 ) -> None:
     out = waves.parent / "out"
     assert tune(waves, *arguments, "--out", out) == 2
-    said = capsys.readouterr()
-    assert line in said.err and said.err.count("\n") == 1 and said.out == ""
+    printed = capsys.readouterr()
+    assert line in printed.err and printed.err.count("\n") == 1 and printed.out == ""
     assert not out.exists()
 
 
@@ -157,8 +157,8 @@ def test_a_search_writes_its_trials_and_a_configuration_that_trains(
 ) -> None:
     out = waves.parent / "out"
     assert tune(waves, *RATES, "--training.steps", "3..5", "--trials", 3, "--out", out) == 0
-    said = capsys.readouterr().out
-    assert "3 trials, of which 0 failed" in said and "omni-training in waves" in said
+    printed = capsys.readouterr().out
+    assert "3 trials, of which 0 failed" in printed and "omni-training in waves" in printed
     found = trials(out)
     assert [trial["number"] for trial in found] == [0, 1, 2]
     for trial in found:
@@ -201,8 +201,8 @@ def test_trials_that_fail_are_counted_and_named(
     assert 0 < len(failed) < 6
     for trial in found:
         assert (trial["score"] is None) == (trial["fields"]["training.lr"] == "1e30")
-    said = capsys.readouterr().out
-    assert f"6 trials, of which {len(failed)} failed" in said
+    printed = capsys.readouterr().out
+    assert f"6 trials, of which {len(failed)} failed" in printed
     assert all("lower training.lr" in trial["failure"] for trial in failed)
     assert tune(waves, "--training.lr", "1e30,1e31", "--trials", 2, "--out", out / "bad") == 1
 
@@ -264,8 +264,8 @@ def test_a_journal_that_is_damaged_elsewhere_is_one_line(
     journal = out / "study.log"
     journal.write_bytes(journal.read_bytes() + line)
     assert tune(waves, "--loss.distill_weight", "0,1", "--trials", 1, "--out", out) == 2
-    said = capsys.readouterr().err
-    assert "study.log is damaged" in said and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "study.log is damaged" in printed and printed.count("\n") == 1
 
 
 def test_the_second_of_two_searches_in_a_folder_is_refused(

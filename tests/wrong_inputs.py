@@ -80,10 +80,10 @@ class Case(NamedTuple):
 
     group: str
     what: str
-    attempt: Callable[["Room"], object]
+    attempt: Callable[["Workspace"], object]
 
 
-class Room:
+class Workspace:
     """What users have, in a folder of its own: photographs, runs, a fitted learner.
 
     Args:
@@ -143,12 +143,12 @@ class Room:
 
     def omni(self, *words: object) -> None:
         """A command, which must fail with one line; it is raised here."""
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        printed = io.StringIO()
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
             code = main([str(word) for word in words])
-        lines = said.getvalue().splitlines()
+        lines = printed.getvalue().splitlines()
         if code != 2 or len(lines) != 1:
-            raise AssertionError(f"code {code}, {len(lines)} lines: {said.getvalue()}")
+            raise AssertionError(f"code {code}, {len(lines)} lines: {printed.getvalue()}")
         raise InputError(lines[0])
 
     def train(
@@ -224,117 +224,117 @@ PHOTOS: Values = {
 ENVIRONMENT = "problem.init_args.environment"
 
 
-def photos(room: Room, *changes: Values, data: Path | None = None) -> None:
-    room.train({**problem(data=str(data or room.photos.parent))}, *changes, base=PHOTOS)
+def photos(workspace: Workspace, *changes: Values, data: Path | None = None) -> None:
+    workspace.train({**problem(data=str(data or workspace.photos.parent))}, *changes, base=PHOTOS)
 
 
-def walking(room: Room, name: str, **values: Any) -> None:
+def walking(workspace: Workspace, name: str, **values: Any) -> None:
     """The command that trains in another environment."""
     kind = {"environment": {"class_path": name, "init_args": values}}
     base = merge(NAVIGATION, {})
     del base["problem"]["init_args"]["environment"]
-    room.train(problem(**kind), base=base)
+    workspace.train(problem(**kind), base=base)
 
 
-def damaged(room: Room, name: str, content: bytes) -> Path:
+def damaged(workspace: Workspace, name: str, content: bytes) -> Path:
     """A run of which one file has another content."""
-    run = room.copy(room.waves)
+    run = workspace.copy(workspace.waves)
     (run / name).write_bytes(content)
     return run
 
 
-def cut(room: Room, name: str) -> Path:
+def cut(workspace: Workspace, name: str) -> Path:
     """A run of which one file ends too early."""
-    whole = (room.waves / name).read_bytes()
-    return damaged(room, name, whole[: len(whole) // 2])
+    whole = (workspace.waves / name).read_bytes()
+    return damaged(workspace, name, whole[: len(whole) // 2])
 
 
-def with_checkpoint_facts(room: Room, **changes: Any) -> Path:
+def with_checkpoint_facts(workspace: Workspace, **changes: Any) -> Path:
     """A run whose best checkpoint has changed facts."""
-    run = room.copy(room.waves)
+    run = workspace.copy(workspace.waves)
     path = run / "best.safetensors"
     facts = {**load_checkpoint(path, {}), **changes}
     save_file(load_file(path), path, {"facts": json.dumps(facts)})
     return run
 
 
-def busy(room: Room) -> None:
+def busy(workspace: Workspace) -> None:
     """Training of a run that another program trains."""
-    run = room.copy(room.waves)
+    run = workspace.copy(workspace.waves)
     with Run(run).training_lock():
-        room.omni("train", room.config(), "--resume", "--out", run)
+        workspace.omni("train", workspace.config(), "--resume", "--out", run)
 
 
-def renamed_class(room: Room) -> None:
-    project = room.project()
+def renamed_class(workspace: Workspace) -> None:
+    project = workspace.project()
     (project / "data" / "birds" / "ara").rename(project / "data" / "birds" / "zebra")
-    room.omni("evaluate", project / "run")
+    workspace.omni("evaluate", project / "run")
 
 
-def removed_image(room: Room) -> None:
-    project = room.project()
+def removed_image(workspace: Workspace) -> None:
+    project = workspace.project()
     (project / "data" / "birds" / "ara" / "0.png").unlink()
-    room.omni("train", project / "photos.yaml", "--resume", "--out", project / "run")
+    workspace.omni("train", project / "photos.yaml", "--resume", "--out", project / "run")
 
 
-def two_places(room: Room) -> None:
+def two_places(workspace: Workspace) -> None:
     """A relative path that leads to a folder beside the configuration and to one here."""
-    path = room.config({"start_from": "run"})
+    path = workspace.config({"start_from": "run"})
     (path.parent / "run").mkdir()
     here = path.parent / "here"
     (here / "run").mkdir(parents=True)
     before = Path.cwd()
     os.chdir(here)
     try:
-        room.omni("train", path, "--out", room.new())
+        workspace.omni("train", path, "--out", workspace.new())
     finally:
         os.chdir(before)
 
 
-def journal(room: Room, line: bytes) -> None:
+def journal(workspace: Workspace, line: bytes) -> None:
     """A search with a line in its journal that is none."""
-    out = room.new()
-    Search(room.config(), {}, {"loss.distill_weight": Range(("0", "1"))}, out)
+    out = workspace.new()
+    Search(workspace.config(), {}, {"loss.distill_weight": Range(("0", "1"))}, out)
     with (out / "study.log").open("ab") as file:
         file.write(line)
-    room.omni("tune", room.config(), "--loss.distill_weight", "0,1", "--out", out)
+    workspace.omni("tune", workspace.config(), "--loss.distill_weight", "0,1", "--out", out)
 
 
-def with_facts(room: Room, **changes: Any) -> Path:
+def with_facts(workspace: Workspace, **changes: Any) -> Path:
     """A saved learner whose JSON differs."""
-    with safe_open(room.learner, "pt") as file:
+    with safe_open(workspace.learner, "pt") as file:
         facts = json.loads(file.metadata()["learner"])
-    path = room.text("changed.learner", "")
-    save_file(load_file(room.learner), path, {"learner": json.dumps({**facts, **changes})})
+    path = workspace.text("changed.learner", "")
+    save_file(load_file(workspace.learner), path, {"learner": json.dumps({**facts, **changes})})
     return path
 
 
-def listed(room: Room, content: str | bytes, name: str = "all.csv") -> None:
+def listed(workspace: Workspace, content: str | bytes, name: str = "all.csv") -> None:
     """A check of a data set of one list beside a folder of images."""
-    path = room.text(name, content)
-    shutil.copytree(room.photos / "ara", path.parent / "images")
+    path = workspace.text(name, content)
+    shutil.copytree(workspace.photos / "ara", path.parent / "images")
     datasets.read(path.parent)
 
 
-def pickled(room: Room, content: object) -> None:
-    path = room.text("mini-imagenet-cache-train.pkl", pickle.dumps(content))
+def pickled(workspace: Workspace, content: object) -> None:
+    path = workspace.text("mini-imagenet-cache-train.pkl", pickle.dumps(content))
     datasets.read(path.parent)
 
 
-def folders(room: Room, *names: str) -> Path:
+def folders(workspace: Workspace, *names: str) -> Path:
     """A folder with empty folders."""
-    place = room.new()
+    place = workspace.new()
     for name in names:
         (place / name).mkdir(parents=True)
     return place
 
 
-def image(room: Room, name: str, content: bytes) -> None:
-    room.omni("predict", room.learner, room.text(name, content))
+def image(workspace: Workspace, name: str, content: bytes) -> None:
+    workspace.omni("predict", workspace.learner, workspace.text(name, content))
 
 
-def whole_png(room: Room) -> bytes:
-    return (room.photos / "ara" / "0.png").read_bytes()
+def whole_png(workspace: Workspace) -> bytes:
+    return (workspace.photos / "ara" / "0.png").read_bytes()
 
 
 @cache
@@ -1633,9 +1633,9 @@ def lines_of(page: str) -> dict[tuple[str, str], str]:
 
 def row(case: Case, line: str) -> str:
     """A row of the table."""
-    said = line.replace("|", "\\|")
-    ticks = "``" if "`" in said else "`"
-    return f"| {case.what} | {ticks}{said}{ticks} |\n"
+    escaped = line.replace("|", "\\|")
+    ticks = "``" if "`" in escaped else "`"
+    return f"| {case.what} | {ticks}{escaped}{ticks} |\n"
 
 
 def page(lines: dict[tuple[str, str], str]) -> str:
@@ -1652,8 +1652,8 @@ def page(lines: dict[tuple[str, str], str]) -> str:
 def write() -> None:
     """Try all and write the page."""
     with tempfile.TemporaryDirectory() as folder:
-        room = Room(Path(folder))
-        lines = {(case.group, case.what): room.line_for(case) for case in CASES}
+        workspace = Workspace(Path(folder))
+        lines = {(case.group, case.what): workspace.line_for(case) for case in CASES}
     PAGE.write_text(page(lines), "utf-8")
 
 

@@ -23,13 +23,13 @@ def stand_in(folder: Path) -> list[str]:
     needed, bare = set[str](), set[str]()
     versioned: dict[str, dict[str, set[str]]] = {}  # by library and by version of its names
     for path in own:
-        told = _told("readelf", "--wide", "--dynamic", "--version-info", path)
-        needed |= {*re.findall(r"NEEDED.*\[(lib(?:cu|nv|nccl)[^\]]*)\]", told)}
+        dependencies = _output_of("readelf", "--wide", "--dynamic", "--version-info", path)
+        needed |= {*re.findall(r"NEEDED.*\[(lib(?:cu|nv|nccl)[^\]]*)\]", dependencies)}
         file, versions = "", dict[str, str]()
-        for kind, name in re.findall(r"(File|Name): (\S+) ", told):
+        for kind, name in re.findall(r"(File|Name): (\S+) ", dependencies):
             file = name if kind == "File" else file
             versions[name] = file
-        names = _told("nm", "-D", "--undefined-only", path)
+        names = _output_of("nm", "-D", "--undefined-only", path)
         for name in re.findall(r" [Uw] (\S+)$", names, re.MULTILINE):
             name, _, version = name.partition("@")
             if version in versions:
@@ -59,6 +59,6 @@ def _compile(path: Path, versioned: dict[str, set[str]], bare: set[str]) -> None
         subprocess.run([str(word) for word in words], check=True)
 
 
-def _told(*words: str | Path) -> str:
+def _output_of(*words: str | Path) -> str:
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=True)
     return done.stdout

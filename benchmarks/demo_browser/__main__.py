@@ -45,7 +45,7 @@ def example(page: Visitor) -> None:
     page.element(".omni-label")
     kinds = ["beach", "forest", "desert", "mountains", "city at night"]
     assert page.texts(".omni-label") == kinds, page.texts(".omni-label")
-    assert page.says("#fit", "Accuracy on these pictures: 100%")
+    assert page.wait_for_text("#fit", "Accuracy on these pictures: 100%")
     page.picture("example")
     page.click("#another")
     page.wait(lambda: page.texts(".omni-label") == kinds, "no other example")
@@ -61,16 +61,20 @@ def several_classes(page: Visitor, task: Task) -> None:
         page.give(f"#{source.lower()}", given)
         page.picture(f"{source.lower()} chosen")
         page.click("#add")
-        said = page.says("#class-message", f"{len(NAMES) * SHOTS} pictures of {len(NAMES)} classes")
-        assert "1 file that is no image by its name (notes.txt)" in said, said
-        assert "1 folder inside a class (crab/old)" in said, said
-        assert "broken.jpg is not an image" in said, said
+        message = page.wait_for_text(
+            "#class-message", f"{len(NAMES) * SHOTS} pictures of {len(NAMES)} classes"
+        )
+        assert "1 file that is no image by its name (notes.txt)" in message, message
+        assert "1 folder inside a class (crab/old)" in message, message
+        assert "broken.jpg is not an image" in message, message
         assert page.texts(".omni-classes strong") == sorted(NAMES), page.texts(".omni-classes")
         seen.append([image.get_attribute("src") for image in page.elements(".omni-classes img")])
     assert len(seen[0]) == len(NAMES) * SHOTS and seen[0] == seen[1]
     report = task.learner.fit_report_
     right = round((report.accuracy or 0) * report.images)
-    page.says("#fit", f"{report.accuracy:.0%} ({right} of {report.images}, each held out once")
+    page.wait_for_text(
+        "#fit", f"{report.accuracy:.0%} ({right} of {report.images}, each held out once"
+    )
     assert ("These pictures are unlike" in page.text("#fit")) == (report.calibrated is False)
 
 
@@ -99,7 +103,7 @@ def download(page: Visitor, task: Task, downloads: Path) -> None:
     """One press gives a file that predicts the same."""
     for button, name in (("save", "classes.learner"), ("onnx", "classes.onnx")):
         page.click(f"#{button}")
-        page.says("#save-message", f"{name} is downloaded")
+        page.wait_for_text("#save-message", f"{name} is downloaded")
         page.wait((downloads / name).is_file, f"no {name}")
     page.picture("downloaded")
     learner = load(downloads / "classes.learner")
@@ -116,13 +120,13 @@ def one_by_one(page: Visitor, task: Task) -> None:
         page.fill("#name textarea, #name input", name)
         page.give("#files", *(path for path in paths if path.is_file()))
         page.click("#add")
-        page.says("#class-message", f"“{name}” now has")
+        page.wait_for_text("#class-message", f"“{name}” now has")
     page.choose("source", "Camera", "#camera")
     page.choose("kind", "Camera", "#snapshot")
     page.fill("#name textarea, #name input", "from the camera")
     snap(page, "#camera")
     page.click("#add")
-    page.says("#class-message", "“from the camera” now has 1 picture.")
+    page.wait_for_text("#class-message", "“from the camera” now has 1 picture.")
     snap(page, "#snapshot")
     page.picture("camera")
     page.click("#predict")
@@ -130,16 +134,16 @@ def one_by_one(page: Visitor, task: Task) -> None:
     page.click("#labeling button")
     page.choose("target", "from the camera", "#label")
     page.click("#label")
-    page.says("#query-message", "The picture was added to “from the camera”.")
-    page.says("#classes", "from the camera 2 pictures")
+    page.wait_for_text("#query-message", "The picture was added to “from the camera”.")
+    page.wait_for_text("#classes", "from the camera 2 pictures")
     page.picture("classes")
     page.click("#removing button")
     page.choose("removed", "other", "#remove")
     page.click("#remove")
-    page.says("#class-message", "“other” was removed.")
+    page.wait_for_text("#class-message", "“other” was removed.")
     assert page.texts(".omni-classes strong") == ["crab", "from the camera"]
     page.click("#clear")
-    page.says("#classes", "No classes yet")
+    page.wait_for_text("#classes", "No classes yet")
 
 
 def snap(page: Visitor, camera: str) -> None:
@@ -160,7 +164,7 @@ def drawing(page: Visitor) -> None:
     page.element(".omni-label")
     page.choose("kind", "Draw", "#drawing canvas")
     page.click("#predict")
-    page.says("#query-message", "Draw something first.")
+    page.wait_for_text("#query-message", "Draw something first.")
     canvas = page.element("#drawing canvas")
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
     stroke = (
@@ -183,31 +187,33 @@ def wrong_input(page: Visitor, task: Task, folder: Path) -> None:
     for number in range(IMAGES + 1):
         shutil.copy(task.asked[0], many / f"{number}{task.asked[0].suffix}")
     page.click("#predict")
-    page.says("#query-message", "Choose a picture first.")
+    page.wait_for_text("#query-message", "Choose a picture first.")
     page.click("#save")
-    page.says("#save-message", "Add two classes first")
+    page.wait_for_text("#save-message", "Add two classes first")
     page.click("#add")
-    page.says("#class-message", "Give the class a name first.")
+    page.wait_for_text("#class-message", "Give the class a name first.")
     page.fill("#name textarea, #name input", "broken")
     page.give("#files", task.folder / "crab" / "broken.jpg")
     page.click("#add")
-    page.says("#class-message", "broken.jpg is not an image")
+    page.wait_for_text("#class-message", "broken.jpg is not an image")
     page.picture("wrong")
     page.choose("source", "Folder", "#folder")
     page.click("#add")
-    page.says("#class-message", "Choose a folder first.")
+    page.wait_for_text("#class-message", "Choose a folder first.")
     page.choose("source", "Zip", "#zip")
     page.give("#zip", broken)
     page.click("#add")
-    page.says("#class-message", "broken.zip is no zip archive, or a damaged one.")
+    page.wait_for_text("#class-message", "broken.zip is no zip archive, or a damaged one.")
     page.choose("source", "Folder", "#folder")
     page.give("#folder", many)
     page.click("#add")
-    page.says("#class-message", f"A class takes {IMAGES} pictures, the first by name: “many” (21).")
-    page.says("#classes", "One class so far")
+    page.wait_for_text(
+        "#class-message", f"A class takes {IMAGES} pictures, the first by name: “many” (21)."
+    )
+    page.wait_for_text("#classes", "One class so far")
     page.give("#file", *many.iterdir())
     page.click("#predict")
-    page.says("#query-message", f"These are {IMAGES + 1} pictures: 20 at most at a time.")
+    page.wait_for_text("#query-message", f"These are {IMAGES + 1} pictures: 20 at most at a time.")
 
 
 def phone(page: Visitor, task: Task) -> None:
@@ -218,7 +224,7 @@ def phone(page: Visitor, task: Task) -> None:
     page.choose("source", "Zip", "#zip")
     page.give("#zip", task.archive)
     page.click("#add")
-    page.says("#class-message", "pictures of")
+    page.wait_for_text("#class-message", "pictures of")
     page.give("#file", *task.asked)
     page.click("#predict")
     page.element(".omni-label")

@@ -76,12 +76,12 @@ class Visitor:
             time.sleep(0.1)
         raise AssertionError(f"{what} after {PATIENCE} seconds; last: {value!r}")
 
-    def says(self, selector: str, words: str) -> str:
+    def wait_for_text(self, selector: str, words: str) -> str:
         """The text of an element, once it holds the words."""
         try:
-            self.wait(lambda: words in self.text(selector), f"{selector} does not say {words!r}")
+            self.wait(lambda: words in self.text(selector), f"{selector} has no {words!r}")
         except AssertionError as error:
-            raise AssertionError(f"{error}; it says {self.text(selector)!r}") from error
+            raise AssertionError(f"{error}; it has {self.text(selector)!r}") from error
         return self.text(selector)
 
     def click(self, selector: str) -> None:

@@ -65,9 +65,9 @@ def disturbed(values: Values, kills: int, place: Path, chance: random.Random) ->
     """
     whole = seconds_of(values, place / "whole")
     counts: Counter[str] = Counter()
-    lives = differing = 0
+    run_count = differing = 0
     while counts.total() < kills:
-        folder = place / f"life{lives}"
+        folder = place / f"run{run_count}"
         for manner in chance.sample(MANNERS, len(MANNERS)):
             at = chance.uniform(0, whole) if manner == MANNERS[0] else chance.randrange(8)
             if counts.total() < kills and not (folder / "provenance.json").is_file():
@@ -77,9 +77,9 @@ def disturbed(values: Values, kills: int, place: Path, chance: random.Random) ->
         if names:
             print(f"{folder} differs: {names}", file=sys.stderr)
         differing += bool(names)
-        lives += 1
+        run_count += 1
         shutil.rmtree(folder)
-    return {"kills": counts.total(), **counts, "runs": lives, "runs that differ": differing}
+    return {"kills": counts.total(), **counts, "runs": run_count, "runs that differ": differing}
 
 
 def full_disk(values: Values, place: Path) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def killed(
         manner: of the kill; None lets it end.
         at: seconds after the start; or the number of the file, from 0, that is being written.
     """
-    process = _server.Process(target=_victim, args=(values, folder, manner, at))
+    process = _server.Process(target=_train_and_kill, args=(values, folder, manner, at))
     process.start()
     if manner == "at a random time":
         process.join(at)
@@ -48,7 +48,7 @@ def killed(
     return process.exitcode != 0
 
 
-def _victim(values: dict[str, Any], folder: Path, manner: Manner | None, at: float) -> None:
+def _train_and_kill(values: dict[str, Any], folder: Path, manner: Manner | None, at: float) -> None:
     torch.set_num_threads(1)
     left = int(at)
 

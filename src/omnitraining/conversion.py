@@ -20,7 +20,7 @@ MOVE = 0.1
 """Change of the weights in the check, relative to their size."""
 TOLERANCE = 1e-3
 """Difference of outputs that counts as rounding, relative to their size."""
-WAY_OUT = (
+REMEDY = (
     "a copy would compute with the original's weights, and not train: let it compute with what "
     "self has registered, lists in an nn.ModuleList or nn.ParameterList"
 )
@@ -37,7 +37,7 @@ def own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 # --- attributes and hooks of modules ---
 
 
-def refuse_held(backbone: nn.Module, branched: set[str]) -> None:
+def check_held(backbone: nn.Module, branched: set[str]) -> None:
     """Refuse a backbone with functions that refer to it, or with weights that are not registered.
 
     Args:
@@ -58,15 +58,15 @@ def refuse_held(backbone: nn.Module, branched: set[str]) -> None:
             where = f"{_module(path, module)} keeps in {name!r}"
             if isinstance(held, FunctionType):
                 if any(id(part) in registered or id(part) in paths for part in _within(held)):
-                    raise InputError(f"{where} a function that holds the backbone: {WAY_OUT}")
+                    raise InputError(f"{where} a function that holds the backbone: {REMEDY}")
             elif isinstance(held, nn.Module) and id(held) not in registered:
                 if any(weight.requires_grad for weight in held.parameters()):
-                    raise InputError(f"{where} a module that is not registered: {WAY_OUT}")
+                    raise InputError(f"{where} a module that is not registered: {REMEDY}")
             elif isinstance(held, nn.Parameter) and not isinstance(module, nn.RNNBase):
                 if held.requires_grad and id(held) not in paths:
-                    raise InputError(f"{where} a weight that is not registered: {WAY_OUT}")
+                    raise InputError(f"{where} a weight that is not registered: {REMEDY}")
                 if paths.get(id(held), set()) & branched:
-                    raise InputError(f"{where} a weight that will be branched: {WAY_OUT}")
+                    raise InputError(f"{where} a weight that will be branched: {REMEDY}")
 
 
 def _module(path: str, module: nn.Module) -> str:
@@ -160,12 +160,12 @@ def check_copies(backbone: nn.Module, copies: Mapping[str, nn.Module], example: 
         _move(backbone, copies)
         if _fit(backbone, copies, example):
             return
-        _set_back(saved)
+        _restore(saved)
         with torch.no_grad():
             first, second = _output(backbone, example), _output(backbone, example)
         if not _agree(first, second):
             return  # its outputs are random, so that they cannot be compared
-        raise InputError(f"{_culprit(backbone, copies, example, saved)}: {WAY_OUT}")
+        raise InputError(f"{_failing_layer(backbone, copies, example, saved)}: {REMEDY}")
 
 
 Saved = list[tuple[Tensor, Tensor]]
@@ -187,13 +187,13 @@ def _same_afterwards(modules: list[nn.Module], device: torch.device) -> Iterator
     finally:
         random.setstate(others[0])
         np.random.set_state(others[1])
-        _set_back(saved)
+        _restore(saved)
         for part, training in modes.items():
             part.training = training
 
 
 @torch.no_grad()
-def _set_back(saved: Saved) -> None:
+def _restore(saved: Saved) -> None:
     for tensor, before in saved:
         tensor.copy_(before)
 
@@ -294,11 +294,11 @@ def _own_leaves(backbone: nn.Module, copied: nn.Module, outputs: list[Tensor]) -
         if number in originals:
             path = originals[number]
             layer = _module(path, backbone.get_submodule(path))
-            raise InputError(f"{layer} is not reached through self: {WAY_OUT}")
+            raise InputError(f"{layer} is not reached through self: {REMEDY}")
         if number not in own:
             raise InputError(
                 f"backbone {type(backbone).__name__} computes with a weight {list(leaf.shape)} "
-                f"that is not registered: {WAY_OUT}"
+                f"that is not registered: {REMEDY}"
             )
     if not reached and any(weight.requires_grad for weight in copied.parameters()):
         raise InputError(
@@ -322,7 +322,7 @@ def _leaves(outputs: list[Tensor]) -> Iterator[Tensor]:
         waiting += [following for following, _ in node.next_functions]
 
 
-def _culprit(
+def _failing_layer(
     backbone: nn.Module, copies: Mapping[str, nn.Module], example: Tensor, saved: Saved
 ) -> str:
     """The first layer whose changed weights do not change the outputs as they should."""
@@ -330,7 +330,7 @@ def _culprit(
         if own_tensors(layer):
             _move(backbone, copies, path)
             fit = _fit(backbone, copies, example)
-            _set_back(saved)
+            _restore(saved)
             if not fit:
                 return f"{_module(path, layer)} is not reached through self"
     return f"backbone {type(backbone).__name__} is not the same in a copy"

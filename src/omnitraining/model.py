@@ -316,19 +316,19 @@ class Model(nn.Module):
         batch = self._labeled(batch, episode)
         trained = self.trained_at(step)
         outputs, meta_losses = self._outputs_and_losses(batch, episode, joint, trained)
-        answers = outputs.get("meta", outputs.get("joint_meta"))
-        if self.curriculum is not None and answers is not None and step is not None:
-            self.curriculum.observe(step, answers, episode)
+        logits = outputs.get("meta", outputs.get("joint_meta"))
+        if self.curriculum is not None and logits is not None and step is not None:
+            self.curriculum.observe(step, logits, episode)
         targets: dict[str, Tensor] = {}
         if teacher is not None and weight > 0:
             on = {"pre": options.r_pre, "meta": options.r_meta}
             distilled = [flow for flow in trained if on.get(flow)]
             with torch.no_grad():
                 targets, _ = teacher._outputs_and_losses(batch, episode, None, distilled)
-        taught = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
+        teacher_logits = self.teacher_run.logits(batch.x) if self.teacher_run is not None else None
         j_pre = j_meta = l_joint = next(self.parameters()).new_zeros(())
         if "pre" in outputs:
-            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, taught)  # eq. 8
+            j_pre = terms["l_pre"] = self._pre_loss(outputs["pre"], batch, teacher_logits)  # eq. 8
             if "pre" in targets:
                 terms["r_pre"] = options.distillation(outputs["pre"], targets["pre"])  # eq. 10
                 j_pre = losses.regularized_loss(j_pre, terms["r_pre"], weight)  # eq. 11
@@ -339,7 +339,9 @@ class Model(nn.Module):
                 j_meta = losses.regularized_loss(j_meta, terms["r_meta"], weight)  # eq. 14
         if "joint_pre" in outputs:
             own = batch if joint is None else joint[0]
-            l_joint = terms["l_joint_pre"] = self._pre_loss(outputs["joint_pre"], own, taught)
+            l_joint = terms["l_joint_pre"] = self._pre_loss(
+                outputs["joint_pre"], own, teacher_logits
+            )
             if "joint_meta" in outputs:
                 terms["l_joint_meta"] = meta_losses["joint_meta"]
                 l_joint = losses.joint_loss(l_joint, terms["l_joint_meta"])  # eq. 7
@@ -446,10 +448,10 @@ class Model(nn.Module):
                 if name in joint:
                     tensor.copy_(joint[name])
 
-    def _pre_loss(self, outputs: Tensor, batch: MiniBatch, taught: Tensor | None) -> Tensor:
-        if taught is None:
+    def _pre_loss(self, outputs: Tensor, batch: MiniBatch, teacher_logits: Tensor | None) -> Tensor:
+        if teacher_logits is None:
             return self.pretraining.loss(outputs, batch.y)
-        return self.pretraining.distillation_loss(outputs, batch.y, taught)
+        return self.pretraining.distillation_loss(outputs, batch.y, teacher_logits)
 
     def _through_trunk(self, batch: MiniBatch, episode: Episode) -> tuple[MiniBatch, Episode]:
         """The batch, and the episode if there is one, with trunk features in place of inputs."""

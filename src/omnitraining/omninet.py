@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from omnitraining.conversion import check_copies, own_tensors, refuse_held
+from omnitraining.conversion import check_copies, check_held, own_tensors
 from omnitraining.errors import InputError, described
 from omnitraining.libraries.names import LIBRARIES
 
@@ -456,7 +456,7 @@ def _check_result(backbone: nn.Module, treatments: dict[str, Treatment]) -> None
             f"backbone {type(backbone).__name__} has no layer to convert: an Omni-Net needs at "
             "least one convolution or linear layer that is not shared"
         )
-    refuse_held(backbone, branched)
+    check_held(backbone, branched)
     unshared = [p for p, treatment in treatments.items() if treatment != "shared"]
     if not any(
         w.requires_grad

@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw
 from omnitraining import load
 from omnitraining.cli import main
 from omnitraining.demo import html, page, pictures, session, view
-from omnitraining.demo.answers import answers
 from omnitraining.demo.drawing import centered
 from omnitraining.demo.examples import SHOTS, example
-from omnitraining.demo.pictures import File, Picture, Question, Reader, as_picture
+from omnitraining.demo.pictures import File, Picture, Query, Reader, as_picture
+from omnitraining.demo.prediction_cards import prediction_cards
 from omnitraining.demo.predictions import Prediction
 from omnitraining.demo.session import Session
 from omnitraining.errors import InputError
@@ -179,7 +179,7 @@ def test_files_that_are_no_pictures_are_named_and_the_rest_is_kept(
     assert len(reader.pictures(files[2:] * 3, most=2)) == 2
     monkeypatch.setattr(pictures, "MEGABYTES", 0)
     with pytest.raises(InputError, match=r"^mine/notes\.png has more than 0 megabytes"):
-        Reader(trained.image_inputs).questions(files[:1])
+        Reader(trained.image_inputs).queries(files[:1])
     monkeypatch.setattr(pictures, "SECONDS", -1)
     with pytest.raises(InputError, match="took more than -1 seconds"):
         Reader(trained.image_inputs).pictures(files[1:])
@@ -193,11 +193,11 @@ def test_questions_have_a_preview_with_their_own_aspect_and_orientation(
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.new("RGB", (900, 300), "red").save(path, exif=exif)
     reader = Reader(trained.image_inputs)
-    (question,) = reader.questions([File("long.jpg", path)])
-    assert question.name == "long.jpg" and question.preview.size == (80, 240)
-    assert question.picture.shape == (3, 32, 32) and not reader.problems
+    (query,) = reader.queries([File("long.jpg", path)])
+    assert query.name == "long.jpg" and query.preview.size == (80, 240)
+    assert query.picture.shape == (3, 32, 32) and not reader.problems
     with pytest.raises(InputError, match="These are 21 pictures: 20 at most at a time"):
-        reader.questions(21 * [File("long.jpg", path)])
+        reader.queries(21 * [File("long.jpg", path)])
 
 
 def test_a_drawing_is_centered_and_an_empty_one_refused() -> None:
@@ -216,8 +216,8 @@ def test_a_drawing_is_centered_and_an_empty_one_refused() -> None:
 def test_names_cannot_write_html(taught: Session) -> None:
     name = "<img src=x onerror=alert(1)>"
     taught.add(name, queries(taught)[:1])
-    asked = Question(name, queries(taught)[0], Image.new("RGB", (9, 9)))
-    shown = answers([asked], taught.predict([asked.picture]))
+    asked = Query(name, queries(taught)[0], Image.new("RGB", (9, 9)))
+    shown = prediction_cards([asked], taught.predict([asked.picture]))
     fit = view.fit(taught.report(), {name: [], "other": []}, name)
     for text in (view.classes(taught.pictures), shown, html.message(name, True), html.note(name)):
         assert "<img src=x" not in text and "&lt;img src=x" in text
@@ -226,7 +226,7 @@ def test_names_cannot_write_html(taught: Session) -> None:
 
 def test_the_empty_page_states_what_to_do() -> None:
     assert "Name one below" in view.classes({})
-    assert "two classes or more" in answers([], None).lower()
+    assert "two classes or more" in prediction_cards([], None).lower()
     one = {"cat": [np.zeros((3, 8, 8), np.uint8)]}
     assert "1 picture<" in view.classes(one) and "add another" in view.classes(one)
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from omnitraining.datasets.decoding import ASPECTS
 from omnitraining.demo import view
-from omnitraining.demo.answers import LEGEND, answers
 from omnitraining.demo.examples import QUERIES, SHOTS, example
 from omnitraining.demo.html import image
-from omnitraining.demo.pictures import Question, as_picture
+from omnitraining.demo.pictures import Query, as_picture
+from omnitraining.demo.prediction_cards import LEGEND, prediction_cards
 from omnitraining.demo.predictions import ACCEPT_RATE, PERHAPS, FlowPrediction, Prediction
-from omnitraining.demo.session import Answers, Session
+from omnitraining.demo.session import Predictions, Session
 from omnitraining.learner.held_out import FitReport
 from omnitraining.learner.inputs import ImageInputs
 from omnitraining.learner.sources import find
@@ -25,8 +25,8 @@ TWO = {"cat": [PIXELS, PIXELS], "dog": [PIXELS]}
 
 def answer(probabilities: Mapping[str, float], unknown: bool | None = False) -> str:
     flows = [FlowPrediction(flow, {**probabilities}, None) for flow in ("pre", "ensemble")]
-    question = Question("mine.jpg", PIXELS, Image.new("RGB", (90, 30)))
-    return answers([question], Answers([Prediction(PIXELS, flows, unknown)], 0, 0.01))
+    query = Query("mine.jpg", PIXELS, Image.new("RGB", (90, 30)))
+    return prediction_cards([query], Predictions([Prediction(PIXELS, flows, unknown)], 0, 0.01))
 
 
 def verdict(html: str) -> tuple[str, str]:
@@ -57,9 +57,9 @@ def test_a_label_is_shown_with_its_degree_of_certainty(
 
 
 def test_every_picture_has_a_card_with_its_own_preview() -> None:
-    asked = [Question(f"{n}.jpg", PIXELS, Image.new("RGB", (90, 30 + n))) for n in range(3)]
+    asked = [Query(f"{n}.jpg", PIXELS, Image.new("RGB", (90, 30 + n))) for n in range(3)]
     flow = FlowPrediction("pre", {name: 0.1 for name in "abcdefghij"}, None)
-    html = answers(asked, Answers([Prediction(PIXELS, [flow], False)] * 3, 0.25, 1.5))
+    html = prediction_cards(asked, Predictions([Prediction(PIXELS, [flow], False)] * 3, 0.25, 1.5))
     assert html.count("omni-label") == 3 and "open" not in html
     assert [f"{n}.jpg</p>" in html for n in range(3)] == [True] * 3
     assert "3 pictures predicted in 1.5 s, after fitting the new pictures in 250 ms." in html

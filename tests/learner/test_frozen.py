@@ -244,9 +244,9 @@ def test_commands(
     out = str(tmp_path / "mine.learner")
     words = ["timm/resnet10t", str(folder / "few"), "--weights", str(checkpoint), "--out", out]
     assert main(["adapt", *words, "--image-size", "32", "--accept-rate", "0.9"]) == 0
-    said = capsys.readouterr().out
-    assert "backbone: timm/resnet10t, 512 features" in said
-    assert "of 12 images, each held out once" in said
+    printed = capsys.readouterr().out
+    assert "backbone: timm/resnet10t, 512 features" in printed
+    assert "of 12 images, each held out once" in printed
     assert main(["predict", out, str(folder / "new")]) == 0
     assert "blue.png" in capsys.readouterr().out
     words[-1] = str(tmp_path / "name.learner")

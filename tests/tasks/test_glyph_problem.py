@@ -16,7 +16,7 @@ from omnitraining.experiments.record import read_record
 from omnitraining.metatraining import ProtoNet
 from omnitraining.model import OmniLoss, OmniNetOptions, build_model
 from omnitraining.pretraining import Baseline
-from omnitraining.tasks.classification.glyph_problem import SCRIPTS, Glyphs, twins
+from omnitraining.tasks.classification.glyph_problem import SCRIPTS, Glyphs, similar_characters
 from omnitraining.tasks.classification.problem import Classification, EpisodeConfig
 from tests.reference.tiny import blobs
 from tools import glyph_classes
@@ -72,7 +72,7 @@ def test_of_the_other_scripts_all_classes_are_trained_on_that_have_no_twin_in_th
     assert names(data.training[0]) == glyphs.classes("latin", "train")
     assert names(data.validation) == glyphs.classes("latin", "validation")
     assert names(data.benchmarks[unseen]) == whole(unseen)
-    alike = twins()
+    alike = similar_characters()
     for script, part in zip(seen, data.training[1:], strict=True):
         dropped = set(whole(script)) - set(part.classes)
         assert dropped == {c for c in whole(script) if alike.get(c, set()) & set(whole(unseen))}
@@ -106,7 +106,7 @@ def test_fewer_classes_are_the_first_of_each_domain() -> None:
 
 def test_scripts_are_split_by_the_rule_of_cub_and_twins_are_one_class() -> None:
     data = problem(("scripts",), ("scripts",))
-    alike, kept = twins(), list[str]()
+    alike, kept = similar_characters(), list[str]()
     for script in SCRIPTS:
         for character in whole(script):
             if not any(other in alike.get(character, ()) for other in kept):
@@ -154,7 +154,7 @@ def test_domains_that_share_classes_or_are_unknown_are_refused(
     assert words in str(caught.value)
 
 
-# --- twins ---
+# --- similar characters ---
 
 
 def test_stored_twins_equal_the_twins_that_the_rule_finds() -> None:
@@ -163,7 +163,7 @@ def test_stored_twins_equal_the_twins_that_the_rule_finds() -> None:
 
 
 def test_known_look_alikes_are_twins_and_only_classes_of_different_domains_are() -> None:
-    alike = twins()
+    alike = similar_characters()
     for one, other in ("ФՓ", "ΨѰ", "3ვ", "Ⴑն"):
         assert other in alike[one] and one in alike[other]
     domains = [whole(script) for script in SCRIPTS] + ["0123456789"]

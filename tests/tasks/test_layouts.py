@@ -22,7 +22,7 @@ from omnitraining.datasets.array_pickle import read_pickle
 from omnitraining.datasets.arrays import from_arrays, from_dataset
 from omnitraining.datasets.dataset import subset
 from omnitraining.datasets.listing import Item, Listing
-from omnitraining.datasets.standards import complaints, mini_imagenet
+from omnitraining.datasets.standards import mini_imagenet, standard_differences
 from omnitraining.errors import InputError
 from tests.reference.layouts import (
     LAYOUTS,
@@ -457,8 +457,8 @@ def test_cub_is_split_by_the_modulo_rule(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(found.splits) == ["train", "validation", "test"]
     assert (classes, images) == ([100, 50, 50], [5885, 2950, 2953])
     assert found.splits["test"].classes[:2] == ("004.Bird_4", "008.Bird_8")
-    assert complaints("cub", found) == []
-    assert complaints("plantae", found) == [] and complaints("own", found) == []
+    assert standard_differences("cub", found) == []
+    assert standard_differences("plantae", found) == [] and standard_differences("own", found) == []
 
 
 def test_cub_is_recognized_without_its_outer_folder(tmp_path: Path) -> None:
@@ -482,7 +482,7 @@ def test_all_cars_are_split_into_98_49_and_49_classes(tmp_path: Path) -> None:
     found = read(tmp_path / "cars")
     assert [len(s.classes) for s in found.splits.values()] == [98, 49, 49]
     assert found.splits["validation"].classes[:3] == ("2", "6", "10")
-    assert complaints("cars", found) == [
+    assert standard_differences("cars", found) == [
         f"{tmp_path}/cars holds {few} images in {split}: cars has {many}"
         for split, few, many in (
             *(("train", 196, 4108), ("validation", 98, 2009), ("test", 98, 2027)),
@@ -538,7 +538,7 @@ def test_plantae_are_the_200_largest_classes(tmp_path: Path) -> None:
     assert len(of_largest) == len(set(map(str, of_largest))) == 600
     assert of_largest != sorted((tmp_path / "Plantae" / "plant 000").iterdir())[:600]
     assert read(tmp_path / "Plantae") == found
-    assert complaints("plantae", found) == []
+    assert standard_differences("plantae", found) == []
 
 
 # Folders
@@ -605,16 +605,16 @@ def made(path: str, splits: dict[str, dict[str, int]]) -> DataSet:
 def test_mini_imagenet_has_64_16_and_20_synsets() -> None:
     assert Counter(mini_imagenet().values()) == {"train": 64, "validation": 16, "test": 20}
     splits = {s: dict.fromkeys(names, 600) for s, names in SYNSETS.items()}
-    assert complaints("mini-imagenet", made("/data/mini", splits)) == []
+    assert standard_differences("mini-imagenet", made("/data/mini", splits)) == []
 
 
 def test_a_wrong_data_set_behind_a_name_is_reported() -> None:
     counts = {"train": 64, "validation": 16, "test": 20}
     birds = {s: {f"{s}{i}": 1 for i in range(count)} for s, count in counts.items()}
-    assert complaints("cub", made("/data/cub", {"all": birds["train"]})) == [
+    assert standard_differences("cub", made("/data/cub", {"all": birds["train"]})) == [
         "/data/cub holds 64 classes: cub has 200"
     ]
-    found = complaints("mini-imagenet", made("/data/mini", birds))
+    found = standard_differences("mini-imagenet", made("/data/mini", birds))
     assert found[0] == "/data/mini holds 64 images in train: mini-imagenet has 38400"
     assert found[-1] == (
         "/data/mini holds class 'train0' in train, which is none of mini-imagenet; 100 are so"
@@ -623,7 +623,7 @@ def test_a_wrong_data_set_behind_a_name_is_reported() -> None:
     first = SYNSETS["test"][0]
     del splits["test"][first]
     splits["train"][first] = 600
-    assert complaints("mini-imagenet", made("/data/mini", splits)) == [
+    assert standard_differences("mini-imagenet", made("/data/mini", splits)) == [
         "/data/mini holds 65 classes in train: mini-imagenet has 64",
         "/data/mini holds 19 classes in test: mini-imagenet has 20",
         f"/data/mini holds class {first!r} in train, which belongs in test; 1 are so",
@@ -632,7 +632,7 @@ def test_a_wrong_data_set_behind_a_name_is_reported() -> None:
 
 def test_a_standard_data_set_without_a_split_is_reported() -> None:
     birds = {f"{i:03}.Bird": 1 for i in range(1, 201)}
-    assert complaints("cub", made("/data/cub", {"all": birds})) == [
+    assert standard_differences("cub", made("/data/cub", {"all": birds})) == [
         "/data/cub has no split for train and validation and test: cub has one"
     ]
 
@@ -640,7 +640,9 @@ def test_a_standard_data_set_without_a_split_is_reported() -> None:
 def test_another_split_of_cub_is_reported() -> None:
     birds = [f"{i:03}.Bird" for i in range(1, 201)]
     splits = {"train": birds[:100], "validation": birds[100:150], "test": birds[150:]}
-    found = complaints("cub", made("/cub", {s: dict.fromkeys(b, 59) for s, b in splits.items()}))
+    found = standard_differences(
+        "cub", made("/cub", {s: dict.fromkeys(b, 59) for s, b in splits.items()})
+    )
     assert found[-1] == (
         "/cub holds class '002.Bird' in train, which belongs in validation; 124 are so"
     )
@@ -649,7 +651,7 @@ def test_another_split_of_cub_is_reported() -> None:
 def test_too_many_images_of_a_plant_are_reported() -> None:
     plants = {s: {f"{s}{i}": 2 for i in range(n)} for s, n in (("train", 100), ("test", 50))}
     plants["validation"] = {f"v{i}": 2 + 599 * (i == 7) for i in range(50)}
-    assert complaints("plantae", made("/p", plants)) == [
+    assert standard_differences("plantae", made("/p", plants)) == [
         "/p holds 601 images of class 'v7': plantae has 600 at most"
     ]
 

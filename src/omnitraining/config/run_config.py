@@ -53,7 +53,7 @@ from omnitraining.training import Training, find_device
 AROUND_BACKBONES = FeatureWise, Frozen, ScaleShift
 """Modules that hold a plain backbone, which may start from another run."""
 
-CANNOT_BE_MADE = (
+INSTANTIATION_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -186,7 +186,7 @@ class RunConfig:
         try:
             with Bounds(size):
                 return self.assembled()
-        except (InputError, *CANNOT_BE_MADE) as error:
+        except (InputError, *INSTANTIATION_ERRORS) as error:
             reason = " ".join(f"{error}".split())
             raise InputError(f"{source or stored} is damaged: {reason:.300}") from error
 
@@ -248,7 +248,7 @@ def load_run(run: Run) -> RunConfig:
     """
     if run.trust:
         return instantiate(config_of(run))
-    return _made_of(plan_of(run), str(run.path / "config.yaml"))
+    return _instantiate_plan(plan_of(run), str(run.path / "config.yaml"))
 
 
 def load_model(run: Run) -> Model:
@@ -288,19 +288,21 @@ def run_config_of(config: Any, source: str, trust: bool) -> RunConfig:
         trust: whether classes from outside this library may be run.
 
     Raises:
-        InputError: as in `strictly_made` and `parse`.
+        InputError: as in `instantiate_strictly` and `parse`.
     """
     if trust:
         return instantiate(parse(config, source))
     try:
-        return strictly_made(config, source, (Blueprint,))
+        return instantiate_strictly(config, source, (Blueprint,))
     except InputError as error:
         if str(error).startswith(source):
             raise
         raise InputError(f"{source} is damaged: {error}") from error  # of an option's own class
 
 
-def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] = ()) -> RunConfig:
+def instantiate_strictly(
+    values: Any, source: str, problems: tuple[type[Problem], ...] = ()
+) -> RunConfig:
     """The experiment that an untrusted source describes, made of this library's classes alone.
 
     Nothing is imported, opened or made before all of it has been checked, and no text is parsed.
@@ -314,15 +316,15 @@ def strictly_made(values: Any, source: str, problems: tuple[type[Problem], ...] 
         InputError: a field is unknown, has a wrong value or one that is out of bounds, or names
             what is not this library's; the message names the source.
     """
-    return _made_of(Check(source, problems).plan(values, RunConfig), source)
+    return _instantiate_plan(Check(source, problems).plan(values, RunConfig), source)
 
 
-def _made_of(plan: Plan, source: str) -> RunConfig:
+def _instantiate_plan(plan: Plan, source: str) -> RunConfig:
     try:
         made: RunConfig = plan.made()
     except InputError:
         raise
-    except CANNOT_BE_MADE as error:
+    except INSTANTIATION_ERRORS as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{source}: its parts cannot be made: {reason:.200}") from error
     return made
@@ -346,7 +348,8 @@ def plan_of(run: Run, foreign: frozenset[str] = frozenset()) -> Plan:
 def parse(values: Mapping[str, Any], source: str = "configuration") -> Namespace:
     """Check a nested dictionary of the caller's own against the fields of `RunConfig`.
 
-    The modules of the classes that it names are run. For untrusted values use `strictly_made`.
+    The modules of the classes that it names are run. For values that are not trusted use
+    `instantiate_strictly`.
 
     Args:
         values: the dictionary.

@@ -45,14 +45,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     with reading_yaml(path):
         node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
-        if _stands_for(node, {}) > MAX_VALUES:
+        if _expanded_count(node, {}) > MAX_VALUES:
             raise InputError(f"{path} stands for more than {MAX_VALUES:,} values")
         _check_plain(node, path, set())
         values = yaml.constructor.SafeConstructor().construct_document(node) if node else None
         return fields_of(values, path)
 
 
-def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:
+def _expanded_count(node: yaml.Node | None, known: dict[int, int]) -> int:
     """Number of values that a node expands to, with aliases and merge keys counted at every use.
 
     A few lines of aliases of aliases can expand to more values than there is memory.
@@ -69,7 +69,7 @@ def _stands_for(node: yaml.Node | None, known: dict[int, int]) -> int:
         parts = [
             part for item in node.value for part in (item if isinstance(item, tuple) else (item,))
         ]
-        known[id(node)] = 1 + sum(_stands_for(part, known) for part in parts)
+        known[id(node)] = 1 + sum(_expanded_count(part, known) for part in parts)
     return known[id(node)]
 
 

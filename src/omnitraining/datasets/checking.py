@@ -96,7 +96,7 @@ def check(data_set: DataSet, name: str | None = None) -> Report:
         InputError: there is no standard data set of that name.
     """
     check_name(name)
-    problems = standards.complaints(name, data_set) if name else []
+    problems = standards.standard_differences(name, data_set) if name else []
     jobs = [(split, i) for split, part in data_set.splits.items() for i in range(len(part.items))]
 
     def examine(job: tuple[str, int]) -> _Image:

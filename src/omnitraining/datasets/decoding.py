@@ -91,7 +91,7 @@ class Resize:
         center = side if self.center is None else self.center
         if self.aspect == "letterbox":
             return _on_gray(image, side, center, method)
-        image = _less_long(image)
+        image = _limit_aspect_ratio(image)
         width, height = image.size
         short = min(width, height)
         # The longer side is rounded down, as in torchvision.
@@ -122,7 +122,7 @@ def _on_gray(image: Image.Image, side: int, center: int, method: Image.Resamplin
     return square
 
 
-def _less_long(image: Image.Image) -> Image.Image:
+def _limit_aspect_ratio(image: Image.Image) -> Image.Image:
     """The center of an image that is very long, which would need too much memory when enlarged."""
     width, height = image.size
     most = LONGEST * min(width, height)
@@ -142,9 +142,9 @@ class _Budget:
         self._changed = Condition()
 
     @contextmanager
-    def taken(self, wanted: int) -> Iterator[None]:
-        """Wait for ``wanted`` pixels, and give them back at the end."""
-        share = min(wanted, self._whole)
+    def reserve(self, pixels: int) -> Iterator[None]:
+        """Wait for ``pixels`` pixels, and give them back at the end."""
+        share = min(pixels, self._whole)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= share)
             self._free -= share
@@ -183,7 +183,7 @@ def decode(item: Item | Image.Image, side: int, resize: Resize = STRETCHED) -> N
     """
     if isinstance(item, Image.Image):
         try:
-            with _pixels.taken(item.width * item.height):
+            with _pixels.reserve(item.width * item.height):
                 return _square(item, side, resize)
         except Exception as error:  # as for files
             raise InputError(undecodable(error)) from error
@@ -192,7 +192,7 @@ def decode(item: Item | Image.Image, side: int, resize: Resize = STRETCHED) -> N
         if item.dtype != np.uint8 or not gray_or_rgb or not item.size:
             shape = list(item.shape)
             raise InputError(f"an array of {item.dtype} {shape}: give uint8 [H, W, 3] or [H, W]")
-        with _pixels.taken(item.shape[0] * item.shape[1]):
+        with _pixels.reserve(item.shape[0] * item.shape[1]):
             return _square(Image.fromarray(item), side, resize)
     if item.is_fifo():  # reading it might never end
         raise InputError(f"{item} is a pipe: it must be an image file")
@@ -204,10 +204,10 @@ def decode(item: Item | Image.Image, side: int, resize: Resize = STRETCHED) -> N
             # A JPEG can be decoded at half its size or less, in a fraction of the time. It stays at
             # twice the side, so that the resizing below still does the antialiasing.
             image.draft(None, (2 * side, 2 * side))
-            with _pixels.taken(image.width * image.height):
+            with _pixels.reserve(image.width * image.height):
                 return _square(image, side, resize)
     except Exception as error:  # damaged files raise about any type of error in Pillow
-        raise InputError(f"{item} {_complaint(item, error)}") from error
+        raise InputError(f"{item} {_decoding_error(item, error)}") from error
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
@@ -230,7 +230,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _complaint(path: Path, error: Exception) -> str:
+def _decoding_error(path: Path, error: Exception) -> str:
     """The reason why a file could not be decoded."""
     if isinstance(error, _BOMBS):
         return f"has more than {MAX_PIXELS:,} pixels: it may be a decompression bomb"

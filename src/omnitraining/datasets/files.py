@@ -14,7 +14,7 @@ _SUFFIXES = (
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
 
-_LITTER = ("__macosx", "__pycache__", "@eadir", "thumbs.db", "desktop.ini")
+_SYSTEM_FILES = ("__macosx", "__pycache__", "@eadir", "thumbs.db", "desktop.ini")
 """Files of operating systems and archives, which are ignored without a note."""
 
 LeftOut: TypeAlias = Mapping[str, Sequence[Path]]
@@ -73,16 +73,16 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def is_litter(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether a file or folder was made by an operating system or archiver and can be ignored."""
-    return name.lower() in _LITTER or name.startswith("._")
+    return name.lower() in _SYSTEM_FILES or name.startswith("._")
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
     """The field of `Contents` that an entry belongs to; empty if it is ignored."""
     name, is_image = entry.name, is_image_name(entry.name)
     is_hidden, is_folder = name.startswith("."), entry.is_dir()
-    if is_litter(name):
+    if is_system_file(name):
         return ""
     if is_hidden:
         return "hidden" if is_folder or is_image else ""

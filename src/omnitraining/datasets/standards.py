@@ -44,7 +44,7 @@ def mini_imagenet() -> dict[str, str]:
     return {synset: SPLIT_ALIASES[word] for word, synset in rows}
 
 
-def complaints(name: str, data_set: DataSet) -> list[str]:
+def standard_differences(name: str, data_set: DataSet) -> list[str]:
     """Differences between a data set and the standard one of its name, one line for each.
 
     Args:

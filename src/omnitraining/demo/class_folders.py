@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from omnitraining.datasets.dataset import SPLIT_ALIASES
-from omnitraining.datasets.files import in_words, is_image_name, is_litter
+from omnitraining.datasets.files import in_words, is_image_name, is_system_file
 from omnitraining.demo.pictures import File
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
@@ -48,7 +48,7 @@ def class_files(files: Sequence[File], source: str) -> ClassFiles:
     outside: list[str] = []
     for file in sorted(files, key=lambda file: file.name):
         parts = PurePosixPath(file.name).parts
-        if not parts or any(map(is_litter, parts)):
+        if not parts or any(map(is_system_file, parts)):
             continue
         is_image = is_image_name(parts[-1])
         if parts[0] == "/" or ".." in parts:

@@ -5,11 +5,11 @@ from html import escape
 from typing import Any
 
 from omnitraining.demo import view
-from omnitraining.demo.answers import answers
 from omnitraining.demo.archive import UNPACKED
 from omnitraining.demo.class_folders import FILES
 from omnitraining.demo.html import message
-from omnitraining.demo.pictures import MEGABYTES, MEGAPIXELS, QUESTIONS
+from omnitraining.demo.pictures import MEGABYTES, MEGAPIXELS, QUERIES
+from omnitraining.demo.prediction_cards import prediction_cards
 from omnitraining.demo.protection import MAX_BODY
 from omnitraining.demo.session import CLASSES, IMAGES
 from omnitraining.learner import TrainedModel
@@ -41,7 +41,7 @@ class Components:
         self.turn = gr.State(0)
         self._html(
             "<h1>Few-shot classification</h1><p>Give two or more classes a few pictures each. "
-            f"{self._who()} Nothing leaves this machine.</p>",
+            f"{self._predictor_text()} Nothing leaves this machine.</p>",
             elem_classes="omni-head",
         )
         self.start = gr.Button("Show me an example", variant="primary", elem_id="start")
@@ -53,14 +53,14 @@ class Components:
                 self._lay_out_result()
         self._html(
             f"<p>Model: {escape(trained.name)}. {view.resizing(inputs)} At most {CLASSES} classes "
-            f"of {IMAGES} pictures, and {QUESTIONS} pictures to classify at a time; {MEGABYTES} MB "
+            f"of {IMAGES} pictures, and {QUERIES} pictures to classify at a time; {MEGABYTES} MB "
             f"and {MEGAPIXELS} million pixels each. A folder or zip may have {FILES:,} files and "
             f"{MAX_BODY // 2**20} MB, and unpacked {UNPACKED} MB. Pictures are deleted when the "
             "program ends, or after an hour.</p>",
             elem_classes="omni-foot",
         )
 
-    def _who(self) -> str:
+    def _predictor_text(self) -> str:
         """The model and flows that predict, in a sentence."""
         flows = len(self.trained.model.trained_flows)
         if flows == 1:
@@ -154,7 +154,7 @@ class Components:
     def _lay_out_result(self) -> None:
         gr = self.gr
         self._html("<h2>3. Predictions</h2>", elem_classes="omni-step")
-        self.result = self._html(answers([], None), elem_id="result")
+        self.result = self._html(prediction_cards([], None), elem_id="result")
         self._html("<h2>4. Keep the fitted model</h2>", elem_classes="omni-step")
         with gr.Row():
             self.save = gr.Button("Download the learner", elem_id="save")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from omnitraining.demo import view
-from omnitraining.demo.answers import answers, questions_only
 from omnitraining.demo.archive import unpacked
 from omnitraining.demo.class_folders import ClassFiles, class_files
 from omnitraining.demo.components import (
@@ -22,7 +21,8 @@ from omnitraining.demo.components import (
 from omnitraining.demo.drawing import centered
 from omnitraining.demo.examples import Examples, example
 from omnitraining.demo.html import message
-from omnitraining.demo.pictures import File, Question, Reader, as_picture, preview, sentences
+from omnitraining.demo.pictures import File, Query, Reader, as_picture, preview, sentences
+from omnitraining.demo.prediction_cards import prediction_cards, query_pictures
 from omnitraining.demo.session import Session, counted
 from omnitraining.errors import InputError
 
@@ -103,22 +103,22 @@ class Handlers:
 
     def kind(self, session: Session, kind: str, turn: int) -> Updates:
         """Show the source of pictures that was chosen."""
-        pictures = questions_only(_examples(session, turn)) if kind == EXAMPLE else ""
+        pictures = query_pictures(_examples(session, turn)) if kind == EXAMPLE else ""
         update = self.gr.update(visible=kind == EXAMPLE, value=pictures)
         return {**self.components.shown(kind), self.components.example: update}
 
     def another(self, session: Session, turn: int) -> Updates:
         """Show the next examples, and predict them."""
-        c, questions = self.components, _examples(session, turn + 1)
-        updates: Updates = {c.turn: turn + 1, c.example: questions_only(questions)}
+        c, queries = self.components, _examples(session, turn + 1)
+        updates: Updates = {c.turn: turn + 1, c.example: query_pictures(queries)}
         if len(session.pictures) < 2:
             return updates
-        return {**updates, **self._predicted(session, questions)}
+        return {**updates, **self._predicted(session, queries)}
 
     def predict(self, session: Session, *query: Any) -> Updates:
         """Predict the classes of the pictures."""
-        questions, left_out = _questions(session, *query)
-        updates = self._predicted(session, questions)
+        queries, left_out = _queries(session, *query)
+        updates = self._predicted(session, queries)
         return {**updates, self.components.query_message: message(left_out)}
 
     def label(self, session: Session, name: str, new_name: str, *query: Any) -> Updates:
@@ -126,9 +126,9 @@ class Handlers:
         if name and new_name.strip():
             raise InputError("Choose “A new class”, or leave its name empty.")
         name = name or new_name
-        questions, left_out = _questions(session, *query)
-        session.add(name, [question.picture for question in questions])
-        added = "The picture was" if len(questions) == 1 else f"{len(questions)} pictures were"
+        queries, left_out = _queries(session, *query)
+        session.add(name, [each.picture for each in queries])
+        added = "The picture was" if len(queries) == 1 else f"{len(queries)} pictures were"
         text = f"{added} added to “{' '.join(name.split())}”. {left_out}"
         return {
             **self._class_updates(session),
@@ -153,9 +153,9 @@ class Handlers:
             left_out = [*found.left_out, sentences(problems)]
             return session.add_folders(ClassFiles(found.classes, left_out))
 
-    def _predicted(self, session: Session, questions: Sequence[Question]) -> Updates:
-        c, found = self.components, session.predict([question.picture for question in questions])
-        return {c.session: session, c.result: answers(questions, found)}
+    def _predicted(self, session: Session, queries: Sequence[Query]) -> Updates:
+        c, found = self.components, session.predict([query.picture for query in queries])
+        return {c.session: session, c.result: prediction_cards(queries, found)}
 
     def _class_updates(self, session: Session) -> Updates:
         """All components that depend on the classes."""
@@ -178,7 +178,7 @@ class Handlers:
         return {
             **self._class_updates(session),
             self.components.class_message: message(text),
-            self.components.result: answers([], None),
+            self.components.result: prediction_cards([], None),
         }
 
     def _saved(self, write: Callable[[Path], Path], text: str) -> Updates:
@@ -217,20 +217,20 @@ def _add_folder(session: Session, paths: Sequence[str], names: Any) -> str:
     return session.add_folders(class_files(files, files[0].name.split("/")[0]))
 
 
-def _questions(
+def _queries(
     session: Session,
     kind: str,
     uploads: list[str] | None,
     snapshot: str | None,
     drawn: dict[str, Any] | None,
     turn: int,
-) -> tuple[list[Question], str]:
+) -> tuple[list[Query], str]:
     """The pictures to classify, of the source that was chosen, and what was left out."""
     if kind == EXAMPLE:
         return _examples(session, turn), ""
     if kind == DRAW:
         drawing = centered(drawn)
-        return [Question("drawing", as_picture(drawing, session.inputs), preview(drawing))], ""
+        return [Query("drawing", as_picture(drawing, session.inputs), preview(drawing))], ""
     if kind == CAMERA:
         if snapshot is None:
             raise InputError("Take a picture first: press the button in the camera's image.")
@@ -240,7 +240,7 @@ def _questions(
             raise InputError("Choose a picture first.")
         files = [_file(path) for path in uploads]
     reader = Reader(session.inputs)
-    return reader.questions(files), sentences(reader.problems)
+    return reader.queries(files), sentences(reader.problems)
 
 
 def _file(path: str) -> File:
@@ -251,10 +251,10 @@ def _example(session: Session) -> Examples:
     return example(session.inputs.channels, session.side)
 
 
-def _examples(session: Session, turn: int) -> list[Question]:
+def _examples(session: Session, turn: int) -> list[Query]:
     """A group of the example's pictures."""
     groups = _example(session).queries
     return [
-        Question("example", as_picture(image, session.inputs), preview(image))
+        Query("example", as_picture(image, session.inputs), preview(image))
         for image in groups[turn % len(groups)]
     ]

@@ -18,7 +18,7 @@ from omnitraining.learner.inputs import ImageInputs
 MEGABYTES = 20  # of one picture
 MEGAPIXELS = 50  # of one picture
 SECONDS = 60  # for reading the pictures of one upload
-QUESTIONS = 20  # pictures to classify at a time
+QUERIES = 20  # pictures to classify at a time
 NAMED = 3  # problems that are shown of one upload
 PREVIEW = 240  # pixels of the longer side of a preview
 
@@ -38,7 +38,7 @@ class File(NamedTuple):
     path: Path
 
 
-class Question(NamedTuple):
+class Query(NamedTuple):
     """A picture to classify.
 
     Attributes:
@@ -88,7 +88,7 @@ class Reader:
             self._check_clock()
         return pictures
 
-    def questions(self, files: Sequence[File]) -> list[Question]:
+    def queries(self, files: Sequence[File]) -> list[Query]:
         """The same with previews.
 
         Args:
@@ -97,16 +97,16 @@ class Reader:
         Raises:
             InputError: reading takes too long, there are too many files, or none is a picture.
         """
-        if len(files) > QUESTIONS:
-            raise InputError(f"These are {len(files)} pictures: {QUESTIONS} at most at a time.")
+        if len(files) > QUERIES:
+            raise InputError(f"These are {len(files)} pictures: {QUERIES} at most at a time.")
         found = [(file, self.pictures([file])) for file in files]
-        questions = [
-            Question(file.name, picture, _preview_of(file.path))
+        queries = [
+            Query(file.name, picture, _preview_of(file.path))
             for file, pictures in found
             for picture in pictures
         ]
-        self.check_any(questions)
-        return questions
+        self.check_any(queries)
+        return queries
 
     def check_any(self, found: Sequence[object]) -> None:
         """Refuse files of which none was a picture.

@@ -25,7 +25,7 @@ NAME = 80  # characters
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Predictions for some pictures.
 
     Attributes:
@@ -139,14 +139,14 @@ class Session:
         if name not in self.pictures:
             raise InputError("Choose the class to remove first.")
         del self.pictures[name]
-        self._forget()
+        self._reset_learner()
 
     def clear(self) -> None:
         """Delete all classes."""
         self.pictures = {}
-        self._forget()
+        self._reset_learner()
 
-    def predict(self, pictures: Sequence[Picture]) -> Answers:
+    def predict(self, pictures: Sequence[Picture]) -> Predictions:
         """Fit the learner to the pictures that are new, and predict others.
 
         Args:
@@ -159,7 +159,7 @@ class Session:
         learner = self.learner()
         fitted = time.perf_counter()
         predictions = predict(learner, pictures)
-        return Answers(predictions, fitted - start, time.perf_counter() - fitted)
+        return Predictions(predictions, fitted - start, time.perf_counter() - fitted)
 
     def report(self) -> FitReport | None:
         """What the fit measured on its pictures; None with fewer than two classes.
@@ -207,7 +207,7 @@ class Session:
         export.save_predictor(self.learner(), path)
         return path
 
-    def _forget(self) -> None:
+    def _reset_learner(self) -> None:
         self._learner = None
         self._new = [(name, picture) for name, many in self.pictures.items() for picture in many]
 

@@ -69,7 +69,7 @@ class Claim:
         words = f"within {self.margin:g} of" if self.equivalent_to else "above"
         return f"{self.row}{flow} {words} {self.rival}{where}"
 
-    def is_about(self, key: CellKey) -> bool:
+    def covers(self, key: CellKey) -> bool:
         """Whether it is about a cell."""
         return not self.cells or any(CellKey.parse(cell).covers(key) for cell in self.cells)
 
@@ -148,8 +148,8 @@ def shortfall(ours: tuple[float, float], published: Number) -> float:
         ours: mean and half-width of its interval.
         published: the mean and half-width that its authors published; None counts as 0.
     """
-    (mean, half), (wanted, its_half) = ours, published
-    return max(0.0, wanted - (its_half or 0.0) - mean - half)
+    (mean, half), (published_mean, published_half) = ours, published
+    return max(0.0, published_mean - (published_half or 0.0) - mean - half)
 
 
 def compute_ratio(row: Row, rival: Row) -> float | None:
@@ -181,7 +181,7 @@ def gaps(claim: Claim, record: Record) -> tuple[dict[CellKey, Difference], bool]
     differences: dict[CellKey, Difference] = {}
     for key, column in first.items():
         other = second.get(key)
-        if not claim.is_about(key) or other is None or other.tasks != column.tasks:
+        if not claim.covers(key) or other is None or other.tasks != column.tasks:
             continue
         if key in paired:
             differences[key] = paired[key]
@@ -204,7 +204,7 @@ def _paired(claim: Claim, record: Record) -> dict[CellKey, Difference]:
             found = paired_difference(column.scores[claim.head], other.scores[ENSEMBLE])
             paired[key] = Difference(record.sign * rounded(found.mean), rounded(found.interval))
     for known in record.claims:
-        if known.about == (claim.row, claim.head, claim.rival):
+        if known.rows_and_head == (claim.row, claim.head, claim.rival):
             for key, gap in known.cells.items():
                 paired.setdefault(key, Difference(record.sign * gap.mean, gap.interval))
     if claim.head == ENSEMBLE and record.reference in (claim.row, claim.rival):
@@ -244,5 +244,5 @@ def comparisons(
             )
             cells[key] = Difference(rounded(gap.mean), rounded(gap.interval))
         comparison = Comparison(claim.row, claim.head, claim.rival, cells)
-        kept[comparison.about] = comparison
+        kept[comparison.rows_and_head] = comparison
     return [*kept.values()]

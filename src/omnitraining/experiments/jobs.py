@@ -106,7 +106,7 @@ def train(job: Job, progress: Progress) -> None:
                 f"{job.folder} goes on from {before}, which is not trained: train it first"
             )
     if job.continues is not None:
-        _take_over(job.continues, job.folder)
+        _copy_checkpoints(job.continues, job.folder)
     resume = job.folder.exists()
     train_run(job.config, job.folder, resume=resume, progress=progress, trust=job.trust)
 
@@ -136,7 +136,7 @@ def fine_tune(job: Job, tasks: int) -> None:
         transfer.tune_run(Run(job.folder, trust=True), tasks)
 
 
-def _take_over(before: Path, folder: Path) -> None:
+def _copy_checkpoints(before: Path, folder: Path) -> None:
     """Start a run from where another one ended."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock")):

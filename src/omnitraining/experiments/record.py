@@ -162,7 +162,7 @@ class Comparison:
     cells: dict[CellKey, Difference]
 
     @property
-    def about(self) -> tuple[str, str, str]:
+    def rows_and_head(self) -> tuple[str, str, str]:
         """The two rows and the head that are compared."""
         return self.row, self.head, self.rival
 

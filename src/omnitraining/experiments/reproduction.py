@@ -14,7 +14,7 @@ from typing import Any
 
 from omnitraining.config.recipes import merge, with_recipe
 from omnitraining.datasets import placeholders, read
-from omnitraining.datasets.standards import complaints
+from omnitraining.datasets.standards import standard_differences
 from omnitraining.errors import InputError
 from omnitraining.experiments.display import TrainingDisplay, show
 from omnitraining.experiments.experiment import OF_A_ROW, OF_A_SETTING, Experiment, find_experiment
@@ -285,7 +285,7 @@ def _data_fields(
                 f"there is no data set {name!r} in {data}: {experiment.name} needs "
                 f"{', '.join(names)}"
             )
-        if wrong := complaints(name, read(data / name)):
+        if wrong := standard_differences(name, read(data / name)):
             raise InputError(wrong[0])
     return {"problem": {"init_args": {"data": str(data.absolute())}}}
 

@@ -226,7 +226,7 @@ class Search:
         Raises:
             InputError: another program searches in the folder.
         """
-        with _alone(self.folder):
+        with _study_lock(self.folder):
             self._run(trials, processes, launch)
 
     def _run(self, trials: int, processes: int, launch: Launch) -> None:
@@ -322,7 +322,7 @@ def _check_optuna() -> None:
         raise InputError("tuning needs Optuna: pip install 'omnitraining[tune]'") from error
 
 
-def _alone(folder: Path) -> AbstractContextManager[None]:
+def _study_lock(folder: Path) -> AbstractContextManager[None]:
     """A lock that lets only one program search in a folder."""
     return locked(
         folder / ".lock",
@@ -345,8 +345,8 @@ def _open_study(folder: Path, base: Namespace, ranges: Values) -> "Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = folder / "study.log"
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        _mend(journal)
+    with _study_lock(folder):
+        _repair_journal(journal)
         # No one else writes: it is of a search that was killed, and would be waited for.
         Path(f"{journal}.lock").unlink(missing_ok=True)
         try:
@@ -374,7 +374,7 @@ def _is_of(what: str, folder: Path, base: Namespace, ranges: Values) -> bool:
     return dump(config) == dump(base) and bool(began["ranges"] == ranges)
 
 
-def _mend(journal: Path) -> None:
+def _repair_journal(journal: Path) -> None:
     """Cut off the last line of a journal if it was not written whole, as when a search was killed.
 
     Raises:

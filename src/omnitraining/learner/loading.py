@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from omnitraining.config import bounds
 from omnitraining.config.bounds import Bounds, BoundsError
-from omnitraining.config.run_config import CANNOT_BE_MADE
+from omnitraining.config.run_config import INSTANTIATION_ERRORS
 from omnitraining.errors import InputError
 from omnitraining.learner import checks
 from omnitraining.learner.checks import DamagedError
@@ -129,7 +129,7 @@ def load(
         ) from error
     except InputError:
         raise
-    except CANNOT_BE_MADE as error:
+    except INSTANTIATION_ERRORS as error:
         reason = str(error) if isinstance(error, DamagedError) else repr(error)
         raise InputError(f"{source} is damaged: {' '.join(reason.split())}") from error
     return learner

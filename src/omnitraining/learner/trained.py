@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from omnitraining.config.run_config import (
-    CANNOT_BE_MADE,
+    INSTANTIATION_ERRORS,
     RunConfig,
     load_model,
     load_run,
@@ -460,7 +460,7 @@ def _opened(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, Tensor]
         )
     try:
         return text, load_tensors(data)
-    except (SafetensorError, *CANNOT_BE_MADE) as error:
+    except (SafetensorError, *INSTANTIATION_ERRORS) as error:
         raise InputError(f"{source} is truncated or damaged: {error}") from error
 
 

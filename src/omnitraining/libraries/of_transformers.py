@@ -69,7 +69,7 @@ def build(source: str, config: str) -> nn.Module:
     """
     transformers = imported("transformers", source)
     try:
-        values = _harmless(json.loads(config))
+        values = _kept_fields(json.loads(config))
         made = transformers.AutoConfig.for_model(**values)
         return Features(_class(transformers, made).from_config(made)).eval()
     except InputError:
@@ -90,7 +90,7 @@ def config_of(source: str, name: str, folder: Path | None) -> str:
         InputError: transformers is missing, or the configuration cannot be loaded.
     """
     config = _config(imported("transformers", source), source, name, folder)
-    return json.dumps(_harmless(config.to_diff_dict()), default=str)
+    return json.dumps(_kept_fields(config.to_diff_dict()), default=str)
 
 
 def pretrained(source: str, name: str, folder: Path | None) -> tuple[nn.Module, str]:
@@ -124,7 +124,7 @@ def pretrained(source: str, name: str, folder: Path | None) -> tuple[nn.Module, 
         raise InputError(
             f"{source} lacks {len(missing)} weights of {type(model).__name__}, as {missing[0]}"
         )
-    return Features(model).eval(), json.dumps(_harmless(config.to_diff_dict()), default=str)
+    return Features(model).eval(), json.dumps(_kept_fields(config.to_diff_dict()), default=str)
 
 
 def preprocessing(source: str, name: str, folder: Path | None) -> Preprocessing:
@@ -164,14 +164,14 @@ def _of_processor(values: Mapping[str, Any], source: str) -> Preprocessing:
     elif "crop_pct" in values:
         aspect = "stretch"
     elif aspect == "crop":
-        raise _other(source, "an image that is not square", values)
+        raise _unsupported(source, "an image that is not square", values)
     square = size.get("height") == size.get("width") and crop.get("height") == crop.get("width")
     if not (square and isinstance(stored, int) and isinstance(network, int)):
-        raise _other(source, "sizes", values)
+        raise _unsupported(source, "sizes", values)
     if not values.get("do_resize", True) or network > stored:
-        raise _other(source, "no resizing, or a crop larger than the image", values)
+        raise _unsupported(source, "no resizing, or a crop larger than the image", values)
     if abs(float(values.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-6:
-        raise _other(source, "another range of pixels", values)
+        raise _unsupported(source, "another range of pixels", values)
     mean, std = values.get("image_mean") or (0.0,) * 3, values.get("image_std") or (1.0,) * 3
     if values.get("do_normalize") is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
@@ -181,18 +181,18 @@ def _of_processor(values: Mapping[str, Any], source: str) -> Preprocessing:
     return Preprocessing(network, stored, *statistics, method, aspect)
 
 
-def _harmless(values: Any) -> Any:
+def _kept_fields(values: Any) -> Any:
     """A configuration without the fields of ``NOT_KEPT``, at any depth."""
     if isinstance(values, Mapping):
         return {
-            name: _harmless(value)
+            name: _kept_fields(value)
             for name, value in values.items()
             if not any(part in str(name) for part in NOT_KEPT)
         }
-    return [*map(_harmless, values)] if isinstance(values, list | tuple) else values
+    return [*map(_kept_fields, values)] if isinstance(values, list | tuple) else values
 
 
-def _other(source: str, what: str, values: Mapping[str, Any]) -> InputError:
+def _unsupported(source: str, what: str, values: Mapping[str, Any]) -> InputError:
     shown = {name: values.get(name) for name in ("size", "crop_size", "do_center_crop")}
     return InputError(
         f"the image processor of {source} makes {what}, which learners do not: {shown}"

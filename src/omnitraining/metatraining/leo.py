@@ -91,7 +91,7 @@ class LatentCodes(nn.Module):
         codes = start
         for _ in range(steps):
             weight, spread, noise = self._weights(codes)
-            slope = self._back(_slope(weight, x, target), spread, noise)
+            slope = self._backward(_slope(weight, x, target), spread, noise)
             codes = codes - self.lr * slope
         weight = self._weights(codes)[0]
         for _ in range(fine_steps):
@@ -131,7 +131,7 @@ class LatentCodes(nn.Module):
         noise = torch.randn_like(mean)
         return mean + spread * noise, spread, noise
 
-    def _back(self, slope: Tensor, spread: Tensor, noise: Tensor) -> Tensor:
+    def _backward(self, slope: Tensor, spread: Tensor, noise: Tensor) -> Tensor:
         """The gradient by codes [T, N, Z] of the gradient by weights [T, N, D]."""
         # The deviation is exp(u) - (1 - offset), whose slope is exp(u); at its least it is constant
         growth = torch.where(

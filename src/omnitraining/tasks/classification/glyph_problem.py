@@ -74,14 +74,16 @@ class Glyphs(Classification):
         load = partial(_load, size=size, instances=instances, seed=seed)
         tests = {name: load(name, "test") for name in benchmarks}
         unseen = {character for images in tests.values() for character in images.classes}
-        domains = [_unlike(load(name, "train"), unseen) for name in training]
+        domains = [_without_similar(load(name, "train"), unseen) for name in training]
         if training_classes is not None:
-            domains = [_only(images, images.classes[:training_classes]) for images in domains]
+            domains = [
+                _select_classes(images, images.classes[:training_classes]) for images in domains
+            ]
         validation = load("scripts" if training == ("scripts",) else "latin", "validation")
         super().__init__(domains, validation, tests, protocol)
 
 
-def twins() -> dict[str, set[str]]:
+def similar_characters() -> dict[str, set[str]]:
     """Characters of other domains that look alike, by character, from ``glyph_twins.json``."""
     text = Path(glyphs.__file__).with_name("glyph_twins.json").read_text("utf-8")
     alike: dict[str, set[str]] = {}
@@ -139,20 +141,22 @@ def _split(parts: list[LabeledImages], split: str) -> LabeledImages:
     2019). So letters that differ only by a mark can be in different splits, as related birds in
     CUB.
     """
-    alike, classes = twins(), list[str]()
+    alike, classes = similar_characters(), list[str]()
     for part in parts:
         classes += [c for c in part.classes if not alike.get(c, set()) & {*classes}]
     start, step = {"train": (0, 2), "validation": (1, 4), "test": (3, 4)}[split]
-    return _only(concatenate(parts, f"glyphs-scripts-{split}"), classes[start::step])
+    return _select_classes(concatenate(parts, f"glyphs-scripts-{split}"), classes[start::step])
 
 
-def _unlike(images: LabeledImages, unseen: Collection[str]) -> LabeledImages:
+def _without_similar(images: LabeledImages, unseen: Collection[str]) -> LabeledImages:
     """Images of the classes that look like no unseen class."""
-    alike = twins()
-    return _only(images, [c for c in images.classes if not alike.get(c, set()) & {*unseen}])
+    alike = similar_characters()
+    return _select_classes(
+        images, [c for c in images.classes if not alike.get(c, set()) & {*unseen}]
+    )
 
 
-def _only(images: LabeledImages, classes: Collection[str]) -> LabeledImages:
+def _select_classes(images: LabeledImages, classes: Collection[str]) -> LabeledImages:
     """Images of some classes, labeled by their positions among these."""
     number = {name: label for label, name in enumerate(classes)}
     renumber = torch.tensor([number.get(name, -1) for name in images.classes])

@@ -17,7 +17,7 @@ from omnitraining.datasets.image_cache import load_images
 from omnitraining.datasets.image_sizes import check_sizes
 from omnitraining.datasets.images import LabeledImages, gray, rotated
 from omnitraining.datasets.listing import Listing
-from omnitraining.datasets.standards import complaints
+from omnitraining.datasets.standards import standard_differences
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few
 from omnitraining.tasks.classification.problem import (
@@ -205,7 +205,7 @@ def _read(data: Path, name: str, complete: bool) -> DataSet:
             + (f"it holds {first_few(names)}" if names else "it holds none")
         )
     data_set = read(data / name)
-    wrong = complaints(name, data_set) if complete else []
+    wrong = standard_differences(name, data_set) if complete else []
     if wrong:
         raise InputError(f"{first_few(wrong)} (for smoke runs, set problem.complete to false)")
     return data_set
@@ -248,8 +248,10 @@ def _check_unseen(roles: Mapping[str, Iterable[_Part]], listings: Mapping[_Part,
             for known in listings[part].classes:
                 before, first = served.setdefault((part.name, known), (role, part))
                 tested_twice = before == role == "benchmarks"
-                judged = role == "benchmarks" and first == part and part.split == "validation"
-                if (before, first) != (role, part) and not tested_twice and not judged:
+                is_validation = (
+                    role == "benchmarks" and first == part and part.split == "validation"
+                )
+                if (before, first) != (role, part) and not tested_twice and not is_validation:
                     raise InputError(
                         f"class {known!r} of {part.name} is in problem.{before} "
                         f"({first.name}:{first.split}) and in problem.{role} "

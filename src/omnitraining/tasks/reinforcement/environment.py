@@ -131,7 +131,7 @@ class StateRewards(Environment):
         return states, *self.outcomes(states)
 
 
-def rewarded_later(environment: Environment) -> StateRewards | None:
+def as_state_rewards(environment: Environment) -> StateRewards | None:
     """The environment, if rewards can follow all steps; not where a subclass has its own `step`.
 
     Args:
@@ -157,7 +157,9 @@ def checked_tasks(
     Raises:
         InputError: it returned another number of tasks, or no tensor.
     """
-    fits = issubclass(_definer(environment, "spread_tasks"), _definer(environment, "sample_tasks"))
+    fits = issubclass(
+        _defining_class(environment, "spread_tasks"), _defining_class(environment, "sample_tasks")
+    )
     name = "spread_tasks" if spread and fits else "sample_tasks"
     tasks = getattr(environment, name)(count, random)
     if not isinstance(tasks, Tensor) or tasks.dim() < 1 or len(tasks) != count:
@@ -169,6 +171,6 @@ def checked_tasks(
     return tasks
 
 
-def _definer(environment: Environment, method: str) -> type:
+def _defining_class(environment: Environment, method: str) -> type:
     """The class whose method of a name the environment has."""
     return next(kind for kind in type(environment).__mro__ if method in vars(kind))

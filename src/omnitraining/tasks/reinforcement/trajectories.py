@@ -12,7 +12,7 @@ from omnitraining.policies.gaussian import PolicyTargets
 from omnitraining.tasks.reinforcement.environment import (
     Environment,
     StateRewards,
-    rewarded_later,
+    as_state_rewards,
 )
 from omnitraining.tasks.reinforcement.policies import Policy
 from omnitraining.tasks.reinforcement.returns import (
@@ -109,7 +109,7 @@ def rollout(
     state = environment.reset(tasks.repeat_interleave(trajectories, 0), random)
     _check_shapes(environment, state, rewards[0], ends[0], count)
     states[0] = state
-    later = rewarded_later(environment)
+    later = as_state_rewards(environment)
     # All views are made at once: in a small environment they would take as long as the networks.
     inputs, deviations = states.unflatten(1, (len(tasks), -1)), torch.empty_like(outputs[0])
     mean, std = outputs.chunk(2, -1)[0], deviations.chunk(2, -1)[1]

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib import colormaps
 
 from omnitraining.demo.html import colors, duration, hint, image, percent
-from omnitraining.demo.pictures import Question
+from omnitraining.demo.pictures import Query
 from omnitraining.demo.predictions import ACCEPT_RATE, PERHAPS, FlowPrediction, Prediction
-from omnitraining.demo.session import Answers, counted
+from omnitraining.demo.session import Predictions, counted
 from omnitraining.evaluation import ENSEMBLE
 
 BARS, FEW_BARS = 5, 3  # classes shown of one picture, and of several or of a flow
@@ -25,11 +25,11 @@ LEGEND = (
 )
 
 
-def answers(questions: Sequence[Question], found: Answers | None) -> str:
+def prediction_cards(queries: Sequence[Query], found: Predictions | None) -> str:
     """A card for each picture; a hint if there are none.
 
     Args:
-        questions: the pictures.
+        queries: the pictures.
         found: their predictions.
     """
     if found is None:
@@ -38,10 +38,10 @@ def answers(questions: Sequence[Question], found: Answers | None) -> str:
             "the button."
         )
     cards = "".join(
-        _card(question, prediction, len(questions) == 1)
-        for question, prediction in zip(questions, found.predictions, strict=True)
+        _card(query, prediction, len(queries) == 1)
+        for query, prediction in zip(queries, found.predictions, strict=True)
     )
-    times = f"{counted(len(questions), 'picture')} predicted in {duration(found.seconds)}"
+    times = f"{counted(len(queries), 'picture')} predicted in {duration(found.seconds)}"
     if found.fit_seconds > 0.0005:
         times += f", after fitting the new pictures in {duration(found.fit_seconds)}"
     return (
@@ -50,13 +50,13 @@ def answers(questions: Sequence[Question], found: Answers | None) -> str:
     )
 
 
-def questions_only(questions: Sequence[Question]) -> str:
+def query_pictures(queries: Sequence[Query]) -> str:
     """Pictures that are not predicted yet."""
-    shown = "".join(image(question.preview, question.name) for question in questions)
+    shown = "".join(image(query.preview, query.name) for query in queries)
     return f'<div class="omni-pictures">{shown}</div>'
 
 
-def _card(question: Question, prediction: Prediction, alone: bool) -> str:
+def _card(query: Query, prediction: Prediction, alone: bool) -> str:
     """Preview, verdict, the most likely classes, and the flows, which can be folded."""
     label, probability = escape(prediction.label), percent(prediction.probability)
     if prediction.unknown:
@@ -67,10 +67,10 @@ def _card(question: Question, prediction: Prediction, alone: bool) -> str:
         verdict, details = label, probability
     kind = ' class="omni-unsure"' if verdict != label else ""
     return (
-        f"<li{kind}>{image(question.preview, f'picture {question.name}')}"
+        f"<li{kind}>{image(query.preview, f'picture {query.name}')}"
         f'<div><p class="omni-verdict"><strong class="omni-label">{verdict}</strong> '
         f"<span>{details}</span></p>"
-        f'<p class="omni-name">{escape(question.name)}</p></div>'
+        f'<p class="omni-name">{escape(query.name)}</p></div>'
         f"{_bars(prediction.flows[-1], BARS if alone else FEW_BARS)}"
         f"{_flows(prediction, alone)}</li>"
     )
