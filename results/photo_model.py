@@ -47,14 +47,15 @@ def table(described: Values, model: Values) -> str:
         markdown(header, lines)
         + f"\n5-way accuracy in %, {model['tasks']} tasks of each kind; histograms and HOG with "
         f"logistic regression at 64 pixels (95 % intervals of at most ± {widest:.1f}), `photos` at "
-        f"{_size()}. The tasks of both are drawn alike, but are not the same. `photos` was trained on "
-        "other classes of these data sets, but not on CIFAR-FS.\n"
+        f"{_size()}. The tasks of both are drawn alike, but are not the same. `photos` was trained "
+        "on other classes of these data sets, but not on CIFAR-FS.\n"
     )
 
 
 def _size() -> int:
     """Pixels of a side of the images of the shipped model."""
-    size: int = read_values(MODELS / "photos" / "config.yaml")["problem"]["init_args"]["size"]
+    values = read_values(MODELS / "photos" / "config.yaml")
+    size: int = values["problem"]["init_args"]["size"]
     return size
 
 
