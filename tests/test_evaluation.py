@@ -91,8 +91,20 @@ def test_differences_are_paired_by_seed_and_task() -> None:
     first, second = [[1.0, 4.0], [2.0, 6.0]], [[0.0, 2.0], [1.0, 4.0]]
     gap = paired_difference(first, second)  # 1, 2 with both seeds
     assert (gap.mean, gap.interval) == pytest.approx((1.5, 1.96 * 0.5 / math.sqrt(2)))
-    one = paired_difference(first, second[:1])  # of other numbers of seeds: means over these
-    assert one.mean == pytest.approx(2.25)
+
+
+def test_a_difference_between_other_numbers_of_seeds_has_their_spread() -> None:
+    first, second = [[1.0, 4.0], [2.0, 6.0], [3.0, 8.0]], [[0.0, 2.0], [2.0, 4.0]]
+    gap = paired_difference(first, second)  # 2 and 6 less 1 and 3
+    over_tasks = 1.96 * 1.0 / math.sqrt(2)
+    variance = (2 * 1.5**2 + 2 * 1.0**2) / 3  # of 2.5, 4, 5.5 and of 1, 3: three degrees of freedom
+    over_seeds = student_t(3) * math.sqrt(variance * (1 / 3 + 1 / 2))
+    assert gap.mean == pytest.approx(2.0)
+    assert gap.interval == pytest.approx(math.hypot(over_tasks, over_seeds))
+    alone = paired_difference(first, second[0])  # the spread of the others counts for it too
+    over_seeds = student_t(2) * 1.5 * math.sqrt(1 / 3 + 1)
+    assert alone.interval == pytest.approx(math.hypot(1.96 * 1.0 / math.sqrt(2), over_seeds))
+    assert paired_difference(second, first).interval == pytest.approx(gap.interval)
 
 
 @pytest.mark.parametrize("corners", [1, 2, 3, 4])

@@ -445,6 +445,10 @@ Scores = Sequence[float] | Sequence[Sequence[float]]
 def paired_difference(first: Scores, second: Scores) -> Difference:
     """First - second, task by task, and seed by seed where both have equally many seeds.
 
+    With different numbers of seeds, S and S', seeds cannot be paired. The half-width then has the
+    part over tasks, and a part over seeds with one standard deviation s_S for both methods, pooled
+    from all of their seeds: t_{S+S'-2} s_S sqrt(1 / S + 1 / S').
+
     Args:
         first: scores of one method, by task, or by seed and task.
         second: scores of the other on the same tasks.
@@ -455,10 +459,20 @@ def paired_difference(first: Scores, second: Scores) -> Difference:
     one, other = (torch.tensor(scores, dtype=torch.float64) for scores in (first, second))
     if one.shape[-1] != other.shape[-1]:
         raise InputError(f"cannot pair {one.shape[-1]} with {other.shape[-1]} tasks")
-    if one.shape != other.shape:  # with different numbers of seeds only tasks can be paired
-        one, other = (x.reshape(-1, x.shape[-1]).mean(0) for x in (one, other))
-    difference = one - other
-    return Difference(difference.mean().item(), half_width(difference))
+    one, other = (scores.reshape(-1, scores.shape[-1]) for scores in (one, other))
+    if one.shape == other.shape:
+        difference = one - other
+        return Difference(difference.mean().item(), half_width(difference))
+    difference = one.mean(0) - other.mean(0)
+    interval = math.hypot(half_width(difference), _over_unpaired_seeds(one, other))
+    return Difference(difference.mean().item(), interval)
+
+
+def _over_unpaired_seeds(*methods: Tensor) -> float:
+    """The part over seeds of the half-width of a difference, of scores [S, T] of two methods."""
+    degrees = sum(len(scores) - 1 for scores in methods)
+    squares = sum(len(scores) * scores.mean(1).var(correction=0).item() for scores in methods)
+    return student_t(degrees) * math.sqrt(squares / degrees * sum(1 / len(s) for s in methods))
 
 
 def tasks_hash(fingerprint: str, *indices: Tensor) -> str:
