@@ -23,7 +23,7 @@ from omnitraining.experiments.record import (
     write_record,
 )
 from omnitraining.experiments.recording import column_of
-from omnitraining.experiments.tables import caption
+from omnitraining.experiments.tables import caption, seeds_in_short
 from results.merging import dropped_seeds, merged
 
 A, B, C = (CellKey(name) for name in "abc")
@@ -249,6 +249,7 @@ def test_costs_and_the_command_are_of_all_seeds_and_the_caption_names_the_rows_w
     assert both.rows["omni"].seconds_per_step == {"": 0.5}
     assert "3 seeds (1 of proto), 95 % intervals" in caption(both)
     assert "1 seed, 95 %" in caption(before)
+    assert seeds_in_short(both) == "1 to 3 seeds" and seeds_in_short(before) == "1 seed"
 
 
 def test_scores_are_as_exact_in_a_file_as_float32(tmp_path: Path) -> None:

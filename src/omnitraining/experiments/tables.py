@@ -202,15 +202,32 @@ def short_number(mean: Mean, small: int = 3) -> str:
 
 
 def seeds(record: Record) -> str:
-    """How many there are, in words, and which rows have another number."""
+    """The number of seeds, in words, and the rows that have another number."""
     others: dict[int, list[str]] = {}
-    for name, row in record.rows.items():
-        count = max((len(facts.seconds) for facts in row.trainings.values()), default=record.seeds)
+    for name, count in _seeds_by_row(record).items():
         if count != record.seeds:
             others.setdefault(count, []).append(name)
-    words = "1 seed" if record.seeds == 1 else f"{record.seeds} seeds"
     exceptions = "; ".join(f"{n} of {' / '.join(names)}" for n, names in others.items())
-    return f"{words} ({exceptions})" if exceptions else words
+    return f"{_number_of_seeds(record.seeds)}{f' ({exceptions})' if exceptions else ''}"
+
+
+def seeds_in_short(record: Record) -> str:
+    """The number of seeds, or the least and the largest of all rows, as the title of a picture."""
+    counts = [record.seeds, *_seeds_by_row(record).values()]
+    least = f"{min(counts)} to " if min(counts) < max(counts) else ""
+    return least + _number_of_seeds(max(counts))
+
+
+def _seeds_by_row(record: Record) -> dict[str, int]:
+    return {
+        name: max((len(facts.seconds) for facts in row.trainings.values()), default=0)
+        or record.seeds
+        for name, row in record.rows.items()
+    }
+
+
+def _number_of_seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def caption(record: Record) -> str:

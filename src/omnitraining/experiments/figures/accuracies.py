@@ -9,7 +9,7 @@ from omnitraining.evaluation import CellKey
 from omnitraining.experiments.figures.canvas import one_legend, open_sides, save, subplots
 from omnitraining.experiments.figures.lines import COLORS, MARKERS, color
 from omnitraining.experiments.record import Record
-from omnitraining.experiments.tables import against_each_row, by_shots, caption, seeds
+from omnitraining.experiments.tables import against_each_row, by_shots, caption, seeds_in_short
 
 
 def section(record: Record, picture: str) -> str:
@@ -78,7 +78,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
             axis.axvline(place - 0.5, color="0.9", zorder=0)
     columns = min(len(record.rows), 5)
     one_legend(figure, ncol=columns, loc="upper center", bbox_to_anchor=(0.5, 0.985))
-    words = f"{record.tasks} tasks, {seeds(record)}, 95 % intervals"
+    words = f"{record.tasks} tasks, {seeds_in_short(record)}, 95 % intervals"
     figure.suptitle(f"{record.title} ({words})", y=1.0, fontsize=11)
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     return save(figure, path, tight=True)

@@ -12,7 +12,7 @@ from omnitraining.experiments.figures.canvas import one_legend, open_sides, save
 from omnitraining.experiments.figures.lines import line_between, line_with_band
 from omnitraining.experiments.figures.tables import section as table_section
 from omnitraining.experiments.record import Record
-from omnitraining.experiments.tables import markdown, seeds, short_number
+from omnitraining.experiments.tables import markdown, seeds_in_short, short_number
 from omnitraining.runs.run import Run
 
 Curve = list[tuple[int, float]]
@@ -141,7 +141,7 @@ def _finish(figure: Any, record: Record, path: Path) -> Path:
         open_sides(axis)
     several = record.seeds > 1
     bands = "bands over training: lowest to highest seed; " if several else ""
-    words = f"{'mean of ' * several}{seeds(record)}; "
+    words = f"{'mean of ' * several}{seeds_in_short(record)}; "
     figure.suptitle(
         f"{record.title}\n{words}{bands}bands of fine-tuning: 95 % intervals over tasks",
         fontsize=11,

@@ -8,7 +8,7 @@ import matplotlib
 
 from omnitraining.experiments.figures.canvas import open_sides, save, subplots
 from omnitraining.experiments.record import Record, Row
-from omnitraining.experiments.tables import caption, markdown, seeds, short_number
+from omnitraining.experiments.tables import caption, markdown, seeds_in_short, short_number
 
 ACROSS = 3
 MOST_MAPS = 12
@@ -38,7 +38,7 @@ def draw(record: Record, runs: Any, path: Path) -> Path:
     two = len(next(iter(record.rows.values())).varied) == 2
     figure = _maps(record) if two else _curves(record)
     shown = "colors span the 95 % intervals at least" if two else "95 % intervals over tasks"
-    words = f"{record.unit}, {record.tasks} tasks, {seeds(record)}, {shown}"
+    words = f"{record.unit}, {record.tasks} tasks, {seeds_in_short(record)}, {shown}"
     figure.suptitle(f"{record.title}\n{words}", fontsize=11)
     return save(figure, path)
 
