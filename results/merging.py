@@ -1,13 +1,10 @@
 """Merging records of one experiment whose rows were measured in several places."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
-from omnitraining.config.run_config import dump, parse
+from omnitraining.config.run_config import parse
 from omnitraining.errors import InputError
 from omnitraining.evaluation import ENSEMBLE, CellKey
 from omnitraining.experiments.record import Comparison, Record, Row, TrainingFacts
@@ -123,30 +120,21 @@ def dropped_seeds(before: Record, after: Record) -> list[str]:
         for setting, old in row.trainings.items():
             new = after.rows[name].trainings.get(setting, TrainingFacts())
             if not {*old.seeds} <= {*new.seeds}:
-                first, second = (dict(_fields(_without_seed(facts))) for facts in (old, new))
+                first, second = map(_without_seed, (old, new))
                 other = sorted(field for field in first if first[field] != second.get(field))
                 why = f"other {', '.join(other)}" if other else "other cells, heads or settings"
                 lines.append(f"{name}, {setting}: seeds {old.seeds} are replaced: {why}")
     return lines
 
 
-def _fields(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields of a nested configuration, as "loss.branch_at"."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _fields(value, f"{group}{name}.")
-        else:
-            yield group + name, value
-
-
 def _without_seed(facts: TrainingFacts) -> dict[str, Any]:
-    """A configuration without what differs between the seeds of one row.
+    """Fields of a configuration without what differs between the seeds of one row.
 
     Options that are newer than the record have their defaults.
     """
-    config: dict[str, Any] = yaml.safe_load(dump(parse({**facts.config, "seed": 0})))
+    config = dict(parse({**facts.config, "seed": 0}).items())
     for name in ("teacher_run", "start_from"):
-        config[name] = re.sub(r"-\d+$", "", config.get(name) or "")
+        config[name] = re.sub(r"-\d+$", "", str(config[name] or ""))
     return config
 
 

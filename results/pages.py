@@ -10,6 +10,7 @@ from omnitraining.experiments.tables import (
     against_each_row,
     by_shots,
     markdown,
+    number_of_seeds,
     seeds,
     short_number,
 )
@@ -154,7 +155,8 @@ def flows(record: Record) -> str:
         for head in cells[shown[0]].heads
     ]
     words = (
-        f"`{record.command}`, {record.unit}, {'mean of ' * (record.seeds > 1)}{seeds(record)}, "
+        f"`{record.command}`, {record.unit}, "
+        f"{'mean of ' * (record.seeds > 1)}{number_of_seeds(record.seeds)}, "
         f"95 % intervals {record.intervals}, {record.tasks} tasks:\n"
     )
     return "\n".join([words, markdown(["", *(str(key.without_ways) for key in shown)], lines)])

@@ -208,14 +208,14 @@ def seeds(record: Record) -> str:
         if count != record.seeds:
             others.setdefault(count, []).append(name)
     exceptions = "; ".join(f"{n} of {' / '.join(names)}" for n, names in others.items())
-    return f"{_number_of_seeds(record.seeds)}{f' ({exceptions})' if exceptions else ''}"
+    return f"{number_of_seeds(record.seeds)}{f' ({exceptions})' if exceptions else ''}"
 
 
 def seeds_in_short(record: Record) -> str:
     """The number of seeds, or the least and the largest of all rows, as the title of a picture."""
     counts = [record.seeds, *_seeds_by_row(record).values()]
     least = f"{min(counts)} to " if min(counts) < max(counts) else ""
-    return least + _number_of_seeds(max(counts))
+    return least + number_of_seeds(max(counts))
 
 
 def _seeds_by_row(record: Record) -> dict[str, int]:
@@ -226,7 +226,8 @@ def _seeds_by_row(record: Record) -> dict[str, int]:
     }
 
 
-def _number_of_seeds(count: int) -> str:
+def number_of_seeds(count: int) -> str:
+    """A number of seeds, in words."""
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
