@@ -21,7 +21,7 @@ GROUPS = {
     "reinforcement": ("Reinforcement learning", "tasks.reinforcement"),
     "training": ("Training and evaluation",
                  "training.loop training.options training.stepper training distributed evaluation "
-                 "runs config io errors limits threads optimizers lazy"),
+                 "runs config io errors limits threads optimizers memory lazy"),
     "reproduction": ("Experiments and records", "experiments"),
     "export": ("Export, hub, analysis", "learner.export learner.hub analysis"),
     "programs": ("Programs", "cli demo"),

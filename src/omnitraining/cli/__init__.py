@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from omnitraining.errors import InputError
 from omnitraining.io.terminal import one_line, say, streams
+from omnitraining.memory import memory_reused
 
 if TYPE_CHECKING:
     from omnitraining.learner.frozen import BackboneOptions
@@ -102,7 +103,8 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise InputError(f"{command!r} is not a command: choose from {', '.join(COMMANDS)}")
     _check_not_empty(rest)
-    code: int = import_module(f"omnitraining.cli.{command}").main(rest)
+    with memory_reused():
+        code: int = import_module(f"omnitraining.cli.{command}").main(rest)
     return code
 
 

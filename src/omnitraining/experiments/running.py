@@ -23,6 +23,7 @@ from omnitraining.distributed import current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Evaluation
 from omnitraining.learner.trained import calibrate_run
+from omnitraining.memory import memory_reused
 from omnitraining.model import Model
 from omnitraining.runs import run_data
 from omnitraining.runs.compute import multiply_adds
@@ -274,7 +275,7 @@ def compute_evaluation(
     tasks = problem.test_tasks if tasks is None else tasks
     if not 2 <= tasks <= problem.test_tasks:
         raise InputError(f"--tasks is {tasks}: it must be from 2 to {problem.test_tasks}")
-    with cpu_threads(run_config.training.threads):
+    with cpu_threads(run_config.training.threads), memory_reused():
         model = run_config.ready(run)  # which moves the data to the device
         if shots:
             problem = problem.with_test_shots(shots)

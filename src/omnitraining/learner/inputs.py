@@ -39,6 +39,7 @@ from omnitraining.errors import InputError
 from omnitraining.io.terminal import first_few, tracked
 from omnitraining.io.threads import map_in_threads
 from omnitraining.learner.image_data import Rows, as_images
+from omnitraining.memory import reusing_memory
 from omnitraining.tasks.classification.problem import EMBED_BATCH, Classification
 
 Images: TypeAlias = Any
@@ -174,7 +175,7 @@ class ImageInputs:
         """
         corner = round((self.stored - self.size) / 2)
         center = slice(corner, corner + self.size)
-        for whole in self._stored(images, size):
+        for whole in reusing_memory(self._stored(images, size)):
             yield whole[:, :, center, center].contiguous()
 
     def _stored(self, images: Images, size: int) -> Iterator[Tensor]:

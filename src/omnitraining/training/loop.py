@@ -13,6 +13,7 @@ from omnitraining.distributed import DistributedContext, current_context
 from omnitraining.errors import InputError
 from omnitraining.evaluation import Inference
 from omnitraining.limits import check_seed, step_at
+from omnitraining.memory import memory_reused
 from omnitraining.model import Model
 from omnitraining.runs.run import Metrics, Run, peak_memory
 from omnitraining.tasks.base import Problem
@@ -82,7 +83,7 @@ def train(
     inference.check(problem.kind, model.trained_flows)
     if progress is None or not context.is_main_process:
         progress = Progress()
-    with cpu_threads(training.threads):
+    with cpu_threads(training.threads), memory_reused():
         stepper = Stepper(model, problem, training, device, context)
         checkpointer = Checkpointer(run, stepper, inference, progress)
         if resume:
