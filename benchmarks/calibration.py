@@ -68,9 +68,8 @@ def main() -> None:
                 others[cell] = comparison(trained, known, tasks, shots, by_flow)
     record = {
         "title": f"Calibration and unknown classes: the shipped model {trained.name}",
-        "command": " ".join(
-            ["python -m benchmarks.calibration", out, *([name, "DIR"] if data else [])]
-        ),
+        "command": f"python -m benchmarks.calibration results/{Path(out).name}"
+        + (f" {name} DIR" if data else ""),  # no folder of the machine
         "tasks": TASKS,
         "accepted": ACCEPTED,
         "probabilities": probabilities,

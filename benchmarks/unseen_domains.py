@@ -67,7 +67,7 @@ def main() -> None:
             cells[f"{name} {WAYS}-way {shots}-shot"] = summary(tasks)
     record = {
         "title": "The recipe of photos on domains that were left out of training",
-        "command": f"python -m benchmarks.unseen_domains DIR RUNS {out}",
+        "command": f"python -m benchmarks.unseen_domains DIR RUNS results/{out.name}",
         "tasks": TASKS,
         "accepted": ACCEPTED,
         "cells": cells,

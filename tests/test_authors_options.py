@@ -1,5 +1,8 @@
 """Options with which algorithms are as their authors' code has them, and ANIL."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from sklearn.svm import LinearSVC
@@ -93,6 +96,26 @@ def test_matchingnet_reads_the_support_set_in_the_given_order() -> None:
     torch.testing.assert_close(found, expected, **CLOSE)
     turned = algorithm.fit(head, support.flip(1), labels.flip(1), 3)(query)[0]
     assert not torch.allclose(turned, found)
+
+
+def test_matchingnet_without_context_weights_labels_by_cosines() -> None:
+    support, labels, query = shuffled_features()
+    algorithm = MatchingNet(scale=10.0, context=False)
+    head = algorithm.head(6, 3)
+    assert not list(head.parameters())
+    found = algorithm.fit(head, support, labels, 3)(query)[0]
+    for one, log_probabilities in zip(query[0], found, strict=True):
+        weights = torch.tensor(
+            [math.exp(10 * max(0.0, torch.cosine_similarity(one, x, dim=0))) for x in support[0]]
+        )
+        shares = [weights[labels[0] == n].sum() / weights.sum() + 1e-6 for n in range(3)]
+        torch.testing.assert_close(log_probabilities, torch.tensor(shares).log(), **CLOSE)
+
+
+@pytest.mark.parametrize("options", [{"steps": 2}, {"order": "given"}])
+def test_options_of_the_context_are_refused_without_it(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="it is for context: true"):
+        MatchingNet(context=False, **options)
 
 
 @pytest.mark.parametrize("jitter", [0.3, 1.0])

@@ -422,3 +422,10 @@ def test_what_the_full_size_takes_counts_a_shared_run_once() -> None:
     assert "(`count`): 4 hours of training for the 2 runs of one seed, at 20 TFLOP" in text
     assert "| a, cub | 60,000 | 1.8 | 1.5 | 3.8 |" in text
     assert full_size(counted, "table8") == ""
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_command_of_a_record_names_no_folder_of_a_machine(path: Path) -> None:
+    values = json.loads(path.read_text())
+    command = values.get("command", "") if isinstance(values, dict) else ""
+    assert not re.search(r"(^|\s|=)[/~]", command), command

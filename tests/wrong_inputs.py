@@ -586,6 +586,11 @@ _CASES = [
     ),
     Case(
         CONFIG,
+        "mirror images of curves",
+        lambda r: r.train({"inference": {"flip": True}}),
+    ),
+    Case(
+        CONFIG,
         "a flow twice in the ensemble",
         lambda r: r.train({"inference": {"flows": ["pre", "pre"]}}),
     ),

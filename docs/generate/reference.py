@@ -11,7 +11,7 @@ from omnitraining.experiments.tables import markdown
 GROUPS = {
     "learners": ("Learners", "learner"),
     "networks": ("Networks and losses", "omninet conversion features model losses precision "
-                 "teacher network heads"),
+                 "teacher network heads views"),
     "algorithms": ("Algorithms: base classes and parts",
                    "algorithm pretraining metatraining adaptation policies "
                    "task_augmentation curriculum"),

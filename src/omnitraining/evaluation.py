@@ -16,6 +16,8 @@ from omnitraining.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from omnitraining.model import Model
+
 ENSEMBLE = "ensemble"
 
 
@@ -36,6 +38,9 @@ class Inference:
         policy: what the ensemble is in reinforcement learning: ``"best"``, the one flow that does
             best on the validation tasks; or ``"mean"``, the policy that acts by the mean of the
             flows' means and log standard deviations of actions.
+        flip: predict an image from the mean of its features and its mirror image's, in the support
+            set too. It takes twice the time, and is for classification by algorithms that do not
+            adapt the backbone.
 
     Raises:
         InputError: a flow is named twice.
@@ -52,6 +57,7 @@ class Inference:
     meta_head: Literal["pre", "meta", "both"] = "meta"
     weights: Literal["best", "teacher", "student"] = "best"
     policy: Literal["best", "mean"] = "best"
+    flip: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a flow that is named twice: it would not count twice."""
@@ -63,17 +69,21 @@ class Inference:
         """The heads of the joint- and of the meta-flow, for `Model.heads_of`."""
         return self.joint_head, self.meta_head
 
-    def check(self, kind: str | None, trained: tuple[str, ...]) -> None:
+    def check(self, kind: str | None, model: "Model") -> None:
         """Refuse options that would have no effect.
 
         Args:
             kind: as `Problem.kind`; with None, no option is of another kind.
-            trained: flows of the model.
+            model: the model to predict with.
 
         Raises:
-            InputError: one is for another kind of problem, or the model has none of the flows.
+            InputError: one is for another kind of problem or another algorithm, or the model has
+                none of the flows.
         """
-        self.members(trained)
+        self.members(model.trained_flows)
+        if self.flip and kind not in (None, "classification"):
+            raise InputError("inference.flip is true, which is for image classification")
+        self.check_flip(model)
         if self.policy == "mean" and kind not in (None, "reinforcement"):
             raise InputError(
                 "inference.policy is 'mean', which is for reinforcement learning: elsewhere the "
@@ -85,6 +95,22 @@ class Inference:
                 "learning: there inference.policy is 'best', the best flow by validation, or "
                 "'mean'"
             )
+
+    def check_flip(self, model: "Model") -> None:
+        """Refuse ``flip`` where a network is adapted to each task.
+
+        Raises:
+            InputError: an algorithm does so.
+        """
+        if not self.flip:
+            return
+        for flow in model.trained_flows:
+            for head in model.heads_of(flow, *self.heads):
+                if not head.algorithm.needs_only_features:
+                    raise InputError(
+                        f"inference.flip is true, but {type(head.algorithm).__name__} adapts the "
+                        "backbone to each task: flip is for algorithms that do not"
+                    )
 
     def members(self, trained: tuple[str, ...]) -> tuple[str, ...]:
         """The flows of the ensemble in a model whose trained flows are given.

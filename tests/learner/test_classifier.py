@@ -17,6 +17,7 @@ from torch import Tensor
 import omnitraining
 from omnitraining import FewShotClassifier, InputError
 from omnitraining.learner import TrainedModel
+from omnitraining.learner.predictor import tempered
 from omnitraining.tasks.classification.problem import Classification
 from tests.learner.models import curves, untrained
 
@@ -27,6 +28,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "euclidean": {"metatraining": {"class_path": "ProtoNet", "init_args": {"metric": "euclidean"}}},
     "both heads": {"inference": {"joint_head": "both", "flows": ["pre", "joint"]}},
     "matchingnet": {"metatraining": {"class_path": "MatchingNet"}},
+    "matchingnet, no context": {
+        "metatraining": {"class_path": "MatchingNet", "init_args": {"context": False}}
+    },
     "svm": {"metatraining": {"class_path": "MetaOptNet", "init_args": {"solver": "svm"}}},
     "ridge": {
         "metatraining": {
@@ -51,6 +55,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ensemble": {"method": "ensemble"},
     "pre-training": {"method": "pre-training"},
     "trunk": {"omninet": {"shared_until": "8"}},
+    "flip": {"inference": {"flip": True}},
+    "flip, trunk": {"inference": {"flip": True}, "omninet": {"shared_until": "8"}},
+    "flip, maps": {"inference": {"flip": True}, "metatraining": RELATIONS, "backbone": MAPS},
 }
 
 
@@ -81,12 +88,10 @@ def test_probabilities_equal_the_evaluation_s(changes: dict[str, Any]) -> None:
     learner = FewShotClassifier(trained, flow="ensemble")
     learner.fit(test.images[support], np.repeat(labels, 2))
     assert learner.classes_.tolist() == labels
-    x = trained.model.trunk(learner.preprocess(test.images[query]).sub(learner.predictor_.mean).div(
-        learner.predictor_.std
-    ))  # fmt: skip
+    found = learner.predictor_.predict_per_flow(learner.preprocess(test.images[query]))
     for flow, expected in heads.items():
-        found, _ = learner.predictor_.flows[flow](x)
-        torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-4)
+        calibrated = tempered(expected[0], learner.predictor_.temperatures[flow])
+        torch.testing.assert_close(found[flow], calibrated, atol=1e-5, rtol=1e-4)
     mixed = torch.stack([*heads.values()]).mean(0)[0].clamp_min(1e-12).log()
     expected = (mixed / learner.calibration_.temperature("ensemble", 2)).softmax(-1)
     found = learner.predict_proba(test.images[query])

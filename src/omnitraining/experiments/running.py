@@ -194,7 +194,7 @@ def _try_out(run_config: RunConfig, model: Model) -> None:
             f"{run_config.method} has no loss to train with: loss.l_pre, loss.l_joint or "
             "loss.l_meta must be true"
         )
-    run_config.inference.check(run_config.problem.kind, model.trained_flows)
+    run_config.inference.check(run_config.problem.kind, model)
     run_config.training.make_optimizer(model)
     problem, random = run_config.problem, torch.Generator().manual_seed(0)
     problem.check(model)

@@ -13,6 +13,7 @@ from omnitraining.learner.predictor import FlowPredictor, Predictor
 from omnitraining.learner.trained import TrainedModel
 from omnitraining.metatraining import MetaTraining
 from omnitraining.omninet import plain
+from omnitraining.views import features_of
 
 PIXELS = "levels"
 """Key, in files too, of the support images; kept where an algorithm adapts the whole network."""
@@ -49,14 +50,23 @@ def embed(ensemble: Ensemble, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """
     trained, parts = ensemble.trained, dict[str, list[Tensor]]()
     keep_pixels = not ensemble.needs_only_features
+    networks = {
+        flow: head.name  # the networks of a flow share their backbone
+        for flow in ensemble.members
+        for head in ensemble.heads(flow)
+        if head.algorithm.needs_only_features
+    }
     for pixels in batches:
         if keep_pixels:
             parts.setdefault(PIXELS, []).append(pixels)
-        x = trained.model.trunk(_normalized(trained, pixels))
-        for flow in ensemble.members:
-            fixed = [h.name for h in ensemble.heads(flow) if h.algorithm.needs_only_features]
-            for network in fixed[:1]:  # the networks of a flow share their backbone
-                parts.setdefault(flow, []).append(trained.plain_backbone(network)(x))
+        found = features_of(
+            _normalized(trained, pixels),
+            trained.model.trunk,
+            map(trained.plain_backbone, networks.values()),
+            trained.inference.flip,
+        )
+        for flow, part in zip(networks, found, strict=True):
+            parts.setdefault(flow, []).append(part)
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
@@ -77,6 +87,7 @@ def fit_predictor(ensemble: Ensemble, support: Support) -> Predictor:
         torch.tensor(inputs.std, dtype=torch.float32),
         trained.model.trunk,
         {flow: _fit_flow(ensemble, support, flow) for flow in weights},
+        trained.inference.flip,
         weights,
         {flow: calibration.temperature(flow, shots) for flow in weights},
         calibration.temperature(ensemble.head, shots),
@@ -106,7 +117,8 @@ def _fit_flow(ensemble: Ensemble, support: Support, flow: str) -> FlowPredictor:
             prototypes.append(class_means(features[None], labels[None], ways)[0])
         heads.append(head)
         backbone_index.append(next(i for i, other in enumerate(backbones) if other is backbone))
-    return FlowPredictor(backbones, heads, backbone_index, prototypes[0])
+    flip = trained.inference.flip
+    return FlowPredictor(backbones, heads, backbone_index, prototypes[0], flip)
 
 
 def _normalized(trained: TrainedModel, pixels: Tensor) -> Tensor:

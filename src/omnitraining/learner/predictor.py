@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from omnitraining.batches import channels_last
 from omnitraining.evaluation import ensemble_mean
+from omnitraining.views import mean_of_views, with_mirror_images
 
 MIN_PROBABILITY = 1e-12
 """Probabilities are raised to it before their logarithm is taken."""
@@ -37,6 +38,7 @@ class FlowPredictor(nn.Module):
         heads: from features [1, B, D] to logits [1, B, N].
         backbone_index: for each head, the index of its backbone.
         prototypes: mean support feature of each class [N, D], of the first backbone.
+        flip: whether features are the mean of an image's and its mirror image's.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class FlowPredictor(nn.Module):
         heads: Sequence[nn.Module],
         backbone_index: Sequence[int],
         prototypes: Tensor,
+        flip: bool = False,
     ) -> None:
         """Register the prototypes, normalized to length 1, as a buffer."""
         super().__init__()
+        self.flip = flip
         self.backbones, self.heads = nn.ModuleList(backbones), nn.ModuleList(heads)
         self.backbone_index = tuple(backbone_index)
         self.register_buffer("prototypes", F.normalize(prototypes, dim=-1))
@@ -57,9 +61,12 @@ class FlowPredictor(nn.Module):
         """Probabilities [B, N], and the largest cosine similarity to a prototype [B].
 
         Args:
-            x: normalized images, or the trunk's features of them [B, ...].
+            x: normalized images, or the trunk's features of them [B, ...]; with ``flip`` of the
+                mirror images too [2B, ...].
         """
         features = [backbone(x) for backbone in self.backbones]
+        if self.flip:
+            features = [mean_of_views(part) for part in features]
         logits = [
             head(features[index].unsqueeze(0))[0]
             for head, index in zip(self.heads, self.backbone_index, strict=True)
@@ -78,6 +85,7 @@ class Predictor(nn.Module):
         std: standard deviation of the pixel values of each channel [C].
         trunk: the layers that all flows share.
         flows: by name.
+        flip: whether features are the mean of an image's and its mirror image's.
         weights: ensemble weight of each flow; they sum to 1.
         temperatures: calibration temperature of each flow alone.
         temperature: calibration temperature of the ensemble.
@@ -101,13 +109,14 @@ class Predictor(nn.Module):
         std: Tensor,
         trunk: nn.Module,
         flows: Mapping[str, FlowPredictor],
+        flip: bool,
         weights: Mapping[str, float],
         temperatures: Mapping[str, float],
         temperature: float,
     ) -> None:
         """Freeze the weights and set evaluation mode."""
         super().__init__()
-        self.shape, self.weights = shape, dict(weights)
+        self.shape, self.flip, self.weights = shape, flip, dict(weights)
         self.temperatures, self.temperature = dict(temperatures), temperature
         self.register_buffer("mean", mean.view(-1, 1, 1))
         self.register_buffer("std", std.view(-1, 1, 1))
@@ -149,7 +158,8 @@ class Predictor(nn.Module):
 
     def _flow_outputs(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Probabilities and similarity by flow."""
-        x = self.trunk(channels_last((images - self.mean) / self.std))
+        x = (images - self.mean) / self.std
+        x = self.trunk(channels_last(with_mirror_images(x) if self.flip else x))
         flows = cast(Mapping[str, FlowPredictor], self.flows)
         return {name: flow(x) for name, flow in flows.items()}
 

@@ -55,7 +55,7 @@ from omnitraining.tasks.classification.problem import EMBED_BATCH, Classificatio
 from omnitraining.tasks.regression.sinusoids import Sinusoids
 from omnitraining.training import find_device
 
-VERSION = 2
+VERSION = 3
 """Version of the file format; raise it with any change that older versions cannot read. Models that
 the first version can read are still written in it."""
 
@@ -335,7 +335,7 @@ class TrainedModel:
         own = {f"model.{name}": x for name, x in parts if id(x) not in left_out}
         stored = {n: x.detach().cpu().contiguous().clone() for n, x in {**own, **tensors}.items()}
         text = {
-            "version": VERSION if self.frozen else 1,
+            "version": VERSION if self.inference.flip else 2 if self.frozen else 1,
             "omnitraining": version("omnitraining"),
             "name": self.name,
             "config": self.config,
@@ -377,7 +377,7 @@ class TrainedModel:
             config = of_learner(text["config"])
             run_config = run_config_of(config, source, trust)
             size, frozen, given = len(data), None, None
-            if text["version"] > 1:
+            if "frozen" in text:
                 facts = checks.frozen(text["frozen"])
                 frozen = Frozen(facts.words, facts.from_library, facts.from_file)
                 given = restored_backbone(facts, config["backbone"], source, weights, backbone)
@@ -391,7 +391,7 @@ class TrainedModel:
             names = {key: name for name, key in _FIT_KEYS.items()}
             fit = {names.get(key, key): value for key, value in {**text["fit"]}.items()}
             checks.options(fit, model.trained_flows)
-            run_config.inference.members(model.trained_flows)
+            run_config.inference.check(None, model)
             name = _printable(text["name"])
         except (KeyError, TypeError, AttributeError, checks.DamagedError) as error:
             reason = error if isinstance(error, checks.DamagedError) else repr(error)

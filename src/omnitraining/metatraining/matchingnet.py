@@ -1,4 +1,4 @@
-"""Matching networks with full context embeddings (Vinyals et al. 2016 [80], as in [13]).
+"""Matching networks, with full-context embeddings or without (Vinyals et al. 2016 [80], [13]).
 
 [80] O. Vinyals, C. Blundell, T. Lillicrap, K. Kavukcuoglu, D. Wierstra: "Matching Networks for One
 Shot Learning", NeurIPS 2016, https://arxiv.org/abs/1606.04080
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnitraining.batches import Episode, class_means
+from omnitraining.errors import InputError
 from omnitraining.limits import check_least, check_positive
 from omnitraining.losses import cross_entropy
 from omnitraining.metatraining.base import MetaTraining
@@ -86,18 +87,41 @@ class FullContext(nn.Module):
         return hidden
 
 
+class NoContext(nn.Module):
+    """Embeddings that are the features themselves: no sample changes that of another."""
+
+    def support(self, support: Tensor, labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
+        """The features [T, S, D] and labels [T, S] of the support set.
+
+        Args:
+            support: features [T, S, D].
+            labels: class indices [T, S].
+            ways: number of classes.
+        """
+        return support, labels
+
+    def query(self, query: Tensor, support: Tensor) -> Tensor:
+        """The features of queries [T, Q, D].
+
+        Args:
+            query: features [T, Q, D].
+            support: features of the support set [T, S, D].
+        """
+        return query
+
+
 class Matching(nn.Module):
     """A head that weights the labels of the support samples by attention.
 
     Args:
         context: the trained head.
-        support: full-context embeddings [T, S, D].
+        support: embeddings [T, S, D].
         members: labels of the support set, one-hot [T, S, N].
         scale: factor of the cosines.
     """
 
     def __init__(
-        self, context: FullContext, support: Tensor, members: Tensor, scale: float
+        self, context: FullContext | NoContext, support: Tensor, members: Tensor, scale: float
     ) -> None:
         """Register the support set as buffers."""
         super().__init__()
@@ -113,7 +137,7 @@ class Matching(nn.Module):
 
     @in_full_precision
     def similarities(self, query: Tensor) -> Tensor:
-        """Log of class probabilities [T, Q, N] of full-context queries [T, Q, D]."""
+        """Log of class probabilities [T, Q, N] of embedded queries [T, Q, D]."""
         cosine = F.normalize(query, dim=-1) @ F.normalize(at_least_float32(self.support), dim=-1).mT
         attention = torch.softmax(self.scale * F.relu(cosine), -1)
         return torch.log(attention @ at_least_float32(self.members) + 1e-6)
@@ -131,9 +155,11 @@ class MatchingNet(MetaTraining):
         steps: of the query's attention; if None, the number of support samples.
         order: in which the support set is read: ``"canonical"``, by its contents, so that
             predictions do not depend on the order of the examples; or ``"given"``, as in [13].
+        context: embed each sample in the context of the support set ([80], 2.1.2). Without, as
+            [80] has it on Omniglot, the embeddings are the features.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or ``steps`` or ``order`` is given without context.
 
     Example:
         >>> import torch
@@ -149,14 +175,20 @@ class MatchingNet(MetaTraining):
     scale: float = 100.0
     steps: int | None = None
     order: Order = "canonical"
+    context: bool = True
 
     def __post_init__(self) -> None:
         check_positive("metatraining", self, "scale")
         check_least("metatraining", self, 1, "steps")
+        for name, default in (("steps", None), ("order", "canonical")):
+            if not self.context and getattr(self, name) != default:
+                raise InputError(
+                    f"metatraining.{name} is {getattr(self, name)!r}: it is for context: true"
+                )
 
     def head(self, features: int, outputs: int) -> nn.Module:
-        """The LSTMs of `FullContext`."""
-        return FullContext(features, self.steps, self.order)
+        """The LSTMs of `FullContext`, or `NoContext`."""
+        return FullContext(features, self.steps, self.order) if self.context else NoContext()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of log-probabilities [T, Q, N] against class indices [T, Q]."""
@@ -172,8 +204,8 @@ class MatchingNet(MetaTraining):
         return torch.cat(parts)
 
     def fit(self, head: nn.Module, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
-        """`Matching` to the full-context embeddings of the support set."""
-        context = cast(FullContext, head)
+        """`Matching` to the embeddings of the support set."""
+        context = cast(FullContext | NoContext, head)
         embedded, ordered = context.support(support, labels, ways)
         members = F.one_hot(ordered, ways).to(embedded.dtype)
         return Matching(context, embedded, members, self.scale)

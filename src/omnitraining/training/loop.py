@@ -80,7 +80,7 @@ def train(
             )
     problem.shard(context.rank, context.world_size)
     problem.check(model)
-    inference.check(problem.kind, model.trained_flows)
+    inference.check(problem.kind, model)
     if progress is None or not context.is_main_process:
         progress = Progress()
     with cpu_threads(training.threads), memory_reused():

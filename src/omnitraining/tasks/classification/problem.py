@@ -31,6 +31,7 @@ from omnitraining.tasks.base import Supervised
 from omnitraining.tasks.classification.domains import Domains
 from omnitraining.tasks.classification.episodes import EpisodeSampler, TaskIndices
 from omnitraining.tasks.classification.transforms import Augmentation, NoAugmentation
+from omnitraining.views import features_of
 
 TEST_TASKS = 600
 VALIDATION_TASKS = 200
@@ -453,6 +454,7 @@ class Classification(Supervised):
         Features of augmented copies follow: of all images once, then of all images again.
         """
         model.eval()
+        inference.check_flip(model)
         heads = [
             head for flow in model.trained_flows for head in model.heads_of(flow, *inference.heads)
         ]
@@ -467,13 +469,13 @@ class Classification(Supervised):
         features: dict[nn.Module, list[Tensor]] = {backbone: [] for backbone in backbones}
         random = torch.Generator().manual_seed(0)
         for copy_number in range(1 + copies if backbones else 0):
-            for part in images.images.split(EMBED_BATCH):
-                pixels = to_device(part, self.domains.device)
+            for raw in images.images.split(EMBED_BATCH):
+                pixels = to_device(raw, self.domains.device)
                 augmentation = self.augmentation
                 x = augmentation.train(pixels, random) if copy_number else augmentation.eval(pixels)
-                common = model.trunk(x)
-                for backbone in backbones:
-                    features[backbone].append(backbone(common))
+                found = features_of(x, model.trunk, features, inference.flip)
+                for backbone, part in zip(features, found, strict=True):
+                    features[backbone].append(part)
         known.update((backbone, torch.cat(parts)) for backbone, parts in features.items())
 
     def _logits(
