@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.classification import loading, tasks_at_once, test_tasks
 from benchmarks.distributed import distributed
 from benchmarks.learner import frozen, learner
+from benchmarks.memory import memory
 from benchmarks.reinforcement import reinforcement
 from benchmarks.streaming import streaming
 from benchmarks.timing import Row, ratio
@@ -239,7 +240,7 @@ def main() -> None:
     measures = (
         *(omni_step, methods, folding, batched_maml, heads, data_share, bfloat16),
         *(loading, streaming, test_tasks, tasks_at_once, learner, frozen),
-        *(reinforcement, distributed),
+        *(reinforcement, distributed, memory),
     )
     for measure in measures:
         print(f"measuring {measure.__name__} ...", file=sys.stderr, flush=True)

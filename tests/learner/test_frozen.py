@@ -133,6 +133,9 @@ def test_temperature_follows_the_accuracy() -> None:
     assert likely_temperature(logits.softmax(-1), labels) == pytest.approx(1, rel=0.1)
     few = torch.eye(3, dtype=torch.float64) * 0.4 + 0.2  # all correct: likelihood has no maximum
     assert -LARGEST < np.log(likely_temperature(few, torch.arange(3))) < 0
+    none = few[:0], torch.arange(0)
+    step = 2 * LARGEST / 200
+    assert np.log(likely_temperature(*none, 0.45, 0.1)) == pytest.approx(0.1, abs=step / 2)
 
 
 def test_files_of_a_module_need_it_again(folder: Path, tmp_path: Path) -> None:

@@ -170,8 +170,14 @@ def test_loaders_that_shuffle_have_labels_but_no_order(
     x, y = images
     loader = DataLoader(Pairs([torch.from_numpy(each) for each in x], y), 5, shuffle=True)
     learner = FewShotClassifier(tiny).fit(loader)
-    # Which images are held out together depends on their order, and so does the temperature.
-    np.testing.assert_allclose(learner.predict_proba(x), expected, atol=0.01)
+    # Which images are held out together depends on their order, and so does the temperature: the
+    # logits are the same up to a factor.
+    found, wanted = (
+        np.log(p) - np.log(p).mean(1)[:, None] for p in (learner.predict_proba(x), expected)
+    )
+    np.testing.assert_allclose(
+        found / np.linalg.norm(found), wanted / np.linalg.norm(wanted), atol=1e-3
+    )
     assert learner.score(loader) == learner.score(x, y)
     with pytest.raises(InputError, match="a DataLoader that shuffles gives its images in another"):
         learner.predict(loader)
