@@ -65,8 +65,8 @@ def test_shipped_configurations_differ_from_the_defaults_only_where_a_record_has
         inference = Inference(ensemble_weights="validation")
     if name == "sinusoids":
         loss = OmniLoss(distill_weight=3.0)
-    if name == "photos":  # photo-table2: pre-training first, and linear heads for all flows
-        inference = Inference(joint_head="pre", meta_head="pre")
+    if name == "photos":  # photo-table2: pre-training first, linear heads; flip: flows.md
+        inference = Inference(joint_head="pre", meta_head="pre", flip=True)
         loss = OmniLoss(meta_at=0.7, branch_at=0.7)
     assert Inference(**vars(config.inference)) == inference
     assert OmniLoss(**vars(config.loss)) == loss
