@@ -28,8 +28,6 @@ def features_of(
         backbones: from what the trunk returns to features [B, D].
         flip: whether features are the mean of an image's and its mirror image's.
     """
-    if not flip:
-        common = trunk(x)
-        return [backbone(common) for backbone in backbones]
-    common = trunk(with_mirror_images(x))
-    return [mean_of_views(backbone(common)) for backbone in backbones]
+    common = trunk(with_mirror_images(x) if flip else x)
+    features = [backbone(common) for backbone in backbones]
+    return [mean_of_views(part) for part in features] if flip else features
